@@ -1,0 +1,213 @@
+"""Every error that this package raises on purpose, in one tree.
+
+::
+
+    IconClassifierError
+    ├── ImageError                  the photo cannot be used
+    │   ├── EmptyImageError
+    │   ├── UnsupportedImageError   not a picture, or one of a kind that is not read
+    │   ├── DamagedImageError       a picture, but cut off or broken
+    │   ├── ImageTooLargeError      too many bytes or pixels
+    │   └── ImageTooSmallError
+    ├── ModelError                  the model cannot be used
+    │   ├── ModelMissingError
+    │   ├── ModelDamagedError
+    │   └── ModelStaleError         export.onnx was compiled from another export.pkl
+    ├── ConversionError             export.pkl cannot be compiled
+    │   ├── UntrustedExportError    not the recorded file, or it holds what a model has no use for
+    │   └── UnsupportedLearnerError
+    ├── TrainingError               a model cannot be trained
+    │   ├── RecipeError
+    │   └── DatasetError
+    │       └── DownloadError
+    ├── KernelError                 a visitor's kernel cannot be started
+    ├── SettingsError               an option has a value that makes no sense
+    └── RequestError                the JSON API cannot serve a request
+        ├── FetchError              the picture at an address cannot be fetched
+        └── BusyError
+
+The text of an error is for the log and may name files; :attr:`IconClassifierError.words` is for a
+visitor: one plain sentence that says what to do next, and never a path or a traceback.
+"""
+
+__all__ = [
+    "BusyError",
+    "ConversionError",
+    "DamagedImageError",
+    "DatasetError",
+    "DownloadError",
+    "EmptyImageError",
+    "FetchError",
+    "IconClassifierError",
+    "ImageError",
+    "ImageTooLargeError",
+    "ImageTooSmallError",
+    "KernelError",
+    "ModelDamagedError",
+    "ModelError",
+    "ModelMissingError",
+    "ModelStaleError",
+    "RecipeError",
+    "RequestError",
+    "SettingsError",
+    "TrainingError",
+    "UnsupportedImageError",
+    "UnsupportedLearnerError",
+    "UntrustedExportError",
+]
+
+
+class IconClassifierError(Exception):
+    """Base of all errors of this package.
+
+    Parameters
+    ----------
+    message : str
+        What went wrong, for the log: what was expected and what came.
+    words : str, optional
+        The sentence for a visitor, where it can say more than the default of the class.
+
+    Attributes
+    ----------
+    words : str
+        One plain sentence for a visitor.
+    """
+
+    words: str = "Something went wrong here; please try again."
+
+    def __init__(self, message: str = "", *, words: str | None = None) -> None:
+        super().__init__(message or words or self.words)
+        if words is not None:
+            self.words = words
+
+
+class ImageError(IconClassifierError):
+    """The photo cannot be used."""
+
+    words = "This photo could not be read; please try another one."
+
+
+class EmptyImageError(ImageError):
+    """There are no bytes."""
+
+    words = "This file is empty; please choose another one."
+
+
+class UnsupportedImageError(ImageError):
+    """The bytes are no picture, or one of a kind that is not read."""
+
+    words = "This file is not a picture that can be read; please choose a JPEG, PNG, WebP or HEIC."
+
+
+class DamagedImageError(ImageError):
+    """The bytes start like a picture but are cut off or broken."""
+
+    words = "This picture is damaged or incomplete; please choose another one or send it again."
+
+
+class ImageTooLargeError(ImageError):
+    """The picture has more bytes or pixels than the limits allow."""
+
+    words = "This picture is too large; please choose a smaller one."
+
+
+class ImageTooSmallError(ImageError):
+    """The picture has a side that is shorter than the limits allow."""
+
+    words = "This picture is too small to tell anything; please choose a larger one."
+
+
+class ModelError(IconClassifierError):
+    """The model cannot be used."""
+
+    words = "The model of this page cannot be used right now; please tell whoever runs it."
+
+
+class ModelMissingError(ModelError):
+    """There is no export.onnx, and none can be compiled."""
+
+    words = "The model of this page is missing; please tell whoever runs it."
+
+
+class ModelDamagedError(ModelError):
+    """A file of the model is broken or is not one of ours."""
+
+    words = "The model of this page is damaged; please tell whoever runs it."
+
+
+class ModelStaleError(ModelError):
+    """export.onnx was compiled from another export.pkl than the one beside it."""
+
+    words = "The model of this page is being replaced; please come back in a few minutes."
+
+
+class ConversionError(IconClassifierError):
+    """export.pkl cannot be compiled to export.onnx."""
+
+    words = "This export.pkl cannot be used; please read what the command line says about it."
+
+
+class UntrustedExportError(ConversionError):
+    """export.pkl is not the recorded file, or names what a model has no use for."""
+
+    words = "This export.pkl is not trusted; please use one that you made or checked yourself."
+
+
+class UnsupportedLearnerError(ConversionError):
+    """export.pkl holds a Learner that the page cannot reproduce exactly."""
+
+    words = "This export.pkl does something that the page cannot repeat; please train it again."
+
+
+class TrainingError(IconClassifierError):
+    """A model cannot be trained."""
+
+    words = "The model could not be trained; please read the message above."
+
+
+class RecipeError(TrainingError):
+    """A recipe has a missing, unknown or senseless entry."""
+
+    words = "This recipe cannot be used; please mend the entry that the message names."
+
+
+class DatasetError(TrainingError):
+    """The photos to train on are missing, too few or mostly bad."""
+
+    words = "These photos cannot be trained on; please mend what the message names."
+
+
+class DownloadError(DatasetError):
+    """Photos cannot be searched for or downloaded."""
+
+    words = "The photos could not be downloaded; please try again later or use a folder of your own."
+
+
+class KernelError(IconClassifierError):
+    """A visitor's kernel cannot be started."""
+
+    words = "This page could not be started; please try again in a minute."
+
+
+class SettingsError(IconClassifierError):
+    """An option or environment variable has a value that makes no sense."""
+
+    words = "This page is set up wrongly; please tell whoever runs it."
+
+
+class RequestError(IconClassifierError):
+    """The JSON API cannot serve a request."""
+
+    words = "This request cannot be served; please check it against the documentation."
+
+
+class FetchError(RequestError):
+    """The picture at an address cannot be fetched, or must not be."""
+
+    words = "The picture at this address could not be fetched; please check the address."
+
+
+class BusyError(RequestError):
+    """More was asked at once than can be served."""
+
+    words = "Too many people are here right now; please try again in a few seconds."
