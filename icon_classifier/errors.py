@@ -180,7 +180,9 @@ class DatasetError(TrainingError):
 class DownloadError(DatasetError):
     """Photos cannot be searched for or downloaded."""
 
-    words = "The photos could not be downloaded; please try again later or use a folder of your own."
+    words = (
+        "The photos could not be downloaded; please try again later or use a folder of your own."
+    )
 
 
 class KernelError(IconClassifierError):
