@@ -1,0 +1,274 @@
+"""Untrusted bytes become an upright RGB picture, within limits.
+
+The one door through which every photo comes: the page, the API, the command line and the cleaning
+of training data use it, so that one photo is one picture everywhere. Whatever is wrong with the
+bytes ends in an :class:`~icon_classifier.errors.ImageError`; nothing else escapes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pillow_heif
+from PIL import (  # each plug-in by name: Pillow would import all its forty to find one of them
+    AvifImagePlugin,  # noqa: F401
+    BmpImagePlugin,  # noqa: F401
+    ExifTags,
+    GifImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    MpoImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
+
+from icon_classifier.errors import (
+    DamagedImageError,
+    EmptyImageError,
+    ImageError,
+    ImageTooLargeError,
+    ImageTooSmallError,
+    UnsupportedImageError,
+)
+
+__all__ = ["FORMATS", "Limits", "read_image", "read_image_file", "thumbnail"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+"""Pillow's names of the formats that are read. Pillow knows forty more; a photo needs none of them,
+and each is a parser for strangers to play with (EPS even starts Ghostscript)."""
+
+pillow_heif.register_heif_opener(thumbnails=False)
+
+_LARGE = 24_000_000
+"""Above so many pixels a picture is halved on its way, so that decoding stays below 300 MB: Pillow
+keeps four bytes a pixel, and turning or flattening needs a second picture. The model looks at some
+300 pixels a side; what halving changes is far below what a label rests on."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation (CIPA DC-008, tag 0x0112)."""
+
+_ROWS = 512
+"""Height of the strips, in pixels, in which large pictures are converted."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a picture may cost.
+
+    Attributes
+    ----------
+    max_bytes : int
+        Size of the file at most, in bytes.
+    max_pixels : int
+        Width times height at most, in pixels; checked before anything is decoded.
+    min_side : int
+        Shorter side at least, in pixels.
+    """
+
+    max_bytes: int = 25 * 2**20
+    max_pixels: int = 50_000_000
+    min_side: int = 8
+
+
+def read_image(
+    data: bytes | bytearray | memoryview,
+    limits: Limits = Limits(),
+) -> Image.Image:
+    """Decode a photo.
+
+    Parameters
+    ----------
+    data : bytes, bytearray or memoryview
+        The file as it came, of any length. ``FileUpload`` gives a memoryview.
+    limits : Limits, optional
+        What the picture may cost.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB, upright by its EXIF orientation, transparent parts on white, 16 bits scaled to 8;
+        the first frame of an animation.
+
+    Raises
+    ------
+    ImageError
+        One of its kinds: empty, unsupported, damaged, too large, too small.
+    """
+    size = memoryview(data).nbytes
+    if size == 0:
+        raise EmptyImageError("expected the bytes of a picture, got none")
+    if size > limits.max_bytes:
+        raise ImageTooLargeError(
+            f"expected at most {limits.max_bytes} bytes, got {size}",
+            words=f"This file is larger than {limits.max_bytes // 2**20} MB; "
+            "please choose a smaller one.",
+        )
+    with _decoding(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_size(image, limits)
+        image.load()
+        _check_size(image, limits)  # some formats tell their true size only now
+        # Flattened first: a large picture is halved there, and the turned copy is small.
+        return _upright(_flatten(image), _orientation(image))
+
+
+def read_image_file(path: str | Path, limits: Limits = Limits()) -> Image.Image:
+    """Decode a photo from a file; see :func:`read_image`.
+
+    Raises
+    ------
+    ImageError
+        Also where the file is missing, a folder, or may not be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            # One byte more than allowed tells a file that is too large, whatever it is.
+            data = file.read(limits.max_bytes + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ImageError(
+            f"cannot read {path}: {error}", words="This file cannot be opened; please check it."
+        ) from error
+    return read_image(data, limits)
+
+
+def thumbnail(image: Image.Image, side: int = 128) -> bytes:
+    """Shrink a picture for the page.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Mode RGB; stays as it is.
+    side : int, optional
+        Longer side at most, in pixels.
+
+    Returns
+    -------
+    bytes
+        A JPEG without any metadata of the photo.
+    """
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    small.info = {}
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=88)
+    return file.getvalue()
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """Translate whatever Pillow and its decoders raise into our errors."""
+    try:
+        with warnings.catch_warnings():
+            # Broken EXIF, odd palettes: Pillow warns and goes on; so do we.
+            warnings.simplefilter("ignore")
+            yield
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnsupportedImageError(f"no picture of a known kind: {error}") from error
+    except (MemoryError, Image.DecompressionBombError) as error:
+        raise ImageTooLargeError(f"too large to decode: {error}") from error
+    except Exception as error:
+        # Decoders fed by strangers raise what they like (struct.error, IndexError, ...); a list
+        # of them would never be complete, and a visitor must never see a traceback.
+        raise DamagedImageError(f"cannot decode the picture: {error!r}") from error
+
+
+def _check_size(image: Image.Image, limits: Limits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise ImageTooLargeError(
+            f"expected at most {limits.max_pixels} pixels, got {width} x {height}",
+            words=f"This picture has more than {limits.max_pixels // 1_000_000} megapixels; "
+            "please choose a smaller one.",
+        )
+    if min(width, height) < limits.min_side:
+        raise ImageTooSmallError(
+            f"expected sides of at least {limits.min_side} pixels, got {width} x {height}"
+        )
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Convert any mode of Pillow to RGB, a large picture in strips and halved."""
+    convert = _converter(image)
+    width, height = image.size
+    if width * height <= _LARGE:
+        return convert(image)
+    small = Image.new("RGB", ((width + 1) // 2, (height + 1) // 2))
+    for top in range(0, height, _ROWS):
+        strip = image.crop((0, top, width, min(top + _ROWS, height)))
+        small.paste(convert(strip).reduce(2), (0, top // 2))
+    return small
+
+
+def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """Choose the conversion once for the whole picture: its strips must be treated alike."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        white = _white(image)
+        return lambda part: _scale(part, white)
+    if image.has_transparency_data:
+        return _on_white
+    return lambda part: part.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    layer = image.convert("RGBA")
+    ground = Image.new("RGB", layer.size, "white")
+    ground.paste(layer, mask=layer)
+    return ground
+
+
+def _white(image: Image.Image) -> float:
+    """Tell which value of a grey picture with more than 8 bits is white.
+
+    Mode I;16 is plain. Mode I comes from 32-bit TIFFs that often hold 16 bits, and F has no range
+    of its own: the file does not say what white is, so the brightest value decides between the
+    usual ones.
+    """
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    _, high = image.getextrema()
+    peak = float(high) if isinstance(high, int | float) and math.isfinite(high) else 65535.0
+    usual = (65535.0,) if image.mode == "I" else (1.0, 255.0, 65535.0)
+    return next((white for white in usual if peak <= white), peak)
+
+
+def _scale(image: Image.Image, white: float) -> Image.Image:
+    """Scale grey values from 0 to ``white`` down to 8 bits; ``convert("L")`` would clip them."""
+    grey = np.empty((image.height, image.width), np.uint8)
+    for top in range(0, image.height, _ROWS):
+        part = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
+        values = np.nan_to_num(np.asarray(part, np.float32))  # (rows, W)
+        grey[top : top + _ROWS] = np.clip(values * (255.0 / white) + 0.5, 0, 255)
+    return Image.fromarray(grey).convert("RGB")  # (H, W) -> L -> RGB
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn the picture as its EXIF orientation says."""
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Read the EXIF orientation, 1 to 8; a broken EXIF turns nothing."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 - the photo is fine even where what is said about it is not
+        return 1
+    return value if isinstance(value, int) else 1

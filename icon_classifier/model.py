@@ -1,0 +1,313 @@
+"""The model that serves: one self-describing export.onnx, run by ONNX Runtime, without torch.
+
+Everything that faces a visitor runs on that file alone. What stands in it is told in
+docs/model-file.md; :mod:`icon_classifier.convert` writes it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from PIL import Image
+
+from icon_classifier.errors import (
+    ModelDamagedError,
+    ModelError,
+    ModelMissingError,
+    ModelStaleError,
+)
+from icon_classifier.metadata import METADATA_KEY, ModelInfo
+
+__all__ = ["EXPORT", "MODEL", "Model", "Prediction", "file_sha256", "open_model"]
+
+EXPORT = "export.pkl"
+"""Name of the trained Learner, the one source of the model."""
+
+MODEL = "export.onnx"
+"""Name of the file compiled from it."""
+
+_COMPILE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one photo.
+
+    Attributes
+    ----------
+    label : str
+        The most probable class.
+    probability : float
+        Its probability, 0 to 1, after temperature scaling.
+    ranking : tuple of (str, float)
+        Every class with its probability, the most probable first.
+    known : bool
+        Whether the photo looks like those that the model was trained on. Where it does not,
+        ``label`` is only the closest class.
+    score : float
+        How familiar the photo looks, in the units of the model's own score; higher is more.
+    """
+
+    label: str
+    probability: float
+    ranking: tuple[tuple[str, float], ...]
+    known: bool
+    score: float
+
+    def __str__(self) -> str:
+        return f"Prediction: {self.label}; Probability: {self.probability:.4f}"
+
+
+class Model:
+    """An ONNX Runtime session and what its file says of itself.
+
+    Parameters
+    ----------
+    data : bytes
+        The content of an export.onnx. Given as bytes, not as a path, so that nothing in the file
+        can name another file to be read.
+
+    Raises
+    ------
+    ModelDamagedError
+        If the bytes are no ONNX model or lack our metadata.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        options = ort.SessionOptions()
+        # One thread: many visitors share few cores, and a process with threads cannot be forked.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            # ONNX Runtime derives its errors from RuntimeError, ValueError and plain Exception.
+            raise ModelDamagedError(f"ONNX Runtime cannot read the model: {error}") from error
+        entry = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if entry is None:
+            raise ModelDamagedError(
+                f"the model has no entry {METADATA_KEY!r} in its metadata: not one of ours"
+            )
+        self.info = ModelInfo.from_json(entry)
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        if self._outputs[:2] != ["logits", "score"]:
+            raise ModelDamagedError(f"expected outputs logits and score, got {self._outputs}")
+        # Only what is asked for is computed: the heat map costs nothing to those who want none.
+        self._run_options = ort.RunOptions()
+        self._run_options.only_execute_path_to_fetches = True
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """Read a model from its file.
+
+        Raises
+        ------
+        ModelMissingError
+            If there is no such file.
+        ModelDamagedError
+            If it cannot be read or is not one of ours.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except FileNotFoundError as error:
+            raise ModelMissingError(f"there is no {path}") from error
+        except OSError as error:
+            raise ModelDamagedError(f"cannot read {path}: {error}") from error
+        return cls(data)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the network's outputs."""
+        return self.info.labels
+
+    def transform(self, image: Image.Image) -> npt.NDArray[np.float32]:
+        """Do what the Learner's validation pipeline does to a photo.
+
+        Parameters
+        ----------
+        image : PIL.Image.Image
+            Mode RGB, upright, of any size.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, shape (3, H, W), normalised.
+        """
+        pixels = np.asarray(self.info.pipeline(image), np.float32)  # (H, W, 3), 0 to 255
+        pixels = (pixels / 255.0 - self.info.mean) / self.info.std
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)  # -> (3, H, W)
+
+    def predict(self, image: Image.Image) -> Prediction:
+        """Classify one photo.
+
+        Parameters
+        ----------
+        image : PIL.Image.Image
+            Mode RGB, upright, as :func:`icon_classifier.images.read_image` gives it.
+        """
+        return self.predict_many([image])[0]
+
+    def predict_many(self, images: Sequence[Image.Image]) -> list[Prediction]:
+        """Classify several photos in one pass through the network.
+
+        Parameters
+        ----------
+        images : sequence of PIL.Image.Image
+            Mode RGB, upright, of any sizes.
+
+        Returns
+        -------
+        list of Prediction
+            In the order of ``images``.
+        """
+        if not images:
+            return []
+        return self.predict_arrays(np.stack([self.transform(image) for image in images]))
+
+    def predict_arrays(self, batch: npt.NDArray[np.float32]) -> list[Prediction]:
+        """Classify photos that have gone through :meth:`transform`.
+
+        Parameters
+        ----------
+        batch : numpy.ndarray
+            float32, shape (N, 3, H, W).
+        """
+        logits, scores = self._session.run(["logits", "score"], {"image": batch}, self._run_options)
+        probabilities = _softmax(np.asarray(logits, np.float64) / self.info.temperature)  # (N, C)
+        return [
+            self._prediction(row, float(score))
+            for row, score in zip(probabilities, scores, strict=True)
+        ]
+
+    def _prediction(self, probabilities: npt.NDArray[np.float64], score: float) -> Prediction:
+        order = np.argsort(-probabilities, kind="stable")
+        ranking = tuple((self.labels[i], float(probabilities[i])) for i in order)
+        threshold = self.info.threshold
+        return Prediction(
+            label=ranking[0][0],
+            probability=ranking[0][1],
+            ranking=ranking,
+            known=threshold is None or score >= threshold,
+            score=score,
+        )
+
+
+def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: npt.NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+    return result
+
+
+def open_model(folder: str | Path = ".") -> Model:
+    """Open the model of a project folder, compiling it first where that is needed and possible.
+
+    One process opens the same file once: a kernel forked from a parent that has opened the model
+    gets the parent's.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path, optional
+        Where export.pkl and export.onnx lie. export.pkl may be missing: then export.onnx is taken
+        as it is.
+
+    Raises
+    ------
+    ModelMissingError
+        If there is no export.onnx and none can be compiled.
+    ModelStaleError
+        If export.onnx belongs to another export.pkl and cannot be compiled again.
+    ModelDamagedError
+        If export.onnx cannot be read.
+    """
+    folder = Path(folder).resolve()
+    try:
+        return _open(folder, _identity(folder))
+    except ModelError as error:
+        if not _can_compile(folder):
+            raise type(error)(f"{error}; {_advice(folder)}") from error
+        _compile(folder, because=error)
+    return _open(folder, _identity(folder))
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file.
+
+    Returns
+    -------
+    str
+        64 lower-case hexadecimal digits.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_Identity = tuple[tuple[int, int, int] | None, ...]
+
+
+def _identity(folder: Path) -> _Identity:
+    """Tell whether the two files are still those that were opened; None where there is none."""
+
+    def of(path: Path) -> tuple[int, int, int] | None:
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    return of(folder / MODEL), of(folder / EXPORT)
+
+
+@functools.lru_cache(maxsize=4)
+def _open(folder: Path, _: _Identity) -> Model:
+    """Open and check; the identity makes another pair of files another entry of the cache."""
+    model = Model.load(folder / MODEL)
+    export = folder / EXPORT
+    if export.is_file():
+        found = file_sha256(export)
+        if model.info.export_sha256 != found:
+            raise ModelStaleError(
+                f"{folder / MODEL} was compiled from another {EXPORT} "
+                f"({model.info.export_sha256[:12]}…) than the one beside it ({found[:12]}…)"
+            )
+    return model
+
+
+def _has_torch() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("torch", "fastai"))
+
+
+def _can_compile(folder: Path) -> bool:
+    return _has_torch() and (folder / EXPORT).is_file()
+
+
+def _advice(folder: Path) -> str:
+    if not (folder / EXPORT).is_file():
+        return f"put an {EXPORT} into {folder} and run 'icon-classifier convert'"
+    return "install torch and fastai (requirements.txt), then run 'icon-classifier convert'"
+
+
+def _compile(folder: Path, because: ModelError) -> None:
+    """Compile in a process of its own: the one that serves never unpickles anything."""
+    command = [sys.executable, "-m", "icon_classifier", "convert", str(folder / EXPORT)]
+    # -m looks in the current folder first: this package must be found where it is not installed.
+    root = Path(__file__).resolve().parent.parent
+    try:
+        done = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise type(because)(f"{because}; compiling it failed: {error}") from error
+    if done.returncode:
+        reason = done.stderr.strip()[-2000:]
+        raise type(because)(f"{because}; compiling it failed: {reason}") from because

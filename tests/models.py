@@ -1,0 +1,86 @@
+"""A real, tiny ONNX model: it tells which of three colours a picture has most of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+LABELS = ["red", "green", "blue"]
+SIZE = 8
+SQUISH = {
+    "op": "resize",
+    "size": [SIZE, SIZE],
+    "method": "squish",
+    "pad_mode": "zeros",
+    "resample": 2,
+}
+
+
+def metadata(**changes: Any) -> dict[str, Any]:
+    """What a good model says of itself, with some entries changed; None removes one."""
+    entries: dict[str, Any] = {
+        "format": 1,
+        "labels": LABELS,
+        "transforms": [
+            {
+                "op": "resize",
+                "size": [SIZE, SIZE],
+                "method": "squish",
+                "pad_mode": "zeros",
+                "resample": 2,
+            }
+        ],
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "temperature": 1.0,
+        "unsure": {"score": "energy", "threshold": 2.0},
+        "export_sha256": "0" * 64,
+        "versions": {"onnx": onnx.__version__},
+        "date": "2026-01-01T00:00:00+00:00",
+        "recipe": "colours",
+        "figures": {"error": 0.0},
+        "opset": 17,
+    }
+    entries.update(changes)
+    return entries
+
+
+def model_bytes(**changes: Any) -> bytes:
+    """An export.onnx: pooled colours are the features, four times a colour is its logit."""
+    weight = numpy_helper.from_array(4 * np.eye(3, dtype=np.float32), "weight")
+    kernel = numpy_helper.from_array(4 * np.eye(3, dtype=np.float32)[:, :, None, None], "kernel")
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["features"]),
+        helper.make_node("MatMul", ["features", "weight"], ["logits"]),
+        helper.make_node("ReduceLogSumExp", ["logits"], ["score"], axes=[1], keepdims=0),
+        helper.make_node("Conv", ["image", "kernel"], ["evidence"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3]),
+            helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"]),
+            helper.make_tensor_value_info("evidence", TensorProto.FLOAT, ["N", 3, SIZE, SIZE]),
+        ],
+        [weight, kernel],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    entries = metadata(**changes)
+    helper.set_model_props(model, {"icon_classifier": json.dumps(entries)})
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def write_model(folder: Path, **changes: Any) -> Path:
+    """Write an export.onnx into a folder."""
+    path = folder / "export.onnx"
+    path.write_bytes(model_bytes(**changes))
+    return path

@@ -1,0 +1,176 @@
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from icon_classifier import model as room
+from icon_classifier.errors import ModelDamagedError, ModelMissingError, ModelStaleError
+from icon_classifier.model import Model, Prediction, file_sha256, open_model
+from tests.models import LABELS, model_bytes, write_model
+
+COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250)}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model(model_bytes())
+
+
+@pytest.mark.parametrize("colour", LABELS)
+def test_predict(model: Model, colour: str) -> None:
+    prediction = model.predict(Image.new("RGB", (40, 30), COLOURS[colour]))
+    assert prediction.label == colour
+    assert prediction.probability > 0.9
+    assert prediction.known
+    assert prediction.ranking[0][0] == colour
+    assert sum(probability for _, probability in prediction.ranking) == pytest.approx(1)
+
+
+def test_what_is_unlike_the_training_photos_is_not_known(model: Model) -> None:
+    assert not model.predict(Image.new("RGB", (40, 30), "black")).known
+
+
+def test_a_model_without_threshold_knows_everything() -> None:
+    assert Model(model_bytes(unsure=None)).predict(Image.new("RGB", (40, 30), "black")).known
+
+
+def test_temperature_softens() -> None:
+    photo = Image.new("RGB", (8, 8), COLOURS["red"])
+    hot, cold = (Model(model_bytes(temperature=t)).predict(photo) for t in (5.0, 0.5))
+    assert hot.label == cold.label
+    assert hot.probability < cold.probability
+
+
+def test_words_of_a_prediction() -> None:
+    prediction = Prediction("grizzly", 0.99871, (("grizzly", 0.99871), ("teddy", 0.00129)), True, 3)
+    assert str(prediction) == "Prediction: grizzly; Probability: 0.9987"
+
+
+def test_transform(model: Model) -> None:
+    array = model.transform(Image.new("RGB", (40, 30), (255, 0, 127)))
+    assert (array.shape, array.dtype) == ((3, 8, 8), np.float32)
+    assert array[:, 0, 0] == pytest.approx([1, -1, -0.0039], abs=1e-3)
+
+
+def test_many_are_as_one_by_one(model: Model) -> None:
+    photos = [Image.new("RGB", (20, 30), colour) for colour in COLOURS.values()]
+    together = model.predict_many(photos)
+    assert [p.label for p in together] == LABELS
+    for photo, prediction in zip(photos, together, strict=True):
+        assert model.predict(photo).probability == pytest.approx(prediction.probability, abs=1e-6)
+    assert model.predict_many([]) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        pytest.param(b"", "ONNX Runtime", id="empty"),
+        pytest.param(b"not a model", "ONNX Runtime", id="text"),
+        pytest.param(model_bytes()[:200], "ONNX Runtime", id="truncated"),
+    ],
+)
+def test_damaged(data: bytes, words: str) -> None:
+    with pytest.raises(ModelDamagedError, match=words):
+        Model(data)
+
+
+def test_a_foreign_model_is_refused() -> None:
+    proto = onnx.load_from_string(model_bytes())
+    del proto.metadata_props[:]
+    with pytest.raises(ModelDamagedError, match="not one of ours"):
+        Model(proto.SerializeToString())
+
+
+def test_load_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissingError, match=r"export\.onnx"):
+        Model.load(tmp_path / "export.onnx")
+    with pytest.raises(ModelDamagedError):
+        Model.load(tmp_path)
+
+
+@pytest.fixture
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_has_torch", lambda: False)
+
+
+@pytest.mark.usefixtures("without_torch")
+class TestOpenModelWhereNothingCanBeCompiled:
+    def test_nothing_there(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelMissingError, match=r"put an export\.pkl"):
+            open_model(tmp_path)
+
+    def test_only_an_export(self, tmp_path: Path) -> None:
+        (tmp_path / "export.pkl").write_bytes(b"learner")
+        with pytest.raises(ModelMissingError, match="install torch"):
+            open_model(tmp_path)
+
+    def test_without_export_the_model_is_taken_as_it_is(self, tmp_path: Path) -> None:
+        write_model(tmp_path)
+        assert open_model(tmp_path).labels == tuple(LABELS)
+
+    def test_of_another_export(self, tmp_path: Path) -> None:
+        write_model(tmp_path)
+        (tmp_path / "export.pkl").write_bytes(b"learner")
+        with pytest.raises(ModelStaleError, match=r"another export\.pkl"):
+            open_model(tmp_path)
+
+    def test_damaged(self, tmp_path: Path) -> None:
+        (tmp_path / "export.onnx").write_bytes(b"nonsense")
+        with pytest.raises(ModelDamagedError):
+            open_model(tmp_path)
+
+    def test_of_this_export(self, tmp_path: Path) -> None:
+        (tmp_path / "export.pkl").write_bytes(b"learner")
+        write_model(tmp_path, export_sha256=hashlib.sha256(b"learner").hexdigest())
+        assert open_model(tmp_path).labels == tuple(LABELS)
+
+    def test_one_process_opens_a_file_once(self, tmp_path: Path) -> None:
+        write_model(tmp_path)
+        first = open_model(tmp_path)
+        assert open_model(tmp_path) is first
+        (tmp_path / "export.onnx").unlink()
+        write_model(tmp_path, labels=["r", "g", "b"])
+        assert open_model(tmp_path).labels == ("r", "g", "b")
+
+
+def test_sha256(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"bytes")
+    assert file_sha256(path) == hashlib.sha256(b"bytes").hexdigest()
+
+
+def test_an_export_that_cannot_be_compiled_says_why(tmp_path: Path) -> None:
+    (tmp_path / "export.pkl").write_bytes(b"no learner at all")
+    with pytest.raises(ModelMissingError, match="compiling it failed"):
+        open_model(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.onnx")) == []
+
+
+def test_a_model_cannot_read_another_file(tmp_path: Path) -> None:
+    """A tensor kept in another file is refused, wherever that file lies."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(36))
+    proto = onnx.load_from_string(model_bytes())
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": str(secret), "offset": "0", "length": "36"}.items():
+        tensor.external_data.add(key=key, value=value)
+    with pytest.raises(ModelDamagedError):
+        Model(proto.SerializeToString())
+
+
+def test_metadata_is_json_of_builtins(model: Model) -> None:
+    assert json.loads(json.dumps(model.info.raw)) == model.info.raw
+
+
+def test_import_is_light() -> None:
+    code = "import icon_classifier.model, sys; print('torch' in sys.modules, 'onnx' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
