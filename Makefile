@@ -1,0 +1,25 @@
+# One line each; the work is done in scripts/ and icon_classifier/. `make help` lists them.
+PYTHON ?= $(or $(shell command -v python3.11),python3)
+RUN = .venv/bin/python
+PREPARE = @$(PYTHON) -m scripts.prepare
+export PYTHONUNBUFFERED = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help app setup test lint format lock clean
+
+help:  ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
+app:  ## serve the page on http://localhost:8866 (PORT=... for another port)
+	@$(PYTHON) -m scripts.serve
+setup:  ## install what serving needs, build the template, compile the model
+	$(PREPARE)
+test:  ## install what tests need, a browser included, and run all tests (ARGS=... for pytest)
+	$(PREPARE) --tests && $(RUN) -m pytest -n 2 $(ARGS)
+lint:  ## ruff, ruff format and mypy --strict; changes nothing
+	$(PREPARE) --tests && $(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy -p icon_classifier -p scripts
+format:  ## let ruff format the code and mend what it can
+	$(PREPARE) --tests && $(RUN) -m ruff format . && $(RUN) -m ruff check --fix .
+lock:  ## renew the locked versions and hashes
+	@$(PYTHON) -m scripts.lock
+clean:  ## remove what was installed and built
+	rm -rf .venv build export.onnx template/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

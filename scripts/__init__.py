@@ -1,0 +1,1 @@
+"""What the Makefile calls: set-up, serving, locking and the play of a deployment."""

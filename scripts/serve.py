@@ -1,0 +1,62 @@
+"""Serve the page on this machine: ``make app`` (PORT=... for another port)."""
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+
+from scripts.environment import ROOT, SetupError
+from scripts.prepare import prepare
+
+__all__ = ["check_port_is_free", "main", "port_from"]
+
+NOTEBOOK = "icon_classifier.ipynb"
+
+
+def port_from(environment: Mapping[str, str]) -> int:
+    """Read the port from PORT; 8866 without it.
+
+    Raises
+    ------
+    SetupError
+        If PORT is no port.
+    """
+    text = environment.get("PORT") or "8866"
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise SetupError(f"PORT must be a number from 1 to 65535, not {text!r}.")
+    return int(text)
+
+
+def check_port_is_free(port: int) -> None:
+    """Raise :exc:`SetupError` if something listens on `port` of this machine already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            raise SetupError(f"Port {port} needs root; try: make app PORT=8866") from None
+        except OSError:
+            other = port + 1 if port < 65535 else 8866
+            raise SetupError(
+                f"Port {port} is in use, perhaps by an earlier `make app`. "
+                f"Stop that, or take another port: make app PORT={other}"
+            ) from None
+
+
+def main() -> int:
+    """Prepare and serve; 1 and the reason on standard error if that cannot be done."""
+    try:
+        port = port_from(os.environ)
+        check_port_is_free(port)  # before minutes of installation, not after
+        python = prepare()
+    except SetupError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    print(f"Serving on http://localhost:{port} (Ctrl-C stops it).", flush=True)
+    os.chdir(ROOT)
+    options = [f"--port={port}", "--port_retries=0", "--no-browser"]
+    os.execv(python, [str(python), "-m", "voila", NOTEBOOK, *options])  # noqa: S606 - our own
+
+
+if __name__ == "__main__":
+    sys.exit(main())
