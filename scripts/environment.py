@@ -25,12 +25,15 @@ __all__ = [
     "ROOT",
     "TORCH_PAIR",
     "VENV",
+    "Environment",
     "SetupError",
+    "apt_install",
     "cuda_requirements",
     "digest",
     "install",
     "locked",
     "reachable",
+    "run",
     "torch_pins",
 ]
 
@@ -127,23 +130,39 @@ def apt_install(package: str) -> bool:
     return True
 
 
-class _Environment:
-    """The steps of one installation; see :func:`install`."""
+class Environment:
+    """A virtual environment and the steps of its installation; see :func:`install`.
 
-    def __init__(self) -> None:
-        self.python = VENV / "bin" / "python"
-        self.record = VENV / "installed.json"
-        self.unfinished = VENV / "unfinished"
+    Parameters
+    ----------
+    folder : Path
+        Where it is or will be.
+
+    Attributes
+    ----------
+    python : Path
+        Its Python.
+    record : Path
+        What was done, as JSON: the name of a step and a digest of what it was made from.
+    unfinished : Path
+        There while a step runs; found at the start, it tells that the last one was cut short.
+    """
+
+    def __init__(self, folder: Path = VENV) -> None:
+        self.folder = folder
+        self.python = folder / "bin" / "python"
+        self.record = folder / "installed.json"
+        self.unfinished = folder / "unfinished"
 
     def create(self) -> None:
-        """Make `.venv`, again from nothing if the last installation was cut short.
+        """Make the environment, again from nothing if the last installation was cut short.
 
         A pip that was killed can leave half a package which it later takes for a whole one;
         nothing but a fresh start is sure, and pip's cache makes that quick.
         """
         if self.unfinished.exists():
             print("The last set-up was cut short; starting .venv anew.", flush=True)
-            shutil.rmtree(VENV)
+            shutil.rmtree(self.folder)
         if self._runs("-c", "import sys; sys.exit(sys.version_info[:2] != (3, 11))"):
             return
         if sys.version_info[:2] != (3, 11):
@@ -158,7 +177,10 @@ class _Environment:
                 "On Debian: sudo apt install python3.11-venv. Then try again."
             )
         print("Making .venv.", flush=True)
-        run(sys.executable, "-m", "venv", "--clear", VENV, failure="Could not make .venv.")
+        run(
+            *(sys.executable, "-m", "venv", "--clear", self.folder),
+            failure="Could not make .venv (the reason is above).",
+        )
 
     def _runs(self, *arguments: str) -> bool:
         if not self.python.exists():
@@ -225,7 +247,9 @@ class _Environment:
 
     def package(self) -> None:
         """Install this package: its command and its entry points."""
+        os.environ["PYTHONWARNINGS"] = "ignore"  # setuptools warns of every editable installation
         self.pip("--quiet", "--no-deps", "--no-build-isolation", "--editable", ROOT)
+        del os.environ["PYTHONWARNINGS"]
 
     def test_tools(self) -> None:
         """Install what tests need besides."""
@@ -245,7 +269,7 @@ def install(*, tests: bool = False) -> Path:
     SetupError
         If something is missing that set-up cannot mend.
     """
-    environment = _Environment()
+    environment = Environment()
     environment.create()
     pins = torch_pins((ROOT / "requirements.txt").read_text())
     steps: list[tuple[str, str, Callable[[], None]]] = [

@@ -26,7 +26,15 @@ from pathlib import Path
 
 from scripts.environment import CPU_INDEX, ROOT, TORCH_PAIR
 
-__all__ = ["main", "simplify_marker", "split_blocks"]
+__all__ = [
+    "compile_",
+    "find_uv",
+    "main",
+    "simplify_marker",
+    "split_blocks",
+    "without_hashes",
+    "write",
+]
 
 HEADER = "# Written by `make lock`; do not edit.\n"
 # What holds wherever this is installed (pyproject.toml, tool.uv.environments) says nothing.

@@ -12,7 +12,7 @@ from pathlib import Path
 from scripts.browser import ensure_browser
 from scripts.environment import ROOT, SetupError, digest, install, locked, run
 
-__all__ = ["main", "prepare"]
+__all__ = ["build_template", "compile_model", "main", "prepare"]
 
 TEMPLATE = ROOT / "template"
 STAMPS = ROOT / "build" / "stamps.json"

@@ -1,0 +1,37 @@
+"""What serves a visitor stays light: neither torch nor fastai comes with it."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "torchvision", "fastai", "timm", "onnx", "spacy", "pandas", "matplotlib"}
+MODULES = [
+    name
+    for name in (
+        "errors",
+        "images",
+        "transforms",
+        "model",
+        "ui",
+        "api",
+        "cli",
+        "kernels",
+        "server",
+        "delivery",
+        "smoke",
+    )
+    if importlib.util.find_spec(f"icon_classifier.{name}")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_serving_module_imports_nothing_heavy(name: str) -> None:
+    code = f"import icon_classifier.{name}, sys; print(*sys.modules)"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    loaded = {module.partition(".")[0] for module in answer.stdout.split()}
+    assert "icon_classifier" in loaded
+    assert not loaded & HEAVY
