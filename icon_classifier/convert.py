@@ -1,0 +1,328 @@
+"""Compile export.pkl, a trained fastai Learner, to export.onnx, which all that serves runs on.
+
+The steps, each of which may refuse: the file is the recorded one (SHA-256); its records name only
+what a model has use for, and are followed on paper; what the Learner does to a photo can be
+repeated exactly; the network is built and written as ONNX; ONNX Runtime gives torch's numbers. Only
+then does the new file take its place, in one step.
+
+torch is imported when it is needed, so that a refusal comes at once.
+"""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from icon_classifier.errors import (
+    ConversionError,
+    ModelError,
+    UnsupportedLearnerError,
+    UntrustedExportError,
+)
+from icon_classifier.exported import ExportedLearner, read_learner
+from icon_classifier.metadata import FORMAT, METADATA_KEY, ModelInfo
+from icon_classifier.pickles import Archive, open_archive
+
+if TYPE_CHECKING:
+    from icon_classifier.graph import Graph
+
+__all__ = ["convert", "record_hash"]
+
+TOLERANCE = 1e-4
+"""Largest difference, relative above 1, between ONNX Runtime's outputs and torch's."""
+
+PACKAGES = ("fastai", "icon-classifier", "numpy", "onnx", "onnxruntime", "pillow", "timm", "torch")
+
+_log = logging.getLogger(__name__)
+
+
+def convert(export: str | Path, target: str | Path | None = None, *, trust: bool = False) -> Path:
+    """Compile export.pkl to export.onnx.
+
+    Parameters
+    ----------
+    export : str or pathlib.Path
+        A Learner that ``learn.export()`` wrote, with its SHA-256 in a file beside it, named after
+        it with ``.sha256`` appended, as ``sha256sum`` writes it.
+    target : str or pathlib.Path, optional
+        The file to write or replace; by default the name of `export` with ``.onnx``.
+    trust : bool, optional
+        The owner's consent to compile this very file though its SHA-256 is not on record, or is
+        another: it is recorded. The file is still not run.
+
+    Returns
+    -------
+    pathlib.Path
+        The file written.
+
+    Raises
+    ------
+    UntrustedExportError
+        The file is not the recorded one, or names what a model has no use for.
+    UnsupportedLearnerError
+        It is no Learner that the page could repeat exactly.
+    ConversionError
+        A file is missing or damaged, or the folder cannot be written to.
+    """
+    export = Path(export)
+    target = export.with_suffix(".onnx") if target is None else Path(target)
+    with _lock(export) as waited:
+        digest = _check_hash(export, trust=trust)
+        if waited and _is_fresh(target, digest):
+            _log.info("%s was compiled by another process meanwhile", target)
+            return target
+        archive = open_archive(export)
+        learner = read_learner(archive)
+        _log.info("%s: a Learner of %d classes", export, len(learner.labels))
+        compiled = _compile(learner, archive, digest)
+        _replace(target, compiled)
+    _log.info("wrote %s (%.1f MB)", target, len(compiled) / 1e6)
+    return target
+
+
+def record_hash(export: str | Path) -> Path:
+    """Record the SHA-256 of an export.pkl beside it: "I made this file, or I trust who did".
+
+    Returns
+    -------
+    pathlib.Path
+        The file written, in the format of ``sha256sum``.
+
+    Raises
+    ------
+    ConversionError
+        The file cannot be read, or its folder not be written to.
+    """
+    export = Path(export)
+    record = _record(export)
+    _replace(record, f"{_sha256(export)}  {export.name}\n".encode())
+    return record
+
+
+def _record(export: Path) -> Path:
+    return export.with_name(f"{export.name}.sha256")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ConversionError:
+    if isinstance(error, FileNotFoundError):
+        return ConversionError(
+            f"there is no {path}",
+            words="There is no export.pkl here; please train a model or copy one here.",
+        )
+    return ConversionError(f"cannot read {path}: {error.strerror}")
+
+
+def _check_hash(export: Path, *, trust: bool) -> str:
+    """Return the SHA-256 of a file after checking that it is the recorded one."""
+    digest, record = _sha256(export), _record(export)
+    try:
+        recorded = record.read_text("utf-8", "replace").split()
+    except FileNotFoundError:
+        recorded = []
+    except OSError as error:
+        raise _unreadable(record, error) from error
+    if recorded and recorded[0].lower() == digest:
+        return digest
+    if trust:
+        record_hash(export)
+        _log.info("recorded the SHA-256 of %s as trusted", export)
+        return digest
+    found = (
+        f"{record.name} names another file ({recorded[0]:.12}…, this one is {digest:.12}…)"
+        if recorded
+        else f"no SHA-256 is recorded in {record.name}"
+    )
+    raise UntrustedExportError(
+        f"{export} is not known to be yours: {found}. If you made it, or trust who did, run "
+        f"'icon-classifier convert --trust {export}' once",
+    )
+
+
+@contextmanager
+def _lock(export: Path) -> Iterator[bool]:
+    """Hold the lock of an export.pkl, so that it is compiled once at a time; say if one waited.
+
+    The lock is on export.pkl itself: no file is left behind, and it ends with the process.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes may compile at once; each replaces in one step
+        yield False
+        return
+    try:
+        file = export.open("rb")
+    except OSError as error:
+        raise _unreadable(export, error) from error
+    with file:
+        waited = False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.info("another process compiles %s; waiting for it", export)
+            waited = True
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # a file system without locks
+            _log.warning("cannot lock %s (%s); going on without", export, error.strerror)
+        yield waited
+
+
+def _is_fresh(target: Path, digest: str) -> bool:
+    """Whether a file is a good model that was compiled from the export.pkl of this SHA-256."""
+    from icon_classifier.model import Model
+
+    try:
+        return Model.load(target).info.export_sha256 == digest
+    except ModelError:
+        return False
+
+
+class _Notes(NamedTuple):
+    """What training.py left in a Learner, checked."""
+
+    temperature: float
+    unsure: Mapping[str, Any] | None
+
+
+def _check_notes(notes: Mapping[str, Any]) -> _Notes:
+    temperature, unsure = notes.get("temperature", 1.0), notes.get("unsure")
+    if not _is_number(temperature) or temperature <= 0:
+        raise UnsupportedLearnerError(f"expected a temperature above 0, came {temperature!r:.80}")
+    if unsure is not None and not (
+        isinstance(unsure, dict) and _is_number(unsure.get("threshold"))
+    ):
+        raise UnsupportedLearnerError(f"expected unsure with a threshold, came {unsure!r:.80}")
+    return _Notes(float(temperature), unsure)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _compile(learner: ExportedLearner, archive: Archive, digest: str) -> bytes:
+    """Build the network, write it as ONNX, compare, and add the metadata."""
+    notes = _check_notes(learner.notes)
+
+    import torch
+
+    from icon_classifier.graph import Graph, Score, to_onnx
+    from icon_classifier.rebuild import build_network
+
+    score = Score(notes.unsure, notes.temperature)
+    network = build_network(learner.model, archive)
+    width, height = learner.pipeline.size
+    sample = torch.randn(3, 3, height, width, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        try:
+            logits = network(sample)
+        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+            raise UnsupportedLearnerError(f"the network cannot be run: {error}") from error
+    if not isinstance(logits, torch.Tensor) or logits.shape != (3, len(learner.labels)):
+        shape = tuple(getattr(logits, "shape", ()))
+        raise UnsupportedLearnerError(
+            f"expected one logit for each of {len(learner.labels)} classes, came shape {shape}"
+        )
+    graph = Graph(network, score, sample).eval()
+    model = onnx.load_from_string(to_onnx(graph, sample))
+    metadata = _metadata(learner, notes, graph, digest)
+    model.producer_name = "icon-classifier"
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata})
+    try:
+        onnx.checker.check_model(model)
+        ModelInfo.from_json(metadata)
+    except (onnx.checker.ValidationError, ModelError) as error:
+        raise ConversionError(f"the compiled model is not valid: {error}") from error
+    compiled: bytes = model.SerializeToString()
+    _compare(compiled, graph, sample)
+    return compiled
+
+
+def _metadata(learner: ExportedLearner, notes: _Notes, graph: "Graph", digest: str) -> str:
+    """Write down what the model says of itself; docs/model-file.md tells what each entry means."""
+    from icon_classifier.graph import OPSET
+
+    unsure = notes.unsure
+    entries = {
+        "format": FORMAT,
+        "labels": list(learner.labels),
+        "transforms": learner.pipeline.to_json(),
+        "mean": list(learner.mean),
+        "std": list(learner.std),
+        "temperature": notes.temperature,
+        "unsure": unsure and {"score": unsure["score"], "threshold": float(unsure["threshold"])},
+        "evidence": graph.without_evidence or True,
+        "export_sha256": digest,
+        "versions": {package: _version(package) for package in PACKAGES},
+        "trained_with": learner.notes.get("versions", {}),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "trained": learner.notes.get("date"),
+        "recipe": learner.notes.get("recipe"),
+        "figures": learner.notes.get("figures", {}),
+        "opset": OPSET,
+    }
+    return json.dumps(entries, ensure_ascii=False, allow_nan=False)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _compare(compiled: bytes, graph: "Graph", sample: Any) -> None:
+    """Check that ONNX Runtime gives torch's numbers, for one photo and for several."""
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(compiled, options, providers=["CPUExecutionProvider"])
+    for batch in (sample[:1], sample):
+        with torch.inference_mode():
+            expected = graph(batch)
+        came = session.run(None, {"image": batch.numpy()})
+        for name, theirs, ours in zip(
+            ("logits", "score", "evidence"), expected, came, strict=False
+        ):
+            if not np.allclose(theirs.numpy(), ours, rtol=TOLERANCE, atol=TOLERANCE):
+                apart = float(np.abs(theirs.numpy() - ours).max())
+                raise UnsupportedLearnerError(
+                    f"ONNX Runtime and torch differ by {apart:.2g} in {name}, batch {len(batch)}"
+                )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file in one step: readers see the old one or the new one, never a part."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with beside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise ConversionError(
+            f"cannot write {path}: {error.strerror}",
+            words="The folder of the model cannot be written to; please check its permissions.",
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
