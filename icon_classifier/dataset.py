@@ -1,27 +1,42 @@
 """Photos to train on: gather them, clean them, find duplicates, split them.
 
-The public face; the parts are download, archive, search, shapes, clean and duplicates. None of them
-imports torch or fastai.
+The public face; the parts are search, download, resumable, archive, shapes, store, moves, clean and
+duplicates. None of them imports torch or fastai as it is imported.
 
-A data folder, once gathered, holds ``photos/<label>/*``: what :func:`gather` returns and fastai's
-``parent_label`` understands. Names are hashes of the contents, so that the same photo has the same
-name on every machine and comes once. A folder that was given is copied from, never changed.
+A data folder, once gathered, holds::
+
+    photos/<label>/*       what to train on; fastai's parent_label understands it
+    quarantine/<label>/*   bad photos; moves.jsonl says why each is here
+    originals/<label>/*    what was written anew
+    urls_<label>.txt       what a search found
+    downloads.jsonl        what came of each address
+
+Photos are named by a hash of their contents, so that one photo has one name on every machine. A
+folder that is given is copied from, never changed.
 """
 
-import hashlib
-import io
-import threading
-from pathlib import Path
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 
-from PIL import Image, UnidentifiedImageError
-
+from icon_classifier.archive import ArchiveLimits, read_archive
+from icon_classifier.clean import CleanReport, clean
+from icon_classifier.download import Outcome, Patience, download_photos, read_url_list
 from icon_classifier.duplicates import Split, group_duplicates, near_duplicates, split
 from icon_classifier.errors import DatasetError
-from icon_classifier.recipes import Recipe, SourceKind
+from icon_classifier.images import Limits
+from icon_classifier.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
+from icon_classifier.resumable import fetch_file
+from icon_classifier.search import search_photos
 from icon_classifier.shapes import write_shapes
+from icon_classifier.store import PhotoStore, is_photo_name, photos_and_labels
 
 __all__ = [
+    "CleanReport",
+    "Patience",
     "Split",
+    "clean",
     "gather",
     "group_duplicates",
     "near_duplicates",
@@ -29,8 +44,7 @@ __all__ = [
     "split",
 ]
 
-# What systems leave in folders; no photo of anybody's.
-_LITTER = {"thumbs.db", "desktop.ini"}
+_log = logging.getLogger(__name__)
 
 
 def gather(
@@ -39,6 +53,10 @@ def gather(
     *,
     source: SourceKind | None = None,
     data: str | Path | None = None,
+    max_pics: int | None = None,
+    max_workers: int = 8,
+    patience: Patience = Patience(),
+    progress: bool = True,
 ) -> Path:
     """Bring a recipe's photos together.
 
@@ -47,11 +65,20 @@ def gather(
     recipe : Recipe
         What to gather.
     folder : str or Path
-        Where to work; a second run takes up where the first stopped.
+        The data folder to work in; a second run takes up where the first stopped.
     source : {"search", "urls", "archive", "folder", "shapes"}, optional
         Another source than the recipe's own.
     data : str or Path, optional
-        A folder of photos, one sub-folder a class; it makes the source ``folder``.
+        Photos of your own: a folder with one sub-folder a class, or an archive of such a folder.
+    max_pics : int, optional
+        How many photos of each class to search for or download, if not as many as the recipe says.
+    max_workers : int
+        How many photos to download at once. With 0 they come one by one, and the first problem is
+        raised instead of recorded.
+    patience : Patience
+        How long to wait for each photo.
+    progress : bool
+        Show progress bars.
 
     Returns
     -------
@@ -65,96 +92,139 @@ def gather(
     DownloadError
         If they cannot be searched for or downloaded.
     """
-    photos = Path(folder) / "photos"
-    kind = "folder" if data is not None else source or recipe.source
-    if kind == "shapes":
-        shapes = recipe.shapes
+    root = Path(folder)
+    store = PhotoStore(root)
+    if data is not None:
+        given = Path(data)
+        if given.is_file():
+            _keep_all(read_archive(given), recipe, store)
+        else:
+            _keep_all(_read_folder(given), recipe, store)
+    elif (kind := source or recipe.source) == "shapes":
+        shapes, seed = recipe.shapes, recipe.training.seed
         write_shapes(
-            photos,
-            recipe.labels,
-            per_class=shapes.per_class,
-            side=shapes.side,
-            seed=recipe.training.seed,
+            store.photos, recipe.labels, per_class=shapes.per_class, side=shapes.side, seed=seed
         )
     elif kind == "folder":
-        given = data if data is not None else recipe.folder.path
-        if given is None:
+        if recipe.folder.path is None:
             raise DatasetError(
                 f"recipe {recipe.name!r} needs a folder of photos, but none is named"
             )
-        _copy_folder(Path(given), recipe, photos)
+        _keep_all(_read_folder(Path(recipe.folder.path)), recipe, store)
+    elif kind == "archive":
+        _keep_all(_fetch_archive(recipe, root, patience, progress), recipe, store)
     else:
-        raise DatasetError(f"source {kind!r} cannot be gathered yet")
-    _check_classes(photos, recipe)
-    return photos
+        lists = _search_lists if kind == "search" else _given_lists
+        for each, urls in lists(recipe, root, max_pics):
+            outcomes = download_photos(
+                urls,
+                each.name,
+                root,
+                store=store,
+                patience=patience,
+                max_workers=max_workers,
+                progress=progress,
+            )
+            _tell(each.name, outcomes)
+    _check_classes(store.photos, recipe)
+    return store.photos
 
 
-def photos_and_labels(photos: Path) -> tuple[list[Path], list[str]]:
-    """List gathered photos and their labels.
-
-    Parameters
-    ----------
-    photos : Path
-        What :func:`gather` returned.
-
-    Returns
-    -------
-    paths : list of Path
-        Sorted by label and name: the same order on every machine.
-    labels : list of str
-        The label of each, which is the name of its folder.
-    """
-    paths = sorted(each for each in photos.glob("*/*") if _is_photo(each))
-    return paths, [each.parent.name for each in paths]
+def _search_lists(
+    recipe: Recipe, root: Path, max_pics: int | None
+) -> Iterable[tuple[ClassRecipe, list[str]]]:
+    """Search for each class, unless an earlier run has done so."""
+    for each in recipe.classes:
+        count = max_pics or recipe.search.per_class
+        file = root / f"urls_{each.name}.txt"
+        if not file.exists():
+            urls = search_photos(each.terms, count, region=recipe.search.region)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            beside = file.with_suffix(".tmp")
+            beside.write_text("\n".join(urls) + "\n", encoding="utf-8")
+            beside.replace(file)
+        yield each, read_url_list(file, count)
 
 
-def _is_photo(path: Path) -> bool:
-    name = path.name.casefold()
-    # What ends in .tmp was left by a run that was cut short.
-    litter = name.startswith(".") or name.endswith(".tmp") or name in _LITTER
-    return path.is_file() and not litter
+def _given_lists(
+    recipe: Recipe, root: Path, max_pics: int | None
+) -> Iterable[tuple[ClassRecipe, list[str]]]:
+    """Read the list of each class, all of them before the first download."""
+    place = Path(recipe.urls.path) if recipe.urls.path else root
+    count = max_pics or recipe.urls.max_pics
+    return [(each, read_url_list(place / each.url_file, count)) for each in recipe.classes]
 
 
-def _copy_folder(given: Path, recipe: Recipe, photos: Path) -> None:
-    """Copy photos under their label; classes the recipe does not name are left alone."""
+def _fetch_archive(
+    recipe: Recipe, root: Path, patience: Patience, progress: bool
+) -> Iterable[tuple[PurePosixPath, bytes]]:
+    given = recipe.archive
+    if given is None:
+        raise DatasetError(f"recipe {recipe.name!r} names no archive")
+    file = fetch_file(
+        given.url,
+        root / "archive" / _archive_name(given),
+        sha256=given.sha256,
+        max_bytes=given.max_bytes,
+        patience=patience,
+        progress=progress,
+    )
+    return read_archive(file, limits=ArchiveLimits(max_bytes=10 * given.max_bytes))
+
+
+def _archive_name(given: ArchiveSource) -> str:
+    return given.url.partition("?")[0].rstrip("/").rpartition("/")[2] or "archive"
+
+
+def _read_folder(given: Path) -> Iterable[tuple[PurePosixPath, bytes]]:
     if not given.is_dir():
         raise DatasetError(f"there is no folder {given}")
+    largest = Limits().max_bytes
+    for path in sorted(given.rglob("*")):
+        name = PurePosixPath(path.relative_to(given).as_posix())
+        if not path.is_file() or not is_photo_name(path.name):
+            continue
+        if path.stat().st_size > largest:
+            _log.warning("%s is left out: larger than %d bytes", path, largest)
+            continue
+        yield name, path.read_bytes()
+
+
+def _keep_all(
+    files: Iterable[tuple[PurePosixPath, bytes]], recipe: Recipe, store: PhotoStore
+) -> None:
+    """Keep what lies in a folder named like a class; other classes are left alone."""
     label_of = {
         name.casefold(): each.name for each in recipe.classes for name in (each.name, *each.folders)
     }
-    for path in sorted(given.rglob("*")):
-        if any(part.startswith(".") for part in path.relative_to(given).parts):
+    for path, data in files:
+        if any(not is_photo_name(part) for part in path.parts):
             continue
         label = label_of.get(path.parent.name.casefold())
-        if not recipe.classes and path.parent != given:
-            label = path.parent.name
-        if label is not None and _is_photo(path):
-            _keep(path.read_bytes(), photos / label, path.suffix)
+        if not recipe.classes:
+            label = path.parent.name or None
+        if label is not None:
+            store.keep(label, data, path.suffix)
 
 
-def _keep(data: bytes, folder: Path, suffix: str = "") -> Path:
-    """Write a photo under the hash of its contents; what is there already stays."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / (hashlib.sha256(data).hexdigest()[:20] + _suffix(data, suffix))
-    if not path.exists():
-        beside = path.with_name(f"{path.name}.{threading.get_ident()}.tmp")
-        beside.write_bytes(data)
-        beside.replace(path)
-    return path
-
-
-def _suffix(data: bytes, otherwise: str) -> str:
-    """Suffix that fits the contents, whatever the file was called."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            kind = (image.format or "").lower()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return otherwise.lower()
-    return {"jpeg": ".jpg", "mpo": ".jpg", "tiff": ".tif"}.get(kind, f".{kind}")
+def _tell(label: str, outcomes: list[Outcome]) -> None:
+    problems = [each.problem for each in outcomes if each.problem]
+    if problems:
+        # "https://...: HTTP 404 Not Found" tells most without the address
+        kinds = Counter(problem.rpartition(": ")[2] for problem in problems)
+        most = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(3))
+        _log.warning(
+            "%s: %d of %d addresses gave no photo (%s); downloads.jsonl says why",
+            label,
+            len(problems),
+            len(outcomes),
+            most,
+        )
 
 
 def _check_classes(photos: Path, recipe: Recipe) -> None:
-    found = sorted({path.parent.name for path in photos.glob("*/*") if _is_photo(path)})
+    _, labels = photos_and_labels(photos)
+    found = sorted(set(labels))
     empty = [label for label in recipe.labels if label not in found]
     if empty:
         raise DatasetError(f"there are no photos of {', '.join(empty)} in {photos}")

@@ -19,7 +19,10 @@ from PIL import Image, ImageOps
 
 from icon_classifier.errors import DatasetError
 
-__all__ = ["Split", "group_duplicates", "near_duplicates", "split"]
+__all__ = ["Pair", "Split", "group_duplicates", "group_pairs", "near_duplicates", "split"]
+
+Pair = tuple[int, int]
+"""Indices of two photos that show the same picture, the smaller first."""
 
 # Bits of 64 that may differ, and the least correlation of the thumbnails: see docs/training.md.
 _MAX_BITS = 12
@@ -63,7 +66,7 @@ def _fingerprint(path: Path) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.flo
     return np.array(hashes, np.uint64), np.stack(thumbs)
 
 
-def near_duplicates(paths: Sequence[Path]) -> list[tuple[int, int]]:
+def near_duplicates(paths: Sequence[Path]) -> list[Pair]:
     """Find pairs of photos that show the same picture.
 
     Parameters
@@ -117,7 +120,12 @@ def group_duplicates(paths: Sequence[Path]) -> list[int]:
     DatasetError
         If a photo cannot be read.
     """
-    groups = list(range(len(paths)))
+    return group_pairs(len(paths), near_duplicates(paths))
+
+
+def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
+    """Give photos that are linked by pairs the same number; see :func:`group_duplicates`."""
+    groups = list(range(count))
 
     def root(index: int) -> int:
         while groups[index] != index:
@@ -125,10 +133,10 @@ def group_duplicates(paths: Sequence[Path]) -> list[int]:
             index = groups[index]
         return index
 
-    for first, second in near_duplicates(paths):
+    for first, second in pairs:
         low, high = sorted((root(first), root(second)))
         groups[high] = low
-    return [root(index) for index in range(len(paths))]
+    return [root(index) for index in range(count)]
 
 
 def split(

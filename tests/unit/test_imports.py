@@ -21,6 +21,9 @@ MODULES = [
         "server",
         "delivery",
         "smoke",
+        # `make train` tells what is wrong with a recipe or its photos before it loads torch.
+        "recipes",
+        "dataset",
     )
     if importlib.util.find_spec(f"icon_classifier.{name}")
 ]

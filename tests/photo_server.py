@@ -1,0 +1,156 @@
+"""A real HTTP server on a free port that serves what a test tells it to, well or badly."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+Route = Callable[["PhotoHandler"], None]
+
+
+@dataclass
+class PhotoServer:
+    """Where it is, what it serves and what it was asked."""
+
+    base: str
+    routes: dict[str, Route] = field(default_factory=dict)
+    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def url(self, path: str) -> str:
+        return self.base + path
+
+    def asked(self, path: str) -> int:
+        """How often a path was asked for."""
+        return sum(1 for asked, _ in self.requests if asked == path)
+
+
+class PhotoHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    photo_server: PhotoServer
+
+    def do_GET(self) -> None:
+        server = self.photo_server
+        server.requests.append((self.path, dict(self.headers)))
+        route = server.routes.get(self.path, status(404))
+        try:
+            route(self)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True  # the client had enough, as it should
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def head(self, code: int = 200, **headers: str) -> None:
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+
+@contextmanager
+def photo_server() -> Iterator[PhotoServer]:
+    """Serve on a free port of this machine until the block ends."""
+
+    class Handler(PhotoHandler):
+        pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        http.daemon_threads = True
+        server = PhotoServer(f"http://127.0.0.1:{http.server_port}")
+        Handler.photo_server = server
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.stopping.set()
+            http.shutdown()
+            thread.join()
+
+
+def status(code: int) -> Route:
+    return lambda handler: handler.head(code, Content_Length="0")
+
+
+def body(data: bytes, kind: str = "image/png", code: int = 200) -> Route:
+    def route(handler: PhotoHandler) -> None:
+        handler.head(code, Content_Type=kind, Content_Length=str(len(data)))
+        handler.wfile.write(data)
+
+    return route
+
+
+def truncated(data: bytes) -> Route:
+    """Half of what was announced, and the connection is closed."""
+
+    def route(handler: PhotoHandler) -> None:
+        handler.head(Content_Length=str(len(data)))
+        handler.wfile.write(data[: len(data) // 2])
+        handler.close_connection = True
+
+    return route
+
+
+def endless(start: bytes) -> Route:
+    """No length, no end."""
+
+    def route(handler: PhotoHandler) -> None:
+        handler.head(Connection="close")
+        handler.wfile.write(start)
+        while not handler.photo_server.stopping.is_set():
+            handler.wfile.write(bytes(65536))
+
+    return route
+
+
+def trickle(start: bytes, seconds: float) -> Route:
+    """A byte now and then: no single wait is long, all together are."""
+
+    def route(handler: PhotoHandler) -> None:
+        handler.head(Connection="close")
+        handler.wfile.write(start)
+        while not handler.photo_server.stopping.wait(seconds):
+            handler.wfile.write(b"\0")
+
+    return route
+
+
+def silent() -> Route:
+    """The connection stands, no answer comes."""
+    return lambda handler: handler.photo_server.stopping.wait(20) and None
+
+
+def redirect(target: str) -> Route:
+    return lambda handler: handler.head(302, Location=target, Content_Length="0")
+
+
+def in_turn(*routes: Route) -> Route:
+    """Another answer each time; the last one stays."""
+    left = list(routes)
+    return lambda handler: (left.pop(0) if len(left) > 1 else left[0])(handler)
+
+
+def ranged(data: bytes, *, break_after: int | None = None, etag: str = '"one"') -> Route:
+    """A file of which parts can be asked for; each answer may break off after some bytes."""
+
+    def route(handler: PhotoHandler) -> None:
+        start = 0
+        asked = handler.headers.get("Range")
+        if asked and handler.headers.get("If-Range") == etag:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        if asked and start >= len(data):
+            handler.head(416, Content_Range=f"bytes */{len(data)}", Content_Length="0")
+            return
+        rest = data[start:]
+        span = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        parts = {"Content_Range": span} if start else {}
+        handler.head(206 if start else 200, Content_Length=str(len(rest)), ETag=etag, **parts)
+        handler.wfile.write(rest[:break_after])
+        if break_after is not None and break_after < len(rest):
+            handler.close_connection = True
+
+    return route
