@@ -1,0 +1,113 @@
+// The widget manager: it builds the models from the state that came with the HTML, keeps them in
+// step with the kernel, and draws their views.
+
+import type { DOMWidgetView, IClassicComm, IWidgetManager, WidgetModel } from '@jupyter-widgets/base';
+import { ManagerBase } from '@jupyter-widgets/base-manager';
+import { Comm, Comms } from './comm';
+import type { Kernel } from './kernel';
+import type { Message } from './protocol';
+import { classOf } from './registry';
+
+/** The state of all widgets, as notebooks carry it (application/vnd.jupyter.widget-state+json). */
+export interface WidgetState {
+  state: Record<
+    string,
+    {
+      model_name: string;
+      model_module: string;
+      model_module_version: string;
+      state: Record<string, unknown>;
+      buffers?: { encoding: 'base64'; data: string; path: (string | number)[] }[];
+    }
+  >;
+}
+
+/** Takes the messages that answer one request of the kernel's user; see OutputModel. */
+export type Hook = (message: Message) => void;
+
+export class WidgetManager extends ManagerBase implements IWidgetManager {
+  readonly hooks = new Map<string, Hook>();
+  private readonly comms: Comms;
+
+  constructor(readonly kernel: Kernel) {
+    super();
+    this.comms = new Comms(kernel, (comm, message) => this.opened(comm, message));
+  }
+
+  /** Build the models whose state came with the page; nothing is asked of the kernel. */
+  async restore({ state: models }: WidgetState): Promise<void> {
+    await Promise.all(
+      Object.entries(models)
+        .filter(([id]) => !this.has_model(id))
+        .map(async ([id, model]) => {
+          for (const { data, path } of model.buffers ?? []) {
+            place(model.state, path, viewOf(data));
+          }
+          const comm = this.comms.get(this.comm_target_name, id);
+          await this.new_model({ ...model, model_id: id, comm }, model.state as any);
+        }),
+    );
+  }
+
+  /** Bring every model to the state that it has in the kernel now. */
+  async refresh(): Promise<void> {
+    await this._loadFromKernel();
+    this.kernel.settle();
+  }
+
+  /** Deal with a message of the kernel that concerns widgets. */
+  async handle(message: Message): Promise<void> {
+    if (message.header.msg_type.startsWith('comm_')) await this.comms.handle(message);
+    else this.hooks.get(message.parent_header.msg_id ?? '')?.(message);
+  }
+
+  /** A new view of a model. */
+  async view(id: string): Promise<DOMWidgetView> {
+    return (await this.create_view(await this.get_model(id))) as DOMWidgetView;
+  }
+
+  protected async loadClass(name: string, module: string): Promise<any> {
+    return classOf(name, module);
+  }
+
+  protected async _create_comm(
+    target: string,
+    id: string,
+    data?: any,
+    metadata?: any,
+    buffers?: ArrayBuffer[],
+  ): Promise<IClassicComm> {
+    const comm = this.comms.get(target, id);
+    // Without data the kernel has it already and is not told.
+    if (data || metadata) comm.open(data, undefined, metadata, buffers);
+    return comm;
+  }
+
+  protected async _get_comm_info(): Promise<Record<string, unknown>> {
+    return new Promise((resolve) => {
+      this.kernel.send(
+        'comm_info_request',
+        { target_name: this.comm_target_name },
+        {
+          listener: ({ header, content }) => {
+            if (header.msg_type === 'comm_info_reply') resolve(content.comms);
+          },
+        },
+      );
+    });
+  }
+
+  private async opened(comm: Comm, message: Message): Promise<WidgetModel | undefined> {
+    if (comm.target_name !== this.comm_target_name) return undefined;
+    return this.handle_comm_open(comm, message as any);
+  }
+}
+
+function viewOf(base64: string): DataView {
+  return new DataView(Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer);
+}
+
+function place(state: any, path: (string | number)[], value: DataView): void {
+  const parent = path.slice(0, -1).reduce((inner, key) => inner[key], state);
+  parent[path[path.length - 1]] = value;
+}
