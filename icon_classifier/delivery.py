@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from jupyter_core.paths import jupyter_path
 from jupyter_server.base.handlers import FileFindHandler
@@ -23,6 +23,7 @@ from jupyter_server.utils import url_path_join
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import GZipContentEncoding, OutputTransform, StaticFileHandler
 from voila._version import __version__ as voila_version
+from voila.app import Voila
 from voila.static_file_handler import MultiStaticFileHandler, TemplateStaticFileHandler
 
 from icon_classifier.errors import SettingsError
@@ -33,7 +34,7 @@ SLIM = "slim"
 """The name of the template that comes with this project."""
 
 _DATA = Path(__file__).resolve().parent.parent / "template"
-_BUILT = _DATA / "voila" / "templates" / SLIM / "assets.html.j2"
+_BUILT = _DATA / "voila" / "templates" / SLIM / "static" / "build" / "assets.html.j2"
 
 SLIM_POLICY = {
     "default-src": "'none'",
@@ -88,26 +89,12 @@ _VERSION = hashlib.sha256(voila_version.encode()).hexdigest()[:12]
 _log = logging.getLogger(__name__)
 
 
-class VoilaApp(Protocol):
-    """What is used of :class:`voila.app.Voila`."""
-
-    app: Any
-    init_handlers: Any
-    root_dir: str
-    server_url: str
-    tornado_settings: dict[str, Any]
-    voila_configuration: Any
-
-    def setup_template_dirs(self) -> None:
-        """Look for the files of the configured template."""
-
-
 def content_security_policy(directives: dict[str, str]) -> str:
     """Join directives to the value of the header."""
     return "; ".join(f"{name} {sources}" for name, sources in directives.items())
 
 
-def install(voila_app: VoilaApp) -> None:
+def install(voila_app: Voila) -> None:
     """Make a Voilà server deliver well: template, headers, compression, caching.
 
     Chooses the slim template where it is configured and built, otherwise the stock one. What the
@@ -145,7 +132,7 @@ def install(voila_app: VoilaApp) -> None:
     voila_app.init_handlers = init_handlers_delivered
 
 
-def _choose_template(voila_app: VoilaApp) -> None:
+def _choose_template(voila_app: Voila) -> None:
     configuration = voila_app.voila_configuration
     if configuration.template != SLIM:
         return
@@ -256,7 +243,6 @@ class _Delivered(StaticFileHandler):
         lasts = "v" in self.request.arguments or f"/{_VERSION}/" in path or _HASHED.search(path)
         self.set_header("Cache-Control", _FOREVER if lasts else _CHECK_FIRST)
         self.clear_header("Expires")
-        self.set_header("Vary", "Accept-Encoding")
         if self._packing is not None:
             self.set_header("Content-Encoding", self._packing)
 

@@ -9,7 +9,7 @@ import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const template = join(here, 'voila', 'templates', 'slim');
-const target = join(template, 'static');
+const target = join(template, 'static', 'build');
 const shim = (name) => join(here, 'src', 'shims', name);
 
 const result = await build({
@@ -79,9 +79,9 @@ for (const { path, contents } of result.outputFiles) {
 }
 
 // Last, and at once: the template counts as built when this file is there.
-const assets = join(template, 'assets.html.j2');
+const assets = join(target, 'assets.html.j2');
 await writeFile(
   `${assets}.tmp`,
-  `{%- set script = "static/${names.page}" -%}\n{%- set style = "static/${names.style}" -%}\n`,
+  `{%- set script = "static/build/${names.page}" -%}\n{%- set style = "static/build/${names.style}" -%}\n`,
 );
 await rename(`${assets}.tmp`, assets);
