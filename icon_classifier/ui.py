@@ -49,8 +49,13 @@ class Classifier:
             self._error = error
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes; none where the model could not be opened."""
+        return () if self._model is None else self._model.labels
+
+    @property
     def title(self) -> str:
-        """The question that this page answers, of the model's own classes."""
+        """The question that this page answers, of the model's own classes; safe as HTML."""
         return (
             "What is it?" if self._model is None else f"{either(self._model.labels)}?".capitalize()
         )

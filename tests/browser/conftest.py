@@ -1,0 +1,87 @@
+"""A browser that fails a test whose page logs an error or asks another host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from scripts.browser import find_browser
+from tests.servers import ROOT
+
+ARGUMENTS = [
+    "--no-sandbox",  # root in a container has no other choice
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+    "--no-first-run",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+
+ICON_FONTS = "https://cdn.jsdelivr.net/npm/@fortawesome/"
+"""What Voilà's stock template asks of another host, and the one thing that is let pass."""
+
+ARTEFACTS = ROOT / "artefacts"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = find_browser()
+    # Never skipped: a page that nobody opened is not tested.
+    assert path is not None, "there is no browser: make test installs one"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open pages, each a visitor of his own; what goes wrong in one fails the test."""
+    troubles: list[str] = []
+    contexts = []
+
+    def watch(page: Page) -> None:
+        def on_console(message: Any) -> None:
+            url = message.location.get("url", "")
+            if message.type == "error" and not url.startswith(ICON_FONTS):
+                troubles.append(f"console: {message.text} ({url})")
+
+        def on_request(request: Any) -> None:
+            parts = urlsplit(request.url)
+            if request.url.startswith(ICON_FONTS):
+                return
+            if parts.scheme.startswith(("http", "ws")) and parts.hostname != "localhost":
+                troubles.append(f"request to another host: {request.url}")
+
+        page.on("console", on_console)
+        page.on("pageerror", lambda error: troubles.append(f"script: {error}"))
+        page.on("request", on_request)
+        page.on("websocket", on_request)
+
+    def open_page(url: str | None = None, **options: Any) -> Page:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        watch(page)
+        if url is not None:
+            page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+@pytest.fixture(scope="session")
+def artefacts() -> Path:
+    """Where screenshots are kept; git does not."""
+    ARTEFACTS.mkdir(exist_ok=True)
+    return ARTEFACTS

@@ -1,0 +1,35 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from icon_classifier.model import Model, open_model
+from tests.servers import ROOT
+
+
+@pytest.fixture(scope="session")
+def project_model() -> Model:
+    """The shipped model, compiled if that was not done yet."""
+    return open_model(ROOT)
+
+
+def example(name: str) -> Path:
+    """A photograph of fastbook's, read from its installed files without importing it."""
+    spec = importlib.util.find_spec("fastbook")
+    assert spec is not None, "fastbook is not installed: run make test"
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "images" / name
+
+
+@pytest.fixture(scope="session")
+def grizzly() -> Path:
+    return example("grizzly.jpg")
+
+
+@pytest.fixture(scope="session")
+def cat() -> Path:
+    return example("cat.jpg")

@@ -1,0 +1,126 @@
+"""The app's notebook in a real kernel, driven by the very messages that a browser sends."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from icon_classifier.images import read_image
+from icon_classifier.model import Model
+from tests.models import write_model
+from tests.pictures import encode, gradient
+from tests.servers import NOTEBOOK, ROOT, project_copy
+
+
+class Page:
+    """What a browser does to the notebook's widgets."""
+
+    def __init__(self, client: NotebookClient) -> None:
+        self._client = client
+
+    def value(self, expression: str) -> Any:
+        """Ask the kernel for the value of an expression."""
+        cell = nbformat.v4.new_code_cell(f"print(repr({expression}))")
+        self._client.nb.cells.append(cell)
+        self._client.execute_cell(cell, len(self._client.nb.cells) - 1)
+        return ast.literal_eval("".join(output.text for output in cell.outputs))
+
+    def _send(self, widget: str, data: dict[str, Any], buffers: list[bytes] | None = None) -> None:
+        client = self._client.kc
+        content = {"comm_id": self.value(f"{widget}.model_id"), "data": data}
+        message = client.session.msg("comm_msg", content)
+        client.session.send(client.shell_channel.socket, message, buffers=buffers)
+
+    def upload(self, data: bytes, name: str = "photo.jpg") -> None:
+        """Send a file as FileUpload does: its bytes in a binary buffer beside the state."""
+        file = {"name": name, "type": "image/jpeg", "size": len(data), "last_modified": 1}
+        update = {"method": "update", "state": {"value": [file]}}
+        self._send("btn_upload", update | {"buffer_paths": [["value", 0, "content"]]}, [data])
+
+    def click(self) -> None:
+        self._send("btn_run", {"method": "custom", "content": {"event": "click"}})
+
+    @property
+    def answer(self) -> str:
+        text: str = self.value("lbl_pred.value")
+        return text
+
+    @property
+    def thumbnails(self) -> list[bytes]:
+        shown = self.value("[output['data']['image/jpeg'] for output in out_pl.outputs]")
+        return [base64.b64decode(data) for data in shown]
+
+
+def opened(folder: Path) -> Iterator[Page]:
+    notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
+    client = NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, timeout=60)
+    with client.setup_kernel(env=os.environ | {"PYTHONPATH": str(ROOT)}):
+        for index, cell in enumerate(list(notebook.cells)):
+            client.execute_cell(cell, index)
+        yield Page(client)
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    folder = project_copy(tmp_path_factory.mktemp("colours"))
+    write_model(folder)
+    yield from opened(folder)
+
+
+@pytest.mark.usefixtures("project_model")
+def test_the_shipped_model_knows_a_grizzly(project_model: Model, grizzly: Path) -> None:
+    for page in opened(ROOT):
+        page.upload(grizzly.read_bytes())
+        page.click()
+        expected = project_model.predict(read_image(grizzly.read_bytes()))
+        assert expected.label == "grizzly"
+        assert page.answer == str(expected)
+        assert page.value("all(label in lbl_title.value.lower() for label in classifier.labels)")
+
+
+def test_the_upload_comes_as_a_memoryview(colours: Page) -> None:
+    colours.upload(encode(gradient()))
+    assert colours.value("type(btn_upload.value[-1].content).__name__") == "memoryview"
+
+
+@pytest.mark.parametrize("colour", ["red", "green", "blue"])
+def test_a_photo_comes_out_with_a_label(colours: Page, colour: str) -> None:
+    picture = gradient().resize((400, 300))
+    picture.paste(colour if colour != "green" else "lime", (0, 0, 400, 300))
+    colours.upload(encode(picture, "JPEG"))
+    colours.click()
+    assert colours.answer.startswith(f"Prediction: {colour}; Probability: 0.9")
+    [small] = colours.thumbnails
+    assert read_image(small).size == (128, 96)
+
+
+def test_a_file_that_is_no_picture(colours: Page) -> None:
+    colours.upload(b"just some words", "photo.jpg")
+    colours.click()
+    assert "not a picture" in colours.answer
+    assert colours.value("btn_run.disabled") is False
+    assert colours.value("btn_run.description") == "Classify Icon"
+
+
+def test_a_click_without_a_photo(tmp_path: Path) -> None:
+    folder = project_copy(tmp_path)
+    write_model(folder)
+    for page in opened(folder):
+        page.click()
+        assert "choose a photo" in page.answer
+
+
+def test_without_a_model_the_page_comes_up_and_says_so(tmp_path: Path) -> None:
+    for page in opened(project_copy(tmp_path)):
+        assert "missing" in page.value("lbl_hint.value")
+        page.upload(encode(gradient()))
+        page.click()
+        assert "missing" in page.answer
