@@ -37,6 +37,13 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def jupyter_server(project_model: Model) -> Iterator[Server]:
+    """Jupyter's own server with Voilà as its extension, as on Binder."""
+    with jupyter() as server:
+        yield server
+
+
 def button(page: Page) -> Locator:
     return page.get_by_role("button", name="Classify Icon")
 
@@ -77,10 +84,9 @@ def test_a_grizzly(shipped: Server, new_page: NewPage, grizzly: Path, artefacts:
     page.screenshot(path=artefacts / "page.png")
 
 
-def test_through_a_jupyter_server(project_model: Model, new_page: NewPage, grizzly: Path) -> None:
-    with jupyter() as server:
-        page = new_page(urljoin(server.url, f"voila/render/{NOTEBOOK}"))
-        classify(page, grizzly, "Prediction: grizzly; Probability: ")
+def test_through_a_jupyter_server(jupyter_server: Server, new_page: NewPage, grizzly: Path) -> None:
+    page = new_page(urljoin(jupyter_server.url, f"voila/render/{NOTEBOOK}"))
+    classify(page, grizzly, "Prediction: grizzly; Probability: ")
 
 
 def test_another_model_names_its_classes(colours: Server, new_page: NewPage) -> None:
