@@ -70,18 +70,25 @@ def fetch_file(
                 break
             except (httpx.HTTPStatusError, httpx.TransportError) as error:
                 now = part.stat().st_size if part.exists() else 0
-                failures = 0 if now > had else failures + 1  # each piece that came is new hope
+                # Each piece that came and need not come again is new hope.
+                failures = 0 if now > had and _tag(part).exists() else failures + 1
                 if not _passing(error) or failures >= patience.tries:
                     raise DownloadError(
-                        f"{url} cannot be downloaded: {error}. Run this again to go on"
+                        f"{url} cannot be downloaded: {_words(error)}. Run this again to go on"
                     ) from error
                 time.sleep(patience.pause * 2**failures)
             except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
                 raise DownloadError(f"{url} cannot be downloaded: {error}") from error
+    _tag(part).unlink(missing_ok=True)
     _check_sum(part, sha256)
     part.replace(target)
-    _tag(part).unlink(missing_ok=True)
     return target
+
+
+def _words(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"HTTP {error.response.status_code} {error.response.reason_phrase}".rstrip()
+    return str(error) or type(error).__name__
 
 
 def _passing(error: httpx.HTTPError) -> bool:

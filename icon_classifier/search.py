@@ -43,19 +43,22 @@ def search_photos(
     DownloadError
         If the search refuses, or finds nothing.
     """
-    found: dict[str, None] = {}
+    chosen: dict[str, None] = {}
+    spare: dict[str, None] = {}
     refusal: Exception | None = None
     for number, term in enumerate(terms, 1):
         share = count * number // len(terms)
         for page in range(1, _MAX_PAGES + 1):
             results, refusal = _page(term, page, count, region, pause)
-            new = [url for url in results if url not in found]
-            found.update(dict.fromkeys(new))
-            if not new or len(found) >= share:
+            new = [url for url in dict.fromkeys(results) if url not in chosen and url not in spare]
+            room = share - len(chosen)
+            chosen.update(dict.fromkeys(new[:room]))
+            spare.update(dict.fromkeys(new[room:]))
+            if not new or len(chosen) >= share:
                 break
-        if refusal is not None and found:
+        if refusal is not None and chosen:
             break  # better fewer photos than to be locked out for longer
-    if not found:
+    if not chosen:
         asked = ", ".join(map(repr, terms))
         if refusal is None:
             raise DownloadError(f"the image search found nothing for {asked}; try other words")
@@ -63,7 +66,7 @@ def search_photos(
             f"the image search refused {asked}: {refusal}. Wait some minutes and run this again, "
             "write addresses into a list (one a line), or use a folder of photos"
         ) from refusal
-    return list(found)[:count]
+    return [*chosen, *spare][:count]
 
 
 def _page(

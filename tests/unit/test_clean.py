@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from icon_classifier.clean import clean
+from icon_classifier.clean import _verify, clean
 from icon_classifier.dataset import gather
 from icon_classifier.duplicates import split
 from icon_classifier.errors import DatasetError
@@ -198,3 +198,17 @@ def test_limits_hold(tmp_path: Path) -> None:
 def test_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"there are no photos in .*one folder for each class"):
         clean(tmp_path, with_fastai=False)
+
+
+def test_fastai_has_the_last_word(tmp_path: Path) -> None:
+    photos = good(tmp_path)
+
+    assert len(clean(photos, progress=False).paths) == 4
+    # What ours lets pass fastai can open; so a bad photo has to slip in behind the first look.
+    save(tmp_path, a_bad_jpg=b"no picture")
+    moves = _verify(photos)
+
+    assert [(move.source, move.reason) for move in moves] == [
+        ("photos/a/bad.jpg", "fastai cannot open it")
+    ]
+    assert names(tmp_path / "quarantine") == ["a/bad.jpg"]
