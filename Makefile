@@ -5,7 +5,7 @@ PREPARE = @$(PYTHON) -m scripts.prepare
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help app setup test lint format lock clean
+.PHONY: help app setup test lint format lock clean bench
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -23,3 +23,5 @@ lock:  ## renew the locked versions and hashes
 	@$(PYTHON) -m scripts.lock
 clean:  ## remove what was installed and built
 	rm -rf .venv build export.onnx template/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+bench:  ## what the main job costs, beside the plain page that loads fastai in its kernel
+	$(PREPARE) --tests && $(RUN) -m bench.bench_main

@@ -1,0 +1,42 @@
+import inspect
+import re
+
+import pytest
+
+from icon_classifier import errors
+from icon_classifier.errors import IconClassifierError, ImageError
+
+KINDS = [getattr(errors, name) for name in errors.__all__]
+
+
+def depth(kind: type[IconClassifierError]) -> int:
+    return kind.__mro__.index(IconClassifierError)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_are_one_plain_sentence(kind: type[IconClassifierError]) -> None:
+    words = kind("a reason with /a/path").words
+    assert re.fullmatch(r"[A-Z](?:[^.!?/\n]|\.(?=\w))*\.", words), words
+    assert len(words) <= 100
+
+
+def test_words_of_one_error() -> None:
+    error = ImageError("reason", words="Please send it again.")
+    assert (str(error), error.words) == ("reason", "Please send it again.")
+    assert ImageError("reason").words == ImageError.words
+    assert str(ImageError()) == ImageError.words
+
+
+def test_the_tree_at_the_top_is_the_tree() -> None:
+    """Every class stands in the drawing, below its base."""
+    drawing = (errors.__doc__ or "").split("::\n")[1].split("\n\nThe text")[0]
+    drawn = {
+        match[2]: len(match[1]) // 4
+        for match in re.finditer(r"^    ([│├└─ ]*)(\w+Error)", drawing, re.MULTILINE)
+    }
+    assert drawn == {kind.__name__: depth(kind) for kind in KINDS}
+
+
+def test_all_is_what_is_there() -> None:
+    there = {name for name, _ in inspect.getmembers(errors, inspect.isclass)}
+    assert there == set(errors.__all__)
