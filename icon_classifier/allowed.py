@@ -120,7 +120,7 @@ def is_allowed(module: str, name: str) -> bool:
     if name in REFUSED:
         return False
     return (name in classes and _is_in(module, CLASSES)) or (
-        name in functions and _is_in(module, FUNCTIONS)
+        name in functions and _is_in(module, FUNCTIONS) and "._" not in module
     )
 
 

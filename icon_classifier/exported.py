@@ -68,6 +68,13 @@ def read_learner(archive: Archive) -> ExportedLearner:
         It is no image classifier with one label a photo, or does something to a photo that cannot
         be repeated exactly. The message names it.
     """
+    try:
+        return _read(archive)
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        raise _unsupported(f"its parts are not what fastai writes ({error})") from error
+
+
+def _read(archive: Archive) -> ExportedLearner:
     learn = archive.root
     if not isinstance(learn, Object) or learn.cls not in LEARNERS:
         raise _unsupported(f"it holds {learn!r:.80}, not a fastai Learner")

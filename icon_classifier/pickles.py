@@ -26,7 +26,7 @@ __all__ = ["Archive", "Global", "Object", "Storage", "open_archive"]
 MAX_PICKLE_BYTES = 64 * 2**20
 """Largest pickle that is followed; those of image models have some 100 kB."""
 
-_MARK = object()
+_STACK_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError)
 _DAMAGED = "This export.pkl is damaged; please copy it again from where it was made."
 
 
@@ -170,7 +170,9 @@ def open_archive(path: Path) -> Archive:
                 raise UntrustedExportError(f"{path}: the pickle is compressed or far too large")
             prefix = names[0].removesuffix("data.pkl")
             order = f"{prefix}byteorder"
-            if order in archive.namelist() and archive.read(order) != b"little":
+            if order in archive.namelist() and (
+                archive.getinfo(order).file_size > 6 or archive.read(order) != b"little"
+            ):
                 raise ConversionError(f"{path}: was saved on a big-endian machine")
             program = archive.read(entry)
     except FileNotFoundError as error:
@@ -187,7 +189,7 @@ def open_archive(path: Path) -> Archive:
         return Archive(_Reader().follow(program), path, prefix)
     except UntrustedExportError as error:
         raise UntrustedExportError(f"{path}: {error}", words=error.words) from error
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError) as error:
+    except _STACK_ERRORS as error:
         # pickletools raises ValueError on what is no pickle; the others are a stack gone wrong.
         raise ConversionError(f"{path}: the pickle is damaged ({error})", words=_DAMAGED) from error
 
@@ -197,6 +199,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
+        self.marks: list[int] = []  # how high the stack was at each open mark
         self.memo: dict[int, Any] = {}
 
     def follow(self, program: bytes) -> Any:
@@ -217,8 +220,8 @@ class _Reader:
 
     def pop_mark(self) -> list[Any]:
         """Pop all above the last mark, and the mark."""
-        at = max(i for i, value in enumerate(self.stack) if value is _MARK)
-        above = self.stack[at + 1 :]
+        at = self.marks.pop()
+        above = self.stack[at:]
         del self.stack[at:]
         return above
 
@@ -244,6 +247,8 @@ class _Reader:
         if not isinstance(args, tuple) or not isinstance(call, (Global, Object)):
             raise UntrustedExportError(f"the pickle calls {call!r:.100}")
         make = _MAKERS.get((call.module, call.name)) if isinstance(call, Global) else None
+        if isinstance(call, Global) and call.name == "getattr" and str(args[-1]).startswith("__"):
+            raise UntrustedExportError(f"the pickle reaches for the attribute {args[-1]}")
         self.stack.append(make(*args) if make else Object(call, args))
 
     def build(self, state: object) -> None:
@@ -318,12 +323,18 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_TUPLE": tuple,
     "EMPTY_SET": set,
-    "MARK": lambda: _MARK,
 }
 
 
 def _remember(reader: _Reader, key: int | None) -> None:
     reader.memo[len(reader.memo) if key is None else key] = reader.stack[-1]
+
+
+def _pop(reader: _Reader, _: Any) -> None:
+    if reader.marks and reader.marks[-1] == len(reader.stack):
+        reader.marks.pop()
+    else:
+        reader.stack.pop()
 
 
 def _pop_mark(reader: _Reader, _: Any) -> None:
@@ -343,7 +354,8 @@ def _newobj_ex(reader: _Reader, _: Any) -> None:
 
 
 _HANDLERS: dict[str, Callable[[_Reader, Any], None]] = {
-    "POP": lambda r, _: r.stack.pop(),
+    "MARK": lambda r, _: r.marks.append(len(r.stack)),
+    "POP": _pop,
     "POP_MARK": _pop_mark,
     "DUP": lambda r, _: r.stack.append(r.stack[-1]),
     "TUPLE": lambda r, _: r.stack.append(tuple(r.pop_mark())),
