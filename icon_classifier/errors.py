@@ -24,13 +24,19 @@
     ├── SettingsError               an option has a value that makes no sense
     └── RequestError                the JSON API cannot serve a request
         ├── FetchError              the picture at an address cannot be fetched
+        ├── UploadError             what was sent is no photo, or too much at once
+        │   ├── UploadTooLargeError
+        │   └── SlowUploadError
+        ├── ApiKeyError
         └── BusyError
+            └── RateLimitError      one client asked too often
 
 The text of an error is for the log and may name files; :attr:`IconClassifierError.words` is for a
 visitor: one plain sentence that says what to do next, and never a path or a traceback.
 """
 
 __all__ = [
+    "ApiKeyError",
     "BusyError",
     "ConversionError",
     "DamagedImageError",
@@ -47,13 +53,17 @@ __all__ = [
     "ModelError",
     "ModelMissingError",
     "ModelStaleError",
+    "RateLimitError",
     "RecipeError",
     "RequestError",
     "SettingsError",
+    "SlowUploadError",
     "TrainingError",
     "UnsupportedImageError",
     "UnsupportedLearnerError",
     "UntrustedExportError",
+    "UploadError",
+    "UploadTooLargeError",
 ]
 
 
@@ -209,7 +219,51 @@ class FetchError(RequestError):
     words = "The picture at this address could not be fetched; please check the address."
 
 
+class UploadError(RequestError):
+    """What was sent is not one photo or several."""
+
+    words = "There is no photo in this request; please send one as a file or as the body."
+
+
+class UploadTooLargeError(UploadError):
+    """A request has more bytes or more photos than the limits allow."""
+
+    words = "This is too much at once; please send fewer or smaller photos."
+
+
+class SlowUploadError(UploadError):
+    """A request took longer to arrive than the limits allow."""
+
+    words = "The photo took too long to arrive; please send a smaller one or try again."
+
+
+class ApiKeyError(RequestError):
+    """The request carries no API key, or a wrong one."""
+
+    words = "This needs an API key; please send yours in the header X-API-Key."
+
+
 class BusyError(RequestError):
-    """More was asked at once than can be served."""
+    """More was asked at once than can be served.
+
+    Attributes
+    ----------
+    retry_after : int
+        Seconds after which it makes sense to try again.
+    """
 
     words = "Too many people are here right now; please try again in a few seconds."
+    retry_after: int = 2
+
+    def __init__(
+        self, message: str = "", *, words: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message, words=words)
+        if retry_after is not None:
+            self.retry_after = retry_after
+
+
+class RateLimitError(BusyError):
+    """One client asks more often than the limit for each allows."""
+
+    words = "You asked for too many photos within a minute; please wait a moment."

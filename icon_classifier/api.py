@@ -1,0 +1,242 @@
+"""The JSON API: a Starlette app around one model.
+
+Run it by ``icon-classifier api``, or by ``uvicorn icon_classifier.api:app``, which reads its
+options from the environment (:class:`~icon_classifier.api_settings.ApiSettings`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from icon_classifier.addresses import client_of
+from icon_classifier.api_pages import HEADERS, docs_page, upload_page
+from icon_classifier.api_settings import ApiSettings
+from icon_classifier.batching import Classifier
+from icon_classifier.errors import BusyError, IconClassifierError, RequestError
+from icon_classifier.fetch import Fetcher
+from icon_classifier.limits import ApiKeys, Budget, RateLimiter
+from icon_classifier.model import Model, Prediction, open_model
+from icon_classifier.openapi import describe
+from icon_classifier.problems import HANDLERS, problem
+from icon_classifier.uploads import Upload, read_upload
+
+__all__ = ["app_from_environment", "create_app"]
+
+
+def create_app(
+    model: Model, settings: ApiSettings | None = None, *, fetcher: Fetcher | None = None
+) -> Starlette:
+    """Build the app.
+
+    Parameters
+    ----------
+    model : Model
+        What classifies.
+    settings : ApiSettings, optional
+        The limits.
+    fetcher : Fetcher, optional
+        What fetches photos from addresses.
+
+    Returns
+    -------
+    starlette.applications.Starlette
+        An ASGI application; its threads start with its lifespan and end with it.
+    """
+    settings = settings or ApiSettings()
+    api = _Api(model, settings, fetcher or Fetcher(settings))
+    routes = [
+        Route("/", api.page, methods=["GET"]),
+        Route("/", api.page_answer, methods=["POST"]),
+        Route("/classify", api.classify, methods=["POST"]),
+        Route("/classify-url", api.classify_url, methods=["GET"]),
+        Route("/labels", api.labels, methods=["GET"]),
+        Route("/healthz", api.health, methods=["GET"]),
+        Route("/openapi.json", api.openapi, methods=["GET"]),
+        Route("/docs", api.docs, methods=["GET"]),
+    ]
+    middleware = []
+    if settings.cors_origins:
+        allowed = ["Authorization", "Content-Type", "X-API-Key"]
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=allowed,
+                expose_headers=["Retry-After"],
+            )
+        )
+    return Starlette(
+        routes=routes, middleware=middleware, exception_handlers=HANDLERS, lifespan=api.lifespan
+    )
+
+
+class _Api:
+    """The endpoints, and what they share."""
+
+    def __init__(self, model: Model, settings: ApiSettings, fetcher: Fetcher) -> None:
+        self._model = model
+        self._settings = settings
+        self._fetcher = fetcher
+        self._keys = ApiKeys(settings.keys)
+        self._rate = RateLimiter(settings.rate)
+        self._budget = Budget(settings.max_memory)
+        self._description = describe(model.labels, settings)
+        self._about = {
+            "recipe": model.info.recipe,
+            "date": model.info.date,
+            "export_sha256": model.info.export_sha256,
+        }
+        self._classifier: Classifier
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        settings = self._settings
+        self._classifier = Classifier(
+            self._model,
+            limits=settings.limits,
+            queue=settings.queue,
+            batch=settings.batch,
+            wait=settings.batch_wait,
+            threads=settings.threads,
+            seconds=settings.answer_seconds,
+        )
+        try:
+            yield
+        finally:
+            await self._classifier.close()
+
+    async def classify(self, request: Request) -> Response:
+        client = self._admit(request)
+        self._check_key(request)
+        upload, answers = await self._classify_upload(request, client)
+        if len(answers) == 1:
+            [answer] = answers
+            if isinstance(answer, IconClassifierError):
+                raise answer
+            return JSONResponse({**_shown(answer), "model": self._about})
+        photos = [
+            {
+                "name": photo.name,
+                **(
+                    {"error": problem(answer)}
+                    if isinstance(answer, IconClassifierError)
+                    else _shown(answer)
+                ),
+            }
+            for photo, answer in zip(upload.photos, answers, strict=True)
+        ]
+        return JSONResponse({"photos": photos, "model": self._about})
+
+    async def classify_url(self, request: Request) -> Response:
+        self._admit(request)
+        self._check_key(request)
+        url = request.query_params.get("url", "")
+        if not url:
+            raise RequestError(
+                "no url in the query", words="Please give the address of a photo as ?url=…"
+            )
+        with self._budget.hold() as take:
+            data = await self._fetcher.fetch(url)
+            take(len(data))
+            [answer] = await self._classifier.classify([data])
+        if isinstance(answer, IconClassifierError):
+            raise answer
+        return JSONResponse({**_shown(answer), "model": self._about})
+
+    async def page(self, _: Request) -> Response:
+        return self._page([])
+
+    async def page_answer(self, request: Request) -> Response:
+        # The page tells its errors itself: somebody sits in front of it.
+        try:
+            client = self._admit(request)
+            upload, answers = await self._classify_upload(request, client, key_in_form=True)
+        except IconClassifierError as error:
+            response = self._page([("", error.words)], problem(error)["status"])
+            if isinstance(error, BusyError):
+                response.headers["Retry-After"] = str(error.retry_after)
+            return response
+        shown = [
+            (photo.name, answer.words if isinstance(answer, IconClassifierError) else answer)
+            for photo, answer in zip(upload.photos, answers, strict=True)
+        ]
+        return self._page(shown)
+
+    async def labels(self, _: Request) -> Response:
+        return JSONResponse({"labels": self._model.labels})
+
+    async def health(self, _: Request) -> Response:
+        return JSONResponse({"status": "ok", "pending": self._classifier.pending})
+
+    async def openapi(self, _: Request) -> Response:
+        return JSONResponse(self._description)
+
+    async def docs(self, _: Request) -> Response:
+        return HTMLResponse(docs_page(self._description), headers=HEADERS)
+
+    def _admit(self, request: Request) -> str:
+        """Charge a request to its client and say who that is."""
+        peer = request.client.host if request.client else "unknown"
+        forwarded = request.headers.getlist("x-forwarded-for")
+        client = client_of(peer, forwarded, self._settings.proxies)
+        self._rate.take(client)  # before the key: guessing keys costs too
+        return client
+
+    def _check_key(self, request: Request) -> None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        bearer = token.strip() if scheme.lower() == "bearer" else None
+        self._keys.check(request.headers.get("x-api-key", bearer))
+
+    async def _classify_upload(
+        self, request: Request, client: str, *, key_in_form: bool = False
+    ) -> tuple[Upload, list[Any]]:
+        with self._budget.hold() as take:
+            upload = await read_upload(request, self._settings, take)
+            if key_in_form:
+                self._keys.check(upload.fields.get("key"))
+            self._rate.take(client, len(upload.photos) - 1)
+            photos = [photo.data for photo in upload.photos]
+            return upload, list(await self._classifier.classify(photos))
+
+    def _page(self, answers: list[tuple[str, Prediction | str]], status: int = 200) -> Response:
+        page = upload_page(
+            self._model.labels,
+            asks_key=bool(self._keys),
+            max_bytes=self._settings.max_bytes,
+            answers=answers,
+        )
+        return HTMLResponse(page, status, HEADERS)
+
+
+def _shown(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "predictions": [
+            {"label": label, "probability": round(probability, 6)}
+            for label, probability in prediction.ranking
+        ],
+        "known": prediction.known,
+    }
+
+
+def app_from_environment() -> Starlette:
+    """Build the app with the options and the model that the environment names."""
+    settings = ApiSettings.from_environ()
+    return create_app(open_model(settings.model), settings)
+
+
+def __getattr__(name: str) -> Any:
+    # For ``uvicorn icon_classifier.api:app``: the model is opened when it is asked for, so that
+    # importing this module opens nothing.
+    if name == "app":
+        return app_from_environment()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
