@@ -54,8 +54,7 @@ def create_app(
     settings = settings or ApiSettings()
     api = _Api(model, settings, fetcher or Fetcher(settings))
     routes = [
-        Route("/", api.page, methods=["GET"]),
-        Route("/", api.page_answer, methods=["POST"]),
+        Route("/", api.page, methods=["GET", "POST"]),
         Route("/classify", api.classify, methods=["POST"]),
         Route("/classify-url", api.classify_url, methods=["GET"]),
         Route("/labels", api.labels, methods=["GET"]),
@@ -96,12 +95,11 @@ class _Api:
             "date": model.info.date,
             "export_sha256": model.info.export_sha256,
         }
-        self._classifier: Classifier
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+    async def lifespan(self, _: Starlette) -> AsyncIterator[dict[str, Any]]:
         settings = self._settings
-        self._classifier = Classifier(
+        classifier = Classifier(
             self._model,
             limits=settings.limits,
             queue=settings.queue,
@@ -111,9 +109,9 @@ class _Api:
             seconds=settings.answer_seconds,
         )
         try:
-            yield
+            yield {"classifier": classifier}  # becomes request.state
         finally:
-            await self._classifier.close()
+            await classifier.close()
 
     async def classify(self, request: Request) -> Response:
         client = self._admit(request)
@@ -148,19 +146,21 @@ class _Api:
         with self._budget.hold() as take:
             data = await self._fetcher.fetch(url)
             take(len(data))
-            [answer] = await self._classifier.classify([data])
+            [answer] = await request.state.classifier.classify([data])
         if isinstance(answer, IconClassifierError):
             raise answer
         return JSONResponse({**_shown(answer), "model": self._about})
 
-    async def page(self, _: Request) -> Response:
-        return self._page([])
+    async def page(self, request: Request) -> Response:
+        return await self._page_answer(request) if request.method == "POST" else self._page([])
 
-    async def page_answer(self, request: Request) -> Response:
+    async def _page_answer(self, request: Request) -> Response:
         # The page tells its errors itself: somebody sits in front of it.
         try:
             client = self._admit(request)
             upload, answers = await self._classify_upload(request, client, key_in_form=True)
+            if len(answers) == 1 and isinstance(answers[0], IconClassifierError):
+                raise answers[0]
         except IconClassifierError as error:
             response = self._page([("", error.words)], problem(error)["status"])
             if isinstance(error, BusyError):
@@ -175,8 +175,8 @@ class _Api:
     async def labels(self, _: Request) -> Response:
         return JSONResponse({"labels": self._model.labels})
 
-    async def health(self, _: Request) -> Response:
-        return JSONResponse({"status": "ok", "pending": self._classifier.pending})
+    async def health(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok", "pending": request.state.classifier.pending})
 
     async def openapi(self, _: Request) -> Response:
         return JSONResponse(self._description)
@@ -206,7 +206,7 @@ class _Api:
                 self._keys.check(upload.fields.get("key"))
             self._rate.take(client, len(upload.photos) - 1)
             photos = [photo.data for photo in upload.photos]
-            return upload, list(await self._classifier.classify(photos))
+            return upload, await request.state.classifier.classify(photos)
 
     def _page(self, answers: list[tuple[str, Prediction | str]], status: int = 200) -> Response:
         page = upload_page(
