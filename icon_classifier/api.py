@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -228,10 +229,16 @@ def _shown(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def app_from_environment() -> Starlette:
-    """Build the app with the options and the model that the environment names."""
+def app_from_environment(folder: Path | None = None) -> Starlette:
+    """Build the app with the options of the environment.
+
+    Parameters
+    ----------
+    folder : pathlib.Path, optional
+        Where the model lies, if not where the environment says.
+    """
     settings = ApiSettings.from_environ()
-    return create_app(open_model(settings.model), settings)
+    return create_app(open_model(folder or settings.model), settings)
 
 
 def __getattr__(name: str) -> Any:

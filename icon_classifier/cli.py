@@ -1,4 +1,4 @@
-"""The command line: ``icon-classifier predict``, ``convert`` and ``info``."""
+"""The command line: ``icon-classifier predict``, ``convert``, ``info`` and ``api``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from icon_classifier import __version__
-from icon_classifier.errors import IconClassifierError, ImageError
+from icon_classifier.errors import IconClassifierError, ImageError, SettingsError
 from icon_classifier.images import read_image_file
 from icon_classifier.model import EXPORT, MODEL, Model, Prediction, open_model
 
@@ -86,6 +86,28 @@ def info(
         return
     for name, value in _about(classifier):
         print(f"{name + ':':<14}{value}")
+
+
+@app.command()
+def api(
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for everybody.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(envvar="PORT", min=0, max=65535)] = 8867,
+    model: Annotated[
+        Path | None, typer.Option("--model", help=f"The folder with {EXPORT} and {MODEL}.")
+    ] = None,
+) -> None:
+    """Serve the JSON API; docs/api.md tells its options, which stand in the environment."""
+    # Imported here: the other commands need no server.
+    try:
+        from icon_classifier.api import app_from_environment
+        from icon_classifier.api_server import serve
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"{error.name} is not installed: run pip install 'icon-classifier[api]'"
+        ) from error
+    serve(app_from_environment(model), host=host, port=port)
 
 
 def main() -> None:

@@ -1,0 +1,182 @@
+"""The JSON API as it is run: uvicorn on a real socket, asked by a real client."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from icon_classifier import api_server
+from icon_classifier.api import create_app
+from icon_classifier.api_settings import ApiSettings
+from icon_classifier.images import read_image_file
+from icon_classifier.model import Model
+from tests.models import model_bytes, write_model
+from tests.pictures import encode, gradient
+from tests.servers import ROOT, free_port, running
+
+PHOTO = encode(gradient(), "JPEG")
+
+
+@contextlib.contextmanager
+def serving(model: Model, **options) -> Iterator[tuple[str, int]]:
+    """Run the API in a thread until the block ends; where it listens."""
+    app = create_app(model, ApiSettings(**{"rate": 0, **options}))
+    server = api_server.server(app, port=0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield listener.getsockname()
+        finally:
+            server.should_exit = True
+            thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model(model_bytes())
+
+
+def ended(connection: socket.socket) -> bytes:
+    """Read until the server ends the connection."""
+    connection.settimeout(20)
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            data += part
+    return data
+
+
+def test_the_command(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    port = free_port()
+    command = ["-m", "icon_classifier", "api", f"--port={port}", f"--model={tmp_path}"]
+    with running(command, port=port, ready="healthz") as server:
+        answer = httpx.post(server.url + "classify", content=PHOTO).json()
+        assert {entry["label"] for entry in answer["predictions"]} == {"red", "green", "blue"}
+        assert httpx.get(server.url).headers["content-type"].startswith("text/html")
+        url = f"http://127.0.0.1:{port}/labels"
+        refused = httpx.get(server.url + "classify-url", params={"url": url})
+        assert refused.status_code == 422
+        assert f"listens on http://127.0.0.1:{port}" in server.text
+        second = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+        assert second.returncode == 1
+        assert f"cannot listen on 127.0.0.1 port {port}" in second.stderr
+        assert "Traceback" not in second.stderr
+
+
+def test_the_shipped_model_tells_the_grizzly(project_model: Model, grizzly: Path) -> None:
+    expected = project_model.predict(read_image_file(grizzly))
+    with serving(project_model) as (host, port):
+        answer = httpx.post(f"http://{host}:{port}/classify", content=grizzly.read_bytes()).json()
+    assert answer["predictions"][0]["label"] == expected.label == "grizzly"
+    assert answer["predictions"][0]["probability"] == pytest.approx(expected.probability, abs=1e-4)
+
+
+def test_many_at_once_get_the_answers_of_one_at_a_time(model: Model) -> None:
+    photos = [encode(gradient(size=(20 + 7 * number, 40)), "PNG") for number in range(24)]
+    with serving(model) as (host, port), httpx.Client(base_url=f"http://{host}:{port}") as client:
+        alone = [client.post("/classify", content=photo).json() for photo in photos]
+        with ThreadPoolExecutor(12) as threads:
+            together = list(
+                threads.map(lambda photo: client.post("/classify", content=photo).json(), photos)
+            )
+    for first, second in zip(alone, together, strict=True):
+        assert first["known"] is second["known"]
+        for one, other in zip(first["predictions"], second["predictions"], strict=True):
+            assert one["label"] == other["label"]
+            assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+
+
+def test_what_is_in_work_is_answered_before_the_end(model: Model) -> None:
+    with serving(model, batch_wait=0.3) as (host, port), ThreadPoolExecutor(1) as threads:
+        connection = httpx.Client(base_url=f"http://{host}:{port}")
+        assert connection.get("/healthz").status_code == 200
+        answer = threads.submit(connection.post, "/classify", content=PHOTO)
+        while connection.get("/healthz").json()["pending"] == 0:
+            assert not answer.done()
+    assert answer.result().status_code == 200
+    connection.close()
+
+
+class TestSlowClients:
+    """Those who dribble are shown out; the others do not notice."""
+
+    @pytest.mark.parametrize("kind", ["image/jpeg", "multipart/form-data; boundary=x"])
+    @pytest.mark.parametrize("limits", [{"idle_seconds": 0.2}, {"body_seconds": 0.2}])
+    def test_a_body_that_does_not_come(self, model: Model, kind: str, limits: dict) -> None:
+        head = f"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\n"
+        with serving(model, **limits) as (host, port):
+            connection = socket.create_connection((host, port))
+            connection.sendall(head.encode() + b"Content-Length: 5000\r\n\r\n--x\r\n")
+            assert httpx.post(f"http://{host}:{port}/classify", content=PHOTO).status_code == 200
+            answer = ended(connection)
+            connection.close()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["type"] == "/docs#slow-upload"
+
+    def test_a_head_that_does_not_come(self, model: Model, monkeypatch) -> None:
+        monkeypatch.setattr(api_server, "_HEAD_SECONDS", 0.2)
+        with serving(model) as address, socket.create_connection(address) as connection:
+            connection.sendall(b"POST /classify HTTP/1.1\r\nHost: a\r\nX-A: ")
+            assert ended(connection) == b""
+
+    def test_a_second_head_that_does_not_come(self, model: Model, monkeypatch) -> None:
+        monkeypatch.setattr(api_server, "_HEAD_SECONDS", 0.2)
+        with serving(model) as address, socket.create_connection(address) as connection:
+            connection.sendall(b"GET /labels HTTP/1.1\r\nHost: a\r\n\r\nGET /labels HTTP/1.1\r\n")
+            assert ended(connection).count(b"HTTP/1.1 200 OK") == 1
+
+    def test_a_head_that_never_ends(self, model: Model) -> None:
+        with serving(model) as address, socket.create_connection(address) as connection:
+            connection.sendall(b"GET /labels HTTP/1.1\r\n")
+            with contextlib.suppress(ConnectionError):
+                for _ in range(200):
+                    connection.sendall(b"X-A: " + 1000 * b"a" + b"\r\n")
+            assert ended(connection) == b""
+
+
+def test_too_much_is_answered_before_all_of_it_came(model: Model) -> None:
+    with serving(model, max_body=100_000) as address:
+        with socket.create_connection(address) as connection:
+            connection.sendall(
+                b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n"
+            )
+            assert ended(connection).startswith(b"HTTP/1.1 413 ")
+        with socket.create_connection(address) as connection:
+            connection.sendall(
+                b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: 150000\r\n\r\n"
+            )
+            connection.sendall(150_000 * b"x")
+            assert ended(connection).startswith(b"HTTP/1.1 413 ")
+
+
+def test_nonsense_does_not_end_the_server(model: Model) -> None:
+    with serving(model) as (host, port):
+        with socket.create_connection((host, port)) as connection:
+            connection.sendall(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
+            assert ended(connection).startswith(b"HTTP/1.1 400 ")
+        assert httpx.get(f"http://{host}:{port}/healthz").status_code == 200
+
+
+def test_uvicorns_own_command_finds_the_app(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    port = free_port()
+    command = ["-m", "uvicorn", "icon_classifier.api:app", f"--port={port}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ICON_CLASSIFIER_API_MODEL", str(tmp_path))
+        with running(command, port=port, ready="healthz") as server:
+            assert httpx.get(server.url + "labels").json()["labels"] == ["red", "green", "blue"]
