@@ -15,7 +15,7 @@ from icon_classifier.errors import IconClassifierError, ImageError, SettingsErro
 from icon_classifier.images import read_image_file
 from icon_classifier.model import EXPORT, MODEL, Model, Prediction, open_model
 
-__all__ = ["app", "main"]
+__all__ = ["api", "app", "convert", "info", "main", "predict"]
 
 app = typer.Typer(
     help="Your own picture classifier, on the command line.",

@@ -14,7 +14,16 @@ from starlette.responses import JSONResponse, Response
 from icon_classifier import errors
 from icon_classifier.errors import BusyError, IconClassifierError
 
-__all__ = ["HANDLERS", "STATUS", "ProblemResponse", "kinds", "problem"]
+__all__ = [
+    "HANDLERS",
+    "STATUS",
+    "ProblemResponse",
+    "kinds",
+    "problem",
+    "slug",
+    "status_of",
+    "title",
+]
 
 STATUS: dict[type[IconClassifierError], int] = {
     errors.IconClassifierError: 500,
