@@ -51,10 +51,10 @@ class _Photos(ImagesCleaner):  # type: ignore[misc]
 
     def _box(self, path: Path) -> VBox:
         side = max(self.height, self.width)
+        # No tooltip: with one, the front end of ipywidgets 8 shows an error in place of the image.
         picture = Image(
             value=thumbnail(read_image_file(path), side),
             format="jpeg",
-            tooltip=f"{path.parent.name}, {path.name}",
             layout={"height": f"{self.height}px", "object_fit": "contain"},
         )
         menu = Dropdown(options=self.opts, value=self.marks.get(path, _KEEP))
