@@ -88,6 +88,9 @@ class Model:
         # One thread: many visitors share few cores, and a process with threads cannot be forked.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
+        # What a prediction takes goes back at once: each visitor's kernel would keep its own 10 MB.
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])

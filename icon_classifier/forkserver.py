@@ -1,0 +1,148 @@
+"""The warm parent: a process that has everything loaded, and forks a kernel when it is told to.
+
+Run by :mod:`icon_classifier.warm` as ``python -m icon_classifier.forkserver``. It has one thread,
+or a fork would be unsafe. It speaks JSON over a socket of packets: an order comes in, the child's
+process id goes out, and its exit status when it has ended. When the socket closes, the server is
+gone and the parent ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from icon_classifier.errors import ModelError
+
+__all__ = ["LARGEST", "main"]
+
+LARGEST = 2**20
+"""Bytes of the largest message; an environment is the most that stands in one."""
+
+_log = logging.getLogger("icon_classifier.forkserver")
+
+
+def main(argv: list[str]) -> None:
+    """Warm up, then serve orders until the server goes.
+
+    Parameters
+    ----------
+    argv : list of str
+        Descriptor of the socket, descriptor of the lifeline, and the notebook to rehearse or
+        ``-`` for none.
+    """
+    logging.basicConfig(format="[forkserver] %(levelname)s %(message)s", level=logging.WARNING)
+    control = socket.socket(fileno=int(argv[0]))
+    lifeline = int(argv[1])
+    # Both belong to the server, which ends this process by closing the socket.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    app = _warm_up(None if argv[2] == "-" else Path(argv[2]))
+    _send(control, {"ready": True, "threads": _threads()})
+    _serve(control, lifeline, app)
+
+
+def _warm_up(notebook: Path | None) -> Any:
+    gc.disable()  # a collection writes to every object; children switch it on for their own
+    _without_debugger()
+    from icon_classifier import forkedkernel
+
+    forkedkernel.no_huge_pages()
+    importlib.import_module("icon_classifier.ui")
+    from icon_classifier.model import open_model
+
+    try:
+        open_model()
+    except ModelError as error:
+        _log.info("no model to share: %s", error)  # another notebook than ours may need none
+    if notebook is not None:
+        from icon_classifier.rehearsal import rehearse
+
+        rehearse(notebook)
+    app = forkedkernel.ForkedKernelApp.instance()
+    app.prepare()
+    gc.collect()
+    gc.freeze()  # what is here now is never garbage: children need not look at it
+    return app
+
+
+def _without_debugger() -> None:
+    """Let ipykernel find no debugger: a page has no use for one, and it weighs 10 MB."""
+    sys.modules["debugpy"] = None  # type: ignore[assignment]
+    importlib.import_module("ipykernel.debugger")
+    del sys.modules["debugpy"]
+
+
+def _serve(control: socket.socket, lifeline: int, app: Any) -> None:
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # the descriptor is what wakes the loop
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    while True:
+        readable, _, _ = select.select([control.fileno(), woken], [], [])
+        if woken in readable:
+            os.read(woken, 4096)
+            _reap(control)
+        if control.fileno() in readable:
+            message = control.recv(LARGEST)
+            if not message:
+                return
+            _fork(control, lifeline, app, json.loads(message))
+
+
+def _fork(control: socket.socket, lifeline: int, app: Any, order: dict[str, Any]) -> None:
+    try:
+        pid = os.fork()
+    except OSError as error:  # no memory, or no process left
+        _send(control, {"number": order["number"], "error": str(error)})
+        return
+    if pid:
+        _send(control, {"number": order["number"], "pid": pid})
+        return
+    from icon_classifier.forkedkernel import KernelOrder, become_kernel, leave
+
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        become_kernel(app, KernelOrder(**order), lifeline)
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001 - a child must never get back into the parent's loop
+        _log.exception("a kernel failed")
+    finally:
+        leave(status)
+
+
+def _reap(control: socket.socket) -> None:
+    """Tell the server of each child that has ended. Signals may have melted into one."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        _send(control, {"exited": pid, "status": os.waitstatus_to_exitcode(status)})
+
+
+def _send(control: socket.socket, message: dict[str, Any]) -> None:
+    try:
+        control.send(json.dumps(message).encode())
+    except (BrokenPipeError, ConnectionResetError):
+        sys.exit(0)  # the server is gone
+
+
+def _threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

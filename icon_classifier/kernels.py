@@ -1,0 +1,336 @@
+"""Kernels for many visitors on a small machine: forked from a warm parent, and limited in number.
+
+:class:`VisitorKernelManager` is what voila.json names as Voilà's ``multi_kernel_manager_class``;
+:class:`ForkedProvisioner` is also registered as Jupyter's kernel provisioner ``icon-classifier``.
+docs/kernels.md tells how it works and what it costs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.provisioning.factory import KernelProvisionerFactory
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+from jupyter_server.services.kernels.kernelmanager import (
+    AsyncMappingKernelManager,
+    ServerKernelManager,
+)
+from tornado.ioloop import IOLoop, PeriodicCallback
+from tornado.web import HTTPError
+from traitlets import Bool, Float, Integer, Unicode, default
+
+from icon_classifier import server
+from icon_classifier.errors import KernelError
+from icon_classifier.memory import memory_limit, visitors_that_fit
+from icon_classifier.metrics import Metrics
+from icon_classifier.warm import ForkedProcess, WarmParent, can_fork
+
+__all__ = ["ForkedKernelManager", "ForkedProvisioner", "NeverRestarter", "VisitorKernelManager"]
+
+PROVISIONER = "icon-classifier"
+"""Name of the entry point in the group ``jupyter_client.kernel_provisioners``."""
+
+
+class ForkedProvisioner(LocalProvisioner):
+    """Starts a Python kernel by a fork of the warm parent, any other like a local one.
+
+    The kernel gets a folder of its own for temporary files, which goes with it.
+    """
+
+    niceness = Integer(5, help="How much less urgent a kernel is than the server.").tag(config=True)
+    forked = False
+    scratch: str | None = None
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Make the kernel's folder for temporary files."""
+        kwargs = await super().pre_launch(**kwargs)
+        self._drop_scratch()  # of the run before, at a restart
+        place = getattr(getattr(self.parent, "parent", None), "connection_dir", None)
+        self.scratch = tempfile.mkdtemp(prefix="kernel-", dir=place or None)
+        kwargs["env"]["TMPDIR"] = self.scratch
+        return kwargs
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        """Fork, or start as an ordinary kernel where that cannot be done."""
+        self.forked = False
+        cwd = str(kwargs.get("cwd") or Path.cwd())
+        try:
+            process = await self._fork(cmd, cwd, kwargs["env"])
+        except KernelError as error:
+            self.log.warning("Ordinary start of a kernel: %s", error)
+            return await super().launch_kernel(cmd, **kwargs)
+        self.forked = True
+        self.process = process  # type: ignore[assignment] # as good as a Popen
+        # become_kernel() makes the kernel the leader of its own group first thing.
+        self.pid = self.pgid = process.pid
+        self.cwd = cwd
+        return self.connection_info
+
+    async def send_signal(self, signum: int) -> None:
+        """Signal the kernel's group, unless it has ended: its number may be another's by now."""
+        if self.process is not None and self.process.poll() is None:
+            await super().send_signal(signum)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Remove the kernel's temporary files."""
+        await super().cleanup(restart=restart)
+        self._drop_scratch()
+
+    async def _fork(self, cmd: list[str], cwd: str, env: dict[str, str]) -> ForkedProcess:
+        if not can_fork():
+            raise KernelError("this system cannot fork kernels")
+        if not _is_own_ipykernel(cmd):
+            raise KernelError(f"only an ipykernel of {sys.executable} is forked, not {cmd}")
+        manager: Any = self.parent
+        parent = self._warm_parent(cwd)
+        return await parent.fork(manager.connection_file, cwd, env, self.niceness)
+
+    def _warm_parent(self, cwd: str) -> WarmParent:
+        kernels = getattr(self.parent, "parent", None)
+        owned = getattr(kernels, "warm_parent", None)
+        return owned if isinstance(owned, WarmParent) else _shared_parent(cwd)
+
+    def _drop_scratch(self) -> None:
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.scratch = None
+
+
+@functools.cache
+def _shared_parent(folder: str) -> WarmParent:
+    """Start a warm parent for a program that uses the provisioner without our kernel manager."""
+    parent = WarmParent(Path(folder))
+    parent.start()
+    atexit.register(parent.stop)
+    return parent
+
+
+def _is_own_ipykernel(cmd: list[str]) -> bool:
+    """Tell whether a command would start ipykernel in this very Python, and no more than that."""
+    if not cmd or Path(cmd[0]).resolve() != Path(sys.executable).resolve():
+        return False
+    options = [word for word in cmd[1:] if word != "-Xfrozen_modules=off"]
+    return options[:3] == ["-m", "ipykernel_launcher", "-f"] and len(options) == 4
+
+
+class NeverRestarter(AsyncIOLoopKernelRestarter):
+    """Notices that a kernel has died, and lets it rest.
+
+    A new kernel would know nothing of the widgets on the page: the page says that it has ended.
+    """
+
+    @default("restart_limit")
+    def _restart_limit(self) -> int:
+        return 0
+
+    @default("time_to_dead")
+    def _time_to_dead(self) -> float:
+        return 1.0
+
+
+class ForkedKernelManager(ServerKernelManager):
+    """One visitor's kernel."""
+
+    restarter_class = NeverRestarter
+
+    @default("transport")
+    def _transport(self) -> str:
+        # Sockets in a folder that only this user can enter: no ports to guess, race for or lack.
+        return "ipc" if can_fork() else "tcp"
+
+    @property
+    def kernel_spec(self) -> KernelSpec | None:
+        """The specification of the kernel, with our provisioner where it names none."""
+        spec: KernelSpec | None = super().kernel_spec
+        if spec is not None:
+            spec.metadata.setdefault(
+                "kernel_provisioner", {"provisioner_name": PROVISIONER, "config": {}}
+            )
+        return spec
+
+
+class VisitorKernelManager(AsyncMappingKernelManager):
+    """All visitors' kernels: no more than fit, and none longer than its page."""
+
+    max_visitors = Integer(
+        min=0, help="How many visitors at once; 0 for as many as fit the memory (default)."
+    ).tag(config=True)
+    leave_timeout = Float(
+        40.0, min=1.0, help="Seconds after which a page that is gone loses its kernel."
+    ).tag(config=True)
+    rehearse = Bool(
+        True, help="Whether the warm parent runs the notebook once before the first visitor."
+    ).tag(config=True)
+    metrics_port = Integer(
+        0, help="Port for Prometheus' metrics, apart from the public one; 0 for none (default)."
+    ).tag(config=True)
+    metrics_address = Unicode("127.0.0.1", help="Address on which the metrics are served.").tag(
+        config=True
+    )
+
+    warm_parent: WarmParent | None = None
+
+    @default("kernel_manager_class")
+    def _kernel_manager_class(self) -> str:
+        return "icon_classifier.kernels.ForkedKernelManager"
+
+    @default("cull_idle_timeout")
+    def _cull_idle_timeout(self) -> int:
+        return 900
+
+    @default("cull_interval")
+    def _cull_interval(self) -> int:
+        return 30
+
+    @default("cull_connected")
+    def _cull_connected(self) -> bool:
+        return True  # an open page that nobody touches is the usual case
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Found also where this package runs from its folder, without being installed.
+        entry = EntryPoint(
+            PROVISIONER, f"{__name__}:ForkedProvisioner", KernelProvisionerFactory.GROUP_NAME
+        )
+        KernelProvisionerFactory.instance(parent=self.parent).provisioners[PROVISIONER] = entry
+        self.room = self.max_visitors or visitors_that_fit(memory_limit())
+        self.metrics = Metrics(lambda: self.visitors)
+        self._booked = 0
+        self._alone_since: dict[str, float] = {}
+        self._leaving = PeriodicCallback(self._dismiss_those_who_left, 5000)
+        self._leaving.start()
+        if can_fork():
+            notebook = getattr(self.parent, "notebook_path", None)
+            self.warm_parent = WarmParent(
+                Path(self.root_dir),
+                Path(notebook).resolve() if notebook and self.rehearse else None,
+                self.log,
+            )
+            self.warm_parent.start()
+        else:
+            self.log.warning("This system cannot fork kernels: each visitor's starts on its own.")
+        self.log.info("Room for %d visitors at once.", self.room)
+        # Voilà makes its web application after this object.
+        IOLoop.current().add_callback(server.install, self.parent, self)
+
+    @property
+    def visitors(self) -> int:
+        """How many kernels there are, those that are just starting included."""
+        return len({*self._kernels, *self._pending_kernels}) + self._booked
+
+    @contextlib.contextmanager
+    def booking(self) -> Iterator[bool]:
+        """Keep a place for a page that is about to start its kernel; False if there is none."""
+        if self.visitors >= self.room:
+            self.metrics.refused.inc()
+            yield False
+            return
+        place = _Place(self)
+        token = _place.set(place)
+        try:
+            yield True
+        finally:
+            _place.reset(token)
+            place.give_back()
+
+    async def start_kernel(self, **kwargs: Any) -> str:  # type: ignore[override]
+        """Start a visitor's kernel.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            503, if there are as many as fit.
+        """
+        place = _place.get()
+        if place is not None:
+            place.give_back()
+        elif self.visitors >= self.room:
+            self.metrics.refused.inc()
+            raise HTTPError(503, "as many visitors as fit")
+        started = time.monotonic()
+        kernel_id = await super().start_kernel(**kwargs)
+        self._alone_since[kernel_id] = time.monotonic()
+        provisioner = self.get_kernel(kernel_id).provisioner
+        forked = getattr(provisioner, "forked", False)
+        self.metrics.started.labels(how="forked" if forked else "ordinary").inc()
+        self.metrics.start_seconds.observe(time.monotonic() - started)
+        return str(kernel_id)
+
+    async def shutdown_kernel(  # type: ignore[override]
+        self, kernel_id: str, now: bool = False, restart: bool = False
+    ) -> None:
+        """End a kernel, and tell its page."""
+        self._alone_since.pop(kernel_id, None)
+        if not restart:
+            _tell_page(kernel_id)
+        await super().shutdown_kernel(kernel_id, now=now, restart=restart)
+
+    async def shutdown_all(self, now: bool = False) -> None:  # type: ignore[override]
+        """End every kernel and the warm parent; the server is stopping."""
+        self._leaving.stop()
+        # There is nothing to save, and a host gives a stopping server few seconds.
+        await super().shutdown_all(now=True)
+        if self.warm_parent is not None:
+            self.warm_parent.stop()
+
+    def notify_connect(self, kernel_id: str) -> None:
+        """Note that a page is there."""
+        super().notify_connect(kernel_id)
+        self._alone_since.pop(kernel_id, None)
+
+    def notify_disconnect(self, kernel_id: str) -> None:
+        """Note since when no page is there."""
+        super().notify_disconnect(kernel_id)
+        if kernel_id in self and not self._kernel_connections.get(kernel_id):
+            self._alone_since[kernel_id] = time.monotonic()
+
+    def _handle_kernel_died(self, kernel_id: str) -> None:
+        """Clear away what a kernel that ended by itself has left."""
+        self.metrics.died.inc()
+        self._alone_since.pop(kernel_id, None)
+        if kernel_id in self:
+            IOLoop.current().add_callback(self.shutdown_kernel, kernel_id, now=True)
+
+    async def _dismiss_those_who_left(self) -> None:
+        now = time.monotonic()
+        for kernel_id, since in list(self._alone_since.items()):
+            if now - since > self.leave_timeout and kernel_id in self:
+                self.log.info("The page of kernel %s is gone.", kernel_id)
+                await self.shutdown_kernel(kernel_id, now=True)
+
+
+class _Place:
+    """A place kept for a page, until its kernel takes it or the page fails."""
+
+    def __init__(self, kernels: VisitorKernelManager) -> None:
+        self._kernels: VisitorKernelManager | None = kernels
+        kernels._booked += 1
+
+    def give_back(self) -> None:
+        if self._kernels is not None:
+            self._kernels._booked -= 1
+            self._kernels = None
+
+
+_place: ContextVar[_Place | None] = ContextVar("place", default=None)
+
+
+def _tell_page(kernel_id: str) -> None:
+    """Send the page of a kernel the status *dead*: it then says that it has ended."""
+    for connection in list(ZMQChannelsWebsocketConnection._open_sockets):
+        if connection.kernel_id == kernel_id:
+            connection.on_restart_failed()

@@ -1,0 +1,93 @@
+"""How much memory there is, and how many visitors fit in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["AT_REST", "MAX_VISITORS", "PER_VISITOR", "memory_limit", "visitors_that_fit"]
+
+AT_REST = 200 * 2**20
+"""Bytes that the server and the parent of the kernels take with no visitor."""
+
+PER_VISITOR = 15 * 2**20
+"""Bytes that each visitor adds, page open and a prediction made (figures: docs/kernels.md)."""
+
+MAX_VISITORS = 200
+"""However large the machine: what one event loop serves without getting slow."""
+
+
+def memory_limit(root: Path = Path("/")) -> int:
+    """Find the memory that this process may use.
+
+    The lowest of the limits of its control group and of the groups above it, version 2 and
+    version 1, and of the machine's RAM.
+
+    Parameters
+    ----------
+    root : pathlib.Path, optional
+        Folder that holds ``proc`` and ``sys``.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
+    limits = [_ram(root)]
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            for base in ("sys/fs/cgroup", "sys/fs/cgroup/unified"):
+                limits += _limits(root / base, path, "memory.max")
+        elif "memory" in controllers.split(","):
+            limits += _limits(root / "sys/fs/cgroup/memory", path, "memory.limit_in_bytes")
+    return min(limits)
+
+
+def visitors_that_fit(limit: int) -> int:
+    """Tell how many visitors a limit on memory leaves room for.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes.
+
+    Returns
+    -------
+    int
+        From 1 to :data:`MAX_VISITORS`.
+    """
+    return max(1, min(MAX_VISITORS, (limit - AT_REST) // PER_VISITOR))
+
+
+def _limits(base: Path, path: str, name: str) -> list[int]:
+    """Read the limits of a group and of those above it.
+
+    In a container the path may be the host's and lead nowhere: the group itself is then mounted
+    at the base.
+    """
+    group = base / path.lstrip("/")
+    found = []
+    while group.is_relative_to(base):
+        text = _read(group / name).strip()
+        if text.isdigit():  # version 2 says "max" for none
+            found.append(int(text))
+        if group == base:
+            break
+        group = group.parent
+    return found
+
+
+def _ram(root: Path) -> int:
+    for line in _read(root / "proc/meminfo").splitlines():
+        key, _, value = line.partition(":")
+        if key == "MemTotal":
+            return int(value.split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("ascii")
+    except (OSError, ValueError):  # not there, or not text: says nothing
+        return ""

@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from icon_classifier.memory import AT_REST, MAX_VISITORS, memory_limit, visitors_that_fit
+
+MB = 2**20
+
+
+def machine(root: Path, **files: str) -> Path:
+    """Lay out a small /proc and /sys."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/meminfo").write_text("MemTotal:        2097152 kB\nMemFree:  1 kB\n")
+    for path, text in files.items():
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return root
+
+
+def test_without_control_groups_it_is_the_ram(tmp_path: Path) -> None:
+    assert memory_limit(machine(tmp_path)) == 2048 * MB
+
+
+def test_version_2(tmp_path: Path) -> None:
+    root = machine(
+        tmp_path,
+        **{
+            "proc/self/cgroup": "0::/app/web\n",
+            "sys/fs/cgroup/app/web/memory.max": "max\n",
+            "sys/fs/cgroup/app/memory.max": str(512 * MB),
+        },
+    )
+    assert memory_limit(root) == 512 * MB
+
+
+def test_version_1(tmp_path: Path) -> None:
+    root = machine(
+        tmp_path,
+        **{
+            "proc/self/cgroup": "4:memory:/docker/abc\n1:cpu:/\n0::/\n",
+            "sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes": str(300 * MB),
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+        },
+    )
+    assert memory_limit(root) == 300 * MB
+
+
+def test_a_path_of_the_host_that_leads_nowhere_in_the_container(tmp_path: Path) -> None:
+    root = machine(
+        tmp_path,
+        **{
+            "proc/self/cgroup": "4:memory:/docker/abc\n",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": str(256 * MB),
+        },
+    )
+    assert memory_limit(root) == 256 * MB
+
+
+def test_this_machine() -> None:
+    assert memory_limit() > 64 * MB
+
+
+@pytest.mark.parametrize(
+    ("limit", "visitors"), [(64 * MB, 1), (AT_REST, 1), (512 * MB, 20), (2**40, MAX_VISITORS)]
+)
+def test_visitors_that_fit(limit: int, visitors: int) -> None:
+    assert visitors_that_fit(limit) == visitors
