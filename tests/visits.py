@@ -200,7 +200,7 @@ class Visit:
             self.widgets[content["comm_id"]].update(state)
             if content["comm_id"] == button and state.get("disabled") is False:
                 said = [self.widgets[key].get("value", "") for key in before]
-                return next((text for text in said if text not in before.values()), said[-1])
+                return str(next((text for text in said if text not in before.values()), said[-1]))
 
 
 def _pack(channel: str, parts: Sequence[bytes]) -> bytes:
