@@ -14,7 +14,7 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
-__all__ = ["defined_classes", "is_allowed"]
+__all__ = ["is_allowed", "is_defined"]
 
 EXACT: dict[str, frozenset[str]] = {
     module: frozenset(names.split())
@@ -124,9 +124,10 @@ def is_allowed(module: str, name: str) -> bool:
     )
 
 
-def defined_classes(module: str) -> frozenset[str]:
-    """Names of the classes that a module's own source defines at its top level."""
-    return _definitions(module)[0]
+def is_defined(module: str, name: str) -> bool:
+    """Whether a module's own source defines a class or function at its top level."""
+    classes, functions = _definitions(module)
+    return name in classes or name in functions
 
 
 def _is_in(module: str, packages: tuple[str, ...]) -> bool:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from icon_classifier._torchvision import import_fastai, mend_torchvision
-from icon_classifier.allowed import defined_classes
+from icon_classifier.allowed import is_defined
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError
 from icon_classifier.pickles import Archive, Global, Object, Storage
 
@@ -122,14 +122,14 @@ def build_network(record: Object, archive: Archive) -> nn.Module:
     """
     try:
         network = _Builder(archive).build(record)
+        if isinstance(network, nn.Module):
+            return network.float().eval().requires_grad_(False)
     except (RuntimeError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ConversionError(f"{archive.path}: the network is damaged ({error})") from error
-    if not isinstance(network, nn.Module):
-        raise UnsupportedLearnerError(
-            f"the model is {record.cls}, not a network of torch, torchvision, timm or fastai",
-            words=f"This export.pkl holds {record.cls}, which the page does not know.",
-        )
-    return network.float().eval().requires_grad_(False)
+    raise UnsupportedLearnerError(
+        f"the model is {record.cls}, not a network of torch, torchvision, timm or fastai",
+        words=f"This export.pkl holds {record.cls}, which the page does not know.",
+    )
 
 
 class _Builder:
@@ -176,6 +176,9 @@ class _Builder:
                 made = object.__new__(cls)
                 self.made[id(record)] = made  # before its parts, which may refer to it
                 made.__setstate__(self.build(record.state))  # type: ignore[no-untyped-call]
+                for layer in made._modules.values():
+                    if isinstance(layer, Missing):
+                        layer()  # complains
             elif isinstance(cls, type) and issubclass(cls, Enum):
                 made = cls(*record.args)
             else:
@@ -240,7 +243,7 @@ def _resolve(name: Global) -> Any:
         return twin
     if name.module == "torch" and isinstance(getattr(torch, name.name, None), torch.dtype):
         return getattr(torch, name.name)
-    is_layer = LAYERS.fullmatch(name.module) and name.name in defined_classes(name.module)
+    is_layer = LAYERS.fullmatch(name.module) and is_defined(name.module, name.name)
     if not is_layer and not FUNCTIONS.fullmatch(name.module):
         return Missing(str(name))
     found = getattr(_import(name.module), name.name, None)
