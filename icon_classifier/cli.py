@@ -6,14 +6,17 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from icon_classifier import __version__
-from icon_classifier.errors import IconClassifierError, ImageError, SettingsError
-from icon_classifier.images import read_image_file
-from icon_classifier.model import EXPORT, MODEL, Model, Prediction, open_model
+from icon_classifier.api_settings import cores
+from icon_classifier.bulk import classify_files, find_photos
+from icon_classifier.errors import IconClassifierError, SettingsError
+from icon_classifier.model import EXPORT, MODEL, Model, open_model
+from icon_classifier.progress import Counter, progress
+from icon_classifier.results import open_results
 
 __all__ = ["api", "app", "convert", "info", "main", "predict"]
 
@@ -24,11 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp"),
-    *(".tif", ".tiff", ".avif", ".heic", ".heif"),
-)
-
 ModelFolder = Annotated[
     Path, typer.Option("--model", help=f"The folder with {EXPORT} and {MODEL}.", show_default=".")
 ]
@@ -36,21 +34,38 @@ ModelFolder = Annotated[
 
 @app.command()
 def predict(
-    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    photos: Annotated[
+        list[str], typer.Argument(help="Photos, folders of photos, or patterns like 'a/**/*.jpg'.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Write a table.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write; what it holds is not redone."),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Tell so many of the best classes.", show_default="1")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Photos at a time.", show_default="one a core")
+    ] = None,
     model: ModelFolder = Path(),
 ) -> None:
     """Tell what is in photos. A file that cannot be read is a line with its error; exit code 1."""
+    if as_json and as_csv:
+        raise SettingsError("--json and --csv exclude each other")
+    form = "json" if as_json else "csv" if as_csv else "text"
     classifier = open_model(model)
-    failed = False
-    for path in _photos(photos):
-        try:
-            answer = _answer(path, classifier.predict(read_image_file(path)))
-        except ImageError as error:
-            failed = True
-            answer = {"path": str(path), "error": error.words}
-        print(json.dumps(answer, ensure_ascii=False) if as_json else _line(answer), flush=True)
-    if failed:
+    with open_results(output, form, top or 1) as results:
+        paths = (path for path in find_photos(photos) if path not in results.done)
+        records = classify_files(classifier, paths, threads=threads or cores(), top=top)
+        # A bar belongs to a person, and must not run through lines on the same screen.
+        if sys.stderr.isatty() and (output is not None or not sys.stdout.isatty()):
+            counter = Counter(lambda: find_photos(photos))
+            records = progress(records, counter, done=len(results.done))
+        for record in records:
+            results.write(record)
+    if results.failed:
         raise typer.Exit(1)
 
 
@@ -117,35 +132,6 @@ def main() -> None:
     except IconClassifierError as error:
         print(f"icon-classifier: {error}", file=sys.stderr)
         sys.exit(1)
-
-
-def _photos(paths: list[Path]) -> Iterator[Path]:
-    """Yield files as given, and what looks like a photo below folders, in the order of names."""
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
-        else:
-            yield path
-
-
-def _answer(path: Path, prediction: Prediction) -> dict[str, Any]:
-    return {
-        "path": str(path),
-        "label": prediction.label,
-        "probability": round(prediction.probability, 6),
-        "known": prediction.known,
-        "ranking": [
-            {"label": label, "probability": round(probability, 6)}
-            for label, probability in prediction.ranking
-        ],
-    }
-
-
-def _line(answer: dict[str, Any]) -> str:
-    if "error" in answer:
-        return f"{answer['path']}\t{answer['error']}"
-    sure = "" if answer["known"] else "\tnot sure"
-    return f"{answer['path']}\t{answer['label']}\t{answer['probability']:.4f}{sure}"
 
 
 def _about(model: Model) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,33 @@ def test_convert_says_what_is_wrong_with_an_export(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "export.onnx").exists()
+
+
+def test_a_table_in_a_file_is_gone_on_with(folder: Path) -> None:
+    target = folder / "results.csv"
+    options = ("--csv", "--top", "2", "-o", target, "--model", folder)
+    assert run("predict", folder / "photos/deep/red.PNG", *options) == (0, "")
+    assert run("predict", folder / "photos", *options) == (1, "")
+    names = [Path(line.partition(",")[0]).name for line in target.read_text().splitlines()]
+    assert names == ["path", "red.PNG", "blue.PNG", "broken.jpg"]
+
+
+def test_patterns_are_ours_where_the_shell_leaves_them(folder: Path) -> None:
+    code, output = run("predict", folder / "photos/**/*.PNG", "--json", "--model", folder)
+    assert code == 0
+    assert len(output.splitlines()) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_a_person_sees_how_far_it_is(folder: Path) -> None:
+    import pty
+
+    screen, terminal = pty.openpty()
+    command = [sys.executable, "-m", "icon_classifier", "predict", str(folder / "photos")]
+    command += ["--json", "-o", str(folder / "results.json"), "--model", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, stderr=terminal, stdout=subprocess.PIPE, check=False)
+    os.close(terminal)
+    with os.fdopen(screen, "rb", buffering=0) as file:
+        shown = file.read(65536).decode()
+    assert done.returncode == 1
+    assert "3/3 photos" in shown
