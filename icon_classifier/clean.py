@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 from tqdm.auto import tqdm
 
-from icon_classifier.duplicates import Pair, group_pairs, near_duplicates
+from icon_classifier.duplicates import Fingerprint, compare, fingerprint, group_pairs
 from icon_classifier.errors import DatasetError, ImageError
 from icon_classifier.images import Limits, read_image, read_image_file
 from icon_classifier.moves import Move, apply_moves
@@ -79,7 +79,8 @@ class _Finding:
 
     digest: str
     problem: str | None = None
-    rewrite: str | None = None  # the suffix to write it anew with
+    suffix: str | None = None  # to write it anew with
+    fingerprint: Fingerprint | None = None
 
 
 def clean(
@@ -126,30 +127,27 @@ def clean(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding frees the interpreter lock
         looks = tqdm(pool.map(look, paths), "clean", len(paths), unit="photo", disable=not progress)
-        findings = list(looks)
-    problems = {
-        path: each.problem for path, each in zip(paths, findings, strict=True) if each.problem
-    }
+        findings = dict(zip(paths, looks, strict=True))
+    problems = {path: each.problem for path, each in findings.items() if each.problem}
     _check_half(problems, len(paths))
-    problems.update(_same_files(paths, findings, problems))
+    problems.update(_same_files(findings))
     _check_left(paths, problems)
     quarantined = _quarantine(photos, problems)
-    rewritten = [
-        _rewrite(photos, path, each.rewrite, limits)
-        for path, each in zip(paths, findings, strict=True)
-        if each.rewrite and path not in problems
-    ]
+    left = {path: each for path, each in findings.items() if path not in problems}
+    targets = _targets(left)
+    rewritten = _rewrite(photos, targets, limits)
+    prints = {targets.get(path, path): each.fingerprint for path, each in left.items()}
     if with_fastai:
         quarantined += _verify(photos)
     paths, labels = photos_and_labels(photos)
-    pairs = near_duplicates(paths)
+    pairs = compare([each for path in paths if (each := prints[path])])
     return CleanReport(
         tuple(paths),
         tuple(labels),
         tuple(group_pairs(len(paths), pairs)),
         tuple(quarantined),
         tuple(rewritten),
-        _conflicts(paths, labels, pairs),
+        tuple((paths[a], paths[b]) for a, b in pairs if labels[a] != labels[b]),
     )
 
 
@@ -161,12 +159,13 @@ def _look(path: Path, limits: Limits) -> _Finding:
     try:
         with path.open("rb") as file:
             data = file.read(limits.max_bytes + 1)
-        read_image(data, limits)
+        image = read_image(data, limits)
     except OSError as error:
         return _Finding("", f"cannot be opened: {error.strerror}")
     except ImageError as error:
         return _Finding(hashlib.sha256(data).hexdigest(), f"not a usable picture: {error}")
-    return _Finding(hashlib.sha256(data).hexdigest(), None, _new_suffix(path, data))
+    digest = hashlib.sha256(data).hexdigest()
+    return _Finding(digest, None, _new_suffix(path, data), fingerprint(image))
 
 
 def _new_suffix(path: Path, data: bytes) -> str | None:
@@ -195,13 +194,11 @@ def _check_half(problems: dict[Path, str], count: int) -> None:
         )
 
 
-def _same_files(
-    paths: Sequence[Path], findings: Sequence[_Finding], problems: dict[Path, str]
-) -> dict[Path, str]:
+def _same_files(findings: dict[Path, _Finding]) -> dict[Path, str]:
     """Photos that are there more than once, and why each of them has to go."""
     same: dict[str, list[Path]] = defaultdict(list)
-    for path, finding in zip(paths, findings, strict=True):
-        if path not in problems:
+    for path, finding in findings.items():
+        if not finding.problem:
             same[finding.digest].append(path)
     leave = {}
     for copies in same.values():
@@ -237,22 +234,50 @@ def _quarantine(photos: Path, problems: dict[Path, str]) -> list[Move]:
     return apply_moves(photos.parent, moves, "quarantine")
 
 
-def _rewrite(photos: Path, path: Path, suffix: str, limits: Limits) -> Move:
-    """Write a photo anew, as the page will see it, and keep the original beside the photos."""
-    image = read_image_file(path, limits)
-    beside = path.with_name(f"{path.stem}.tmp")
-    if suffix == ".png":
-        image.save(beside, "PNG")
-    else:
-        image.save(beside, "JPEG", quality=95, subsampling=0)
-    move = Move(
-        path.relative_to(photos.parent).as_posix(),
-        f"originals/{path.parent.name}/{path.name}",
-        "written anew: upright, opaque, RGB",
-    )
-    (done,) = apply_moves(photos.parent, [move], "rewritten")
-    beside.replace(path.with_suffix(suffix))
+def _targets(findings: dict[Path, _Finding]) -> dict[Path, Path]:
+    """Where to write photos anew: beside, under another suffix and a name that is free."""
+    taken = {str(path).casefold() for path in findings}
+    targets = {}
+    for path, each in findings.items():
+        if not each.suffix:
+            continue
+        target, number = path.with_suffix(each.suffix), 0
+        while target != path and str(target).casefold() in taken:
+            number += 1
+            target = path.with_name(f"{path.stem}-{number}{each.suffix}")
+        taken.add(str(target).casefold())
+        targets[path] = target
+    return targets
+
+
+def _rewrite(photos: Path, targets: dict[Path, Path], limits: Limits) -> list[Move]:
+    """Write photos anew, as the page will see them, and keep the originals beside the photos."""
+
+    def write(path: Path) -> None:
+        image = read_image_file(path, limits)
+        if targets[path].suffix == ".png":
+            image.save(_beside(path), "PNG", compress_level=1)
+        else:
+            image.save(_beside(path), "JPEG", quality=95, subsampling=0)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(write, targets))
+    moves = [
+        Move(
+            path.relative_to(photos.parent).as_posix(),
+            f"originals/{path.parent.name}/{path.name}",
+            "written anew: upright, opaque, RGB",
+        )
+        for path in targets
+    ]
+    done = apply_moves(photos.parent, moves, "rewritten")
+    for path, target in targets.items():
+        _beside(path).replace(target)
     return done
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.tmp")
 
 
 def _verify(photos: Path) -> list[Move]:
@@ -267,9 +292,3 @@ def _verify(photos: Path) -> list[Move]:
     _check_half(problems, len(paths))
     _check_left(paths, problems)
     return _quarantine(photos, problems)
-
-
-def _conflicts(
-    paths: Sequence[Path], labels: Sequence[str], pairs: Sequence[Pair]
-) -> tuple[tuple[Path, Path], ...]:
-    return tuple((paths[a], paths[b]) for a, b in pairs if labels[a] != labels[b])

@@ -19,7 +19,17 @@ from PIL import Image, ImageOps
 
 from icon_classifier.errors import DatasetError
 
-__all__ = ["Pair", "Split", "group_duplicates", "group_pairs", "near_duplicates", "split"]
+__all__ = [
+    "Fingerprint",
+    "Pair",
+    "Split",
+    "compare",
+    "fingerprint",
+    "group_duplicates",
+    "group_pairs",
+    "near_duplicates",
+    "split",
+]
 
 Pair = tuple[int, int]
 """Indices of two photos that show the same picture, the smaller first."""
@@ -44,10 +54,38 @@ class Split:
     valid: list[int]
 
 
-def _fingerprint(path: Path) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
-    """Hashes (2,) uint64 and thumbnails (2, 768) float32 of a photo and of its mirror image."""
+@dataclass(frozen=True)
+class Fingerprint:
+    """What photos are compared by.
+
+    Attributes
+    ----------
+    hashes : numpy.ndarray
+        Perceptual hash of the photo and of its mirror image, (2,) uint64.
+    thumbs : numpy.ndarray
+        Thumbnails of both, each with mean 0 and norm 1, (2, 768) float32.
+    """
+
+    hashes: npt.NDArray[np.uint64]
+    thumbs: npt.NDArray[np.float32]
+
+
+def fingerprint(image: Image.Image) -> Fingerprint:
+    """Take the fingerprint of an upright RGB photo."""
     import imagehash  # takes scipy along: not for everybody who imports this module
 
+    small = image.resize((64, 64), Image.Resampling.BOX, reducing_gap=2)
+    hashes, thumbs = [], []
+    for each in (small, ImageOps.mirror(small)):
+        bits = imagehash.phash(each).hash  # (8, 8) bool
+        hashes.append(np.packbits(bits).view(np.uint64)[0])
+        thumb = np.asarray(each.resize((_THUMB, _THUMB), Image.Resampling.BOX), np.float32).ravel()
+        thumb -= thumb.mean()
+        thumbs.append(thumb / max(float(np.linalg.norm(thumb)), 1e-6))
+    return Fingerprint(np.array(hashes, np.uint64), np.stack(thumbs))
+
+
+def _read_fingerprint(path: Path) -> Fingerprint:
     try:
         with Image.open(path) as opened:
             # The smallest size that a JPEG decodes to cheaply and that is still large enough.
@@ -55,15 +93,7 @@ def _fingerprint(path: Path) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.flo
             image = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, SyntaxError) as error:
         raise DatasetError(f"{path} cannot be compared: {error}; clean the photos first") from error
-    small = image.resize((64, 64), Image.Resampling.BOX, reducing_gap=2)
-    hashes, thumbs = [], []
-    for each in (small, ImageOps.mirror(small)):
-        bits = imagehash.phash(each).hash
-        hashes.append(np.packbits(bits).view(np.uint64)[0])
-        thumb = np.asarray(each.resize((_THUMB, _THUMB), Image.Resampling.BOX), np.float32).ravel()
-        thumb -= thumb.mean()
-        thumbs.append(thumb / max(float(np.linalg.norm(thumb)), 1e-6))
-    return np.array(hashes, np.uint64), np.stack(thumbs)
+    return fingerprint(image)
 
 
 def near_duplicates(paths: Sequence[Path]) -> list[Pair]:
@@ -87,11 +117,17 @@ def near_duplicates(paths: Sequence[Path]) -> list[Pair]:
     if len(paths) < 2:
         return []
     with ThreadPoolExecutor() as pool:  # decoding frees the interpreter lock
-        prints = list(pool.map(_fingerprint, paths))
-    hashes = np.stack([each[0] for each in prints])  # (N, 2)
-    thumbs = np.stack([each[1] for each in prints])  # (N, 2, 768)
+        return compare(list(pool.map(_read_fingerprint, paths)))
+
+
+def compare(prints: Sequence[Fingerprint]) -> list[Pair]:
+    """Find pairs of near-duplicates by their fingerprints; see :func:`near_duplicates`."""
+    if len(prints) < 2:
+        return []
+    hashes = np.stack([each.hashes for each in prints])  # (N, 2)
+    thumbs = np.stack([each.thumbs for each in prints])  # (N, 2, 768)
     pairs = set()
-    for first in range(len(paths) - 1):
+    for first in range(len(prints) - 1):
         # (N - first - 1, 2): this photo against the later ones and their mirror images
         bits = np.bitwise_count(hashes[first + 1 :] ^ hashes[first, 0])
         for later, mirrored in zip(*np.nonzero(bits <= _MAX_BITS), strict=True):

@@ -1,7 +1,7 @@
 """Move photos without ever losing one: no name is taken twice, and a journal can be undone.
 
-A data folder keeps one journal, ``moves.jsonl``. A line is written before its photo is moved, so
-that a run that is cut short leaves at most one line too many, never a photo that nobody knows of.
+A data folder keeps one journal, ``moves.jsonl``. The lines are written before the photos are moved,
+so that a run that is cut short leaves lines too many, never a photo that nobody knows of.
 """
 
 import json
@@ -84,9 +84,10 @@ def apply_moves(
         planned.append(Move(move.source, target, move.reason))
     if not dry_run:
         batch = datetime.now(UTC).isoformat()
+        append_lines(
+            root / JOURNAL, ({"batch": batch, "kind": kind, **move.__dict__} for move in planned)
+        )
         for move in planned:
-            line = {"batch": batch, "kind": kind, **move.__dict__}
-            append_lines(root / JOURNAL, [line])
             _rename(root / move.source, root / move.target)
     return planned
 

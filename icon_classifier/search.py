@@ -63,8 +63,9 @@ def search_photos(
         if refusal is None:
             raise DownloadError(f"the image search found nothing for {asked}; try other words")
         raise DownloadError(
-            f"the image search refused {asked}: {refusal}. Wait some minutes and run this again, "
-            "write addresses into a list (one a line), or use a folder of photos"
+            f"the image search gave no answer for {asked} ({str(refusal)[:100]}). Is this machine "
+            "on the network? Then wait some minutes and run this again, write addresses into a "
+            "list (one a line), or use a folder of photos"
         ) from refusal
     return [*chosen, *spare][:count]
 

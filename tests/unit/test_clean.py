@@ -175,6 +175,24 @@ def test_odd_photo_is_written_as_the_page_sees_it(
     assert again.paths == report.paths
 
 
+def test_photo_written_anew_takes_nobodys_name(tmp_path: Path) -> None:
+    photos = good(tmp_path)
+    other = encode(picture(7), "JPEG")
+    save(tmp_path, a_x_webp=encode(gradient(), "WEBP"), a_x_jpg=other, a_x_heic=turned(6))
+
+    report = clean(photos, with_fastai=False, progress=False)
+
+    assert (photos / "a" / "x.jpg").read_bytes() == other
+    assert {path.name for path in report.paths if path.parent.name == "a"} == {
+        "1.png",
+        "2.png",
+        "x.jpg",
+        "x-1.jpg",
+        "x-2.jpg",
+    }
+    assert len(report.groups) == 7
+
+
 def test_gathering_again_brings_nothing_back(tmp_path: Path) -> None:
     given = good(tmp_path / "given")
     save(tmp_path / "given", a_bad_jpg=b"bad", a_odd_webp=encode(gradient(), "WEBP"))

@@ -243,7 +243,7 @@ def test_refused_search(
     monkeypatch.setattr(ddgs, "DDGS", fake)
     monkeypatch.setattr("icon_classifier.search._WAITS", ())
 
-    with pytest.raises(DownloadError, match="the image search refused 'cat': 202 Ratelimit"):
+    with pytest.raises(DownloadError, match=r"no answer for 'cat' \(202 Ratelimit\)"):
         gather(PETS, tmp_path, source="search", progress=False)
 
     assert not list(tmp_path.glob("urls_*"))

@@ -99,7 +99,7 @@ def test_search_that_refuses_to_the_last_says_what_to_do(fake: FakeSearch) -> No
     waits: list[float] = []
 
     with pytest.raises(
-        DownloadError, match=r"refused 'bear': 403 Ratelimit\. Wait some min"
+        DownloadError, match=r"no answer for 'bear' \(403 Ratelimit\)\. .* wait some min"
     ) as told:
         search_photos(["bear"], 150, pause=waits.append)
 
