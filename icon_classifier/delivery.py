@@ -53,14 +53,18 @@ SLIM_POLICY = {
 }
 """The Content-Security-Policy of the slim page: directives and their sources."""
 
+# What Voilà's stock page takes from other hosts.
+_ICONS = "https://cdn.jsdelivr.net/npm/@fortawesome/"
+_MATHJAX = "https://cdnjs.cloudflare.com/ajax/libs/mathjax/"
+
 STOCK_POLICY = {
     "default-src": "'self'",
     # JupyterLab's parts compile the checks of their settings, and the page's scripts are inline.
-    "script-src": "'self' 'unsafe-inline' 'unsafe-eval' blob:",
-    "style-src": "'self' 'unsafe-inline'",
+    "script-src": f"'self' 'unsafe-inline' 'unsafe-eval' blob: {_MATHJAX}",
+    "style-src": f"'self' 'unsafe-inline' {_ICONS}",
     "img-src": "'self' data: blob:",
     "media-src": "'self' blob:",
-    "font-src": "'self' data:",
+    "font-src": f"'self' data: {_ICONS} {_MATHJAX}",
     "connect-src": "'self'",
     "object-src": "'none'",
     "base-uri": "'none'",

@@ -58,21 +58,22 @@ const end = (cleanup: unknown): Cleanup =>
 
 export class AnyModel extends DOMWidgetModel {
   /** The module, loaded and initialized. */
-  loaded!: Promise<Module>;
-  private stop: () => void = () => {};
+  declare loaded: Promise<Module>;
+  // Not given a value here: the constructor calls `initialize` before it would set that.
+  declare private stop: (() => void) | undefined;
 
   initialize(attributes: any, options: any): void {
     super.initialize(attributes, options);
     const style = () => adopt(this.get('_anywidget_id') ?? this.model_id, this.get('_css') ?? '');
     this.listenTo(this, 'change:_css', style);
     this.listenTo(this, 'change:_esm', () => this.start());
-    this.once('destroy', () => this.stop());
+    this.once('destroy', () => this.stop?.());
     style();
     this.start();
   }
 
   private start(): void {
-    this.stop();
+    this.stop?.();
     const controller = new AbortController();
     const context = {};
     let cleanup: Cleanup;

@@ -6,7 +6,7 @@ import { ManagerBase } from '@jupyter-widgets/base-manager';
 import { Comm, Comms } from './comm';
 import type { Kernel } from './kernel';
 import type { Message } from './protocol';
-import { classOf } from './registry';
+import { classOf, UnknownModel } from './registry';
 
 /** The state of all widgets, as notebooks carry it (application/vnd.jupyter.widget-state+json). */
 export interface WidgetState {
@@ -95,6 +95,19 @@ export class WidgetManager extends ManagerBase implements IWidgetManager {
         },
       );
     });
+  }
+
+  /** Build a model; where that fails one that says so, for a page must not fail with one widget. */
+  async _make_model(options: any, state: any = {}): Promise<WidgetModel> {
+    try {
+      return await super._make_model(options, state);
+    } catch (error) {
+      console.error(error);
+      const { comm, model_id, model_name: name, model_module: module } = options;
+      const attributes = { _view_name: 'UnknownView' };
+      const model = new UnknownModel(attributes, { widget_manager: this, model_id, comm });
+      return Object.assign(model, { name, module });
+    }
   }
 
   private async opened(comm: Comm, message: Message): Promise<WidgetModel | undefined> {

@@ -19,7 +19,7 @@ export interface Drawn {
   node: HTMLElement;
   /** To be called when the node is in the page. */
   attached?(): void;
-  /** To be called when it has left the page. */
+  /** To be called before it leaves the page. */
   removed?(): void;
 }
 

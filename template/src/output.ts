@@ -71,7 +71,7 @@ export class OutputView extends DOMWidgetView {
   }
 
   private redraw(): void {
-    this.drawing = this.drawing.then(() => this.drawAll());
+    this.drawing = this.drawing.then(() => this.drawAll()).catch((error) => console.error(error));
   }
 
   private async drawAll(): Promise<void> {
@@ -84,8 +84,8 @@ export class OutputView extends DOMWidgetView {
       outputs.slice(start).map(async (output) => ({ output, ...(await draw(output, manager)) })),
     );
     for (const { node, removed } of this.shown.splice(start)) {
-      node.remove();
       removed?.();
+      node.remove();
     }
     this.shown.push(...fresh);
     this.el.append(...fresh.map(({ node }) => node));

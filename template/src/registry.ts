@@ -19,7 +19,8 @@ import { sanitize } from './sanitize';
 /** An HTML widget shows its text cleaned. */
 class CleanHTMLView extends string.HTMLView {
   update(): void {
-    super.update();
+    // Not HTMLView's own: that would show the text as it came, and let it act.
+    description.DescriptionView.prototype.update.call(this);
     this.content.innerHTML = sanitize(this.model.get('value'));
   }
 }
@@ -29,7 +30,8 @@ export class UnknownModel extends base.DOMWidgetModel {}
 
 export class UnknownView extends base.DOMWidgetView {
   render(): void {
-    const { name, module } = this.model;
+    const { module } = this.model;
+    const name = this.model.name.replace(/Model$/, '');
     this.el.className = 'page-note';
     this.el.setAttribute('role', 'note');
     this.el.textContent = `This page cannot show the widget “${name}” of ${module}.`;
@@ -84,5 +86,7 @@ const MODULES: Record<string, Record<string, unknown>> = {
 export function classOf(name: string, module: string): Class {
   const found = MODULES[module];
   if (found && Object.hasOwn(found, name)) return found[name] as Class;
-  return (name.endsWith('View') ? UnknownView : UnknownModel) as Class;
+  if (name.endsWith('View')) return UnknownView;
+  // The style of an unknown widget changes nothing, but it must be one.
+  return name.endsWith('StyleModel') ? base.StyleModel : UnknownModel;
 }

@@ -1,0 +1,356 @@
+"""The page that Voilà serves, in a browser: what both templates do, and what only ours does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+
+from icon_classifier import delivery
+from tests.browser.zoo import NOTEBOOK, write_zoo
+from tests.servers import ROOT, Server, running, voila
+
+NewPage = Callable[..., Page]
+
+READY = 60_000
+"""Until the page must be there, in milliseconds; a loaded machine is slow."""
+
+BUDGET_BYTES = 300_000
+BUDGET_REQUESTS = 10
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    # Never skipped: a template that was not built is not tested.
+    assert delivery._BUILT.is_file(), "the template is not built: run npm ci, npm run build there"
+
+
+def serve(folder: Path, template: str, **options: Any) -> Any:
+    shutil.copy(ROOT / "voila.json", folder / "voila.json")
+    write_zoo(folder, **options)
+    return voila(folder, f"--template={template}", notebook=NOTEBOOK)
+
+
+@pytest.fixture(scope="module", params=["slim", "lab"])
+def either(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Server]:
+    """A server of the zoo with each of the templates."""
+    with serve(tmp_path_factory.mktemp(request.param), request.param) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def slim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the zoo with the slim template."""
+    with serve(tmp_path_factory.mktemp("zoo"), "slim", unknown=True) as server:
+        yield server
+
+
+def button(page: Page, name: str) -> Any:
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def opened(new_page: NewPage, server: Server, **options: Any) -> Page:
+    """A page whose controls are there."""
+    page = new_page(server.url, **options)
+    expect(button(page, "Answer")).to_be_visible(timeout=READY)
+    return page
+
+
+def live(page: Page) -> None:
+    expect(page.locator("html[data-line=live]")).to_be_attached(timeout=READY)
+
+
+# What both templates do
+
+
+def test_a_click_is_answered(either: Server, new_page: NewPage) -> None:
+    page = opened(new_page, either)
+    button(page, "Answer").click()
+    expect(page.get_by_text("0 bytes, 0")).to_be_visible()
+
+
+def test_a_file_arrives_whole(either: Server, new_page: NewPage, tmp_path: Path) -> None:
+    file = tmp_path / "file.bin"
+    file.write_bytes(bytes(range(100)) + bytes(3_000_000))
+    page = opened(new_page, either)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Upload (0)").click()
+    chooser.value.set_files(file)
+    expect(page.get_by_role("button", name="Upload (1)")).to_be_visible()
+    button(page, "Answer").click()
+    expect(page.get_by_text("3000100 bytes, 4950")).to_be_visible()
+
+
+def test_an_output_catches_what_is_printed_and_displayed(either: Server, new_page: NewPage) -> None:
+    page = opened(new_page, either)
+    button(page, "Print").click()
+    expect(page.get_by_text("first line")).to_be_visible()
+    expect(page.locator("#bold")).to_be_visible()
+    button(page, "Nest").click()
+    expect(page.get_by_label("Nested")).to_be_visible()
+    button(page, "Replace").click()
+    expect(page.get_by_text("replaced")).to_be_visible()
+    expect(page.get_by_text("first line")).to_have_count(0)
+    expect(page.get_by_label("Nested")).to_have_count(0)
+
+
+def test_an_anywidget_lives(either: Server, new_page: NewPage) -> None:
+    page = opened(new_page, either)
+    counter = page.locator("button.counter")
+    expect(counter).to_have_text("count is 3")
+    expect(counter).to_have_css("color", "rgb(1, 2, 3)")
+    counter.click()
+    expect(counter).to_have_text("count is 4")
+    expect(page.locator("[data-answer]")).to_have_attribute("data-answer", "42 7")
+    assert page.evaluate("window.initialized") == 1
+
+
+def test_a_widget_that_comes_later_is_shown(either: Server, new_page: NewPage) -> None:
+    page = opened(new_page, either)
+    button(page, "Add").click()
+    expect(page.get_by_text("a new label")).to_be_visible()
+
+
+def test_all_widgets_are_shown(either: Server, new_page: NewPage) -> None:
+    page = opened(new_page, either)
+    for words in ("Progress", "in a tab", "More", "cell", "styled", "Name", "Choice"):
+        expect(page.get_by_text(words, exact=True).first).to_be_visible()
+    for control in ("Check",):
+        expect(page.get_by_label(control)).to_be_visible()
+    expect(button(page, "Toggle")).to_be_visible()
+    expect(button(page, "two")).to_be_visible()
+    expect(page.locator("img.widget-image")).to_have_js_property("naturalWidth", 40)
+
+
+# What only ours does
+
+
+def test_the_words_come_without_any_script(slim: Server, new_page: NewPage) -> None:
+    page = new_page(slim.url, java_script_enabled=False)
+    expect(page).to_have_title("The zoo")
+    expect(page.get_by_role("heading", name="The zoo")).to_be_visible()
+    expect(page.get_by_text("An introduction that needs no kernel.")).to_be_visible()
+    expect(page.get_by_text("Starting…")).to_be_visible()
+    # Playwright takes scripts away too late for the parser to show this.
+    assert re.search("<noscript>.*This page needs JavaScript.*</noscript>", page.content())
+
+
+def test_an_unknown_widget_is_named(slim: Server, new_page: NewPage) -> None:
+    page = opened(new_page, slim)
+    note = page.get_by_text(
+        "This page cannot show the widget “IntSlider” of @jupyter-widgets/controls."
+    )
+    expect(note).to_be_visible()
+
+
+def test_the_page_stays_inside_its_budget(slim: Server, new_page: NewPage) -> None:
+    page = new_page()
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Network.enable")
+    sizes: list[float] = []
+    devtools.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    devtools.on(
+        "Network.webSocketFrameReceived",
+        lambda event: sizes.append(len(event["response"]["payloadData"]) * 3 / 4),
+    )
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("websocket", lambda socket: requests.append(socket.url))
+    page.goto(slim.url)
+    expect(button(page, "Answer")).to_be_visible(timeout=READY)
+    live(page)
+    page.wait_for_load_state("networkidle")
+    assert 3 <= len(requests) <= BUDGET_REQUESTS, requests
+    assert 50_000 < sum(sizes) <= BUDGET_BYTES
+
+
+def test_a_second_visit_takes_the_files_from_the_cache(slim: Server, new_page: NewPage) -> None:
+    page = opened(new_page, slim)
+    page.reload()
+    expect(button(page, "Answer")).to_be_visible(timeout=READY)
+    kept = page.evaluate(
+        "performance.getEntriesByType('resource').filter(e => /(page|style)-/.test(e.name))"
+        ".map(e => e.transferSize)"
+    )
+    assert kept
+    assert set(kept) == {0}
+
+
+def test_controls_come_without_a_jump(slim: Server, new_page: NewPage) -> None:
+    page = new_page()
+    page.add_init_script(
+        "window.shift = 0; new PerformanceObserver(list => { for (const entry of list.getEntries())"
+        " window.shift += entry.value; }).observe({ type: 'layout-shift', buffered: true });"
+    )
+    page.goto(slim.url)
+    expect(button(page, "Answer")).to_be_visible(timeout=READY)
+    live(page)
+    assert page.evaluate("window.shift") < 0.02
+
+
+def test_nothing_in_html_acts(slim: Server, browser: Browser) -> None:
+    page = browser.new_page()
+    page.add_init_script(
+        "window.violations = []; addEventListener('securitypolicyviolation',"
+        " event => window.violations.push(event.violatedDirective));"
+    )
+    page.goto(slim.url)
+    button(page, "Print").click(timeout=READY)
+    expect(page.locator("#bold")).to_be_visible()
+    expect(page.locator("#styled")).to_have_css("color", "rgb(4, 5, 6)")
+    assert page.evaluate("window.hurt") is None
+    assert page.evaluate("window.violations") == []
+    button(page, "Hurt").click()
+    expect(page.get_by_text("tried")).to_be_visible()
+    assert page.evaluate("window.hurt") is None
+    assert page.locator("[onerror]").count() == 0
+    assert page.locator("main script:not([type='application/json']):not([src])").count() == 0
+    assert page.locator("iframe, main a[href^=javascript]").count() == 0
+    expect(page.get_by_role("link", name="save")).to_have_attribute("href", re.compile("^data:"))
+    # A script that someone brought in nevertheless is stopped by the policy.
+    page.evaluate(
+        "() => { const s = document.createElement('script'); s.textContent = 'window.hurt = 2';"
+        " document.body.append(s); }"
+    )
+    assert page.evaluate("window.hurt") is None
+    assert page.evaluate("window.violations")[-1] == "script-src-elem"
+    page.context.close()
+
+
+def test_an_error_is_told_in_plain_words(slim: Server, new_page: NewPage) -> None:
+    page = opened(new_page, slim)
+    button(page, "Fail").click()
+    expect(page.get_by_role("alert").filter(has_text="Something went wrong")).to_be_visible()
+
+
+def test_a_broken_line_is_mended(slim: Server, new_page: NewPage) -> None:
+    page = new_page()
+    lines: list[WebSocketRoute] = []
+
+    def through(line: WebSocketRoute) -> None:
+        lines.append(line)
+        line.connect_to_server()
+
+    page.route_web_socket(re.compile("/channels"), through)
+    page.goto(slim.url)
+    live(page)
+    expect(button(page, "Slow")).to_be_visible()
+    button(page, "Slow").click()
+    page.context.set_offline(True)
+    lines[0].close(code=1001)
+    expect(page.get_by_text("The connection is lost; trying again…")).to_be_visible()
+    # What is pressed meanwhile is sent when the line is back.
+    button(page, "Print").click()
+    page.context.set_offline(False)
+    live(page)
+    expect(page.get_by_text("The connection is lost")).to_be_hidden()
+    expect(page.get_by_text("slow is done")).to_be_visible()
+    expect(page.get_by_text("first line")).to_be_visible()
+    expect(page.get_by_text("first line")).to_have_count(1)
+    assert len(lines) > 1
+
+
+def test_a_dead_line_is_noticed_when_the_phone_wakes(slim: Server, new_page: NewPage) -> None:
+    page = new_page()
+    lines: list[str] = []
+
+    def swallow(line: WebSocketRoute) -> None:
+        lines.append(line.url)
+        if len(lines) == 2:
+            line.connect_to_server()
+        else:
+            server = line.connect_to_server()
+            server.on_message(lambda data: line.send(data) if not page.dead else None)
+
+    page.dead = False  # type: ignore[attr-defined]
+    page.route_web_socket(re.compile("/channels"), swallow)
+    page.goto(slim.url)
+    live(page)
+    page.dead = True  # type: ignore[attr-defined]
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    button(page, "Answer").click()
+    expect(page.get_by_text("0 bytes, 0")).to_be_visible(timeout=15_000)
+    assert len(lines) == 2
+
+
+def pid_of(page: Page) -> int:
+    text = page.get_by_text(re.compile(r"^pid \d+$")).inner_text()
+    return int(text.removeprefix("pid "))
+
+
+def test_a_dead_kernel_ends_the_page_and_a_reload_mends_it(slim: Server, new_page: NewPage) -> None:
+    page = opened(new_page, slim)
+    live(page)
+    first = pid_of(page)
+    os.kill(first, signal.SIGKILL)
+    expect(page.get_by_text("This page has ended.")).to_be_visible(timeout=READY)
+    expect(page.locator("main")).to_have_js_property("inert", True)
+    button(page, "Reload the page").click()
+    expect(page.get_by_text("Nothing yet")).to_be_visible(timeout=READY)
+    assert pid_of(page) != first
+
+
+def test_a_restarted_server_ends_the_page(tmp_path: Path, browser: Browser) -> None:
+    # Not a watched page: the browser itself reports that nobody answers.
+    page = browser.new_page()
+    with serve(tmp_path, "slim") as server:
+        page.goto(server.url)
+        live(page)
+    expect(page.get_by_text("The connection is lost")).to_be_visible()
+    port = int(server.url.rsplit(":", 1)[1].rstrip("/"))
+    command = ["-m", "voila", NOTEBOOK, "--template=slim", f"--port={port}", "--no-browser"]
+    with running(command, port=port, ready="voila/static/", cwd=tmp_path):
+        expect(page.get_by_text("This page has ended.")).to_be_visible(timeout=READY)
+        button(page, "Reload the page").click()
+        expect(button(page, "Answer")).to_be_visible(timeout=READY)
+    page.context.close()
+
+
+def test_leaving_frees_the_kernel(slim: Server, new_page: NewPage) -> None:
+    page = opened(new_page, slim)
+    live(page)
+    config = page.locator("#page-config").text_content() or ""
+    found = re.search(r'"kernelId": "([^"]+)"', config)
+    assert found
+    other = opened(new_page, slim)
+    page.goto("about:blank")
+    other.wait_for_function(
+        "id => fetch(`/api/kernels/${id}`).then(answer => answer.status === 404)",
+        arg=found[1],
+        polling=100,
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280, 3840])
+def test_it_fits_every_screen(
+    slim: Server, new_page: NewPage, artefacts: Path, width: int, scheme: str
+) -> None:
+    viewport = {"width": width, "height": 740}
+    page = opened(new_page, slim, viewport=viewport, color_scheme=scheme)
+    button(page, "Print").click()
+    expect(page.get_by_text("first line")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    red, green, blue = (
+        int(part)
+        for part in re.findall(
+            r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor")
+        )
+    )
+    assert (red + green + blue > 600) == (scheme == "light")
+    page.screenshot(path=artefacts / f"zoo-{width}-{scheme}.png", full_page=True)
+
+
+def test_the_focus_is_seen(slim: Server, new_page: NewPage) -> None:
+    page = opened(new_page, slim)
+    page.keyboard.press("Tab")
+    focused = page.locator(":focus-visible")
+    expect(focused).to_have_count(1)
+    expect(focused).to_have_css("outline-style", "solid")
