@@ -32,8 +32,10 @@ from jupyter_server.services.kernels.kernelmanager import (
 from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.web import HTTPError
 from traitlets import Bool, Float, Integer, Unicode, default
+from voila.app import Voila
 
 from icon_classifier import server
+from icon_classifier.client import PromptClient
 from icon_classifier.errors import KernelError
 from icon_classifier.memory import memory_limit, visitors_that_fit
 from icon_classifier.metrics import Metrics
@@ -147,6 +149,10 @@ class ForkedKernelManager(ServerKernelManager):
 
     restarter_class = NeverRestarter
 
+    @default("client_factory")
+    def _client_factory(self) -> type[PromptClient]:
+        return PromptClient
+
     @default("transport")
     def _transport(self) -> str:
         # Sockets in a folder that only this user can enter: no ports to guess, race for or lack.
@@ -224,8 +230,8 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         else:
             self.log.warning("This system cannot fork kernels: each visitor's starts on its own.")
         self.log.info("Room for %d visitors at once.", self.room)
-        # Voilà makes its web application after this object.
-        IOLoop.current().add_callback(server.install, self.parent, self)
+        if isinstance(self.parent, Voila):
+            server.install(self.parent, self)
 
     @property
     def visitors(self) -> int:

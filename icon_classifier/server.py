@@ -1,25 +1,28 @@
 """The one place that hooks into Voilà's web application.
 
-Voilà has no interface for that: it makes its application after the kernel manager, which therefore
-calls :func:`install` when the event loop runs.
+Voilà has no interface for that, but it makes its kernel manager before its handlers: so
+:class:`icon_classifier.kernels.VisitorKernelManager` calls :func:`install`.
+
+Which messages a page may send to its kernel is Voilà's own list, ``allowed_message_types`` of the
+kernel manager: widgets' messages only, nothing that runs code.
 """
 
 from __future__ import annotations
 
 import html
-import importlib.util
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tornado.httpserver import HTTPServer
-from tornado.routing import PathMatches, Rule, RuleRouter
+from jupyter_server.utils import url_path_join
 from tornado.web import Application, RequestHandler
+from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
+
+from icon_classifier import delivery
 
 if TYPE_CHECKING:
     from icon_classifier.kernels import VisitorKernelManager
 
-__all__ = ["PageHandler", "install"]
+__all__ = ["HealthHandler", "MetricsHandler", "PageHandler", "install"]
 
 RETRY_SECONDS = 10
 """After this long a visitor who found no room knocks again."""
@@ -64,55 +67,57 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
         self.finish(_BUSY.format(seconds=RETRY_SECONDS, address=address))
 
 
-class _HealthHandler(RequestHandler):
+class HealthHandler(RequestHandler):
     """Says that the server answers; starts no kernel."""
 
     def get(self) -> None:
+        """Answer at once."""
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
         self.write("ok\n")
 
 
-class _MetricsHandler(RequestHandler):
+class MetricsHandler(RequestHandler):
+    """Gives the figures to Prometheus, on a port of its own."""
+
     def initialize(self, kernels: VisitorKernelManager) -> None:
+        """Keep the kernels whose figures are asked for."""
         self.kernels = kernels
 
     def get(self) -> None:
+        """Give them."""
         self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.write(self.kernels.metrics.text())
 
 
-def install(voila: Any, kernels: VisitorKernelManager) -> None:
+def install(voila: Voila, kernels: VisitorKernelManager) -> None:
     """Add to Voilà's web application what this project needs there.
 
     Parameters
     ----------
     voila : voila.app.Voila
-        Listening already.
+        Configured, but without handlers yet: Voilà makes them after its kernel manager.
     kernels : VisitorKernelManager
         Its kernels.
     """
-    application = getattr(voila, "app", None)
-    if not isinstance(application, Application):
-        return  # another server than Voilà's own: nothing of ours belongs there
-    for rule in _rules(application.default_router):
-        if rule.target is TornadoVoilaHandler:
-            rule.target = PageHandler
-    health = Rule(PathMatches(voila.server_url.rstrip("/") + "/healthz"), _HealthHandler)
-    application.default_router.rules.insert(0, health)  # before Voilà's own, which match all
+    delivery.install(voila)
+    init_handlers = voila.init_handlers
+
+    def init_handlers_for_visitors() -> list[Any]:
+        health = (url_path_join(voila.server_url, "/healthz"), HealthHandler)
+        # First: Voilà's own page matches every address.
+        return [health, *map(_for_visitors, init_handlers())]
+
+    voila.init_handlers = init_handlers_for_visitors
     if kernels.metrics_port:
-        routes = [("/metrics", _MetricsHandler, {"kernels": kernels})]
-        HTTPServer(Application(routes)).listen(kernels.metrics_port, kernels.metrics_address)
+        routes = [("/metrics", MetricsHandler, {"kernels": kernels})]
+        Application(routes).listen(kernels.metrics_port, kernels.metrics_address)
         voila.log.info(
             "Metrics at http://%s:%d/metrics", kernels.metrics_address, kernels.metrics_port
         )
-    if importlib.util.find_spec("icon_classifier.delivery"):
-        importlib.import_module("icon_classifier.delivery").install(voila)
 
 
-def _rules(router: RuleRouter) -> Iterator[Rule]:
-    for rule in router.rules:
-        if isinstance(rule.target, RuleRouter):
-            yield from _rules(rule.target)
-        else:
-            yield rule
+def _for_visitors(rule: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Put our page in the place of Voilà's, whatever its address and arguments."""
+    pattern, handler, *arguments = rule
+    return (pattern, PageHandler if handler is TornadoVoilaHandler else handler, *arguments)
