@@ -14,7 +14,7 @@ app:  ## serve the page on http://localhost:8866 (PORT=... for another port)
 setup:  ## install what serving needs, build the template, compile the model
 	$(PREPARE)
 test:  ## install what tests need, a browser included, and run all tests (ARGS=... for pytest)
-	$(PREPARE) --tests && $(RUN) -m pytest -n 2 $(ARGS)
+	$(PREPARE) --tests && $(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 lint:  ## ruff, ruff format and mypy --strict; changes nothing
 	$(PREPARE) --tests && $(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy -p icon_classifier -p scripts
 format:  ## let ruff format the code and mend what it can

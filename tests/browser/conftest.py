@@ -33,8 +33,12 @@ STOCK = (
 ARTEFACTS = ROOT / "artefacts"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A browser for the tests of one file.
+
+    Playwright runs an event loop for as long: no asynchronous test of another file may run beside.
+    """
     path = find_browser()
     # Never skipped: a page that nobody opened is not tested.
     assert path is not None, "there is no browser: make test installs one"

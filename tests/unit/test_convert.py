@@ -247,14 +247,17 @@ class TestBadDays:
             "export.pkl.sha256",
         ]
 
-    def test_who_waited_takes_what_the_other_process_made(self, export, caplog):
+    def test_who_waited_takes_what_the_other_process_made(self, export, caplog, monkeypatch):
         record_hash(export)
         target, made = (
             export.with_suffix(".onnx"),
             model_bytes(export_sha256=module._sha256(export)),
         )
         waiting = threading.Event()
-        caplog.handler.emit = lambda record: "waiting" in record.msg and waiting.set()
+        # The handler serves all tests of the session: what is changed must be put back.
+        monkeypatch.setattr(
+            caplog.handler, "emit", lambda record: "waiting" in record.msg and waiting.set()
+        )
         with export.open("rb") as other, caplog.at_level("INFO"):
             fcntl.flock(other, fcntl.LOCK_EX)
             thread = threading.Thread(target=convert, args=(export,))
