@@ -1,0 +1,112 @@
+import json
+
+import numpy as np
+import pytest
+
+from icon_classifier.errors import TrainingError
+from icon_classifier.judging import (
+    auroc,
+    calibration_error,
+    fit_temperature,
+    judge,
+    reliability,
+    softmax,
+    threshold_for,
+    wilson_interval,
+)
+
+LABELS = ["black", "grizzly", "teddy"]
+
+
+def drawn(temperature: float, count: int = 6000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that are `temperature` times what their targets were drawn by."""
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 2, (count, 3))
+    probabilities = softmax(logits)
+    targets = np.array([random.choice(3, p=row) for row in probabilities])
+    return logits * temperature, targets
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_temperature_is_found_again(temperature: float) -> None:
+    logits, targets = drawn(temperature)
+    found = fit_temperature(logits, targets)
+    assert found == pytest.approx(temperature, rel=0.06)
+    assert calibration_error(softmax(logits / found), targets) < 0.015
+
+
+def test_without_errors_the_temperature_stays_sane() -> None:
+    logits = np.eye(3)[[0, 1, 2] * 20] * 12.0
+    targets = np.array([0, 1, 2] * 20)
+    probability = softmax(logits / fit_temperature(logits, targets)).max()
+    assert 0.97 < probability < 0.995  # about as if one of 62 were wrong
+
+
+def test_calibration_error_by_hand() -> None:
+    probabilities = [[0.95, 0.05], [0.95, 0.05], [0.65, 0.35], [0.35, 0.65]]
+    targets = [0, 1, 0, 1]
+    # Two photos of 0.95 of which half are right, two of 0.65 that are both right.
+    assert calibration_error(probabilities, targets) == pytest.approx((0.45 + 0.35) / 2)
+    low, high = reliability(probabilities, targets)
+    assert (low.photos, low.right, high.photos, high.right) == (2, 1.0, 2, 0.5)
+    assert low.low <= low.probability <= low.high
+
+
+def test_judge() -> None:
+    logits = np.array([[4, 0, 0], [0, 4, 0], [0, 4, 0], [0, 0, 4]], float)
+    figures = judge(logits, [0, 1, 0, 2], LABELS, scores=[1, 2, 3, 4], threshold=2)
+    assert (figures.photos, figures.errors, figures.error) == (4, 1, 0.25)
+    assert figures.confusion == ((1, 1, 0), (0, 1, 0), (0, 0, 1))
+    black, grizzly, teddy = figures.classes
+    assert (black.precision, black.recall, black.photos) == (1.0, 0.5, 2)
+    assert (grizzly.precision, grizzly.recall) == (0.5, 1.0)
+    assert teddy.precision == teddy.recall == 1.0
+    assert figures.accepted == 0.75
+    assert json.loads(json.dumps(figures.to_json())) == figures.to_json()
+
+
+def test_a_class_that_is_never_called() -> None:
+    figures = judge([[1.0, 0.0], [1.0, 0.0]], [0, 1], ["a", "b"])
+    assert figures.classes[1].precision is None
+    assert figures.accepted is None
+
+
+@pytest.mark.parametrize(
+    ("errors", "count", "low", "high"),
+    # Of R: prop.test(x, n, correct = FALSE)
+    [(0, 65, 0.0, 0.0558), (1, 65, 0.0027, 0.0821), (5, 10, 0.2366, 0.7634)],
+)
+def test_wilson(errors: int, count: int, low: float, high: float) -> None:
+    assert wilson_interval(errors, count) == pytest.approx((low, high), abs=2e-4)
+
+
+def test_threshold_accepts_what_was_asked() -> None:
+    scores = np.random.default_rng(0).normal(size=1000)
+    assert (scores >= threshold_for(scores, 0.97)).mean() == pytest.approx(0.97, abs=0.002)
+
+
+def test_auroc() -> None:
+    assert auroc([2, 3], [0, 1]) == 1.0
+    assert auroc([0, 1], [2, 3]) == 0.0
+    assert auroc([1, 1], [1, 1]) == 0.5
+    assert auroc([1, 3], [2]) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets"),
+    [([], []), ([[1.0, 2.0]], [2]), ([[1.0, 2.0]], [0, 1]), ([[np.nan, 1]], [0]), ([1.0], [0])],
+)
+def test_what_makes_no_sense_is_refused(logits: list[object], targets: list[int]) -> None:
+    with pytest.raises(TrainingError):
+        judge(logits, targets, ["a", "b"])
+
+
+def test_more_that_makes_no_sense() -> None:
+    with pytest.raises(TrainingError):
+        judge([[1.0, 2.0]], [0], LABELS)
+    with pytest.raises(TrainingError):
+        wilson_interval(3, 2)
+    with pytest.raises(TrainingError):
+        threshold_for([])
+    with pytest.raises(TrainingError):
+        auroc([], [1])
