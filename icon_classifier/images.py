@@ -162,8 +162,10 @@ def thumbnail(image: Image.Image, side: int = 128) -> bytes:
     bytes
         A JPEG without any metadata of the photo.
     """
-    small = image.copy()
-    small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    scale = min(1.0, side / max(image.size))
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    # Not Image.thumbnail: it works in place, and a copy of a large photo costs 70 MB.
+    small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     small.info = {}
     file = io.BytesIO()
     small.save(file, "JPEG", quality=88)

@@ -36,6 +36,9 @@ EXPORT = "export.pkl"
 MODEL = "export.onnx"
 """Name of the file compiled from it."""
 
+EVIDENCE = "evidence"
+"""Name of the output that tells where; a model may lack it."""
+
 _COMPILE_SECONDS = 300.0
 
 
@@ -192,6 +195,41 @@ class Model:
             self._prediction(row, float(score))
             for row, score in zip(probabilities, scores, strict=True)
         ]
+
+    @property
+    def can_explain(self) -> bool:
+        """Whether the model can tell where in a photo it sees what."""
+        return EVIDENCE in self._outputs
+
+    def explain(self, image: Image.Image) -> npt.NDArray[np.float32]:
+        """Tell where in a photo the model sees what.
+
+        The network's head is applied to each cell of the last feature map of its body: class
+        activation mapping (Zhou et al. 2016), for any head.
+
+        Parameters
+        ----------
+        image : PIL.Image.Image
+            Mode RGB, upright.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, shape (C, h, w): what each cell of the transformed photo speaks for each class,
+            in units of logits.
+
+        Raises
+        ------
+        ModelError
+            If the model has no such output.
+        """
+        if not self.can_explain:
+            raise ModelError(
+                "the model has no evidence", words="This model cannot show where it looked."
+            )
+        batch = self.transform(image)[None]  # (3, H, W) -> (1, 3, H, W)
+        [evidence] = self._session.run([EVIDENCE], {"image": batch}, self._run_options)
+        return np.asarray(evidence[0], np.float32)
 
     def _prediction(self, probabilities: npt.NDArray[np.float64], score: float) -> Prediction:
         order = np.argsort(-probabilities, kind="stable")

@@ -31,6 +31,7 @@ STRIP_PIXELS = 4_000_000
 """Padded pixels that are held in memory at once."""
 
 _Size = tuple[int, int]
+_Box = tuple[int, int, int, int]
 
 
 class Step(Protocol):
@@ -42,6 +43,12 @@ class Step(Protocol):
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Transform a picture; the one given is left as it is."""
+
+    def view(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Tell which part of a picture of width and height `size` is seen.
+
+        Left, top, right and bottom, in its pixels; beyond its edges where it is padded.
+        """
 
     def to_json(self) -> dict[str, Any]:
         """Say the step in builtins."""
@@ -79,14 +86,21 @@ class Resize:
         """
         if self.method == "squish":
             return image.resize(self.size, self.resample)
-        width, height = image.size
+        left, top, right, bottom = self.view(image.size)
+        image, padding = _crop(image, (right - left, bottom - top), (left, top))
+        return _pad_and_resize(image, padding, self.pad_mode, self.size, self.resample)
+
+    def view(self, size: _Size) -> _Box:
+        """Tell which part of a picture of some size is seen; see `Step.view`."""
+        width, height = size
+        if self.method == "squish":
+            return 0, 0, width, height
         ratios = width / self.size[0], height / self.size[1]
         ratio = max(ratios) if self.method == "pad" else min(ratios)
         # The roundings are fastai's: the cut is truncated, and so is its corner, towards zero.
         cut = int(ratio * self.size[0]), int(ratio * self.size[1])
-        corner = int(0.5 * (width - cut[0])), int(0.5 * (height - cut[1]))
-        image, padding = _crop(image, cut, corner)
-        return _pad_and_resize(image, padding, self.pad_mode, self.size, self.resample)
+        left, top = int(0.5 * (width - cut[0])), int(0.5 * (height - cut[1]))
+        return left, top, left + cut[0], top + cut[1]
 
     def to_json(self) -> dict[str, Any]:
         """Say the step in builtins."""
@@ -119,9 +133,14 @@ class CropPad:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Cut or pad a picture."""
-        corner = (image.width - self.size[0]) // 2, (image.height - self.size[1]) // 2
-        image, padding = _crop(image, self.size, corner)
+        left, top, _, _ = self.view(image.size)
+        image, padding = _crop(image, self.size, (left, top))
         return _pad(image, padding, self.pad_mode)
+
+    def view(self, size: _Size) -> _Box:
+        """Tell which part of a picture of some size is seen; see `Step.view`."""
+        left, top = (size[0] - self.size[0]) // 2, (size[1] - self.size[1]) // 2
+        return left, top, left + self.size[0], top + self.size[1]
 
     def to_json(self) -> dict[str, Any]:
         """Say the step in builtins."""
@@ -181,6 +200,30 @@ class Pipeline:
         for step in self.steps:
             image = step(image)
         return image
+
+    def view(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Tell which part of a photo the model sees.
+
+        Parameters
+        ----------
+        size : tuple of int
+            Width and height of the photo, in pixels.
+
+        Returns
+        -------
+        tuple of float
+            Left, top, right and bottom, in the photo's pixels; beyond its edges where it is padded.
+        """
+        # A point (x, y) of the picture between two steps lies at (left + x * across, ...) in the
+        # photo; each step narrows that down.
+        left, top, across, down = 0.0, 0.0, 1.0, 1.0
+        for step in self.steps:
+            box = step.view(size)
+            left, top = left + across * box[0], top + down * box[1]
+            size = step.size
+            across *= (box[2] - box[0]) / size[0]
+            down *= (box[3] - box[1]) / size[1]
+        return left, top, left + across * size[0], top + down * size[1]
 
     def to_json(self) -> list[dict[str, Any]]:
         """Say the pipeline in builtins, for the metadata of export.onnx."""

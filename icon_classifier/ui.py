@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import functools
+import html
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
 from IPython.display import Image as Picture
 from PIL import Image
 
-from icon_classifier.errors import IconClassifierError, ModelError
+from icon_classifier import words
+from icon_classifier.answer import Answer
+from icon_classifier.dropzone import ACCEPT, Dropped, DropZone
+from icon_classifier.errors import IconClassifierError, ImageError, ModelError
+from icon_classifier.examples import find_examples
+from icon_classifier.heatmap import HeatMap, overlay, relevance
 from icon_classifier.images import read_image, thumbnail
 from icon_classifier.model import Model, Prediction, open_model
 
-__all__ = ["ACCEPT", "Classifier", "either", "latest_photo", "responding", "show_photo"]
-
-ACCEPT = "image/*,.heic,.heif,.avif"
-"""What the file chooser offers. Most systems do not know that HEIC is a picture."""
-
-CHOOSE_FIRST = "Please choose a photo first."
-WORKING = "Classifying…"
-UNEXPECTED = "Something went wrong here; please try again or choose another photo."
+__all__ = ["ACCEPT", "Classifier", "comforts", "heading", "responding", "show_photo", "take_photo"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +39,10 @@ class Classifier:
     """
 
     def __init__(self, folder: str = ".") -> None:
+        self.folder = folder
         self._model: Model | None = None
         self._error: ModelError | None = None
+        self._listeners: list[Callable[[Image.Image, Prediction], None]] = []
         try:
             self._model = open_model(folder)
         except ModelError as error:
@@ -55,17 +56,20 @@ class Classifier:
 
     @property
     def title(self) -> str:
-        """The question that this page answers, of the model's own classes; safe as HTML."""
-        return (
-            "What is it?" if self._model is None else f"{either(self._model.labels)}?".capitalize()
-        )
+        """The question that this page answers, of the model's own classes."""
+        return "What is it?" if self._model is None else words.question(self._model.labels)
 
     @property
     def hint(self) -> str:
         """What to do, or why nothing can be done."""
         if self._model is None:
             return "" if self._error is None else self._error.words
-        return f"Choose a photo, then press the button: {either(self._model.labels)}?"
+        return words.hint(self._model.labels)
+
+    @property
+    def can_explain(self) -> bool:
+        """Whether the model can tell where it looked."""
+        return self._model is not None and self._model.can_explain
 
     def predict(self, image: Image.Image) -> Prediction:
         """Classify a photo.
@@ -75,29 +79,53 @@ class Classifier:
         ModelError
             If the model could not be opened.
         """
+        return self._opened().predict(image)
+
+    def answer(self, image: Image.Image) -> str:
+        """Classify a photo, tell those who listen, and put the answer into one line.
+
+        Raises
+        ------
+        ModelError
+            If the model could not be opened.
+        """
+        prediction = self.predict(image)
+        for listener in self._listeners:
+            listener(image, prediction)
+        return words.line(prediction, self._opened().labels)
+
+    def on_answer(self, listener: Callable[[Image.Image, Prediction], None]) -> None:
+        """Call something with each photo that is answered, and its prediction."""
+        self._listeners.append(listener)
+
+    def heat_map(self, image: Image.Image, label: str) -> HeatMap:
+        """Tell where in a photo the model sees a class.
+
+        Raises
+        ------
+        ModelError
+            If the model could not be opened, or has no heat map.
+        """
+        model = self._opened()
+        heat = relevance(model.explain(image), model.labels.index(label))
+        left, top, right, bottom = model.info.pipeline.view(image.size)
+        width, height = image.size
+        box = left / width, top / height, (right - left) / width, (bottom - top) / height
+        return HeatMap(overlay(heat), box)
+
+    def _opened(self) -> Model:
         if self._model is None:
             raise self._error or ModelError("no model")
-        return self._model.predict(image)
+        return self._model
 
 
-def either(labels: Sequence[str], most: int = 6) -> str:
-    """Join names of classes: ``black, grizzly or teddy``.
-
-    Parameters
-    ----------
-    labels : sequence of str
-        At least one name; underscores become spaces.
-    most : int, optional
-        How many to name before the rest is only counted.
-    """
-    names = [label.replace("_", " ") for label in labels]
-    if len(names) > most:
-        return f"{', '.join(names[:most])} or one of {len(names) - most} more"
-    return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+def heading(text: str) -> widgets.HTML:
+    """Make the page's title. Names of classes may hold anything; they are shown, not run."""
+    return widgets.HTML(f"<h2>{html.escape(text)}</h2>")
 
 
-def latest_photo(upload: widgets.FileUpload) -> Image.Image:
-    """Decode the photo that was chosen last.
+def take_photo(upload: widgets.FileUpload) -> Image.Image:
+    """Decode the photo that was chosen last, and forget its file.
 
     Raises
     ------
@@ -105,8 +133,11 @@ def latest_photo(upload: widgets.FileUpload) -> Image.Image:
         If none was chosen, or it cannot be read.
     """
     if not upload.value:
-        raise IconClassifierError("no photo chosen", words=CHOOSE_FIRST)
-    return read_image(upload.value[-1].content)
+        raise IconClassifierError("no photo chosen", words=words.CHOOSE_FIRST)
+    try:
+        return read_image(upload.value[-1].content)
+    finally:
+        upload.value = ()  # up to 25 MB; the counter on the button goes back to 0 with it
 
 
 def show_photo(output: widgets.Output, image: Image.Image, side: int = 128) -> None:
@@ -147,15 +178,9 @@ def responding(
     def decorate(answer: Callable[[], str]) -> Callable[..., None]:
         @functools.wraps(answer)
         def on_click(*_: Any) -> None:
-            caption, button.description, button.disabled = button.description, WORKING, True
-            label.value = ""
+            caption, button.description, button.disabled = button.description, words.WORKING, True
             try:
-                label.value = answer()
-            except IconClassifierError as error:
-                label.value = error.words
-            except Exception:  # noqa: BLE001 - whatever it is, the visitor must get an answer
-                _log.exception("the answer to a click failed")
-                label.value = UNEXPECTED
+                _put(label, answer)
             finally:
                 button.description, button.disabled = caption, False
 
@@ -163,3 +188,85 @@ def responding(
         return on_click
 
     return decorate
+
+
+def comforts(
+    classifier: Classifier,
+    upload: widgets.FileUpload,
+    output: widgets.Output,
+    label: widgets.Label,
+) -> tuple[DropZone, Answer]:
+    """Make what surrounds the plain uploader: more ways in, and a fuller answer.
+
+    The plain widgets work without; these only listen to them and use the same label.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        Answers, and is listened to.
+    upload, output, label
+        The plain uploader, its thumbnail and its line; emptied when the visitor starts over.
+
+    Returns
+    -------
+    DropZone, Answer
+        For the top and the bottom of the page.
+    """
+    for widget, name in ((upload, "upload"), (output, "photo"), (label, "line")):
+        widget.add_class(f"ic-{name}")  # for dropzone.css
+    answer = Answer(classifier.heat_map if classifier.can_explain else None)
+    classifier.on_answer(answer.show)
+
+    def take(photo: Dropped) -> None:
+        upload.value, output.outputs = (), ()
+        if photo.count == 1:
+            _put(label, lambda: classifier.answer(photo.read()))
+        else:
+            _put_row(label, answer, classifier, photo)
+
+    def on_line(change: dict[str, Any]) -> None:
+        """Let go of an answer that the line does not belong to any more."""
+        if change["new"] == "":
+            answer.busy = True
+        elif answer.busy:  # nothing new was shown: the line tells of an error
+            answer.clear()
+
+    def on_clear() -> None:
+        upload.value, output.outputs, label.value = (), (), ""
+        answer.busy = False
+
+    label.observe(on_line, "value")
+    answer.on_clear(on_clear)
+    return DropZone(take, find_examples(classifier.folder)), answer
+
+
+def _put(label: widgets.Label, answer: Callable[[], str]) -> None:
+    """Show an answer in a label, or the words of what went wrong."""
+    label.value = ""
+    try:
+        label.value = answer()
+    except IconClassifierError as error:
+        label.value = error.words
+    except Exception:  # noqa: BLE001 - whatever it is, the visitor must get an answer
+        _log.exception("a photo could not be answered")
+        label.value = words.UNEXPECTED
+
+
+def _put_row(label: widgets.Label, answer: Answer, classifier: Classifier, photo: Dropped) -> None:
+    """Show one of several photos as a row of the table."""
+    last = photo.index == photo.count - 1
+    if photo.index == 0:
+        answer.start_table()
+
+    def add() -> str:
+        try:
+            image = photo.read()
+            answer.add_row(photo.name, (image, classifier.predict(image)), last=last)
+        except ImageError as error:
+            answer.add_row(photo.name, error.words, last=last)
+        answer.busy = False
+        return (
+            words.summary(*answer.counts) if last else words.progress(photo.index + 1, photo.count)
+        )
+
+    _put(label, add)

@@ -1,0 +1,283 @@
+// The ways in: drop, paste, camera, file chooser, examples. A photo is shrunk here before it
+// travels. Texts come from Python (words.py), so that they are all in one place.
+
+const LONG_SIDE = 1024; // pixels; the model looks at some 300
+const SMALL = 150_000; // bytes; a file of at most so many travels as it is
+const QUALITY = 0.92;
+const SLOW = 20_000; // milliseconds without an answer until that is said
+
+/** Make an element: h('p', {className: 'a'}, 'text'). Text is never read as HTML. */
+function h(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+
+/** Draw a picture onto white, no longer than LONG_SIDE. */
+function draw(source, width, height) {
+  const scale = Math.min(1, LONG_SIDE / Math.max(width, height));
+  const canvas = h('canvas', {
+    width: Math.max(1, Math.round(width * scale)),
+    height: Math.max(1, Math.round(height * scale)),
+  });
+  const pen = canvas.getContext('2d', { alpha: false });
+  pen.fillStyle = '#fff';
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  pen.imageSmoothingQuality = 'high';
+  pen.drawImage(source, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+const encode = (canvas) =>
+  new Promise((resolve) => canvas.toBlob(resolve, 'image/jpeg', QUALITY));
+
+/** Shrink a photo; null where the browser cannot decode it (HEIC in most). */
+async function shrink(file) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file, { imageOrientation: 'from-image' });
+  } catch {
+    return null;
+  }
+  try {
+    return await encode(draw(bitmap, bitmap.width, bitmap.height));
+  } finally {
+    bitmap.close();
+  }
+}
+
+/** What travels for a file; null if it is too large. */
+async function prepare(file, maxBytes) {
+  let best = file;
+  if (file.size > SMALL) {
+    const small = await shrink(file);
+    if (small && small.size < file.size) best = small;
+  }
+  return best.size > maxBytes ? null : new Uint8Array(await best.arrayBuffer());
+}
+
+/** The line that shows that something is going on; it waits a moment, so as not to flicker. */
+function progressLine() {
+  const bar = h('progress', { className: 'ic-bar' });
+  const words = h('span');
+  const note = h('span', { className: 'ic-note' });
+  const element = h('div', { className: 'ic-work' }, bar, words);
+  const box = h('div', { className: 'ic-status' }, element, note);
+  box.setAttribute('role', 'status');
+  element.hidden = true;
+  let timer;
+  return {
+    element: box,
+    show(text, index, count) {
+      words.textContent = text;
+      bar.hidden = false;
+      if (count > 1) Object.assign(bar, { max: count, value: index });
+      else bar.removeAttribute('value');
+      timer ??= setTimeout(() => (element.hidden = false), 200);
+    },
+    say: (text) => (note.textContent = text),
+    hide() {
+      clearTimeout(timer);
+      timer = undefined;
+      element.hidden = true;
+      words.textContent = '';
+    },
+  };
+}
+
+/** Sends photos one after the other: the next is prepared while the last is looked at. */
+function sender(model, work, texts) {
+  let line = Promise.resolve(); // batches wait for each other
+  let done = () => {};
+  model.on('msg:custom', (message) => message.kind === 'done' && done());
+
+  const answered = () =>
+    new Promise((resolve) => {
+      const timer = setTimeout(() => work.say(texts.slow), SLOW);
+      done = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+
+  const queue = (job) => {
+    line = line.then(job).finally(() => work.hide());
+    return line;
+  };
+
+  return {
+    photos: (files, note = '') =>
+      queue(async () => {
+        const count = files.length;
+        let last = Promise.resolve();
+        work.say(note);
+        for (const [index, file] of files.entries()) {
+          const text = count > 1 ? fill(texts.counting, { index: index + 1, count }) : '';
+          work.show(text || texts.preparing, index, count);
+          const bytes = await prepare(file, model.get('max_bytes')).catch(() => null);
+          await last;
+          work.show(text || texts.looking, index, count);
+          last = answered();
+          const message = { kind: 'photo', name: file.name ?? '', index, count };
+          model.send(message, undefined, bytes ? [bytes.buffer] : []);
+        }
+        await last;
+        work.say(note);
+      }),
+    example: (index) =>
+      queue(async () => {
+        work.say('');
+        work.show(texts.looking);
+        const last = answered();
+        model.send({ kind: 'example', index });
+        await last;
+        work.say('');
+      }),
+  };
+}
+
+/** A camera in the page; phones use their own through the file chooser. */
+function camera(texts, take, say) {
+  const video = h('video', { muted: true, playsInline: true, autoplay: true });
+  video.setAttribute('aria-label', texts.viewfinder);
+  const shoot = h('button', { className: 'ic-button ic-main', type: 'button' }, texts.shoot);
+  const close = h('button', { className: 'ic-button', type: 'button' }, texts.close);
+  const element = h('div', { className: 'ic-camera' }, video, h('div', { className: 'ic-ways' }, shoot, close));
+  element.hidden = true;
+  let stream;
+  let opener;
+
+  function stop() {
+    for (const track of stream?.getTracks() ?? []) track.stop();
+    stream = video.srcObject = null;
+    element.hidden = true;
+    opener?.focus();
+  }
+  async function open(button) {
+    opener = button;
+    say('');
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({
+        video: { facingMode: 'environment', width: { ideal: 1280 } },
+      });
+    } catch (error) {
+      say(error.name === 'NotAllowedError' ? texts.camera_denied : texts.camera_missing);
+      return;
+    }
+    video.srcObject = stream;
+    element.hidden = false;
+    shoot.focus();
+  }
+  shoot.addEventListener('click', async () => {
+    if (!video.videoWidth) return;
+    const photo = await encode(draw(video, video.videoWidth, video.videoHeight));
+    stop();
+    take([new File([photo], 'camera.jpg', { type: 'image/jpeg' })]);
+  });
+  close.addEventListener('click', stop);
+  element.addEventListener('keydown', (event) => event.key === 'Escape' && stop());
+  return { element, open, stop };
+}
+
+function chooser(accept, properties, take) {
+  const input = h('input', { type: 'file', accept, hidden: true, ...properties });
+  input.addEventListener('change', () => {
+    take([...input.files]);
+    input.value = ''; // or the same file could not be chosen again
+  });
+  return input;
+}
+
+function exampleButton({ name, thumbnail }, text, onClick) {
+  const address = URL.createObjectURL(new Blob([thumbnail], { type: 'image/jpeg' }));
+  const picture = h('img', { src: address, alt: '' });
+  picture.addEventListener('load', () => URL.revokeObjectURL(address), { once: true });
+  const button = h('button', { className: 'ic-example', type: 'button', title: name }, picture);
+  button.setAttribute('aria-label', fill(text, { name }));
+  button.addEventListener('click', onClick);
+  return button;
+}
+
+const isFile = (event) => [...(event.dataTransfer?.types ?? [])].includes('Files');
+const isEditor = (node) => node?.closest?.('input, textarea, [contenteditable], .cm-editor');
+
+/** Take what is dropped or pasted anywhere; in JupyterLab, whose own files are dropped too, only
+ * what is dropped onto the zone. */
+function listen(zone, take, say, texts, signal) {
+  const on = (target, type, act) => target.addEventListener(type, act, { signal });
+  const target = document.querySelector('.jp-LabShell') ? zone : document;
+  const light = (isOn) => zone.classList.toggle('ic-over', isOn);
+  on(target, 'dragover', (event) => {
+    event.preventDefault(); // or the browser would leave the page and open the file
+    light(isFile(event));
+  });
+  on(target, 'dragleave', (event) => event.relatedTarget || light(false));
+  on(target, 'drop', (event) => {
+    event.preventDefault();
+    light(false);
+    const files = [...event.dataTransfer.files];
+    if (files.length) take(files);
+    else say(texts.no_file);
+  });
+  on(document, 'paste', (event) => {
+    const files = [...(event.clipboardData?.files ?? [])].filter((f) => f.type.startsWith('image/'));
+    if (!files.length || isEditor(event.target)) return;
+    event.preventDefault();
+    take(files);
+  });
+}
+
+function render({ model, el }) {
+  const texts = model.get('texts');
+  const work = progressLine();
+  const send = sender(model, work, texts);
+  const most = model.get('at_most');
+  const take = (files) => {
+    const note = files.length > most ? texts.too_many : '';
+    if (files.length) send.photos(files.slice(0, most), note);
+  };
+
+  const accept = model.get('accept');
+  const files = chooser(accept, { multiple: true }, take);
+  const phone = chooser('image/*', { capture: 'environment' }, take);
+  const choose = h('button', { className: 'ic-button ic-main', type: 'button' }, texts.choose);
+  choose.addEventListener('click', () => files.click());
+  const ways = h('div', { className: 'ic-ways' }, choose);
+
+  const viewfinder = camera(texts, take, work.say);
+  const isPhone = matchMedia('(pointer: coarse)').matches;
+  if (isPhone || navigator.mediaDevices) {
+    const shoot = h('button', { className: 'ic-button', type: 'button' }, texts.camera);
+    shoot.addEventListener('click', () => (isPhone ? phone.click() : viewfinder.open(shoot)));
+    ways.append(shoot);
+  }
+
+  const invite = h('p', { className: 'ic-invite' }, texts.invite);
+  const zone = h('div', { className: 'ic-zone' }, invite, ways, viewfinder.element, files, phone);
+  const section = h('section', { className: 'ic-drop' }, zone);
+  section.setAttribute('aria-label', texts.region);
+
+  const examples = model.get('examples');
+  if (examples.length) {
+    const row = h('div', { className: 'ic-examples' }, h('span', {}, texts.examples));
+    row.setAttribute('role', 'group');
+    row.setAttribute('aria-label', texts.examples);
+    row.append(
+      ...examples.map((one, index) => exampleButton(one, texts.example, () => send.example(index))),
+    );
+    section.append(row);
+  }
+  section.append(work.element);
+  el.append(section);
+
+  const stop = new AbortController();
+  listen(zone, take, work.say, texts, stop.signal);
+  return () => {
+    stop.abort();
+    viewfinder.stop();
+  };
+}
+
+export default { render };
