@@ -133,6 +133,7 @@ function render({ model, el }) {
       section.append(wide, h('div', { className: 'ic-ways' }, file, over));
     }
     section.hidden = !section.childElementCount;
+    if (!section.hidden) section.scrollIntoView({ behavior: 'smooth', block: 'nearest' });
   }
 
   // Traits that change together come one by one: draw once, when all are there.

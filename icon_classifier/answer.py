@@ -32,7 +32,7 @@ _HERE = Path(__file__).parent
 _log = logging.getLogger(__name__)
 
 
-class Answer(anywidget.AnyWidget):  # type: ignore[misc]
+class Answer(anywidget.AnyWidget):
     """Shows one answer, or a table of several.
 
     Of a photo it keeps what the page shows, a preview of at most 640 pixels, until the next photo
@@ -53,8 +53,8 @@ class Answer(anywidget.AnyWidget):  # type: ignore[misc]
     answer = traitlets.Dict().tag(sync=True)
     preview = traitlets.Bytes().tag(sync=True)
     heat = traitlets.Bytes().tag(sync=True)
-    heat_box = traitlets.List().tag(sync=True)
-    rows = traitlets.List().tag(sync=True)
+    heat_box: traitlets.List[float] = traitlets.List().tag(sync=True)
+    rows: traitlets.List[Any] = traitlets.List().tag(sync=True)
 
     def __init__(self, explain: Callable[[Image.Image, str], HeatMap] | None = None) -> None:
         self._explain = explain

@@ -254,7 +254,7 @@ function render({ model, el }) {
     ways.append(shoot);
   }
 
-  const invite = h('p', { className: 'ic-invite' }, texts.invite);
+  const invite = h('p', { className: 'ic-invite' }, isPhone ? texts.invite_phone : texts.invite);
   const zone = h('div', { className: 'ic-zone' }, invite, ways, viewfinder.element, files, phone);
   const section = h('section', { className: 'ic-drop' }, zone);
   section.setAttribute('aria-label', texts.region);

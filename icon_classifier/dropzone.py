@@ -51,7 +51,7 @@ class Dropped:
     count: int = 1
 
 
-class DropZone(anywidget.AnyWidget):  # type: ignore[misc]
+class DropZone(anywidget.AnyWidget):
     """Takes photos by drag and drop, from the clipboard, the camera, a file chooser and examples.
 
     Photos are shrunk in the browser before they travel, and come one by one: the next is sent when
@@ -72,7 +72,7 @@ class DropZone(anywidget.AnyWidget):  # type: ignore[misc]
     accept = traitlets.Unicode(ACCEPT).tag(sync=True)
     max_bytes = traitlets.Int(LIMITS.max_bytes).tag(sync=True)
     at_most = traitlets.Int(AT_MOST).tag(sync=True)
-    examples = traitlets.List().tag(sync=True)
+    examples: traitlets.List[Any] = traitlets.List().tag(sync=True)
 
     def __init__(self, take: Callable[[Dropped], None], examples: Sequence[Example] = ()) -> None:
         self._take = take

@@ -39,6 +39,7 @@ MODEL = "export.onnx"
 EVIDENCE = "evidence"
 """Name of the output that tells where; a model may lack it."""
 
+_NO_EVIDENCE = "This model cannot show where it looked."
 _COMPILE_SECONDS = 300.0
 
 
@@ -224,9 +225,7 @@ class Model:
             If the model has no such output.
         """
         if not self.can_explain:
-            raise ModelError(
-                "the model has no evidence", words="This model cannot show where it looked."
-            )
+            raise ModelError("the model has no output that tells where", words=_NO_EVIDENCE)
         batch = self.transform(image)[None]  # (3, H, W) -> (1, 3, H, W)
         [evidence] = self._session.run([EVIDENCE], {"image": batch}, self._run_options)
         return np.asarray(evidence[0], np.float32)

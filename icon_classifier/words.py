@@ -1,8 +1,7 @@
 """Every text of the page, in one place.
 
 What an error says to a visitor stands with its class in :mod:`icon_classifier.errors`. The texts of
-the widgets' JavaScript are here too and travel to it as a dictionary, so that one file is all that a
-translation has to change.
+the widgets' JavaScript are here too and travel to it as a dictionary.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ __all__ = [
     "AT_MOST",
     "CHOOSE_FIRST",
     "DROP_TEXTS",
-    "NO_HEAT_MAP",
     "UNEXPECTED",
     "WORKING",
     "either",
@@ -33,7 +31,6 @@ __all__ = [
 CHOOSE_FIRST = "Please choose a photo first."
 WORKING = "Classifying…"
 UNEXPECTED = "Something went wrong here; please try again or choose another photo."
-NO_HEAT_MAP = "This model cannot show where it looked."
 
 AT_MOST = 50
 """How many photos are taken at once."""
@@ -41,6 +38,7 @@ AT_MOST = 50
 DROP_TEXTS = {
     "region": "Give a photo",
     "invite": "Drop photos here, or paste them",
+    "invite_phone": "Take a photo, or choose some",
     "choose": "Choose photos",
     "camera": "Use the camera",
     "shoot": "Take the photo",
@@ -54,7 +52,7 @@ DROP_TEXTS = {
     "slow": "This takes long: the connection is slow or gone. Please wait, or reload the page.",
     "no_file": "That was no photo file; please save the photo on your device and drop it again.",
     "too_many": f"That is a lot: only the first {AT_MOST} photos are taken.",
-    "camera_denied": "The camera may not be used; please allow it in the browser, or choose a photo.",
+    "camera_denied": "The camera is not allowed; please allow it in the browser or choose a photo.",
     "camera_missing": "No camera was found; please choose a photo instead.",
 }
 """What the drop zone says; words in braces are filled in by its JavaScript."""

@@ -26,7 +26,8 @@ function adopt(name: string, css: string): void {
 }
 
 async function load(source: string): Promise<Module> {
-  const isAddress = /^(?:https?:\/)?\//.test(source);
+  // A module may begin with a comment: // and /* are no addresses.
+  const isAddress = /^(?:https?:\/\/|\/(?![/*]))\S*$/.test(source);
   const url = isAddress
     ? source
     : URL.createObjectURL(new Blob([source], { type: 'text/javascript' }));

@@ -61,11 +61,12 @@ def classify(page: Page, photo: Path, answer: str) -> None:
     expect(page.get_by_text("(1)")).to_be_visible(timeout=READY)
     button(page).click()
     expect(page.get_by_text(answer)).to_be_visible(timeout=READY)
+    expect(page.get_by_text("(0)")).to_be_visible()  # the file is not kept
 
 
 def thumbnail_size(page: Page) -> tuple[int, int]:
-    """Natural width and height of the one picture on the page, in pixels."""
-    picture = page.locator("img")
+    """Natural width and height of the one picture beside the button, in pixels."""
+    picture = page.locator(".ic-photo img")
     expect(picture).to_have_count(1)
     width, height = picture.evaluate(
         "p => p.decode().then(() => [p.naturalWidth, p.naturalHeight])"
@@ -111,7 +112,7 @@ def test_a_text_named_jpg(colours: Server, new_page: NewPage, tmp_path: Path) ->
     photo.write_text("just some words")
     page = new_page(colours.url)
     classify(page, photo, "This file is not a picture that can be read")
-    expect(page.locator("img")).to_have_count(0)
+    expect(page.locator(".ic-photo img")).to_have_count(0)
     expect(button(page)).to_be_enabled()
     # The page goes on: the next photo is answered.
     good = tmp_path / "good.png"

@@ -9,7 +9,7 @@ from PIL import Image
 from icon_classifier import transforms
 from icon_classifier._torchvision import import_fastai
 from icon_classifier.errors import ImageTooLargeError, ModelDamagedError
-from icon_classifier.transforms import CropPad, Pipeline, Resize
+from icon_classifier.transforms import CropPad, Pipeline, Resize, Step
 
 SIZES = [(64, 64), (97, 61), (61, 97), (200, 30), (17, 150), (8, 9), (225, 224), (9, 300)]
 """Widths and heights of photos, in pixels: smaller and larger than the targets, odd, long."""
@@ -147,3 +147,33 @@ RESIZE = {"op": "resize", "size": [8, 8], "method": "crop", "pad_mode": "zeros",
 def test_damaged_steps_are_refused(steps):
     with pytest.raises(ModelDamagedError, match="expected"):
         Pipeline.from_json(steps)
+
+
+@pytest.mark.parametrize("size", [(640, 400), (400, 640), (500, 500)])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (Resize((200, 200), "squish"),),
+        (Resize((200, 200), "crop"),),
+        (Resize((200, 100), "crop"),),
+        (Resize((200, 200), "pad", "zeros"),),
+        (Resize((240, 240), "squish"), CropPad((200, 200))),
+        (Resize((240, 240), "crop"), CropPad((200, 160))),
+    ],
+)
+def test_view_tells_what_part_is_seen(steps: tuple[Step, ...], size: tuple[int, int]) -> None:
+    """The colour of each pixel is its place, so that what comes out says where it is from."""
+    pipeline, (width, height) = Pipeline(steps), size
+    ramp = np.zeros((height, width, 3), np.uint8)
+    ramp[..., 0] = (np.arange(width) / width * 250 + 5)[None, :]
+    ramp[..., 1] = (np.arange(height) / height * 250 + 5)[:, None]
+    seen = np.asarray(pipeline(Image.fromarray(ramp)), float)  # (H, W, 3)
+    left, top, right, bottom = pipeline.view(size)
+    h, w, _ = seen.shape
+    x = left + (np.arange(w) + 0.5) / w * (right - left)
+    y = top + (np.arange(h) + 0.5) / h * (bottom - top)
+    inside = (x > 9) & (x < width - 9), (y > 9) & (y < height - 9)
+    reds = (seen[h // 2, inside[0], 0] - 5) / 250 * width
+    greens = (seen[inside[1], w // 2, 1] - 5) / 250 * height
+    assert np.abs(reds - x[inside[0]]).max() < 0.02 * width
+    assert np.abs(greens - y[inside[1]]).max() < 0.02 * height

@@ -1,0 +1,35 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from icon_classifier.heatmap import overlay, relevance
+from icon_classifier.model import Model
+from tests.models import model_bytes
+
+
+@pytest.mark.parametrize(("x", "y"), [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_the_map_points_to_the_corner_with_the_object(x: int, y: int) -> None:
+    picture = Image.new("RGB", (200, 120), "blue")
+    picture.paste("red", (120 * x, 72 * y, 120 * x + 80, 72 * y + 48))
+    model = Model(model_bytes())
+    heat = relevance(model.explain(picture), model.labels.index("red"))  # (h, w)
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert (column >= heat.shape[1] / 2, row >= heat.shape[0] / 2) == (bool(x), bool(y))
+
+
+def test_relevance_is_between_0_and_1() -> None:
+    evidence = np.array([[[-5.0, 3.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]], np.float32)
+    heat = relevance(evidence, 0)
+    assert (heat.min(), heat.max()) == (0.0, 1.0)
+    assert not relevance(evidence, 1).any(), "what is the same everywhere points nowhere"
+
+
+def test_overlay_is_see_through_where_there_is_nothing() -> None:
+    heat = np.zeros((7, 14))
+    heat[:, 10:] = 1.0
+    picture = Image.open(io.BytesIO(overlay(heat)))
+    assert (picture.mode, picture.size) == ("RGBA", (64, 32))
+    assert picture.getpixel((2, 16))[3] == 0
+    assert picture.getpixel((61, 16))[3] > 150
