@@ -1,0 +1,124 @@
+"""Leave of the installed packages only what serving needs: ``python -m scripts.slim --remove``.
+
+For a host's image, after ``export.onnx`` has been compiled: torch, fastai, spaCy and whatever else
+only the build needed go, so that the slug is small and a process that faces visitors has nothing
+to unpickle with. What stays is worked out from what this package requires (pyproject.toml), in
+the Python that runs this module. Without ``--remove`` it only tells.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+__all__ = ["closure", "is_ballast", "main", "requirements_of"]
+
+ROOT_PACKAGE = "icon-classifier"
+# Required by somebody, yet of no use to a page: a debugger, completion of what is typed, and the
+# widgets of the classic notebook.
+UNUSED = frozenset({"debugpy", "jedi", "parso", "widgetsnbextension"})
+# Hosts install into this very environment at the next build; the page's examples are fastbook's.
+KEPT = frozenset({"fastbook", "pip"})
+_CHECK = "import icon_classifier.ui, ipykernel.kernelapp, voila.app"
+
+
+def requirements_of(name: str) -> list[Requirement]:
+    """Read what an installed distribution requires; nothing where it is not installed."""
+    try:
+        return [Requirement(text) for text in metadata.requires(name) or []]
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def closure(name: str, unused: Iterable[str] = UNUSED) -> set[str]:
+    """Collect the distributions that `name` needs here, itself included.
+
+    Parameters
+    ----------
+    name : str
+        A distribution, installed.
+    unused : iterable of str
+        Distributions to leave out, with what only they need.
+    """
+    found: set[tuple[str, str]] = set()
+    waiting = [(canonicalize_name(name), "")]
+    while waiting:
+        entry = waiting.pop()
+        if entry in found or entry[0] in unused:
+            continue
+        found.add(entry)
+        for wanted in requirements_of(entry[0]):
+            if wanted.marker is None or wanted.marker.evaluate({"extra": entry[1]}):
+                needed = canonicalize_name(wanted.name)
+                waiting += [(needed, extra) for extra in {"", *wanted.extras}]
+    return {distribution for distribution, _ in found}
+
+
+def is_ballast(path: PurePosixPath) -> bool:
+    """Tell whether a file of a package that stays is of no use when serving.
+
+    Parameters
+    ----------
+    path : PurePosixPath
+        Relative to site-packages, as RECORD has it.
+    """
+    if {"test", "tests"}.intersection(path.parts[:-1]):
+        return True
+    if path.parts[:2] == ("babel", "locale-data"):
+        return re.match(r"(root|en)\b", path.name) is None
+    if path.parts[0] == "onnxruntime" and len(path.parts) > 1:
+        return path.parts[1] in {"datasets", "quantization", "tools", "transformers"}
+    return path.suffix in {".a", ".c", ".cpp", ".h", ".hpp", ".map", ".pxd", ".pyi", ".pyx"}
+
+
+def files_to_remove(staying: set[str]) -> Iterator[Path]:
+    """Yield the files of packages that go, and the ballast of those that stay."""
+    kept: set[Path] = set()
+    removed: set[Path] = set()
+    for distribution in metadata.distributions():
+        stays = canonicalize_name(distribution.metadata["Name"]) in staying
+        for file in distribution.files or []:
+            goes = not stays or is_ballast(file)
+            (removed if goes else kept).add(Path(str(file.locate())).resolve())
+    yield from removed - kept  # a file that two packages own stays if one of them does
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove folders without files, and bytecode whose source is gone."""
+    for cache in list(folder.rglob("__pycache__")):
+        for compiled in cache.glob("*.pyc"):
+            if not (cache.parent / f"{compiled.name.partition('.')[0]}.py").exists():
+                compiled.unlink()
+    folders = (path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())
+    for path in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+        if not any(path.iterdir()):
+            path.rmdir()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Remove, or tell what would be removed; 1 if the page's parts no longer import."""
+    parser = argparse.ArgumentParser(description="Leave only what serving needs.")
+    parser.add_argument("--remove", action="store_true", help="remove; without it, only tell")
+    arguments = parser.parse_args(argv)
+    staying = closure(ROOT_PACKAGE) | KEPT
+    going = [path for path in files_to_remove(staying) if path.is_file()]
+    size = sum(path.stat().st_size for path in going) / 1e6
+    print(f"{len(staying)} packages stay; {len(going)} files of {size:.0f} MB are not needed.")
+    if not arguments.remove:
+        print("Nothing was removed: that takes --remove.")
+        return 0
+    for path in going:
+        path.unlink()
+    remove_empty(Path(sysconfig.get_path("purelib")))
+    return subprocess.run([sys.executable, "-c", _CHECK], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
