@@ -21,6 +21,7 @@
     │   └── DatasetError
     │       └── DownloadError
     ├── KernelError                 a visitor's kernel cannot be started
+    ├── DeploymentError             a served page does not do its job
     ├── SettingsError               an option has a value that makes no sense
     └── RequestError                the JSON API cannot serve a request
         ├── FetchError              the picture at an address cannot be fetched
@@ -41,6 +42,7 @@ __all__ = [
     "ConversionError",
     "DamagedImageError",
     "DatasetError",
+    "DeploymentError",
     "DownloadError",
     "EmptyImageError",
     "FetchError",
@@ -199,6 +201,12 @@ class KernelError(IconClassifierError):
     """A visitor's kernel cannot be started."""
 
     words = "This page could not be started; please try again in a minute."
+
+
+class DeploymentError(IconClassifierError):
+    """A served page does not do its job."""
+
+    words = "This page does not work at the moment; please try again later."
 
 
 class SettingsError(IconClassifierError):

@@ -1,0 +1,261 @@
+"""Open a served page as a browser would, upload a photo, and check the label.
+
+No browser is needed: the page is fetched by HTTP, and then its widgets are spoken to through the
+kernel's websocket in Jupyter's protocol. For use after each deployment, and on a schedule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http.cookies import SimpleCookie
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from jupyter_server.services.kernels.connection.base import (
+    deserialize_binary_message,
+    serialize_binary_message,
+)
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
+from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+
+from icon_classifier.errors import DeploymentError
+
+__all__ = ["SmokeReport", "example_photo", "smoke", "visit"]
+
+_CONTROL = "jupyter.widget.control"
+_ANSWER = re.compile(r"Prediction: (?P<label>.+); Probability: (?P<probability>[01]\.\d+)")
+
+
+@dataclass(frozen=True)
+class SmokeReport:
+    """What a served page answered.
+
+    Attributes
+    ----------
+    url : str
+        The page.
+    label : str
+        What it saw in the photo.
+    probability : float
+        How sure it was, from 0 to 1.
+    page_seconds, answer_seconds : float
+        From the request to the whole page, and from the click to the label.
+    """
+
+    url: str
+    label: str
+    probability: float
+    page_seconds: float
+    answer_seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url}: {self.label} ({self.probability:.4f}); "
+            f"page {self.page_seconds:.2f} s, answer {self.answer_seconds:.2f} s"
+        )
+
+
+def example_photo() -> Path:
+    """Find fastbook's grizzly, without importing fastbook.
+
+    Raises
+    ------
+    DeploymentError
+        If fastbook is not installed.
+    """
+    try:
+        files = metadata.files("fastbook") or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == "grizzly.jpg" and (path := Path(str(file.locate()))).is_file():
+            return path
+    raise DeploymentError("fastbook is not installed, so name a photo: --photo PATH --label LABEL")
+
+
+@dataclass
+class _Page:
+    """A page's kernel, spoken to through its websocket."""
+
+    socket: WebSocketClientConnection
+    comm: str = field(default_factory=lambda: uuid.uuid4().hex)
+    session: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    async def send(
+        self, kind: str, content: Mapping[str, Any], buffers: Sequence[bytes] = (), **meta: str
+    ) -> None:
+        """Send a message of the widgets' protocol on the shell channel."""
+        header = {"msg_id": uuid.uuid4().hex, "msg_type": kind, "version": "5.3"}
+        message = {
+            "header": header | {"session": self.session, "username": "", "date": None},
+            "parent_header": {},
+            "metadata": meta,
+            "content": content,
+            "channel": "shell",
+            "buffers": list(buffers),
+        }
+        await self.socket.write_message(serialize_binary_message(message), binary=True)
+
+    async def receive(self) -> tuple[str, dict[str, Any]]:
+        """Return the next message's comm and data, other kinds passed over."""
+        while True:
+            raw = await self.socket.read_message()
+            if raw is None:
+                raise DeploymentError("the page's websocket was closed before an answer came")
+            message = json.loads(raw) if isinstance(raw, str) else deserialize_binary_message(raw)
+            if message["header"]["msg_type"] == "comm_msg":
+                return message["content"]["comm_id"], message["content"]["data"]
+
+    async def widgets(self) -> dict[str, dict[str, Any]]:
+        """Ask for the state of every widget, by model id."""
+        opening = {"comm_id": self.comm, "target_name": _CONTROL, "data": {"widgets": None}}
+        await self.send("comm_open", opening, version="1.0.0")
+        wanted = {"comm_id": self.comm, "data": {"method": "request_states"}}
+        await self.send("comm_msg", wanted)
+        while True:
+            comm, data = await self.receive()
+            if comm == self.comm and data["method"] == "update_states":
+                states: dict[str, dict[str, Any]] = data["states"]
+                return states
+
+    async def upload(self, model: str, photo: Path) -> None:
+        """Put a photo into the file chooser, exactly as a browser does."""
+        content = photo.read_bytes()
+        entry = {"name": photo.name, "type": "image/jpeg", "size": len(content)}
+        state = {"value": [entry | {"last_modified": 0}]}
+        data = {"method": "update", "state": state, "buffer_paths": [["value", 0, "content"]]}
+        await self.send("comm_msg", {"comm_id": model, "data": data}, [content])
+
+    async def click(self, model: str) -> None:
+        """Press a button."""
+        data = {"method": "custom", "content": {"event": "click"}}
+        await self.send("comm_msg", {"comm_id": model, "data": data})
+
+    async def answer(self) -> re.Match[str]:
+        """Wait for the line with the prediction."""
+        while True:
+            _, data = await self.receive()
+            value = data.get("state", {}).get("value")
+            if isinstance(value, str) and (match := _ANSWER.search(value)):
+                return match
+
+
+async def _fetch(request: HTTPRequest) -> HTTPResponse:
+    try:
+        return await AsyncHTTPClient().fetch(request)
+    except HTTPClientError as error:
+        raise DeploymentError(f"{request.url} answered {error.code}: {error.message}") from error
+    except OSError as error:
+        raise DeploymentError(f"{request.url} cannot be reached: {error}") from error
+
+
+def _find(html: str, name: str, url: str) -> str:
+    """Read one of Jupyter's page settings."""
+    match = re.search(rf'"{name}"\s*:\s*"([^"]*)"', html)
+    if match is None:
+        raise DeploymentError(f"{url} is no page of this app: it names no {name}")
+    return match[1]
+
+
+def _only(states: Mapping[str, Mapping[str, Any]], kind: str) -> str:
+    """Find the first widget of a kind; buttons without a word on them do not count."""
+    for model, entry in states.items():
+        if entry["model_name"] == kind and entry["state"].get("description"):
+            return model
+    raise DeploymentError(f"the page has no {kind.removesuffix('Model')}")
+
+
+async def visit(url: str, photo: Path, timeout: float = 60) -> SmokeReport:
+    """Visit a page once, upload `photo` and wait for the label.
+
+    Parameters
+    ----------
+    url : str
+        The page's address, http or https.
+    photo : Path
+        A photo on this machine.
+    timeout : float
+        Seconds for the whole visit.
+
+    Raises
+    ------
+    DeploymentError
+        If the page cannot be reached, is not this app's, or gives no label in time.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            return await _visit(url, photo, timeout)
+    except TimeoutError as error:
+        raise DeploymentError(f"{url} gave no label within {timeout:g} s") from error
+    except (WebSocketError, HTTPClientError, ConnectionError) as error:
+        raise DeploymentError(f"the websocket of {url} failed: {error}") from error
+
+
+async def _visit(url: str, photo: Path, timeout: float) -> SmokeReport:
+    started = time.perf_counter()
+    page = await _fetch(HTTPRequest(url, connect_timeout=timeout, request_timeout=timeout))
+    page_seconds = time.perf_counter() - started
+    html = page.body.decode()
+    kernel, base = _find(html, "kernelId", url), _find(html, "baseUrl", url)
+    parts = urlsplit(page.effective_url)
+    # A router that sends each visitor to the same machine knows him by its cookie.
+    cookies = SimpleCookie("; ".join(page.headers.get_list("Set-Cookie")))
+    headers = {"Cookie": "; ".join(f"{name}={item.value}" for name, item in cookies.items())}
+    if "_xsrf" in cookies:
+        headers["X-XSRFToken"] = cookies["_xsrf"].value
+    channels = f"{base}api/kernels/{kernel}/channels"
+    scheme = "wss" if parts.scheme == "https" else "ws"
+    address = urlunsplit((scheme, parts.netloc, channels, f"session_id={uuid.uuid4().hex}", ""))
+    origin = {"Origin": f"{parts.scheme}://{parts.netloc}"}
+    socket = await websocket_connect(HTTPRequest(address, headers=headers | origin))
+    try:
+        kernels_page = _Page(socket)
+        states = await kernels_page.widgets()
+        await kernels_page.upload(_only(states, "FileUploadModel"), photo)
+        clicked = time.perf_counter()
+        await kernels_page.click(_only(states, "ButtonModel"))
+        answer = await kernels_page.answer()
+        answer_seconds = time.perf_counter() - clicked
+    finally:
+        socket.close()
+    # As a browser does when its window is closed, so that the kernel's memory is free at once.
+    shutdown = f"{parts.scheme}://{parts.netloc}{base}voila/api/shutdown/{kernel}"
+    await _fetch(HTTPRequest(shutdown, method="POST", body=b"", headers=headers))
+    return SmokeReport(
+        url, answer["label"], float(answer["probability"]), page_seconds, answer_seconds
+    )
+
+
+def smoke(
+    url: str, photo: Path | None = None, label: str = "grizzly", timeout: float = 60
+) -> SmokeReport:
+    """Visit a page and check that it sees `label` in `photo`.
+
+    Parameters
+    ----------
+    url : str
+        The page's address.
+    photo : Path, optional
+        A photo on this machine; fastbook's grizzly if left out.
+    label : str
+        What must be seen in it.
+    timeout : float
+        Seconds for the whole visit.
+
+    Raises
+    ------
+    DeploymentError
+        If the page does not do its job; the text says what came instead.
+    """
+    report = asyncio.run(visit(url, photo or example_photo(), timeout))
+    if report.label != label:
+        raise DeploymentError(f"{url} saw {report.label!r} in a photo of {label!r}")
+    return report
