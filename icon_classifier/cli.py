@@ -125,6 +125,22 @@ def api(
     serve(app_from_environment(model), host=host, port=port)
 
 
+@app.command()
+def smoke(
+    url: Annotated[str, typer.Argument(help="The address of a served page.")],
+    photo: Annotated[
+        Path | None, typer.Option(help="A photo to upload; fastbook's grizzly if not given.")
+    ] = None,
+    label: Annotated[str, typer.Option(help="What the page must see in it.")] = "grizzly",
+    timeout: Annotated[float, typer.Option(help="Seconds for all of it.")] = 60,
+) -> None:
+    """Visit a served page, upload a photo and check the label; exit code 1 if that fails."""
+    # Imported here: the other commands need no web client.
+    from icon_classifier.smoke import smoke as visit
+
+    print(visit(url, photo, label, timeout))
+
+
 def main() -> None:
     """Run the command line; an error of ours is one line on stderr and exit code 1."""
     try:

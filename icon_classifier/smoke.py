@@ -102,7 +102,8 @@ class _Page:
             "channel": "shell",
             "buffers": list(buffers),
         }
-        await self.socket.write_message(serialize_binary_message(message), binary=True)
+        raw = serialize_binary_message(message)  # type: ignore[no-untyped-call]
+        await self.socket.write_message(raw, binary=True)
 
     async def receive(self) -> tuple[str, dict[str, Any]]:
         """Return the next message's comm and data, other kinds passed over."""
@@ -110,7 +111,8 @@ class _Page:
             raw = await self.socket.read_message()
             if raw is None:
                 raise DeploymentError("the page's websocket was closed before an answer came")
-            message = json.loads(raw) if isinstance(raw, str) else deserialize_binary_message(raw)
+            decode = json.loads if isinstance(raw, str) else deserialize_binary_message
+            message = decode(raw)
             if message["header"]["msg_type"] == "comm_msg":
                 return message["content"]["comm_id"], message["content"]["data"]
 
@@ -165,10 +167,11 @@ def _find(html: str, name: str, url: str) -> str:
     return match[1]
 
 
-def _only(states: Mapping[str, Mapping[str, Any]], kind: str) -> str:
-    """Find the first widget of a kind; buttons without a word on them do not count."""
+def _first(states: Mapping[str, Mapping[str, Any]], kind: str, word: str = "") -> str:
+    """Find the first widget of a kind, with `word` at the start of what stands on it."""
     for model, entry in states.items():
-        if entry["model_name"] == kind and entry["state"].get("description"):
+        description = entry["state"].get("description", "")
+        if entry["model_name"] == kind and description.startswith(word):
             return model
     raise DeploymentError(f"the page has no {kind.removesuffix('Model')}")
 
@@ -207,10 +210,14 @@ async def _visit(url: str, photo: Path, timeout: float) -> SmokeReport:
     kernel, base = _find(html, "kernelId", url), _find(html, "baseUrl", url)
     parts = urlsplit(page.effective_url)
     # A router that sends each visitor to the same machine knows him by its cookie.
-    cookies = SimpleCookie("; ".join(page.headers.get_list("Set-Cookie")))
-    headers = {"Cookie": "; ".join(f"{name}={item.value}" for name, item in cookies.items())}
-    if "_xsrf" in cookies:
-        headers["X-XSRFToken"] = cookies["_xsrf"].value
+    cookies = {
+        name: item.value
+        for name, item in SimpleCookie("; ".join(page.headers.get_list("Set-Cookie"))).items()
+    }
+    # What guards against forged requests is that cookie and header are the same.
+    token = cookies.setdefault("_xsrf", uuid.uuid4().hex)
+    headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+    headers["X-XSRFToken"] = token
     channels = f"{base}api/kernels/{kernel}/channels"
     scheme = "wss" if parts.scheme == "https" else "ws"
     address = urlunsplit((scheme, parts.netloc, channels, f"session_id={uuid.uuid4().hex}", ""))
@@ -219,9 +226,9 @@ async def _visit(url: str, photo: Path, timeout: float) -> SmokeReport:
     try:
         kernels_page = _Page(socket)
         states = await kernels_page.widgets()
-        await kernels_page.upload(_only(states, "FileUploadModel"), photo)
+        await kernels_page.upload(_first(states, "FileUploadModel"), photo)
         clicked = time.perf_counter()
-        await kernels_page.click(_only(states, "ButtonModel"))
+        await kernels_page.click(_first(states, "ButtonModel", "Classify"))
         answer = await kernels_page.answer()
         answer_seconds = time.perf_counter() - clicked
     finally:

@@ -12,10 +12,32 @@ from pathlib import Path
 from scripts.browser import ensure_browser
 from scripts.environment import ROOT, SetupError, digest, install, locked, run
 
-__all__ = ["build_template", "compile_model", "main", "prepare"]
+__all__ = [
+    "build_template",
+    "compile_model",
+    "main",
+    "prepare",
+    "read_stamps",
+    "write_stamp",
+]
 
 TEMPLATE = ROOT / "template"
+BUILT = TEMPLATE / "voila" / "templates" / "slim" / "static" / "build"
 STAMPS = ROOT / "build" / "stamps.json"
+
+
+def read_stamps() -> dict[str, str]:
+    """Read what was built before, by name, with a digest of what it was built from."""
+    stamps: dict[str, str] = json.loads(STAMPS.read_text()) if STAMPS.exists() else {}
+    return stamps
+
+
+def write_stamp(name: str, state: str) -> None:
+    """Record what was built just now."""
+    STAMPS.parent.mkdir(exist_ok=True)
+    temporary = STAMPS.with_suffix(".tmp")
+    temporary.write_text(json.dumps(read_stamps() | {name: state}, indent=1))
+    temporary.replace(STAMPS)
 
 
 def build_template() -> None:
@@ -29,23 +51,28 @@ def build_template() -> None:
         if path.is_file() and not ignored.intersection(path.relative_to(TEMPLATE).parts)
     )
     state = digest(*sources)
-    stamps = json.loads(STAMPS.read_text()) if STAMPS.exists() else {}
-    if stamps.get("template") == state:
+    if BUILT.is_dir() and read_stamps().get("template") == state:
         return
     if shutil.which("npm") is None:
         print("node is not installed: the page uses Voilà's own template.", flush=True)
         return
+    print("Building the page's template.", flush=True)
     hint = "The page's template could not be built (the reason is above)."
-    run("npm", "--prefix", TEMPLATE, "ci", "--no-audit", "--no-fund", failure=hint)
+    run("npm", "--prefix", TEMPLATE, "ci", "--include=dev", "--no-audit", "--no-fund", failure=hint)
     run("npm", "--prefix", TEMPLATE, "run", "build", failure=hint)
-    STAMPS.write_text(json.dumps(stamps | {"template": state}))
+    write_stamp("template", state)
 
 
 def compile_model(python: Path) -> None:
-    """Compile export.pkl to export.onnx; the command itself skips what is fresh."""
-    if (ROOT / "export.pkl").exists():
-        hint = "export.pkl could not be compiled (the reason is above)."
-        run(python, "-m", "icon_classifier", "convert", failure=hint)
+    """Compile export.pkl to export.onnx, unless that was done from the very same file."""
+    export, model = ROOT / "export.pkl", ROOT / "export.onnx"
+    state = digest(export, ROOT / "export.pkl.sha256")
+    if not export.exists() or (model.exists() and read_stamps().get("model") == state):
+        return
+    print("Compiling export.pkl to export.onnx.", flush=True)
+    hint = "export.pkl could not be compiled (the reason is above)."
+    run(python, "-m", "icon_classifier", "convert", failure=hint)
+    write_stamp("model", state)
 
 
 def prepare(*, tests: bool = False) -> Path:

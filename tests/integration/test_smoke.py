@@ -1,0 +1,92 @@
+"""The smoke test against a running page, and against what is none."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from icon_classifier.cli import app
+from icon_classifier.errors import DeploymentError
+from icon_classifier.smoke import example_photo, smoke
+from tests.servers import Server, free_port, voila
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Server]:
+    with voila() as server:
+        yield server
+
+
+@pytest.fixture
+def other_site(tmp_path: Path) -> Iterator[str]:
+    """A web server that is not ours."""
+    (tmp_path / "index.html").write_text("<h1>Welcome</h1>")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            return
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("project_model")
+def test_smoke_sees_the_grizzly_and_frees_the_kernel(page: Server) -> None:
+    report = smoke(page.url)
+    assert report.label == "grizzly"
+    assert 0.5 < report.probability <= 1
+    assert 0 < report.answer_seconds < 60
+    assert str(report).startswith(f"{page.url}: grizzly (")
+    assert "Kernel shutdown: " in page.text
+
+
+@pytest.mark.usefixtures("project_model")
+def test_wrong_label_fails(page: Server) -> None:
+    with pytest.raises(DeploymentError, match="saw 'grizzly' in a photo of 'cat'"):
+        smoke(page.url, label="cat")
+
+
+@pytest.mark.usefixtures("project_model")
+def test_page_that_cannot_read_the_photo_gives_no_label(page: Server, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_text("no photo")
+    with pytest.raises(DeploymentError, match=r"gave no label within 8 s"):
+        smoke(page.url, photo, timeout=8)
+
+
+def test_other_site_is_told_from_ours(other_site: str) -> None:
+    with pytest.raises(DeploymentError, match="is no page of this app"):
+        smoke(other_site)
+
+
+def test_missing_page_is_told(other_site: str) -> None:
+    with pytest.raises(DeploymentError, match="answered 404"):
+        smoke(f"{other_site}nothing")
+
+
+def test_unreachable_server_is_told() -> None:
+    with pytest.raises(DeploymentError, match="cannot be reached"):
+        smoke(f"http://127.0.0.1:{free_port()}/")
+
+
+def test_example_is_fastbooks() -> None:
+    assert example_photo().name == "grizzly.jpg"
+
+
+def test_command_prints_the_report_and_fails_with_one(page: Server) -> None:
+    runner = CliRunner()
+    good = runner.invoke(app, ["smoke", page.url])
+    assert good.exit_code == 0
+    assert "grizzly" in good.stdout
+    bad = runner.invoke(app, ["smoke", page.url, "--label", "teddy"])
+    assert isinstance(bad.exception, DeploymentError)
