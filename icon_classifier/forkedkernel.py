@@ -30,7 +30,7 @@ from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.session import new_id
 from zmq.eventloop.zmqstream import ZMQStream
 
-__all__ = ["ForkedKernelApp", "KernelOrder", "become_kernel"]
+__all__ = ["ForkedKernelApp", "KernelOrder", "become_kernel", "leave", "no_huge_pages"]
 
 ARGUMENTS = (
     # A visitor of a page types no code: no history to keep in a database, by a thread of its own.

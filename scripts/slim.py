@@ -18,7 +18,14 @@ from pathlib import Path, PurePosixPath
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-__all__ = ["closure", "is_ballast", "main", "requirements_of"]
+__all__ = [
+    "closure",
+    "files_to_remove",
+    "is_ballast",
+    "main",
+    "remove_empty",
+    "requirements_of",
+]
 
 ROOT_PACKAGE = "icon-classifier"
 # Required by somebody, yet of no use to a page: a debugger, completion of what is typed, and the
