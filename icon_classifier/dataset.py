@@ -10,11 +10,13 @@ A data folder, once gathered, holds::
     originals/<label>/*    what was written anew
     urls_<label>.txt       what a search found
     downloads.jsonl        what came of each address
+    origin.jsonl           where the photos come from: one source a data folder
 
 Photos are named by a hash of their contents, so that one photo has one name on every machine. A
 folder that is given is copied from, never changed.
 """
 
+import io
 import logging
 from collections import Counter
 from collections.abc import Iterable
@@ -26,10 +28,11 @@ from icon_classifier.download import Outcome, Patience, download_photos, read_ur
 from icon_classifier.duplicates import Split, group_duplicates, near_duplicates, split
 from icon_classifier.errors import DatasetError
 from icon_classifier.images import Limits
+from icon_classifier.moves import append_lines, read_lines
 from icon_classifier.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
 from icon_classifier.resumable import fetch_file
 from icon_classifier.search import search_photos
-from icon_classifier.shapes import write_shapes
+from icon_classifier.shapes import draw_shapes
 from icon_classifier.store import PhotoStore, is_photo_name, photos_and_labels
 
 __all__ = [
@@ -88,12 +91,14 @@ def gather(
     Raises
     ------
     DatasetError
-        If photos are missing, or there are fewer than two classes.
+        If photos are missing, there are fewer than two classes, or the data folder holds photos
+        of another source.
     DownloadError
         If they cannot be searched for or downloaded.
     """
     root = Path(folder)
     store = PhotoStore(root)
+    _check_origin(root, recipe, "data" if data is not None else source or recipe.source, data)
     if data is not None:
         given = Path(data)
         if given.is_file():
@@ -102,9 +107,11 @@ def gather(
             _keep_all(_read_folder(given), recipe, store)
     elif (kind := source or recipe.source) == "shapes":
         shapes, seed = recipe.shapes, recipe.training.seed
-        write_shapes(
-            store.photos, recipe.labels, per_class=shapes.per_class, side=shapes.side, seed=seed
-        )
+        drawn = draw_shapes(recipe.labels, per_class=shapes.per_class, side=shapes.side, seed=seed)
+        for label, image in drawn:
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            store.keep(label, buffer.getvalue())
     elif kind == "folder":
         if recipe.folder.path is None:
             raise DatasetError(
@@ -128,6 +135,29 @@ def gather(
             _tell(each.name, outcomes)
     _check_classes(store.photos, recipe)
     return store.photos
+
+
+def _check_origin(root: Path, recipe: Recipe, kind: str, data: str | Path | None) -> None:
+    """Refuse to mix photos of one source into those of another, which nobody would notice."""
+    place = ""
+    if kind in {"data", "folder"}:
+        place = str(Path(data or recipe.folder.path or "").resolve())
+    elif kind == "archive" and recipe.archive is not None:
+        place = recipe.archive.url
+    origin = {"recipe": recipe.name, "source": kind, "place": place}
+    earlier = read_lines(root / "origin.jsonl")
+    if earlier and earlier[-1] == origin:
+        return
+    # A run that brought no photos (a folder misspelt, no network) binds nobody.
+    if not earlier or not photos_and_labels(root / "photos")[0]:
+        append_lines(root / "origin.jsonl", [origin])
+    else:
+        came = ", ".join(each for each in earlier[-1].values() if each)
+        asked = ", ".join(each for each in origin.values() if each)
+        raise DatasetError(
+            f"{root} holds photos of another source ({came}); expected none or those of ({asked}). "
+            "Name another data folder, or remove this one to start over"
+        )
 
 
 def _search_lists(

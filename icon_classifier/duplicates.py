@@ -34,7 +34,7 @@ __all__ = [
 Pair = tuple[int, int]
 """Indices of two photos that show the same picture, the smaller first."""
 
-# Bits of 64 that may differ, and the least correlation of the thumbnails: see docs/training.md.
+# Bits of 64 that may differ, and the least correlation of the thumbnails.
 _MAX_BITS = 12
 _MIN_CORRELATION = 0.95
 _THUMB = 16  # pixels a side

@@ -2,14 +2,14 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 from icon_classifier.errors import DatasetError
 
-__all__ = ["SHAPES", "draw_shape", "write_shapes"]
+__all__ = ["SHAPES", "draw_shape", "draw_shapes", "write_shapes"]
 
 _Points = list[tuple[float, float]]
 
@@ -66,18 +66,16 @@ def draw_shape(shape: str, side: int, rng: random.Random) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BOX)
 
 
-def write_shapes(
-    folder: Path, labels: tuple[str, ...], *, per_class: int = 40, side: int = 64, seed: int = 42
-) -> list[Path]:
-    """Write PNG pictures of shapes into one folder a label.
+def draw_shapes(
+    labels: Iterable[str], *, per_class: int = 40, side: int = 64, seed: int = 42
+) -> Iterator[tuple[str, Image.Image]]:
+    """Draw shapes, label by label.
 
     The same seed draws the same pictures, and a longer run begins with those of a shorter one.
 
     Parameters
     ----------
-    folder : Path
-        Gets one sub-folder for each label.
-    labels : tuple of str
+    labels : iterable of str
         Shapes to draw.
     per_class : int
         Pictures of each.
@@ -86,25 +84,41 @@ def write_shapes(
     seed : int
         Seed of all chance.
 
-    Returns
-    -------
-    list of Path
-        The pictures, in order.
+    Yields
+    ------
+    label : str
+        What is drawn.
+    image : PIL.Image.Image
+        See :func:`draw_shape`.
 
     Raises
     ------
     DatasetError
         If a label is no shape that can be drawn.
     """
-    paths = []
     for label in labels:
         rng = random.Random(f"{seed} {label}")  # noqa: S311 - pictures, not secrets
-        target = folder / label
-        target.mkdir(parents=True, exist_ok=True)
-        for number in range(per_class):
-            path = target / f"{number:05}.png"
-            beside = path.with_suffix(".tmp")
-            draw_shape(label, side, rng).save(beside, "PNG")
-            beside.replace(path)
-            paths.append(path)
+        for _ in range(per_class):
+            yield label, draw_shape(label, side, rng)
+
+
+def write_shapes(
+    folder: Path, labels: tuple[str, ...], *, per_class: int = 40, side: int = 64, seed: int = 42
+) -> list[Path]:
+    """Write PNG pictures of shapes into one folder a label; see :func:`draw_shapes`.
+
+    Returns
+    -------
+    list of Path
+        The pictures, in order.
+    """
+    paths: list[Path] = []
+    drawn = draw_shapes(labels, per_class=per_class, side=side, seed=seed)
+    for number, (label, image) in enumerate(drawn):
+        path = folder / label / f"{number % per_class:05}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".tmp")
+        image.save(beside, "PNG")
+        beside.replace(path)
+        paths.append(path)
     return paths

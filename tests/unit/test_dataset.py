@@ -15,6 +15,7 @@ from PIL import Image
 from icon_classifier import dataset
 from icon_classifier.dataset import Patience, gather, photos_and_labels
 from icon_classifier.errors import DatasetError, DownloadError
+from icon_classifier.moves import Move, apply_moves
 from icon_classifier.recipes import (
     ArchiveSource,
     ClassRecipe,
@@ -307,3 +308,39 @@ def test_no_network(tmp_path: Path) -> None:
 
     with pytest.raises(DownloadError, match="cannot be downloaded"):
         gather(recipe, tmp_path, source="archive", patience=QUICK, progress=False)
+
+
+def test_two_sources_are_not_mixed(tmp_path: Path) -> None:
+    for given in ("one", "two"):
+        photo(tmp_path / given / "cat" / "a.png", "red")
+        photo(tmp_path / given / "dog" / "b.png", "blue")
+    photos = gather(PETS, tmp_path / "work", data=tmp_path / "one")
+    before = tree(photos)
+
+    with pytest.raises(DatasetError, match=r"holds photos of another source .*one.*Name another"):
+        gather(PETS, tmp_path / "work", data=tmp_path / "two")
+
+    assert tree(photos) == before
+    assert gather(PETS, tmp_path / "work", data=tmp_path / "one") == photos
+
+
+def test_misspelt_folder_binds_nobody(tmp_path: Path) -> None:
+    photo(tmp_path / "given" / "cat" / "a.png", "red")
+    photo(tmp_path / "given" / "dog" / "b.png", "blue")
+    with pytest.raises(DatasetError, match="there is no folder"):
+        gather(PETS, tmp_path / "work", data=tmp_path / "gievn")
+
+    photos = gather(PETS, tmp_path / "work", data=tmp_path / "given")
+
+    assert photos_and_labels(photos)[1] == ["cat", "dog"]
+
+
+def test_shapes_that_were_moved_away_are_not_drawn_again(tmp_path: Path) -> None:
+    photos = gather(load_recipe("shapes"), tmp_path)
+    first = photos_and_labels(photos)[0][0]
+    source = first.relative_to(tmp_path).as_posix()
+    apply_moves(tmp_path, [Move(source, f"quarantine/{first.name}", "")], "cleaner")
+
+    gather(load_recipe("shapes"), tmp_path)
+
+    assert len(photos_and_labels(photos)[0]) == 119
