@@ -43,6 +43,8 @@ __all__ = ["convert", "record_hash"]
 TOLERANCE = 1e-4
 """Largest difference, relative above 1, between ONNX Runtime's outputs and torch's."""
 
+_OUTPUTS = ("logits", "score", "evidence")
+
 PACKAGES = ("fastai", "icon-classifier", "numpy", "onnx", "onnxruntime", "pillow", "timm", "torch")
 
 _log = logging.getLogger(__name__)
@@ -86,7 +88,8 @@ def convert(export: str | Path, target: str | Path | None = None, *, trust: bool
         archive = open_archive(export)
         learner = read_learner(archive)
         _log.info("%s: a Learner of %d classes", export, len(learner.labels))
-        compiled = _compile(learner, archive, digest)
+        with _one_thread():
+            compiled = _compile(learner, archive, digest)
         _replace(target, compiled)
     _log.info("wrote %s (%.1f MB)", target, len(compiled) / 1e6)
     return target
@@ -231,18 +234,9 @@ def _compile(learner: ExportedLearner, archive: Archive, digest: str) -> bytes:
     network = build_network(learner.model, archive)
     width, height = learner.pipeline.size
     sample = torch.randn(3, 3, height, width, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        try:
-            logits = network(sample)
-        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-            raise UnsupportedLearnerError(f"the network cannot be run: {error}") from error
-    if not isinstance(logits, torch.Tensor) or logits.shape != (3, len(learner.labels)):
-        shape = tuple(getattr(logits, "shape", ()))
-        raise UnsupportedLearnerError(
-            f"expected one logit for each of {len(learner.labels)} classes, came shape {shape}"
-        )
-    graph = Graph(network, score, sample).eval()
-    model = onnx.load_from_string(to_onnx(graph, sample))
+    _try_out(network, sample[:1], len(learner.labels))
+    graph = Graph(network, score, sample[:1]).eval()
+    model = onnx.load_from_string(to_onnx(graph, sample[:2]))
     metadata = _metadata(learner, notes, graph, digest)
     model.producer_name = "icon-classifier"
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata})
@@ -254,6 +248,21 @@ def _compile(learner: ExportedLearner, archive: Archive, digest: str) -> bytes:
     compiled: bytes = model.SerializeToString()
     _compare(compiled, graph, sample)
     return compiled
+
+
+def _try_out(network: Any, sample: Any, classes: int) -> None:
+    """Check that a network gives one logit for each class."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            shape = tuple(network(sample).shape)
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+        raise UnsupportedLearnerError(f"the network cannot be run: {error}") from error
+    if shape != (len(sample), classes):
+        raise UnsupportedLearnerError(
+            f"expected one logit for each of {classes} classes, came shape {shape}"
+        )
 
 
 def _metadata(learner: ExportedLearner, notes: _Notes, graph: "Graph", digest: str) -> str:
@@ -295,19 +304,31 @@ def _compare(compiled: bytes, graph: "Graph", sample: Any) -> None:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(compiled, options, providers=["CPUExecutionProvider"])
-    for batch in (sample[:1], sample):
-        with torch.inference_mode():
-            expected = graph(batch)
-        came = session.run(None, {"image": batch.numpy()})
-        for name, theirs, ours in zip(
-            ("logits", "score", "evidence"), expected, came, strict=False
-        ):
-            if not np.allclose(theirs.numpy(), ours, rtol=TOLERANCE, atol=TOLERANCE):
-                apart = float(np.abs(theirs.numpy() - ours).max())
+    with torch.inference_mode():
+        expected = [output.numpy() for output in graph(sample)]
+    for photos in (1, len(sample)):
+        came = session.run(None, {"image": sample[:photos].numpy()})
+        for name, theirs, ours in zip(_OUTPUTS, expected, came, strict=False):
+            if not np.allclose(theirs[:photos], ours, rtol=TOLERANCE, atol=TOLERANCE):
+                apart = float(np.abs(theirs[:photos] - ours).max())
                 raise UnsupportedLearnerError(
-                    f"ONNX Runtime and torch differ by {apart:.2g} in {name}, batch {len(batch)}"
+                    f"ONNX Runtime and torch differ by {apart:.2g} in {name}, batch {photos}"
                 )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: on a busy machine its threads wait for each other, and long."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _replace(path: Path, content: bytes) -> None:

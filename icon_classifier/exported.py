@@ -267,7 +267,8 @@ def _three(record: Any, archive: Archive) -> _Three:
             call=Global("torch._utils", "_rebuild_tensor_v2"),
             args=(Storage(kind="FloatStorage", key=key, numel=3), 0, (1, 3, 1, 1), *_),
         ):
-            first, second, third = struct.unpack("<3f", archive.read([(key, 12)])[key])
+            with archive.numbers() as read:
+                first, second, third = struct.unpack("<3f", read(key, 12))
             return first, second, third
     raise _unsupported("its Normalize is not one of three channels")
 

@@ -13,7 +13,8 @@ Only the standard library is used.
 import pickletools
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,38 +114,40 @@ class Archive:
     path: Path
     prefix: str
 
-    def read(self, storages: list[tuple[str, int]]) -> dict[str, bytes]:
-        """Read the bytes of storages.
+    @contextmanager
+    def numbers(self) -> Iterator[Callable[[str, int], bytes]]:
+        """Open the file for reading the bytes of storages.
 
-        Parameters
-        ----------
-        storages : list of (str, int)
-            Keys, and how many bytes are expected at each.
-
-        Returns
-        -------
-        dict of str to bytes
+        Yields
+        ------
+        callable
+            Given the key of a storage and how many bytes are expected there, returns them. Raises
+            ConversionError where they are missing, damaged, or more or fewer.
 
         Raises
         ------
         ConversionError
-            Bytes are missing, damaged, or more or fewer than expected.
+            The file cannot be read any more.
         """
-        found = {}
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                for key, size in storages:
-                    entry = archive.getinfo(f"{self.prefix}data/{key}")
-                    if entry.file_size != size or entry.compress_type != zipfile.ZIP_STORED:
-                        raise ConversionError(
-                            f"{self.path}: expected {size} plain bytes in data/{key}, "
-                            f"came {entry.file_size}",
-                            words=_DAMAGED,
-                        )
-                    found[key] = archive.read(entry)
-        except (zipfile.BadZipFile, KeyError, OSError, NotImplementedError, RuntimeError) as error:
+            archive = zipfile.ZipFile(self.path)
+        except (zipfile.BadZipFile, OSError) as error:
             raise ConversionError(f"{self.path}: {error}", words=_DAMAGED) from error
-        return found
+
+        def read(key: str, size: int) -> bytes:
+            try:
+                entry = archive.getinfo(f"{self.prefix}data/{key}")
+                if entry.file_size == size and entry.compress_type == zipfile.ZIP_STORED:
+                    return archive.read(entry)
+            except (zipfile.BadZipFile, KeyError, OSError, RuntimeError) as error:
+                raise ConversionError(f"{self.path}: {error}", words=_DAMAGED) from error
+            raise ConversionError(
+                f"{self.path}: expected {size} plain bytes in data/{key}, came {entry.file_size}",
+                words=_DAMAGED,
+            )
+
+        with archive:
+            yield read
 
 
 def open_archive(path: Path) -> Archive:

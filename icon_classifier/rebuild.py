@@ -11,6 +11,7 @@ import importlib
 import re
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -121,7 +122,8 @@ def build_network(record: Object, archive: Archive) -> nn.Module:
         Numbers are missing or damaged.
     """
     try:
-        network = _Builder(archive).build(record)
+        with archive.numbers() as read:
+            network = _Builder(read).build(record)
         if isinstance(network, nn.Module):
             return network.float().eval().requires_grad_(False)
     except (RuntimeError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -135,8 +137,8 @@ def build_network(record: Object, archive: Archive) -> nn.Module:
 class _Builder:
     """Builds one network; what is shared in the records is shared in the network."""
 
-    def __init__(self, archive: Archive) -> None:
-        self.archive = archive
+    def __init__(self, read: Callable[[str, int], bytes]) -> None:
+        self.read = read
         self.made: dict[int, Any] = {}
         self.storages: dict[str, torch.Tensor] = {}
 
@@ -228,7 +230,7 @@ class _Builder:
         if storage.key not in self.storages:
             dtype = STORAGES[storage.kind]
             nbytes = storage.numel * dtype.itemsize
-            raw = bytearray(self.archive.read([(storage.key, nbytes)])[storage.key])
+            raw = bytearray(self.read(storage.key, nbytes))
             self.storages[storage.key] = (
                 torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
             )

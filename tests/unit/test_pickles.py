@@ -221,13 +221,14 @@ def test_objects_become_records(tmp_path):
     tensor, path = opened.root["weight"], opened.root["path"]
     assert tensor.cls == "torch._utils._rebuild_tensor_v2"
     assert tensor.args[:4] == (Storage("FloatStorage", "0", 6), 0, (2, 3), (3, 1))
-    assert opened.read([("0", 24)])["0"] == struct.pack("<6f", *range(6))
     assert isinstance(path, Object)
     assert path.call == Global("pathlib", "PosixPath")
-    with pytest.raises(ConversionError, match="expected 28 plain bytes"):
-        opened.read([("0", 28)])
-    with pytest.raises(ConversionError, match="no item named"):
-        opened.read([("1", 24)])
+    with opened.numbers() as read:
+        assert read("0", 24) == struct.pack("<6f", *range(6))
+        with pytest.raises(ConversionError, match="expected 28 plain bytes"):
+            read("0", 28)
+        with pytest.raises(ConversionError, match="no item named"):
+            read("1", 24)
 
 
 def test_state_and_attributes(tiny_export):
