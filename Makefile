@@ -5,7 +5,7 @@ PREPARE = @$(PYTHON) -m scripts.prepare
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help app setup test lint format lock clean bench
+.PHONY: help app setup test lint format lock clean bench bench-parity
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -25,3 +25,5 @@ clean:  ## remove what was installed and built
 	rm -rf .venv build export.onnx template/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 bench:  ## what the main job costs, beside the plain page that loads fastai in its kernel
 	$(PREPARE) --tests && $(RUN) -m bench.bench_main
+bench-parity:  ## do export.onnx and the Learner answer alike? (PHOTOS=folder)
+	$(PREPARE) --tests && $(RUN) -m bench.bench_parity $(PHOTOS)

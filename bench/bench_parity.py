@@ -2,7 +2,8 @@
 
 Every photo of a folder goes through :func:`icon_classifier.images.read_image` and then through both
 ``Learner.predict`` and :class:`icon_classifier.model.Model`. It ends with an error if a label
-differs, or a probability by more than 1e-4.
+differs, or a probability by more than 1e-4. Where the model has a temperature other than 1, the
+Learner's probabilities are brought to it first: they know nothing of it.
 """
 
 from __future__ import annotations
@@ -36,11 +37,18 @@ def compile_beside(export: Path, folder: Path) -> tuple[Model, float]:
     return Model.load(target), seconds
 
 
+def tempered(probabilities: np.ndarray, model: Model) -> np.ndarray:
+    """Apply the model's temperature to a Learner's probabilities, which know of none."""
+    powers = np.power(probabilities.astype(np.float64), 1 / model.info.temperature)
+    return powers / powers.sum()
+
+
 def main(photos: Path, export: Path) -> int:
     """Compare and print; return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         model, seconds = compile_beside(export, Path(folder))
-    print(f"compiled in {seconds:.1f} s, the start of Python and all imports included", flush=True)
+    print(f"compiled in {seconds:.1f} s, the start of Python and all imports included")
+    print(f"temperature {model.info.temperature:.4g}", flush=True)
 
     import_fastai()
     from fastai.vision.all import PILImage, load_learner
@@ -65,7 +73,7 @@ def main(photos: Path, export: Path) -> int:
         ranking = dict(ours.ranking)
         probabilities = np.array([ranking[each] for each in model.labels])
         compared += 1
-        apart.append(float(np.abs(probabilities - tensor.numpy()).max()))
+        apart.append(float(np.abs(probabilities - tempered(tensor.numpy(), model)).max()))
         if ours.label != label:
             other_label.append(path)
     if not compared:

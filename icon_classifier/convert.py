@@ -9,13 +9,10 @@ torch is imported when it is needed, so that a refusal comes at once.
 """
 
 import datetime
-import hashlib
 import importlib.metadata
 import json
 import logging
 import math
-import os
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,11 +26,11 @@ from icon_classifier.errors import (
     ConversionError,
     ModelError,
     UnsupportedLearnerError,
-    UntrustedExportError,
 )
 from icon_classifier.exported import ExportedLearner, read_learner
 from icon_classifier.metadata import FORMAT, METADATA_KEY, ModelInfo
 from icon_classifier.pickles import Archive, open_archive
+from icon_classifier.trust import check_hash, record_hash, replace_file, unreadable
 
 if TYPE_CHECKING:
     from icon_classifier.graph import Graph
@@ -81,7 +78,7 @@ def convert(export: str | Path, target: str | Path | None = None, *, trust: bool
     export = Path(export)
     target = export.with_suffix(".onnx") if target is None else Path(target)
     with _lock(export) as waited:
-        digest = _check_hash(export, trust=trust)
+        digest = check_hash(export, trust=trust)
         if waited and _is_fresh(target, digest):
             _log.info("%s was compiled by another process meanwhile", target)
             return target
@@ -90,75 +87,9 @@ def convert(export: str | Path, target: str | Path | None = None, *, trust: bool
         _log.info("%s: a Learner of %d classes", export, len(learner.labels))
         with _one_thread():
             compiled = _compile(learner, archive, digest)
-        _replace(target, compiled)
+        replace_file(target, compiled)
     _log.info("wrote %s (%.1f MB)", target, len(compiled) / 1e6)
     return target
-
-
-def record_hash(export: str | Path) -> Path:
-    """Record the SHA-256 of an export.pkl beside it: "I made this file, or I trust who did".
-
-    Returns
-    -------
-    pathlib.Path
-        The file written, in the format of ``sha256sum``.
-
-    Raises
-    ------
-    ConversionError
-        The file cannot be read, or its folder not be written to.
-    """
-    export = Path(export)
-    record = _record(export)
-    _replace(record, f"{_sha256(export)}  {export.name}\n".encode())
-    return record
-
-
-def _record(export: Path) -> Path:
-    return export.with_name(f"{export.name}.sha256")
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> ConversionError:
-    if isinstance(error, FileNotFoundError):
-        return ConversionError(
-            f"there is no {path}",
-            words="There is no export.pkl here; please train a model or copy one here.",
-        )
-    return ConversionError(f"cannot read {path}: {error.strerror}")
-
-
-def _check_hash(export: Path, *, trust: bool) -> str:
-    """Return the SHA-256 of a file after checking that it is the recorded one."""
-    digest, record = _sha256(export), _record(export)
-    try:
-        recorded = record.read_text("utf-8", "replace").split()
-    except FileNotFoundError:
-        recorded = []
-    except OSError as error:
-        raise _unreadable(record, error) from error
-    if recorded and recorded[0].lower() == digest:
-        return digest
-    if trust:
-        record_hash(export)
-        _log.info("recorded the SHA-256 of %s as trusted", export)
-        return digest
-    found = (
-        f"{record.name} names another file ({recorded[0]:.12}…, this one is {digest:.12}…)"
-        if recorded
-        else f"no SHA-256 is recorded in {record.name}"
-    )
-    raise UntrustedExportError(
-        f"{export} is not known to be yours: {found}. If you made it, or trust who did, run "
-        f"'icon-classifier convert --trust {export}' once",
-    )
 
 
 @contextmanager
@@ -175,7 +106,7 @@ def _lock(export: Path) -> Iterator[bool]:
     try:
         file = export.open("rb")
     except OSError as error:
-        raise _unreadable(export, error) from error
+        raise unreadable(export, error) from error
     with file:
         waited = False
         try:
@@ -329,21 +260,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file in one step: readers see the old one or the new one, never a part."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with beside.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        raise ConversionError(
-            f"cannot write {path}: {error.strerror}",
-            words="The folder of the model cannot be written to; please check its permissions.",
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)

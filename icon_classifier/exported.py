@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from icon_classifier.errors import UnsupportedLearnerError
-from icon_classifier.pickles import Archive, Global, Object, Storage
+from icon_classifier.pickles import Archive
+from icon_classifier.records import Global, Object, Storage
 from icon_classifier.transforms import PAD_MODES, CropPad, Pipeline, Resize, Step
 
 __all__ = ["ExportedLearner", "read_learner"]

@@ -21,7 +21,8 @@ from torch import nn
 from icon_classifier._torchvision import import_fastai, mend_torchvision
 from icon_classifier.allowed import is_defined
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError
-from icon_classifier.pickles import Archive, Global, Object, Storage
+from icon_classifier.pickles import Archive
+from icon_classifier.records import Global, Object, Storage
 
 __all__ = ["AdaptiveConcatPool2d", "Flatten", "Missing", "TimmBody", "build_network"]
 

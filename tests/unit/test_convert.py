@@ -25,6 +25,7 @@ from icon_classifier.errors import (
 from icon_classifier.images import read_image
 from icon_classifier.metadata import METADATA_KEY
 from icon_classifier.model import Model
+from icon_classifier.trust import sha256
 from tests import learners
 from tests.models import model_bytes
 from tests.pictures import encode, gradient, turned
@@ -119,7 +120,7 @@ def test_answers_are_the_learners(converted):
 def test_what_the_model_says_of_itself(converted):
     info = Model.load(converted.with_suffix(".onnx")).info
     assert info.labels == tuple(learners.LABELS)
-    assert info.export_sha256 == module._sha256(converted)
+    assert info.export_sha256 == sha256(converted)
     assert info.temperature == 1
     assert info.score is None
     assert info.raw["evidence"] is True
@@ -196,7 +197,7 @@ class TestTrust:
     def test_consent_is_recorded_as_sha256sum_writes_it(self, export):
         convert(export, trust=True)
         record = export.with_name("export.pkl.sha256").read_text()
-        assert record == f"{module._sha256(export)}  export.pkl\n"
+        assert record == f"{sha256(export)}  export.pkl\n"
         assert convert(export) == export.with_suffix(".onnx")
 
     def test_another_file_than_the_recorded_one_is_refused(self, export):
@@ -251,7 +252,7 @@ class TestBadDays:
         record_hash(export)
         target, made = (
             export.with_suffix(".onnx"),
-            model_bytes(export_sha256=module._sha256(export)),
+            model_bytes(export_sha256=sha256(export)),
         )
         waiting = threading.Event()
         # The handler serves all tests of the session: what is changed must be put back.

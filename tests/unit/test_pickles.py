@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from icon_classifier.convert import convert
 from icon_classifier.errors import ConversionError, UntrustedExportError
-from icon_classifier.pickles import Global, Object, Storage, open_archive
+from icon_classifier.pickles import open_archive
+from icon_classifier.records import Global, Object, Storage
 
 
 def text(value: str) -> bytes:

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError
-from icon_classifier.pickles import Global, Object, open_archive
+from icon_classifier.pickles import open_archive
 from icon_classifier.rebuild import AdaptiveConcatPool2d, Flatten, Missing, TimmBody, build_network
+from icon_classifier.records import Global, Object
 from tests import learners
 
 
