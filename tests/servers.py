@@ -51,19 +51,28 @@ def project_copy(folder: Path, model: Path | None = None) -> Path:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], *, port: int, ready: str, cwd: Path = ROOT) -> Iterator[Server]:
+def running(
+    command: Sequence[str],
+    *,
+    port: int,
+    ready: str,
+    cwd: Path = ROOT,
+    python: str | Path = sys.executable,
+) -> Iterator[Server]:
     """Run a server until the block ends.
 
     Parameters
     ----------
     command : sequence of str
-        Arguments for this Python.
+        Arguments for the Python.
     port : int
         Where it listens.
     ready : str
         A path that answers once the server is up.
     cwd : Path
         Its working folder.
+    python : str or Path
+        Another Python than this one.
 
     Raises
     ------
@@ -76,7 +85,7 @@ def running(command: Sequence[str], *, port: int, ready: str, cwd: Path = ROOT) 
         environment = os.environ | jupyter | {"IPYTHONDIR": home, "PYTHONPATH": str(ROOT)}
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, *command], cwd=cwd, env=environment, stdout=file, stderr=file
+                [python, *command], cwd=cwd, env=environment, stdout=file, stderr=file
             )
         server = Server(f"http://localhost:{port}/", process, log)
         try:

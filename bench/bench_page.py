@@ -1,0 +1,146 @@
+"""What it takes to open the page, beside Voilà's stock page and Gradio's: ``make bench-page``.
+
+A Chromium with an empty cache opens each page, then opens it again, both through 4 Mbit/s each way
+with 100 ms of latency (as Chromium's developer tools emulate them), and once more without either.
+In turns, so that a busy moment of the machine hits all alike; medians.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
+
+from bench.gradio_app import VERSION, gradio_app
+from bench.plain import write_plain_page
+from scripts.browser import find_browser
+from tests.servers import ROOT, voila
+
+ROUNDS = 5
+LINE = {
+    "offline": False,
+    "latency": 100,  # ms
+    "downloadThroughput": 4e6 / 8,  # bytes per second
+    "uploadThroughput": 4e6 / 8,
+}
+
+# Notes when the button can be used: it is there, enabled, and in our page its line is up, too.
+WATCH = """
+const look = () => {
+  const root = document.documentElement;
+  const button = Array.from(document.querySelectorAll('button'))
+    .find(button => button.textContent.trim() === 'Classify Icon');
+  const live = !root?.dataset.line || root.dataset.line === 'live';
+  if (button && !button.disabled && button.getClientRects().length && live) {
+    root.dataset.usable = performance.now();
+  } else requestAnimationFrame(look);
+};
+look();
+"""
+
+
+@dataclass
+class Visit:
+    """What one visit took: seconds, bytes on the line, requests."""
+
+    usable: float = 0
+    paint: float = 0
+    requests: int = 0
+    received: float = 0
+
+
+def visit(context: BrowserContext, url: str, *, slow: bool) -> Visit:
+    """Open a page and leave it."""
+    page = context.new_page()
+    page.add_init_script(WATCH)
+    devtools = context.new_cdp_session(page)
+    devtools.send("Network.enable")
+    if slow:
+        devtools.send("Network.emulateNetworkConditions", LINE)
+    seen = Visit()
+
+    def count(event: dict[str, Any]) -> None:
+        address = event.get("url") or event["request"]["url"]
+        seen.requests += not address.startswith(("data:", "blob:"))
+
+    def add(event: dict[str, Any]) -> None:
+        seen.received += event["encodedDataLength"]
+
+    def add_frame(event: dict[str, Any]) -> None:
+        data = event["response"]
+        # Binary frames are shown in base64.
+        seen.received += len(data["payloadData"]) * (0.75 if data["opcode"] == 2 else 1)
+
+    devtools.on("Network.requestWillBeSent", count)
+    devtools.on("Network.webSocketCreated", count)
+    devtools.on("Network.loadingFinished", add)
+    devtools.on("Network.webSocketFrameReceived", add_frame)
+    page.goto(url, wait_until="commit", timeout=120_000)
+    page.wait_for_selector("html[data-usable]", state="attached", timeout=120_000)
+    page.wait_for_load_state("networkidle", timeout=120_000)
+    seen.usable = page.evaluate("document.documentElement.dataset.usable / 1000")
+    seen.paint = page.evaluate(
+        "performance.getEntriesByName('first-contentful-paint')[0]?.startTime / 1000"
+    )
+    page.close()
+    return seen
+
+
+def measure(browser: Browser, url: str) -> dict[str, float]:
+    """Visit a page three times: first, again, and first without the slow line."""
+    context = browser.new_context()
+    first = visit(context, url, slow=True)
+    again = visit(context, url, slow=True)
+    context.close()
+    context = browser.new_context()
+    near = visit(context, url, slow=False)
+    context.close()
+    return {
+        "first visit, usable button, s": first.usable,
+        "first contentful paint, s": first.paint,
+        "first visit, kB": first.received / 1000,
+        "first visit, requests": first.requests,
+        "repeat visit, usable button, s": again.usable,
+        "loopback, usable button, s": near.usable,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        plain = write_plain_page(folder, ROOT / "export.pkl").name
+        servers = {
+            "slim": stack.enter_context(voila()),
+            "stock, ours": stack.enter_context(voila(ROOT, "--template=lab")),
+            "plain": stack.enter_context(voila(folder, notebook=plain)),
+            f"Gradio {VERSION}": stack.enter_context(gradio_app()),
+        }
+        playwright = stack.enter_context(sync_playwright())
+        browser = playwright.chromium.launch(
+            executable_path=find_browser(), args=["--no-sandbox", "--disable-quic"]
+        )
+        for server in servers.values():  # to warm up: caches of files, imports, the warm parent
+            context = browser.new_context()
+            visit(context, server.url, slow=False)
+            context.close()
+        for _ in range(ROUNDS):
+            for name, server in servers.items():
+                for what, value in measure(browser, server.url).items():
+                    figures[what][name].append(value)
+        browser.close()
+    print(f"{'':<32}" + "".join(f"{name:>15}" for name in servers))
+    for what, columns in figures.items():
+        medians = [statistics.median(values) for values in columns.values()]
+        print(f"{what:<32}" + "".join(f"{median:>15.2f}" for median in medians))
+
+
+if __name__ == "__main__":
+    main()
