@@ -5,7 +5,7 @@ PREPARE = @$(PYTHON) -m scripts.prepare
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help app setup test lint format lock clean bench bench-parity
+.PHONY: help app setup test lint format lock clean bench bench-page bench-parity
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -27,3 +27,5 @@ bench:  ## what the main job costs, beside the plain page that loads fastai in i
 	$(PREPARE) --tests && $(RUN) -m bench.bench_main
 bench-parity:  ## do export.onnx and the Learner answer alike? (PHOTOS=folder)
 	$(PREPARE) --tests && $(RUN) -m bench.bench_parity $(PHOTOS)
+bench-page:  ## what opening the page takes, beside Voilà's stock page and Gradio's
+	$(PREPARE) --tests && $(RUN) -m bench.bench_page

@@ -27,6 +27,7 @@ __all__ = ["HealthHandler", "MetricsHandler", "PageHandler", "install"]
 RETRY_SECONDS = 10
 """After this long a visitor who found no room knocks again."""
 
+# The page's Content-Security-Policy allows style attributes, but no style element.
 _BUSY = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
@@ -34,10 +35,8 @@ _BUSY = """<!DOCTYPE html>
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="refresh" content="{seconds}">
 <title>Busy</title>
-<style>
-body {{ font: 1.125rem/1.5 system-ui, sans-serif; margin: 15vh auto; max-width: 34rem;
-  padding: 0 1rem }}
-</style>
+<body style="font: 1.125rem/1.5 system-ui, sans-serif; margin: 15vh auto; max-width: 34rem;
+  padding: 0 1rem">
 <h1>Just a moment</h1>
 <p>As many people as this page has room for are here right now.</p>
 <p>It tries again by itself every {seconds} seconds; you need not do anything.</p>

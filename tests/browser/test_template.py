@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from icon_classifier import delivery
+from icon_classifier.model import Model
 from tests.browser.zoo import NOTEBOOK, write_zoo
 from tests.servers import ROOT, Server, running, voila
 
@@ -150,7 +151,14 @@ def test_an_unknown_widget_is_named(slim: Server, new_page: NewPage) -> None:
     expect(note).to_be_visible()
 
 
-def test_the_page_stays_inside_its_budget(slim: Server, new_page: NewPage) -> None:
+@pytest.fixture(scope="module")
+def app(project_model: Model) -> Iterator[Server]:
+    """A server of the app itself, as a host starts it."""
+    with voila() as server:
+        yield server
+
+
+def test_the_app_stays_inside_its_budget(app: Server, new_page: NewPage) -> None:
     page = new_page()
     devtools = page.context.new_cdp_session(page)
     devtools.send("Network.enable")
@@ -163,8 +171,8 @@ def test_the_page_stays_inside_its_budget(slim: Server, new_page: NewPage) -> No
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.on("websocket", lambda socket: requests.append(socket.url))
-    page.goto(slim.url)
-    expect(button(page, "Answer")).to_be_visible(timeout=READY)
+    page.goto(app.url)
+    expect(button(page, "Classify Icon")).to_be_enabled(timeout=READY)
     live(page)
     page.wait_for_load_state("networkidle")
     assert 3 <= len(requests) <= BUDGET_REQUESTS, requests
