@@ -106,6 +106,19 @@ function save(text, name) {
   setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }
 
+/** Let a screen reader speak the line, which is another widget's and may not be drawn yet. */
+function announce(signal) {
+  const find = () => {
+    const line = document.querySelector('.ic-line');
+    line?.setAttribute('role', 'status');
+    return line;
+  };
+  if (find()) return;
+  const observer = new MutationObserver(() => find() && observer.disconnect());
+  observer.observe(document.body, { childList: true, subtree: true });
+  signal.addEventListener('abort', () => observer.disconnect());
+}
+
 function render({ model, el }) {
   const texts = model.get('texts');
   const section = h('section', { className: 'ic-answer', aria: { label: texts.region } });
@@ -150,7 +163,12 @@ function render({ model, el }) {
   model.on('change:busy', () => section.setAttribute('aria-busy', String(model.get('busy'))));
   model.on('msg:custom', ({ kind, text }) => kind === 'csv' && save(text, texts.csv_name));
   draw();
-  return () => cancelAnimationFrame(frame);
+  const stop = new AbortController();
+  announce(stop.signal);
+  return () => {
+    stop.abort();
+    cancelAnimationFrame(frame);
+  };
 }
 
 export default { render };

@@ -181,8 +181,9 @@ function camera(texts, take, say) {
   return { element, open, stop };
 }
 
-function chooser(accept, properties, take) {
-  const input = h('input', { type: 'file', accept, hidden: true, ...properties });
+function chooser(accept, attribute, value, take) {
+  const input = h('input', { type: 'file', accept, hidden: true });
+  input.setAttribute(attribute, value);
   input.addEventListener('change', () => {
     take([...input.files]);
     input.value = ''; // or the same file could not be chosen again
@@ -240,8 +241,8 @@ function render({ model, el }) {
   };
 
   const accept = model.get('accept');
-  const files = chooser(accept, { multiple: true }, take);
-  const phone = chooser('image/*', { capture: 'environment' }, take);
+  const files = chooser(accept, 'multiple', '', take);
+  const phone = chooser('image/*', 'capture', 'environment', take);
   const choose = h('button', { className: 'ic-button ic-main', type: 'button' }, texts.choose);
   choose.addEventListener('click', () => files.click());
   const ways = h('div', { className: 'ic-ways' }, choose);

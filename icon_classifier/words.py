@@ -38,7 +38,7 @@ AT_MOST = 50
 DROP_TEXTS = {
     "region": "Give a photo",
     "invite": "Drop photos here, or paste them",
-    "invite_phone": "Take a photo, or choose some",
+    "invite_phone": "Take or choose a photo",
     "choose": "Choose photos",
     "camera": "Use the camera",
     "shoot": "Take the photo",

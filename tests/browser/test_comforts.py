@@ -1,0 +1,304 @@
+"""What a visitor expects: every way in, and all of the answer, on small and wide screens."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import importlib.resources
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pillow_heif
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from icon_classifier.model import Model
+from tests.pictures import encode
+from tests.servers import ROOT, Server, voila
+
+NewPage = Callable[..., Page]
+
+READY = 60_000
+"""Until the page must be there, in milliseconds; a loaded machine is slow."""
+
+WIDE = {"viewport": {"width": 1280, "height": 800}}
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+LOOKS = [
+    pytest.param(screen | {"color_scheme": scheme}, id=f"{name}-{scheme}")
+    for name, screen in (("wide", WIDE), ("phone", PHONE))
+    for scheme in ("light", "dark")
+]
+AXE = (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text("utf-8")
+GRIZZLY = re.compile(r"Prediction: grizzly; Probability: 0\.\d{4}|Probability: 1\.0000")
+
+
+@pytest.fixture(scope="module")
+def shipped(project_model: Model) -> Iterator[Server]:
+    """Voilà with the shipped model, started as a host does."""
+    with voila() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def stock(project_model: Model) -> Iterator[Server]:
+    """The same on the template that comes with Voilà."""
+    with voila(ROOT, "--template=lab") as server:
+        yield server
+
+
+@pytest.fixture
+def visit(shipped: Server, new_page: NewPage) -> Callable[..., Page]:
+    def open_page(**options: Any) -> Page:
+        page = new_page(shipped.url, **options)
+        expect(button(page, "Choose photos")).to_be_visible(timeout=READY)
+        return page
+
+    return open_page
+
+
+def button(page: Page, name: str) -> Locator:
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def line(page: Page) -> Locator:
+    return page.locator(".ic-line")
+
+
+def drop(page: Page, *files: Path) -> None:
+    """Drop files as a hand does: through the browser's own input, not by events of a script."""
+    box = page.locator(".ic-zone").bounding_box()
+    assert box is not None
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+        where = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 10}
+        session.send("Input.dispatchDragEvent", {"type": kind, "data": data, **where})
+    session.detach()
+
+
+def choose(page: Page, *files: Path) -> None:
+    with page.expect_file_chooser() as chooser:
+        button(page, "Choose photos").click()
+    chooser.value.set_files(files)
+
+
+def troubles(page: Page) -> list[str]:
+    """What axe-core calls serious or critical."""
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run().then(result => result.violations)")
+    return [
+        f"{one['id']}: {node['html']}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing scrolls sideways."""
+    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_visit(
+    look: dict[str, Any],
+    visit: Callable[..., Page],
+    grizzly: Path,
+    artefacts: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    page = visit(**look)
+    assert troubles(page) == []
+    drop(page, grizzly)
+    expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
+    card = page.locator(".ic-card")
+    expect(card.get_by_role("heading", name="grizzly")).to_be_visible()
+    expect(card.get_by_role("listitem")).to_have_count(3)
+    expect(card.get_by_role("listitem").first).to_contain_text(re.compile(r"grizzly.*9\d\.\d %"))
+    picture, bars = (card.locator(name).bounding_box() for name in (".ic-frame", ".ic-bars"))
+    assert picture is not None
+    assert bars is not None
+    if look["viewport"] == WIDE["viewport"]:
+        assert picture["x"] + picture["width"] <= bars["x"]
+    else:
+        assert picture["y"] >= bars["y"] + bars["height"]
+    name = request.node.callspec.id
+    page.screenshot(path=artefacts / f"answer-{name}.png", full_page=True)
+    button(page, "Show where it looked").click()
+    expect(page.locator(".ic-heat")).to_be_visible(timeout=READY)
+    expect(page.get_by_text("the more it spoke for “grizzly”")).to_be_visible()
+    assert troubles(page) == []
+    assert fits(page)
+    page.screenshot(path=artefacts / f"heat-{name}.png", full_page=True)
+
+
+def test_the_cat_is_not_sure(visit: Callable[..., Page]) -> None:
+    page = visit()
+    button(page, "Try the example cat").click()
+    expect(line(page)).to_have_text(
+        re.compile(r"Not sure: this does not look like black, grizzly or teddy; closest: \w+ \("),
+        timeout=READY,
+    )
+    expect(line(page)).to_have_attribute("role", "status")
+    button(page, "Try the example grizzly").click()
+    expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
+
+
+def test_paste(visit: Callable[..., Page], grizzly: Path) -> None:
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    photo = base64.b64encode(encode(Image.open(grizzly).resize((212, 250)))).decode()
+    page.evaluate(
+        """async (photo) => {
+          const bytes = Uint8Array.from(atob(photo), (c) => c.charCodeAt(0));
+          const blob = new Blob([bytes], { type: 'image/png' });
+          await navigator.clipboard.write([new ClipboardItem({ 'image/png': blob })]);
+        }""",
+        photo,
+    )
+    page.keyboard.press("Control+V")
+    expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
+
+
+def test_the_camera_of_a_laptop(visit: Callable[..., Page]) -> None:
+    page = visit(permissions=["camera"])
+    button(page, "Use the camera").click()
+    expect(button(page, "Take the photo")).to_be_focused()
+    video = page.locator("video")
+    page.wait_for_function("document.querySelector('video').videoWidth > 0")
+    page.evaluate("window.track = document.querySelector('video').srcObject.getTracks()[0]")
+    button(page, "Take the photo").click()
+    expect(page.locator(".ic-card")).to_be_visible(timeout=READY)
+    expect(video).to_be_hidden()
+    assert page.evaluate("track.readyState") == "ended", "the camera's light stays on"
+    button(page, "Use the camera").click()
+    expect(video).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(video).to_be_hidden()
+    expect(button(page, "Use the camera")).to_be_focused()
+
+
+def test_the_camera_of_a_phone(visit: Callable[..., Page], grizzly: Path) -> None:
+    page = visit(**PHONE)
+    with page.expect_file_chooser() as chooser:
+        button(page, "Use the camera").click()
+    assert chooser.value.element.get_attribute("capture") == "environment"
+    chooser.value.set_files(grizzly)
+    expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
+
+
+def test_a_photo_shrinks_before_it_travels(
+    visit: Callable[..., Page], grizzly: Path, tmp_path: Path
+) -> None:
+    """Also turned upright: the camera wrote it lying on its side."""
+    photo = Image.open(grizzly).resize((3024, 4032)).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = tmp_path / "large.jpg"
+    photo.save(file, quality=95, exif=exif)
+    page = visit()
+    sent: list[int] = []
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.on(
+        "Network.webSocketFrameSent",
+        lambda event: sent.append(len(event["response"]["payloadData"])),
+    )
+    choose(page, file)
+    expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
+    assert max(sent) < 400_000 < file.stat().st_size
+    width, height = page.locator(".ic-frame img").evaluate("p => [p.naturalWidth, p.naturalHeight]")
+    assert (width, height) == (480, 640)
+
+
+@pytest.mark.parametrize("kind", ["tiff", "heic"])
+def test_what_the_browser_cannot_decode_travels_as_it_is(
+    kind: str, visit: Callable[..., Page], grizzly: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / f"photo.{kind}"
+    if kind == "heic":
+        pillow_heif.from_pillow(Image.open(grizzly).resize((212, 250))).save(file, quality=90)
+    else:
+        Image.open(grizzly).save(file)
+        assert file.stat().st_size > 2e6
+    page = visit()
+    choose(page, file)
+    expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
+    expect(page.locator(".ic-frame img")).to_be_visible()
+
+
+def test_too_large_to_travel(visit: Callable[..., Page], tmp_path: Path) -> None:
+    file = tmp_path / "huge.heic"
+    file.write_bytes(b"\0" * (25 * 2**20 + 1))
+    page = visit()
+    choose(page, file)
+    expect(line(page)).to_have_text(
+        "This file is larger than 25 MB; please choose a smaller one.", timeout=READY
+    )
+
+
+def test_several_photos(
+    visit: Callable[..., Page], grizzly: Path, cat: Path, tmp_path: Path, artefacts: Path
+) -> None:
+    bad = tmp_path / "<b>bad.jpg"
+    bad.write_bytes(b"no picture")
+    page = visit(**PHONE)
+    drop(page, grizzly, bad, cat)
+    expect(line(page)).to_have_text("2 of 3 photos answered; 1 could not be read.", timeout=READY)
+    rows = page.locator(".ic-table tbody tr")
+    expect(rows).to_have_count(3)
+    expect(rows.nth(0)).to_contain_text(re.compile(r"grizzly\.jpg.*grizzly.*%"))
+    expect(rows.nth(1)).to_contain_text("<b>bad.jpg")
+    expect(rows.nth(1)).to_contain_text("not a picture")
+    expect(rows.nth(2)).to_contain_text("not sure; closest: ")
+    expect(rows.locator("img")).to_have_count(2)
+    assert troubles(page) == []
+    assert fits(page)
+    page.screenshot(path=artefacts / "table.png", full_page=True)
+    with page.expect_download() as download:
+        button(page, "Download as CSV").click()
+    with Path(download.value.path()).open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert download.value.suggested_filename == "answers.csv"
+    assert [row["file"] for row in table] == ["grizzly.jpg", "<b>bad.jpg", "cat.jpg"]
+    assert [row["known"] for row in table] == ["yes", "", "no"]
+
+
+def test_start_over_and_the_same_file_again(visit: Callable[..., Page], grizzly: Path) -> None:
+    """By the keyboard alone."""
+    page = visit()
+    choose(page, grizzly)
+    expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
+    button(page, "Start over").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".ic-card")).to_have_count(0)
+    expect(line(page)).to_have_text("")
+    expect(button(page, "Choose photos")).to_be_focused()
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(grizzly)
+    expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
+
+
+def test_work_that_takes_long_shows(visit: Callable[..., Page], tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (3000, 3000, 3), np.uint8)
+    file = tmp_path / "noise.png"
+    file.write_bytes(encode(Image.fromarray(noise), compress_level=0))
+    page = visit()
+    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 4})
+    choose(page, file)
+    expect(page.get_by_text("Preparing the photo…")).to_be_visible(timeout=READY)
+    expect(page.locator(".ic-card")).to_be_visible(timeout=READY)
+    expect(page.locator(".ic-work")).to_be_hidden()
+
+
+def test_the_stock_template(stock: Server, new_page: NewPage, grizzly: Path) -> None:
+    page = new_page(stock.url, **WIDE)
+    expect(button(page, "Choose photos")).to_be_visible(timeout=READY)
+    drop(page, grizzly)
+    expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
+    button(page, "Show where it looked").click()
+    expect(page.locator(".ic-heat")).to_be_visible(timeout=READY)
