@@ -25,12 +25,20 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import zmq
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.session import new_id
 from zmq.eventloop.zmqstream import ZMQStream
 
-__all__ = ["ForkedKernelApp", "KernelOrder", "become_kernel", "leave", "no_huge_pages"]
+__all__ = [
+    "ForkedKernelApp",
+    "KernelOrder",
+    "PageKernel",
+    "become_kernel",
+    "leave",
+    "no_huge_pages",
+]
 
 ARGUMENTS = (
     # A visitor of a page types no code: no history to keep in a database, by a thread of its own.
@@ -44,6 +52,10 @@ ARGUMENTS = (
 )
 
 _PR_SET_THP_DISABLE = 41
+_PAUSE_SECONDS = 1.0
+# Found before the fork: a child that looked it up would write to more of its memory.
+_libc = ctypes.CDLL(None)
+_malloc_trim = getattr(_libc, "malloc_trim", None)
 
 
 @dataclass(frozen=True)
@@ -75,15 +87,31 @@ class KernelOrder:
         return asdict(self)
 
 
+class PageKernel(IPythonKernel):
+    """The kernel of a page: gives memory back when its visitor has paused for a moment."""
+
+    _pause: Any = None
+
+    def post_handler_hook(self) -> None:
+        """Follow each message of the page; ipykernel calls it in the main thread."""
+        super().post_handler_hook()
+        if self._pause is not None:
+            self.io_loop.remove_timeout(self._pause)
+        self._pause = self.io_loop.call_later(_PAUSE_SECONDS, _give_back_memory)
+
+
 class ForkedKernelApp(IPKernelApp):
     """ipykernel's application, with :meth:`initialize` cut in two."""
+
+    ballast: Any = None
+    heartbeat_socket: Any = None
 
     def prepare(self, argv: Iterable[str] = ARGUMENTS) -> None:
         """Do what can be done before the fork; starts no thread and opens no socket."""
         super(IPKernelApp, self).initialize(list(argv))
         self.init_pdb()
         self.init_blackhole()
-        self.kernel = IPythonKernel.instance(
+        self.kernel = PageKernel.instance(
             parent=self,
             session=self.session,
             log=self.log,
@@ -112,6 +140,28 @@ class ForkedKernelApp(IPKernelApp):
         self.init_kernel()
         sys.stdout.flush()
         sys.stderr.flush()
+
+    def init_heartbeat(self) -> None:
+        """Answer heartbeats from the control thread, instead of from three threads for that alone.
+
+        ipykernel keeps them apart so that a heart beats on while C code holds Python's lock. Here
+        nobody listens for it: the server sees by the process whether a kernel lives.
+        """
+        context: Any = self.context
+        self.heartbeat_socket = context.socket(zmq.ROUTER)
+        self.heartbeat_socket.linger = 1000
+        self.hb_port = self._bind_socket(self.heartbeat_socket, self.hb_port)
+        heart = ZMQStream(self.heartbeat_socket, self.control_thread.io_loop)
+        heart.on_recv(heart.send_multipart)
+
+    def close(self) -> None:
+        """Close the sockets; runs at the end of the process."""
+        if self.control_thread is not None and self.control_thread.is_alive():
+            self.control_thread.stop()
+            self.control_thread.join()
+        if self.heartbeat_socket is not None:
+            self.heartbeat_socket.close()
+        super().close()
 
     def log_connection_info(self) -> None:
         """Keep the ports, and print nothing: nobody else connects to this kernel."""
@@ -205,8 +255,13 @@ def _close_all_but(kept: set[int]) -> None:
 
 def no_huge_pages() -> None:
     """Keep to small pages of memory: of a huge one a child would copy more than it writes."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
+    _libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
+
+
+def _give_back_memory() -> None:
+    """Return to the system what a photo and its prediction took and have freed."""
+    if _malloc_trim is not None:  # the GNU library has it, musl does not
+        _malloc_trim(0)
 
 
 def leave(status: int) -> None:

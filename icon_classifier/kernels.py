@@ -217,7 +217,9 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         self.metrics = Metrics(lambda: self.visitors)
         self._booked = 0
         self._alone_since: dict[str, float] = {}
-        self._leaving = PeriodicCallback(self._dismiss_those_who_left, 5000)
+        self._leaving = PeriodicCallback(
+            self._dismiss_those_who_left, 1000 * min(5.0, self.leave_timeout / 2)
+        )
         self._leaving.start()
         if can_fork():
             notebook = getattr(self.parent, "notebook_path", None)

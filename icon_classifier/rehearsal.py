@@ -23,11 +23,10 @@ from typing import Any
 
 import comm
 import ipywidgets
-from ipykernel.ipkernel import IPythonKernel
 from ipykernel.zmqshell import ZMQInteractiveShell
 from jupyter_client.connect import write_connection_file
 
-from icon_classifier.forkedkernel import ForkedKernelApp
+from icon_classifier.forkedkernel import ForkedKernelApp, PageKernel
 
 __all__ = ["rehearse"]
 
@@ -79,7 +78,7 @@ def rehearse(notebook: Path) -> None:
             atexit.unregister(shell.atexit_operations)
             shell.atexit_operations()
             shell.restore_sys_module_state()
-            for kind in (IPythonKernel, ZMQInteractiveShell, ForkedKernelApp):
+            for kind in (PageKernel, ZMQInteractiveShell, ForkedKernelApp):
                 kind.clear_instance()
             loop.close()
             asyncio.set_event_loop(None)

@@ -31,7 +31,7 @@ _KERNEL_ID = re.compile(
 class Visit:
     """One open page.
 
-    Made by :meth:`open`; an asynchronous context manager that leaves at its end.
+    Made by :meth:`open`; a context manager that leaves at its end.
 
     Attributes
     ----------
@@ -95,11 +95,13 @@ class Visit:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.close()
+        await self.close()
 
-    def close(self) -> None:
-        """Leave without a word, as a browser that is killed does."""
+    async def close(self) -> None:
+        """Leave without a word to the kernel, as a browser that is killed does."""
         self._line.close()
+        while await self._line.read_message() is not None:
+            pass
 
     def find(self, model_name: str) -> list[str]:
         """List the ids of the widgets of a kind such as ``ButtonModel``, the oldest first."""

@@ -1,0 +1,244 @@
+"""Voilà with forked kernels: the limit, the leaving, the endings, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from icon_classifier.errors import RequestError
+from icon_classifier.warm import can_fork
+from tests.servers import Server, free_port, voila
+from tests.visits import Visit
+
+pytestmark = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
+
+CELL = """
+import ipywidgets as widgets
+btn_upload = widgets.FileUpload()
+btn_run = widgets.Button(description="Count")
+lbl_pred = widgets.Label()
+seen = globals().get("seen", [])
+
+def count(_):
+    btn_run.disabled = True
+    if btn_upload.value:
+        seen.append(bytes(btn_upload.value[-1].content))
+    lbl_pred.value = f"{len(seen)} seen: {b' '.join(seen).decode()}"
+    btn_run.disabled = False
+
+btn_run.on_click(count)
+widgets.VBox([btn_upload, btn_run, lbl_pred])
+"""
+ROOM = 3
+
+
+@pytest.fixture(scope="module")
+def metrics_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, metrics_port: int) -> Iterator[Server]:
+    """A page that shows which uploads its kernel has ever seen."""
+    folder = tmp_path_factory.mktemp("project")
+    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernelspec})
+    notebook.cells = [nbformat.v4.new_code_cell(CELL)]
+    nbformat.write(notebook, folder / "page.ipynb")
+    manager = "icon_classifier.kernels.VisitorKernelManager"
+    options = {
+        "VoilaConfiguration": {"multi_kernel_manager_class": manager},
+        "VisitorKernelManager": {
+            "max_visitors": ROOM,
+            "leave_timeout": 2,
+            "metrics_port": metrics_port,
+        },
+    }
+    (folder / "voila.json").write_text(json.dumps(options))
+    with voila(folder, notebook="page.ipynb") as server:
+        yield server
+    assert server.process.returncode == 0
+    assert "Traceback" not in server.text, server.text
+
+
+def kernels(server: Server) -> list[psutil.Process]:
+    """List the kernels' processes: the children of the warm parent."""
+    found = psutil.Process(server.process.pid).children(recursive=True)
+    return [process for process in found if process.ppid() != server.process.pid]
+
+
+async def until_empty(server: Server, seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while kernels(server):
+            await asyncio.sleep(0.1)
+
+
+def metrics(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return {
+        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1])
+        for line in lines
+        if not line.startswith("#")
+    }
+
+
+def test_healthz_starts_no_kernel(server: Server) -> None:
+    with urllib.request.urlopen(server.url + "healthz", timeout=10) as answer:
+        assert answer.status == 200
+        assert answer.read() == b"ok\n"
+    assert not kernels(server)
+
+
+def test_the_public_port_tells_no_metrics(server: Server, metrics_port: int) -> None:
+    assert metrics(metrics_port)["icon_classifier_visitors"] == 0
+    with urllib.request.urlopen(server.url + "healthz", timeout=10) as answer:
+        assert b"icon_classifier" not in answer.read()
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(server.url + "metrics", timeout=10)
+    error.value.close()
+    assert error.value.code in (403, 404)
+
+
+async def test_no_kernel_sees_another_visitors_upload(server: Server) -> None:
+    first, second = await asyncio.gather(Visit.open(server.url), Visit.open(server.url))
+    async with first, second:
+        assert first.kernel_id != second.kernel_id
+        assert await first.classify(b"first") == "1 seen: first"
+        assert await second.classify(b"second") == "1 seen: second"
+        assert await first.classify(b"again") == "2 seen: first again"
+    await until_empty(server)
+    async with await Visit.open(server.url) as third:
+        assert await third.classify(b"third") == "1 seen: third"
+    await until_empty(server)
+
+
+async def test_who_finds_no_room_is_told_so_and_those_inside_go_on(
+    server: Server, metrics_port: int
+) -> None:
+    refused = metrics(metrics_port)["icon_classifier_visitors_refused_total"]
+    visits = await asyncio.gather(*(Visit.open(server.url) for _ in range(ROOM)))
+    try:
+        with pytest.raises(urllib.error.HTTPError) as error:
+            await asyncio.to_thread(urllib.request.urlopen, server.url, timeout=10)
+        assert error.value.code == 503
+        assert int(error.value.headers["Retry-After"]) > 0
+        with error.value:
+            assert 'http-equiv="refresh"' in error.value.read().decode()
+        figures = metrics(metrics_port)
+        assert figures["icon_classifier_visitors"] == ROOM
+        assert figures["icon_classifier_visitors_refused_total"] == refused + 1
+        for number, visit in enumerate(visits):
+            assert await visit.classify(b"%d" % number) == f"1 seen: {number}"
+    finally:
+        for visit in visits:
+            await visit.close()
+    await until_empty(server)
+    async with await Visit.open(server.url):  # there is room again
+        pass
+    await until_empty(server)
+
+
+async def test_ten_at_the_door_at_once(server: Server) -> None:
+    answers: list[str] = []
+
+    async def knock() -> Visit | None:
+        try:
+            return await Visit.open(server.url)
+        except RequestError as error:
+            answers.append(str(error))
+            return None
+
+    visits = [visit for visit in await asyncio.gather(*(knock() for _ in range(10))) if visit]
+    assert len(visits) == ROOM
+    assert len(answers) == 10 - ROOM
+    assert all("503" in answer for answer in answers)
+    for visit in visits:
+        await visit.close()
+    await until_empty(server)
+
+
+async def test_a_page_whose_kernel_dies_is_told(server: Server) -> None:
+    async with await Visit.open(server.url) as visit:
+        (kernel,) = kernels(server)
+        kernel.kill()
+        async with asyncio.timeout(20):
+            while True:
+                kind, _, content, _ = await visit.receive()
+                if kind == "status" and content["execution_state"] == "dead":
+                    break
+    await until_empty(server)
+    assert "Restarting" not in server.text
+
+
+async def test_the_warm_parents_death_is_noticed_by_nobody(server: Server) -> None:
+    async with await Visit.open(server.url) as visit:
+        (kernel,) = kernels(server)
+        os.kill(kernel.ppid(), signal.SIGKILL)
+        assert await visit.classify(b"here") == "1 seen: here"
+        async with await Visit.open(server.url) as another:
+            assert await another.classify(b"too") == "1 seen: too"
+    async with asyncio.timeout(30):
+        while kernel.is_running() and kernel.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.1)
+    await until_empty(server)
+
+
+async def test_fifty_visits_leave_nothing(server: Server) -> None:
+    async with await Visit.open(server.url):
+        pass  # what is loaded at the first visit is no leak
+    await until_empty(server)
+    process = psutil.Process(server.process.pid)
+    before = process.num_fds()
+    folder = next(
+        Path(line.split()[-1].rstrip("."))
+        for line in server.text.splitlines()
+        if "Storing connection files" in line
+    )
+    left = set(folder.iterdir())
+
+    async def come_and_go(count: int) -> None:
+        for number in range(count):
+            async with await Visit.open(server.url) as visit:
+                if number % 5 == 0:
+                    await visit.classify(b"x")
+            async with asyncio.timeout(30):
+                while await asyncio.to_thread(len, kernels(server)) >= ROOM:
+                    await asyncio.sleep(0.05)
+
+    await come_and_go(50)
+    await until_empty(server)
+    assert process.num_fds() <= before + 3
+    assert set(folder.iterdir()) == left
+    assert [child.status() for child in process.children(recursive=True)].count(
+        psutil.STATUS_ZOMBIE
+    ) == 0
+
+
+async def test_kernels_end_with_a_server_that_is_killed(tmp_path: Path) -> None:
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)]), tmp_path / "page.ipynb"
+    )
+    manager = "icon_classifier.kernels.VisitorKernelManager"
+    with voila(
+        tmp_path,
+        f"--VoilaConfiguration.multi_kernel_manager_class={manager}",
+        notebook="page.ipynb",
+    ) as server:
+        visit = await Visit.open(server.url)
+        processes = psutil.Process(server.process.pid).children(recursive=True)
+        assert len(processes) == 2
+        server.process.kill()
+        _, alive = await asyncio.to_thread(psutil.wait_procs, processes, timeout=10)
+        assert not alive
+        await visit.close()
