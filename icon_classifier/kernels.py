@@ -254,6 +254,8 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         finally:
             _place.reset(token)
             place.give_back()
+            # Until now the page was on its way; from here on it is to connect.
+            self._note_if_alone(place.kernel_id)
 
     async def start_kernel(self, **kwargs: Any) -> str:  # type: ignore[override]
         """Start a visitor's kernel.
@@ -271,7 +273,10 @@ class VisitorKernelManager(AsyncMappingKernelManager):
             raise HTTPError(503, "as many visitors as fit")
         started = time.monotonic()
         kernel_id = await super().start_kernel(**kwargs)
-        self._alone_since[kernel_id] = time.monotonic()
+        if place is not None:
+            place.kernel_id = kernel_id
+        else:
+            self._note_if_alone(kernel_id)
         provisioner = self.get_kernel(kernel_id).provisioner
         forked = getattr(provisioner, "forked", False)
         self.metrics.started.labels(how="forked" if forked else "ordinary").inc()
@@ -303,7 +308,10 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     def notify_disconnect(self, kernel_id: str) -> None:
         """Note since when no page is there."""
         super().notify_disconnect(kernel_id)
-        if kernel_id in self and not self._kernel_connections.get(kernel_id):
+        self._note_if_alone(kernel_id)
+
+    def _note_if_alone(self, kernel_id: str | None) -> None:
+        if kernel_id in self._kernels and not self._kernel_connections.get(kernel_id):
             self._alone_since[kernel_id] = time.monotonic()
 
     def _handle_kernel_died(self, kernel_id: str) -> None:
@@ -325,6 +333,7 @@ class _Place:
     """A place kept for a page, until its kernel takes it or the page fails."""
 
     def __init__(self, kernels: VisitorKernelManager) -> None:
+        self.kernel_id: str | None = None
         self._kernels: VisitorKernelManager | None = kernels
         kernels._booked += 1
 

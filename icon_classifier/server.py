@@ -12,6 +12,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
+from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from jupyter_server.utils import url_path_join
 from tornado.web import Application, RequestHandler
 from voila.app import Voila
@@ -100,6 +101,12 @@ def install(voila: Voila, kernels: VisitorKernelManager) -> None:
         Its kernels.
     """
     delivery.install(voila)
+    # Jupyter's page of an error asks for an icon there; Voilà forgets to say where.
+    voila.tornado_settings = {
+        "static_path": DEFAULT_STATIC_FILES_PATH,
+        "static_url_prefix": url_path_join(voila.server_url, "/voila/static/"),
+        **voila.tornado_settings,
+    }
     init_handlers = voila.init_handlers
 
     def init_handlers_for_visitors() -> list[Any]:
