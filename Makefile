@@ -29,3 +29,7 @@ bench-parity:  ## do export.onnx and the Learner answer alike? (PHOTOS=folder)
 	$(PREPARE) --tests && $(RUN) -m bench.bench_parity $(PHOTOS)
 bench-page:  ## what opening the page takes, beside Voilà's stock page and Gradio's
 	$(PREPARE) --tests && $(RUN) -m bench.bench_page
+bench-visitors:  ## many visitors at once, beside the plain page and Gradio's (minutes)
+	$(PREPARE) --tests && $(RUN) -m bench.bench_visitors
+test-visits:  ## fifty visits leave no process, descriptor or file behind (minutes)
+	$(PREPARE) --tests && VISITS=50 $(RUN) -m pytest tests/integration/test_kernels.py
