@@ -5,7 +5,7 @@ PREPARE = @$(PYTHON) -m scripts.prepare
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help app setup test lint format lock clean bench bench-page bench-parity
+.PHONY: help app setup test lint format audit deploy-check release-model lock clean bench bench-page bench-parity
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -19,6 +19,12 @@ lint:  ## ruff, ruff format and mypy --strict; changes nothing
 	$(PREPARE) --tests && $(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy -p icon_classifier -p scripts
 format:  ## let ruff format the code and mend what it can
 	$(PREPARE) --tests && $(RUN) -m ruff format . && $(RUN) -m ruff check --fix .
+audit:  ## ask the advisory database about every locked package
+	$(PREPARE) --tests && $(RUN) -m scripts.audit
+deploy-check:  ## play Heroku, Binder and a container host; a table of sizes, times and memory (HOSTS=heroku for one)
+	$(PREPARE) --tests && $(RUN) -m scripts.deploy_check $(HOSTS)
+release-model:  ## check EXPORT=path and make it the page's model (ARGS=--worse lets worse figures pass)
+	$(PREPARE) --tests && $(RUN) -m scripts.release_model "$(EXPORT)" $(ARGS)
 lock:  ## renew the locked versions and hashes
 	@$(PYTHON) -m scripts.lock
 clean:  ## remove what was installed and built

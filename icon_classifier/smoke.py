@@ -176,7 +176,7 @@ def _first(states: Mapping[str, Mapping[str, Any]], kind: str, word: str = "") -
     raise DeploymentError(f"the page has no {kind.removesuffix('Model')}")
 
 
-async def visit(url: str, photo: Path, timeout: float = 60) -> SmokeReport:
+async def visit(url: str, photo: Path, timeout: float = 60, *, stay: bool = False) -> SmokeReport:
     """Visit a page once, upload `photo` and wait for the label.
 
     Parameters
@@ -187,6 +187,8 @@ async def visit(url: str, photo: Path, timeout: float = 60) -> SmokeReport:
         A photo on this machine.
     timeout : float
         Seconds for the whole visit.
+    stay : bool
+        Whether to leave the kernel running, as a visitor does who keeps the page open.
 
     Raises
     ------
@@ -195,14 +197,14 @@ async def visit(url: str, photo: Path, timeout: float = 60) -> SmokeReport:
     """
     try:
         async with asyncio.timeout(timeout):
-            return await _visit(url, photo, timeout)
+            return await _visit(url, photo, timeout, stay)
     except TimeoutError as error:
         raise DeploymentError(f"{url} gave no label within {timeout:g} s") from error
     except (WebSocketError, HTTPClientError, ConnectionError) as error:
         raise DeploymentError(f"the websocket of {url} failed: {error}") from error
 
 
-async def _visit(url: str, photo: Path, timeout: float) -> SmokeReport:
+async def _visit(url: str, photo: Path, timeout: float, stay: bool) -> SmokeReport:
     started = time.perf_counter()
     page = await _fetch(HTTPRequest(url, connect_timeout=timeout, request_timeout=timeout))
     page_seconds = time.perf_counter() - started
@@ -233,9 +235,9 @@ async def _visit(url: str, photo: Path, timeout: float) -> SmokeReport:
         answer_seconds = time.perf_counter() - clicked
     finally:
         socket.close()
-    # As a browser does when its window is closed, so that the kernel's memory is free at once.
-    shutdown = f"{parts.scheme}://{parts.netloc}{base}voila/api/shutdown/{kernel}"
-    await _fetch(HTTPRequest(shutdown, method="POST", body=b"", headers=headers))
+    if not stay:  # as a browser does when its window is closed: the kernel's memory is free
+        shutdown = f"{parts.scheme}://{parts.netloc}{base}voila/api/shutdown/{kernel}"
+        await _fetch(HTTPRequest(shutdown, method="POST", body=b"", headers=headers))
     return SmokeReport(
         url, answer["label"], float(answer["probability"]), page_seconds, answer_seconds
     )

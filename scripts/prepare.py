@@ -1,4 +1,4 @@
-"""Make this folder ready: ``python -m scripts.prepare [--tests]``.
+"""Make this folder ready: ``python -m scripts.prepare [--tests | --here]``.
 
 What is ready already is left alone, so that a second run takes well under a second.
 """
@@ -7,16 +7,19 @@ import argparse
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from scripts.browser import ensure_browser
 from scripts.environment import ROOT, SetupError, digest, install, locked, run
+from scripts.lock import split_blocks
 
 __all__ = [
     "build_template",
     "compile_model",
     "main",
     "prepare",
+    "prepare_here",
     "read_stamps",
     "write_stamp",
 ]
@@ -92,12 +95,33 @@ def prepare(*, tests: bool = False) -> Path:
     return python
 
 
+def prepare_here() -> None:
+    """Do the same on a host that has installed requirements.txt into this very Python."""
+    python = Path(sys.executable)
+    pip = (python, "-m", "pip", "install", "--quiet", "--no-deps")
+    lock = split_blocks((ROOT / "requirements.lock").read_text())
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as bare:
+        bare.write(lock["fastbook"])  # its two photographs are the page's examples
+        bare.flush()
+        failure = "pip could not install the examples (its reason is above)."
+        run(*pip, "--require-hashes", "-r", bare.name, failure=failure)
+    failure = "pip could not install this package (its reason is above)."
+    run(*pip, "--no-build-isolation", "--editable", ROOT, failure=failure)
+    build_template()
+    compile_model(python)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Prepare; 1 and the reason on standard error if that cannot be done."""
     parser = argparse.ArgumentParser(description="Make this folder ready to serve or to test.")
     parser.add_argument("--tests", action="store_true", help="install what tests need, too")
+    parser.add_argument("--here", action="store_true", help="on a host: in the Python that runs")
+    arguments = parser.parse_args(argv)
     try:
-        prepare(tests=parser.parse_args(argv).tests)
+        if arguments.here:
+            prepare_here()
+        else:
+            prepare(tests=arguments.tests)
     except SetupError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
