@@ -133,7 +133,6 @@ def play_heroku(work: Path) -> list[Row]:
     path = f"{python.parent}:{os.environ['PATH']}"
     building = {"HOME": str(app), "PATH": path, "STACK": "heroku-24", "LANG": "C.UTF-8"}
     passed = {k: v for k, v in os.environ.items() if k.startswith(("PIP_", "npm_config_"))}
-    before = hosts.pack(app / ".heroku", work / "before.tgz")
     hosts.call(["bash", "bin/post_compile"], app, building | passed)
     slug = hosts.pack(app, work / "slug.tgz", leave_out=[".git"])
     library = hosts.pack(
@@ -144,7 +143,6 @@ def play_heroku(work: Path) -> list[Row]:
     )
     rows = [Row(host, "requirements.txt installed", remark or "as it is")]
     rows += [
-        Row(host, "packages before trimming, packed", before, None, "MB"),
         Row(host, "slug, packed, with Python's own library", slug + library, 150.0, "MB"),
     ]
     port = hosts.free_port()

@@ -1,0 +1,135 @@
+"""Make a newly trained model the page's: ``make release-model EXPORT=path``.
+
+Nothing is replaced before everything has passed: the allow-list and the compilation, the same
+answers from the compiled model as from the Learner, and an error no larger than the present
+model's.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from icon_classifier.convert import convert
+from icon_classifier.errors import IconClassifierError
+from icon_classifier.model import Model
+from icon_classifier.smoke import example_photo
+from scripts.environment import ROOT, SetupError, digest
+from scripts.prepare import write_stamp
+
+__all__ = ["changes", "check_figures", "main", "release"]
+
+CARD = "export.md"
+
+
+def check_figures(new: dict[str, Any], old: dict[str, Any]) -> None:
+    """Compare the figures of two models.
+
+    Parameters
+    ----------
+    new, old : dict
+        What their files say of themselves.
+
+    Raises
+    ------
+    SetupError
+        If the new model's error on its validation photos is larger than the present one's, or is
+        not known while that is.
+    """
+    before = (old.get("figures") or {}).get("error")
+    after = (new.get("figures") or {}).get("error")
+    if before is None or set(new["labels"]) != set(old["labels"]):
+        return  # nothing to compare with
+    if after is None:
+        raise SetupError(
+            "the new model does not tell its error; ARGS=--worse takes it all the same"
+        )
+    if after > before:
+        raise SetupError(
+            f"the new model's error is {after:.2%}, the present one's {before:.2%}; "
+            "ARGS=--worse takes it all the same"
+        )
+
+
+def changes(new: dict[str, Any], old: dict[str, Any]) -> Iterator[str]:
+    """Tell line by line in what two models differ."""
+    for name in ("labels", "recipe", "figures", "transforms", "temperature", "unsure", "versions"):
+        before, after = old.get(name), new.get(name)
+        if before != after:
+            yield f"{name}: {before} -> {after}"
+
+
+def check_parity(export: Path) -> None:
+    """Compare compiled model and Learner on photographs; :exc:`SetupError` if they differ."""
+    command = [sys.executable, "-m", "bench.bench_parity", str(example_photo().parent), str(export)]
+    if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        raise SetupError("the compiled model does not answer as its Learner does (see above)")
+
+
+def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str]:
+    """Check `export` and put it, its hash, its card and export.onnx into `root`.
+
+    Parameters
+    ----------
+    export : Path
+        The new Learner. Naming it here is its owner's consent; what it may hold is checked.
+    root : Path
+        The folder of the page.
+    worse : bool
+        Whether to take a model whose figures are worse.
+
+    Returns
+    -------
+    list of str
+        What changed.
+
+    Raises
+    ------
+    SetupError, IconClassifierError
+        If it does not pass; then nothing has changed.
+    """
+    if not export.is_file():
+        raise SetupError(f"there is no file {export}; make release-model EXPORT=path/to/export.pkl")
+    with tempfile.TemporaryDirectory(dir=root, prefix=".release-") as folder:
+        candidate = Path(folder) / "export.pkl"
+        shutil.copyfile(export, candidate)
+        compiled = convert(candidate, trust=True)
+        new = dict(Model.load(compiled).info.raw)
+        present = root / "export.onnx"
+        old = dict(Model.load(present).info.raw) if present.exists() else {}
+        if old and not worse:
+            check_figures(new, old)
+        check_parity(candidate)
+        card = export.with_name(CARD)
+        if card.is_file() and card.resolve() != (root / CARD).resolve():
+            shutil.copyfile(card, candidate.with_name(CARD))
+        for name in ("export.pkl", "export.pkl.sha256", "export.onnx", CARD):
+            if (part := candidate.with_name(name)).exists():
+                part.replace(root / name)
+    return list(changes(new, old))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Release and tell what changed; 1 and the reason if the model does not pass."""
+    parser = argparse.ArgumentParser(description="Make a newly trained model the page's.")
+    parser.add_argument("export", type=Path, help="the trained Learner")
+    parser.add_argument("--worse", action="store_true", help="take worse figures, too")
+    arguments = parser.parse_args(argv)
+    try:
+        told = release(arguments.export, worse=arguments.worse)
+    except (SetupError, IconClassifierError) as error:
+        print(f"\nNot released: {error}", file=sys.stderr)
+        return 1
+    write_stamp("model", digest(ROOT / "export.pkl", ROOT / "export.pkl.sha256"))
+    print("\n".join(told) or "It says the same of itself as the model before.")
+    print("Released. Look at the page (make app), then commit export.pkl, its hash and its card:")
+    subprocess.run(["git", "status", "--short", "--", "export.*"], cwd=ROOT, check=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
