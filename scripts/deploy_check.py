@@ -25,7 +25,18 @@ from scripts import hosts
 from scripts.browser import find_browser
 from scripts.environment import ROOT, SetupError
 
-__all__ = ["Row", "main", "play_binder", "play_container", "play_heroku", "table"]
+__all__ = [
+    "Row",
+    "main",
+    "play_binder",
+    "play_container",
+    "play_heroku",
+    "see",
+    "serving_rows",
+    "stay",
+    "stopping_rows",
+    "table",
+]
 
 VISITORS = 20
 

@@ -21,7 +21,7 @@ from icon_classifier.smoke import example_photo
 from scripts.environment import ROOT, SetupError, digest
 from scripts.prepare import write_stamp
 
-__all__ = ["changes", "check_figures", "main", "release"]
+__all__ = ["changes", "check_figures", "check_parity", "main", "release"]
 
 CARD = "export.md"
 

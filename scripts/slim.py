@@ -79,7 +79,7 @@ def is_ballast(path: PurePosixPath) -> bool:
     if {"test", "tests"}.intersection(path.parts[:-1]):
         return True
     if path.parts[:2] == ("babel", "locale-data"):
-        return re.match(r"(root|en)\b", path.name) is None
+        return re.match(r"(root|en(_\w+)?)\.", path.name) is None
     if path.parts[0] == "onnxruntime" and len(path.parts) > 1:
         return path.parts[1] in {"datasets", "quantization", "tools", "transformers"}
     return path.suffix in {".a", ".c", ".cpp", ".h", ".hpp", ".map", ".pxd", ".pyi", ".pyx"}
