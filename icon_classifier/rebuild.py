@@ -246,8 +246,9 @@ def _resolve(name: Global) -> Any:
         return twin
     if name.module == "torch" and isinstance(getattr(torch, name.name, None), torch.dtype):
         return getattr(torch, name.name)
-    is_layer = LAYERS.fullmatch(name.module) and is_defined(name.module, name.name)
-    if not is_layer and not FUNCTIONS.fullmatch(name.module):
+    is_layer = LAYERS.fullmatch(name.module)
+    known = is_layer or FUNCTIONS.fullmatch(name.module)
+    if not known or not is_defined(name.module, name.name):
         return Missing(str(name))
     found = getattr(_import(name.module), name.name, None)
     if not is_layer:
