@@ -142,9 +142,12 @@ def play_heroku(work: Path) -> list[Row]:
     python = hosts.venv(app / ".heroku" / "python")
     remark = hosts.install_requirements(python, app / "requirements.txt")
     path = f"{python.parent}:{os.environ['PATH']}"
-    building = {"HOME": str(app), "PATH": path, "STACK": "heroku-24", "LANG": "C.UTF-8"}
-    passed = {k: v for k, v in os.environ.items() if k.startswith(("PIP_", "npm_config_"))}
+    # The home folder and these variables tell how this machine reaches its registries.
+    building = {"HOME": str(Path.home()), "PATH": path, "STACK": "heroku-24", "LANG": "C.UTF-8"}
+    ways = ("PIP_", "NODE_", "NPM_", "npm_", "SSL_")
+    passed = {name: value for name, value in os.environ.items() if name.startswith(ways)}
     hosts.call(["bash", "bin/post_compile"], app, building | passed)
+    hosts.call([python, "-m", "compileall", "-q", app / ".heroku" / "python" / "lib"], app)
     slug = hosts.pack(app, work / "slug.tgz", leave_out=[".git"])
     library = hosts.pack(
         Path(os.__file__).parent,

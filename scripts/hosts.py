@@ -77,7 +77,9 @@ def install_requirements(python: Path, requirements: Path) -> str:
         remark = "without PyTorch's index, which is out of reach here"
     reduced = requirements.with_name("requirements-played.txt")
     reduced.write_text(text)
-    call([python, "-m", "pip", "install", "--quiet", "-r", reduced], requirements.parent)
+    # Bytecode of what stays is made after trimming: the same in the end, minutes sooner.
+    command = [python, "-m", "pip", "install", "--quiet", "--no-compile", "-r", reduced]
+    call(command, requirements.parent)
     reduced.unlink()
     return remark
 
