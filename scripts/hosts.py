@@ -78,8 +78,8 @@ def install_requirements(python: Path, requirements: Path) -> str:
     reduced = requirements.with_name("requirements-played.txt")
     reduced.write_text(text)
     # Bytecode of what stays is made after trimming: the same in the end, minutes sooner.
-    command = [python, "-m", "pip", "install", "--quiet", "--no-compile", "-r", reduced]
-    call(command, requirements.parent)
+    command: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
+    call([*command, "-r", reduced], requirements.parent)
     reduced.unlink()
     return remark
 
