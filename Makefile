@@ -1,11 +1,12 @@
 # One line each; the work is done in scripts/ and icon_classifier/. `make help` lists them.
 PYTHON ?= $(or $(shell command -v python3.11),python3)
+RECIPE ?= bears
 RUN = .venv/bin/python
 PREPARE = @$(PYTHON) -m scripts.prepare
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help app setup test lint format audit deploy-check release-model lock clean bench bench-page bench-parity bench-visitors test-visits
+.PHONY: help app setup test lint format audit deploy-check release-model lock clean bench bench-page bench-parity bench-visitors test-visits train bench-train
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -39,3 +40,7 @@ bench-visitors:  ## many visitors at once, beside the plain page and Gradio's (m
 	$(PREPARE) --tests && $(RUN) -m bench.bench_visitors
 test-visits:  ## fifty visits leave no process, descriptor or file behind (minutes)
 	$(PREPARE) --tests && VISITS=50 $(RUN) -m pytest tests/integration/test_kernels.py
+train:  ## train by train.ipynb: RECIPE=bears DATA=folder (ARGS='-p compare False'); the report stays in reports/
+	$(PREPARE) --tests && mkdir -p reports && $(RUN) -m papermill train.ipynb reports/train-$(RECIPE).ipynb --kernel python3 --log-output -p recipe $(RECIPE) $(if $(DATA),-p data "$(DATA)") $(ARGS)
+bench-train:  ## how good and how fast training is, over five splits: DATA=folder with bears/ and dogs/
+	$(PREPARE) --tests && $(RUN) -m bench.bench_train $(DATA)

@@ -157,6 +157,8 @@ class Training:
         The network to take when the pretrained weights of ``architecture`` cannot be fetched.
     image_size : int
         Side of the square that the network sees (pixels).
+    resize : {"crop", "squish", "pad"}
+        How a photo is brought to that square.
     batch_size : int
         Photos a step. Halve it when the GPU runs out of memory, and the learning rate with it.
     frozen_epochs, epochs : int
@@ -178,6 +180,7 @@ class Training:
     architecture: str = "resnet18"
     offline_architecture: str = "tf_efficientnet_lite0"
     image_size: int = field(default=224, metadata=between(16, 1024))
+    resize: Literal["crop", "squish", "pad"] = "crop"
     batch_size: int = field(default=32, metadata=between(2, 1024))
     frozen_epochs: int = field(default=1, metadata=between(0, 1000))
     epochs: int = field(default=3, metadata=between(0, 1000))
