@@ -44,3 +44,5 @@ train:  ## train by train.ipynb: RECIPE=bears DATA=folder (ARGS='-p compare Fals
 	$(PREPARE) --tests && mkdir -p reports && $(RUN) -m papermill train.ipynb reports/train-$(RECIPE).ipynb --kernel python3 --log-output -p recipe $(RECIPE) $(if $(DATA),-p data "$(DATA)") $(ARGS)
 bench-train:  ## how good and how fast training is, over five splits: DATA=folder with bears/ and dogs/
 	$(PREPARE) --tests && $(RUN) -m bench.bench_train $(DATA)
+bench-answers:  ## from a photo to its answer on the page: drop, click, heat map
+	$(PREPARE) --tests && $(RUN) -m bench.bench_answers

@@ -2,8 +2,8 @@
 // travels. Texts come from Python (words.py), so that they are all in one place.
 
 const LONG_SIDE = 1024; // pixels; the model looks at some 300
-const SMALL = 150_000; // bytes; a file of at most so many travels as it is
-const QUALITY = 0.92;
+const SMALL = 120_000; // bytes, half a second at 2 Mbit/s; a file of at most so many stays as it is
+const QUALITIES = [0.92, 0.8, 0.65]; // of JPEG; the first that gets below SMALL, or the last
 const SLOW = 20_000; // milliseconds without an answer until that is said
 
 /** Make an element: h('p', {className: 'a'}, 'text'). Text is never read as HTML. */
@@ -30,8 +30,14 @@ function draw(source, width, height) {
   return canvas;
 }
 
-const encode = (canvas) =>
-  new Promise((resolve) => canvas.toBlob(resolve, 'image/jpeg', QUALITY));
+async function encode(canvas) {
+  let blob;
+  for (const quality of QUALITIES) {
+    blob = await new Promise((resolve) => canvas.toBlob(resolve, 'image/jpeg', quality));
+    if (!blob || blob.size <= SMALL) break;
+  }
+  return blob;
+}
 
 /** Shrink a photo; null where the browser cannot decode it (HEIC in most). */
 async function shrink(file) {

@@ -215,7 +215,8 @@ def comforts(
     for widget, name in ((upload, "upload"), (output, "photo"), (label, "line")):
         widget.add_class(f"ic-{name}")  # for dropzone.css
     answer = Answer(classifier.heat_map if classifier.can_explain else None)
-    classifier.on_answer(answer.show)
+    unshown: list[tuple[Image.Image, Prediction]] = []
+    classifier.on_answer(lambda image, prediction: unshown.append((image, prediction)))
 
     def take(photo: Dropped) -> None:
         upload.value, output.outputs = (), ()
@@ -225,9 +226,12 @@ def comforts(
             _put_row(label, answer, classifier, photo)
 
     def on_line(change: dict[str, Any]) -> None:
-        """Let go of an answer that the line does not belong to any more."""
+        """Show the answer behind a line that is there already: drawing it takes longer."""
         if change["new"] == "":
             answer.busy = True
+            unshown.clear()
+        elif unshown:
+            answer.show(*unshown.pop())
         elif answer.busy:  # nothing new was shown: the line tells of an error
             answer.clear()
 

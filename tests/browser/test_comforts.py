@@ -168,7 +168,7 @@ def test_the_camera_of_a_laptop(visit: Callable[..., Page]) -> None:
     button(page, "Use the camera").click()
     expect(button(page, "Take the photo")).to_be_focused()
     video = page.locator("video")
-    page.wait_for_function("document.querySelector('video').videoWidth > 0")
+    video.evaluate("v => v.videoWidth || new Promise((seen) => { v.onloadeddata = () => seen(); })")
     page.evaluate("window.track = document.querySelector('video').srcObject.getTracks()[0]")
     button(page, "Take the photo").click()
     expect(page.locator(".ic-card")).to_be_visible(timeout=READY)

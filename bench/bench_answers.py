@@ -1,0 +1,135 @@
+"""From a photo to its answer on the page: ``make bench-answers``.
+
+In one run of Chromium on a running Voilà: from dropping a photo of 12 MB to the answer, on loopback
+and on a line of 2 Mbit/s up; from the click on the button to the answer; and in process what a heat
+map costs beside a prediction.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import CDPSession, Page, expect, sync_playwright
+
+from bench.bench_main import median_ms
+from icon_classifier.images import read_image_file
+from icon_classifier.model import open_model
+from scripts.browser import find_browser
+from tests.browser.conftest import ARGUMENTS
+from tests.conftest import example
+from tests.servers import ROOT, voila
+
+REPEATS = 7
+LIMIT = 60_000.0
+UP = 2_000_000 / 8
+"""Bytes a second of the slow line, up; with 40 ms there and back."""
+
+# The page's own clock, started by the event that brings the photo in: nothing of the test counts.
+WATCH = """() => {
+  const line = document.querySelector('.ic-line');
+  let start, tell;
+  window.watch = () => { window.answered = new Promise((resolve) => { tell = resolve; }); };
+  for (const type of ['drop', 'change', 'click']) {
+    addEventListener(type, () => { start = performance.now(); }, true);
+  }
+  new MutationObserver(() => {
+    if (line.textContent.trim()) tell(performance.now() - start);
+  }).observe(line, { childList: true, characterData: true, subtree: true });
+}"""
+
+
+def large_photo(folder: Path) -> Path:
+    """A photo as a phone takes it: 12 megapixels, grain and all, close to 12 MB."""
+    photo = Image.open(example("grizzly.jpg")).resize((3024, 4032), Image.Resampling.BICUBIC)
+    grain = np.random.default_rng(0).normal(0, 29, (4032, 3024, 1))
+    pixels = np.clip(np.asarray(photo, np.float32) + grain, 0, 255).astype(np.uint8)
+    path = folder / "phone.jpg"
+    for quality in range(98, 80, -1):
+        Image.fromarray(pixels).save(path, quality=quality)
+        if path.stat().st_size <= 12.5e6:
+            break
+    return path
+
+
+def seconds(page: Page, act: Callable[[], None]) -> float:
+    """Seconds from the browser's event to the answer's line, as the page's clock has it."""
+    page.evaluate("watch()")
+    act()
+    late = "new Promise((_, fail) => setTimeout(fail, 30_000, 'no answer in 30 s'))"
+    return float(page.evaluate(f"Promise.race([answered, {late}])")) / 1000
+
+
+def drop(page: Page, session: CDPSession, photo: Path) -> None:
+    box = page.locator(".ic-zone").bounding_box()
+    assert box is not None
+    data = {"items": [], "files": [str(photo)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        where = {"x": box["x"] + 20, "y": box["y"] + 20}
+        session.send("Input.dispatchDragEvent", {"type": kind, "data": data, **where})
+
+
+def click(page: Page, photo: Path) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a photo").click()
+    chooser.value.set_files(photo)
+    expect(page.get_by_text("(1)")).to_be_visible(timeout=LIMIT)
+    page.get_by_role("button", name="Classify Icon").click()
+
+
+def told(name: str, values: list[float], goal: str) -> None:
+    middle, worst = statistics.median(values), max(values)
+    print(f"{name:<44} {middle:6.3f} s   worst {worst:6.3f} s   to reach {goal}")
+
+
+def in_browser(folder: Path) -> None:
+    photo, grizzly = large_photo(folder), example("grizzly.jpg")
+    print(f"The photo has {photo.stat().st_size / 1e6:.1f} MB.")
+    with voila(ROOT) as server, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto(server.url)
+        expect(page.get_by_role("button", name="Choose photos")).to_be_visible(timeout=LIMIT)
+        page.evaluate(WATCH)
+        session = page.context.new_cdp_session(page)
+        session.send("Network.enable")
+        sent: list[int] = []
+        session.on(
+            "Network.webSocketFrameSent",
+            lambda event: sent.append(3 * len(event["response"]["payloadData"]) // 4),
+        )
+        times = [seconds(page, lambda: drop(page, session, photo)) for _ in range(REPEATS)]
+        told("drop to answer, loopback", times, "1.0 s")
+        print(f"{'what travelled of it':<44} {max(sent) / 1e3:6.0f} kB")
+        times = [seconds(page, lambda: click(page, grizzly)) for _ in range(2 * REPEATS)]
+        told("click to answer", times, "0.06 s")
+        slow = {"offline": False, "latency": 40, "downloadThroughput": 1e6, "uploadThroughput": UP}
+        session.send("Network.emulateNetworkConditions", slow)
+        times = [seconds(page, lambda: drop(page, session, photo)) for _ in range(REPEATS)]
+        told("drop to answer, 2 Mbit/s up", times, "1.0 s")
+        browser.close()
+
+
+def in_process() -> None:
+    model, photo = open_model(ROOT), read_image_file(example("grizzly.jpg"))
+    start = time.process_time()
+    plain = median_ms(lambda: model.predict(photo))
+    heat = median_ms(lambda: model.explain(photo))
+    print(f"{'prediction, in process':<44} {plain:6.1f} ms")
+    print(f"{'heat map, in process':<44} {heat:6.1f} ms                    to reach 10 ms")
+    print(f"({time.process_time() - start:.1f} s of CPU time)")
+
+
+def main() -> None:
+    in_process()
+    with tempfile.TemporaryDirectory() as folder:
+        in_browser(Path(folder))
+
+
+if __name__ == "__main__":
+    main()
