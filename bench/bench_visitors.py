@@ -1,0 +1,243 @@
+"""Many visitors at once, beside the plain page and Gradio's: ``make bench-visitors``.
+
+In Chromium: seconds from navigation to a usable button, and from the click to the answer. By the
+proportional set size (PSS) of the server's whole process tree: memory at rest and what each further
+visitor adds, page open and a prediction made. Then twenty who click at once, and visits for three
+minutes by tabs that open, ask and close. Arguments: the names of rivals to measure, all without;
+``--minutes=1`` for one minute in place of three.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from bench.gradio_app import VERSION, gradio_app
+from bench.plain import write_plain_page
+from icon_classifier.memory import memory_limit
+from scripts.browser import find_browser
+from tests.conftest import example
+from tests.servers import ROOT, Server, voila
+
+STEPS = (1, 5, 10, 20)
+BUTTON = "Classify Icon"
+LIMIT_MB = 512
+WAIT_MS = 180_000
+PLAIN_VISITORS = 5  # 495 MB each; more say nothing new
+
+ANSWER = """() => document.querySelector('[data-testid="label-output-value"]') !== null
+    || [...document.querySelectorAll('.widget-label')]
+        .some(label => /^(Prediction|Not sure):/.test(label.textContent))"""
+
+# Before a page is asked again, so that the former answer is not taken for the new one.
+FORGET = """() => {
+    document.querySelector('[data-testid="label-output-value"]')?.remove();
+    for (const label of document.querySelectorAll('.widget-label'))
+        if (/^(Prediction|Not sure):/.test(label.textContent)) label.textContent = '';
+}"""
+
+
+@dataclass
+class Figures:
+    """What one rival took."""
+
+    usable: list[float] = field(default_factory=list)
+    answer: list[float] = field(default_factory=list)
+    memory: dict[int, float] = field(default_factory=dict)
+    at_once: list[float] = field(default_factory=list)
+    per_minute: float | None = None
+
+
+PHOTO = example("grizzly.jpg").read_bytes()
+
+
+def megabytes(server: Server) -> float:
+    """Sum the proportional set sizes of a server and all that it has started."""
+    root = psutil.Process(server.process.pid)
+    total = 0
+    for process in [root, *root.children(recursive=True)]:
+        try:
+            total += process.memory_full_info().pss
+        except psutil.NoSuchProcess:  # has ended meanwhile
+            continue
+    return total / 2**20
+
+
+async def settled(server: Server) -> float:
+    """Wait until the memory has stopped to change, at most ten seconds, and return it."""
+    before = megabytes(server)
+    for _ in range(5):
+        await asyncio.sleep(2)
+        now = megabytes(server)
+        if abs(now - before) < 0.5:
+            return now
+        before = now
+    return before
+
+
+async def open_page(browser: Browser, url: str) -> tuple[BrowserContext, Page, float]:
+    """Open a page as a new visitor; also return the seconds until its button can be used."""
+    context = await browser.new_context()
+    page = await context.new_page()
+    page.set_default_timeout(WAIT_MS)
+    started = time.perf_counter()
+    await page.goto(url, wait_until="commit")
+    button = page.get_by_role("button", name=BUTTON)
+    await button.wait_for()
+    await page.wait_for_function(
+        "() => (document.documentElement.dataset.line ?? 'live') === 'live' &&"
+        f" [...document.querySelectorAll('button')].some(b => b.textContent.trim() === '{BUTTON}'"
+        " && !b.disabled)"
+    )
+    return context, page, time.perf_counter() - started
+
+
+async def choose(page: Page) -> None:
+    """Hand the page a photo, and wait until it has it."""
+    file = {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": PHOTO}
+    ours = page.get_by_role("button", name=re.compile(r"^Choose a photo \("))
+    if await ours.count():
+        async with page.expect_file_chooser() as waiting:
+            await ours.click()
+        await (await waiting.value).set_files(file)
+        await page.get_by_text("(1)").wait_for()
+    else:
+        await page.locator("input[type=file]").first.set_input_files(file)
+        await page.locator("[data-testid=image] img, .image-frame img").first.wait_for()
+
+
+async def ask(page: Page) -> float:
+    """Press the button; return the seconds until the answer is there."""
+    started = time.perf_counter()
+    await page.get_by_role("button", name=BUTTON).click()
+    await page.wait_for_function(ANSWER, polling=5)
+    return time.perf_counter() - started
+
+
+async def measure(browser: Browser, server: Server, most: int, minutes: float) -> Figures:
+    """Measure one rival."""
+    figures = Figures()
+    figures.memory[0] = await settled(server)
+    pages: list[Page] = []
+    contexts: list[BrowserContext] = []
+    for count in range(1, most + 1):
+        context, page, seconds = await open_page(browser, server.url)
+        contexts.append(context)
+        pages.append(page)
+        await choose(page)
+        figures.usable.append(seconds)
+        figures.answer.append(await ask(page))
+        if count in STEPS or count == most:
+            figures.memory[count] = await settled(server)
+    if most > 1:
+        for page in pages:
+            await page.evaluate(FORGET)
+            if await page.get_by_text("(0)").count():  # ours keeps no photo
+                await choose(page)
+        figures.at_once = list(await asyncio.gather(*(ask(page) for page in pages)))
+    for context in contexts:
+        await context.close()
+    if minutes:
+        figures.per_minute = await sustained(browser, server, minutes)
+    return figures
+
+
+async def sustained(browser: Browser, server: Server, minutes: float) -> float:
+    """Visits per minute by four visitors who each open, ask and close, over and over."""
+    end = time.perf_counter() + 60 * minutes
+    done = 0
+
+    async def come_and_go() -> None:
+        nonlocal done
+        while time.perf_counter() < end:
+            context, page, _ = await open_page(browser, server.url)
+            await choose(page)
+            await ask(page)
+            await page.goto("about:blank")  # as a tab that closes: the page says good-bye
+            await context.close()
+            done += 1
+
+    started = time.perf_counter()
+    await asyncio.gather(*(come_and_go() for _ in range(4)))
+    return done / (time.perf_counter() - started) * 60
+
+
+def p95(values: list[float]) -> float:
+    """Give the 95th percentile."""
+    return sorted(values)[max(0, round(0.95 * len(values)) - 1)]
+
+
+def rows(figures: Figures) -> dict[str, str]:
+    """Put the figures of one rival into words."""
+    memory = figures.memory
+    most = max(memory)
+    each = (memory[most] - memory[1]) / (most - 1) if most > 1 else float("nan")
+    fit = max(0, int((LIMIT_MB - memory[1]) // each) + 1) if memory[1] < LIMIT_MB else 0
+    table = {
+        "page usable, s (median)": f"{statistics.median(figures.usable):.2f}",
+        "click to answer, s (median)": f"{statistics.median(figures.answer):.3f}",
+        "at rest, MB": f"{memory[0]:.0f}",
+        "each further visitor, MB": f"{each:.1f}",
+        f"visitors in {LIMIT_MB} MB": str(fit),
+        **{f"with {count} visitors, MB": f"{memory[count]:.0f}" for count in memory if count},
+    }
+    if figures.at_once:
+        table["all at once, click to answer p50, s"] = f"{statistics.median(figures.at_once):.2f}"
+        table["all at once, click to answer p95, s"] = f"{p95(figures.at_once):.2f}"
+    if figures.per_minute is not None:
+        table["visits a minute, four at a time"] = f"{figures.per_minute:.0f}"
+    return table
+
+
+async def main(only: list[str], minutes: float) -> None:
+    """Measure the rivals one after the other and print a table."""
+    results: dict[str, dict[str, str]] = {}
+    async with AsyncExitStack() as cleanup:
+        playwright = await cleanup.enter_async_context(async_playwright())
+        options = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
+        browser = await playwright.chromium.launch(
+            executable_path=find_browser(), args=[*options, "--disable-sync", "--no-first-run"]
+        )
+        cleanup.push_async_callback(browser.close)
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
+        plain = write_plain_page(folder, ROOT / "export.pkl").name
+        rivals: dict[str, tuple[Callable[[], object], int]] = {
+            "slim": (voila, max(STEPS)),
+            "stock, ours": (lambda: voila(ROOT, "--template=lab"), max(STEPS)),
+            "plain": (lambda: voila(folder, notebook=plain), PLAIN_VISITORS),
+            f"Gradio {VERSION}": (gradio_app, max(STEPS)),
+        }
+        for name, (start, most) in rivals.items():
+            if only and name not in only:
+                continue
+            with ExitStack() as running:
+                server = running.enter_context(start())  # type: ignore[arg-type]
+                context, *_ = await open_page(browser, server.url)  # to warm up
+                await context.close()
+                results[name] = rows(await measure(browser, server, most, minutes))
+                print(name, results[name], flush=True)
+    names = list(results)
+    print(f"\nRAM of this machine or its limit: {memory_limit() // 2**20} MB")
+    print(f"{'':<38}" + "".join(f"{name:>16}" for name in names))
+    for what in dict.fromkeys(what for table in results.values() for what in table):
+        print(f"{what:<38}" + "".join(f"{results[name].get(what, '-'):>16}" for name in names))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("only", nargs="*")
+    parser.add_argument("--minutes", type=float, default=3.0)
+    arguments = parser.parse_args(sys.argv[1:])
+    asyncio.run(main(arguments.only, arguments.minutes))
