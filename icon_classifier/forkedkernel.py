@@ -31,6 +31,8 @@ from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.session import new_id
 from zmq.eventloop.zmqstream import ZMQStream
 
+from icon_classifier import memory
+
 __all__ = [
     "ForkedKernelApp",
     "KernelOrder",
@@ -53,9 +55,6 @@ ARGUMENTS = (
 
 _PR_SET_THP_DISABLE = 41
 _PAUSE_SECONDS = 1.0
-# Found before the fork: a child that looked it up would write to more of its memory.
-_libc = ctypes.CDLL(None)
-_malloc_trim = getattr(_libc, "malloc_trim", None)
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class PageKernel(IPythonKernel):
         super().post_handler_hook()
         if self._pause is not None:
             self.io_loop.remove_timeout(self._pause)
-        self._pause = self.io_loop.call_later(_PAUSE_SECONDS, _give_back_memory)
+        self._pause = self.io_loop.call_later(_PAUSE_SECONDS, memory.give_back)
 
 
 class ForkedKernelApp(IPKernelApp):
@@ -255,13 +254,7 @@ def _close_all_but(kept: set[int]) -> None:
 
 def no_huge_pages() -> None:
     """Keep to small pages of memory: of a huge one a child would copy more than it writes."""
-    _libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
-
-
-def _give_back_memory() -> None:
-    """Return to the system what a photo and its prediction took and have freed."""
-    if _malloc_trim is not None:  # the GNU library has it, musl does not
-        _malloc_trim(0)
+    ctypes.CDLL(None).prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 
 def leave(status: int) -> None:

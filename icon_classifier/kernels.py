@@ -37,7 +37,7 @@ from voila.app import Voila
 from icon_classifier import server
 from icon_classifier.client import PromptClient
 from icon_classifier.errors import KernelError
-from icon_classifier.memory import memory_limit, visitors_that_fit
+from icon_classifier.memory import give_back, memory_limit, visitors_that_fit
 from icon_classifier.metrics import Metrics
 from icon_classifier.warm import ForkedProcess, WarmParent, can_fork
 
@@ -327,6 +327,8 @@ class VisitorKernelManager(AsyncMappingKernelManager):
             if now - since > self.leave_timeout and kernel_id in self:
                 self.log.info("The page of kernel %s is gone.", kernel_id)
                 await self.shutdown_kernel(kernel_id, now=True)
+        if self.visitors:
+            give_back()
 
 
 class _Place:

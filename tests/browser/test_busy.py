@@ -1,0 +1,45 @@
+"""What a visitor sees who finds no room, and what those inside see of him: nothing."""
+
+import json
+from pathlib import Path
+
+import nbformat
+from playwright.sync_api import Browser, expect
+
+from tests.servers import voila
+
+CELL = """
+import ipywidgets as widgets
+button, label = widgets.Button(description="Answer"), widgets.Label()
+button.on_click(lambda _: setattr(label, "value", "Answered"))
+widgets.VBox([button, label])
+"""
+READY = 120_000
+
+
+def test_who_finds_no_room_gets_in_by_himself_when_there_is_some(
+    browser: Browser, tmp_path: Path
+) -> None:
+    cells = [nbformat.v4.new_code_cell(CELL)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "page.ipynb")
+    manager = "icon_classifier.kernels.VisitorKernelManager"
+    options = {
+        "VoilaConfiguration": {"multi_kernel_manager_class": manager},
+        "VisitorKernelManager": {"max_visitors": 1, "leave_timeout": 2},
+    }
+    (tmp_path / "voila.json").write_text(json.dumps(options))
+    with voila(tmp_path, notebook="page.ipynb") as server:
+        inside, outside = browser.new_context(), browser.new_context()
+        first, second = inside.new_page(), outside.new_page()
+        first.goto(server.url)
+        expect(first.get_by_role("button", name="Answer")).to_be_visible(timeout=READY)
+        answer = second.goto(server.url)
+        assert answer is not None
+        assert answer.status == 503
+        expect(second.get_by_role("heading")).to_have_text("Just a moment")
+        expect(second.get_by_text("tries again by itself")).to_be_visible()
+        first.get_by_role("button", name="Answer").click()
+        expect(first.get_by_text("Answered")).to_be_visible()
+        inside.close()
+        expect(second.get_by_role("button", name="Answer")).to_be_visible(timeout=READY)
+        outside.close()
