@@ -7,7 +7,7 @@ options from the environment (:class:`~icon_classifier.api_settings.ApiSettings`
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from starlette.routing import Route
 from icon_classifier.addresses import client_of
 from icon_classifier.api_pages import HEADERS, docs_page, upload_page
 from icon_classifier.api_settings import ApiSettings
-from icon_classifier.batching import Classifier
+from icon_classifier.batching import Classifier, Classifies
 from icon_classifier.errors import BusyError, IconClassifierError, RequestError
 from icon_classifier.fetch import Fetcher
 from icon_classifier.limits import ApiKeys, Budget, RateLimiter
@@ -30,11 +30,15 @@ from icon_classifier.openapi import describe
 from icon_classifier.problems import HANDLERS, problem
 from icon_classifier.uploads import Upload, read_upload
 
-__all__ = ["app_from_environment", "create_app"]
+__all__ = ["app_from_environment", "create_app", "local_classifier"]
 
 
 def create_app(
-    model: Model, settings: ApiSettings | None = None, *, fetcher: Fetcher | None = None
+    model: Model,
+    settings: ApiSettings | None = None,
+    *,
+    fetcher: Fetcher | None = None,
+    classifier: Callable[[], Classifies] | None = None,
 ) -> Starlette:
     """Build the app.
 
@@ -46,6 +50,8 @@ def create_app(
         The limits.
     fetcher : Fetcher, optional
         What fetches photos from addresses.
+    classifier : callable, optional
+        Makes what classifies when the app starts; by default threads of this process.
 
     Returns
     -------
@@ -53,7 +59,12 @@ def create_app(
         An ASGI application; its threads start with its lifespan and end with it.
     """
     settings = settings or ApiSettings()
-    api = _Api(model, settings, fetcher or Fetcher(settings))
+    api = _Api(
+        model,
+        settings,
+        fetcher or Fetcher(settings),
+        classifier or (lambda: local_classifier(model, settings)),
+    )
     routes = [
         Route("/", api.page, methods=["GET", "POST"]),
         Route("/classify", api.classify, methods=["POST"]),
@@ -80,13 +91,33 @@ def create_app(
     )
 
 
+def local_classifier(model: Model, settings: ApiSettings) -> Classifier:
+    """Make what classifies in threads of this process."""
+    return Classifier(
+        model,
+        limits=settings.limits,
+        queue=settings.queue,
+        batch=settings.batch,
+        wait=settings.batch_wait,
+        threads=settings.threads,
+        seconds=settings.answer_seconds,
+    )
+
+
 class _Api:
     """The endpoints, and what they share."""
 
-    def __init__(self, model: Model, settings: ApiSettings, fetcher: Fetcher) -> None:
+    def __init__(
+        self,
+        model: Model,
+        settings: ApiSettings,
+        fetcher: Fetcher,
+        make_classifier: Callable[[], Classifies],
+    ) -> None:
         self._model = model
         self._settings = settings
         self._fetcher = fetcher
+        self._make_classifier = make_classifier
         self._keys = ApiKeys(settings.keys)
         self._rate = RateLimiter(settings.rate)
         self._budget = Budget(settings.max_memory)
@@ -99,16 +130,7 @@ class _Api:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[dict[str, Any]]:
-        settings = self._settings
-        classifier = Classifier(
-            self._model,
-            limits=settings.limits,
-            queue=settings.queue,
-            batch=settings.batch,
-            wait=settings.batch_wait,
-            threads=settings.threads,
-            seconds=settings.answer_seconds,
-        )
+        classifier = self._make_classifier()
         try:
             yield {"classifier": classifier}  # becomes request.state
         finally:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from icon_classifier.errors import BusyError, ImageError
 from icon_classifier.images import Limits, read_image
 from icon_classifier.model import Model, Prediction
 
-__all__ = ["Batcher", "Classifier"]
+__all__ = ["Batcher", "Classifier", "Classifies"]
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -102,6 +102,20 @@ class Batcher(Generic[Item, Answer]):
             else:
                 future.set_result(answer)  # type: ignore[arg-type]
         self._dispatch()
+
+
+class Classifies(Protocol):
+    """What the API needs: this :class:`Classifier`, or one of another machine."""
+
+    @property
+    def pending(self) -> int:
+        """Photos that wait or are in work."""
+
+    async def classify(self, photos: Sequence[bytes]) -> list[Prediction | ImageError]:
+        """See :meth:`Classifier.classify`."""
+
+    async def close(self) -> None:
+        """Wait for what is in work."""
 
 
 class Classifier:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -49,6 +51,10 @@ def predict(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Photos at a time.", show_default="one a core")
     ] = None,
+    on_ray: Annotated[
+        bool,
+        typer.Option("--ray", help="Spread the photos over a Ray cluster; see docs/scaling.md."),
+    ] = False,
     model: ModelFolder = Path(),
 ) -> None:
     """Tell what is in photos. A file that cannot be read is a line with its error; exit code 1."""
@@ -57,12 +63,18 @@ def predict(
     form = "json" if as_json else "csv" if as_csv else "text"
     classifier = open_model(model)
     with open_results(output, form, top or 1) as results:
-        paths = (path for path in find_photos(photos) if path not in results.done)
-        records = classify_files(classifier, paths, threads=threads or cores(), top=top)
+        if on_ray:
+            scale = _import_scale()
+            find = partial(scale.find_photos_anywhere, photos)
+            paths = (path for path in find() if path not in results.done)
+            records = scale.classify_on_ray(model / MODEL, paths, top=top)
+        else:
+            find = partial(find_photos, photos)
+            paths = (path for path in find() if path not in results.done)
+            records = classify_files(classifier, paths, threads=threads or cores(), top=top)
         # A bar belongs to a person, and must not run through lines on the same screen.
         if sys.stderr.isatty() and (output is not None or not sys.stdout.isatty()):
-            counter = Counter(lambda: find_photos(photos))
-            records = progress(records, counter, done=len(results.done))
+            records = progress(records, Counter(find), done=len(results.done))
         for record in records:
             results.write(record)
     if results.failed:
@@ -139,6 +151,16 @@ def smoke(
     from icon_classifier.smoke import smoke as visit
 
     print(visit(url, photo, label, timeout))
+
+
+def _import_scale() -> ModuleType:
+    try:
+        from icon_classifier import scale
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"{error.name} is not installed: run pip install 'icon-classifier[scale]'"
+        ) from error
+    return scale
 
 
 def main() -> None:

@@ -1,0 +1,76 @@
+"""Photos per second of the command line, beside ``learn.get_preds``: ``make bench-bulk``.
+
+Both get the same files on the same cores, in turns, the whole way from file to probability; fastai
+its own way of using the cores (a DataLoader with a worker process for each). The answers are
+compared photo by photo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+
+from icon_classifier._torchvision import import_fastai
+from icon_classifier.api_settings import cores
+from icon_classifier.bulk import classify_files, find_photos
+from icon_classifier.model import open_model
+from tests.servers import ROOT
+
+REPEATS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", default=ROOT.parent / "shared/data/bears", type=Path)
+    folder = parser.parse_args().folder
+    paths = list(find_photos([str(folder)]))
+    model = open_model(ROOT)
+
+    import_fastai()
+    import torch
+    from fastai.vision.all import load_learner
+
+    torch.set_num_threads(cores())
+    learner = load_learner(ROOT / "export.pkl", cpu=True)
+    labels = list(learner.dls.vocab)
+
+    def ours() -> np.ndarray:
+        """float64, shape (N, C), the classes in the order of the Learner."""
+        records = list(classify_files(model, paths, threads=cores()))
+        rows = [{e["label"]: e["probability"] for e in record["ranking"]} for record in records]
+        return np.array([[row[label] for label in labels] for row in rows])
+
+    def theirs() -> np.ndarray:
+        with learner.no_bar(), learner.no_logging():
+            loader = learner.dls.test_dl(paths, num_workers=cores())
+            return learner.get_preds(dl=loader)[0].double().numpy()
+
+    temperature = model.info.temperature
+    first, second = ours(), theirs()  # warms both up
+    # The Learner does not know of the temperature, which changes probabilities but no label.
+    tempered = second ** (1 / temperature)
+    tempered /= tempered.sum(axis=1, keepdims=True)
+    same = (first.argmax(1) == second.argmax(1)).sum()
+    print(f"{len(paths)} photos, {cores()} cores, {REPEATS} runs each in turns")
+    print(f"same label: {same} of {len(paths)}; probabilities differ by at most", end=" ")
+    print(f"{np.abs(first - tempered).max():.1e}")
+
+    rates: dict[str, list[float]] = {"icon-classifier predict": [], "learn.get_preds": []}
+    for _ in range(REPEATS):
+        for (name, measured), run in zip(rates.items(), (ours, theirs), strict=True):
+            start = time.perf_counter()
+            run()
+            measured.append(len(paths) / (time.perf_counter() - start))
+            print(f"  {name:<26}{measured[-1]:8.1f} photos/s", flush=True)
+    ratios = [one / other for one, other in zip(*rates.values(), strict=True)]
+    for name, measured in rates.items():
+        print(f"{name:<28}{statistics.median(measured):8.1f} photos/s (median)")
+    print(f"{'ratio':<28}{statistics.median(ratios):8.2f} (wanted: 3)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The rival that everybody starts from: the course's Starlette app, which calls the Learner."""
+
+from __future__ import annotations
+
+import io
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from icon_classifier._torchvision import import_fastai
+from tests.servers import ROOT
+
+import_fastai()
+
+from fastai.vision.all import PILImage, load_learner  # noqa: E402 - after the mending above
+
+__all__ = ["app"]
+
+learn = load_learner(ROOT / "export.pkl", cpu=True)
+
+
+async def classify(request: Request) -> Response:
+    form = await request.form()
+    photo = PILImage.create(io.BytesIO(await form["file"].read()))
+    with learn.no_bar(), learn.no_logging():
+        _, _, probabilities = learn.predict(photo)
+    pairs = zip(learn.dls.vocab, map(float, probabilities), strict=True)
+    ranking = sorted(pairs, key=lambda pair: pair[1], reverse=True)
+    return JSONResponse({"predictions": ranking})
+
+
+async def health(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+app = Starlette(routes=[Route("/classify", classify, methods=["POST"]), Route("/healthz", health)])
