@@ -21,8 +21,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from bench.gradio_app import VERSION, gradio_app
 
+from bench.gradio_app import VERSION, gradio_app
 from icon_classifier.api_settings import PREFIX, cores
 from tests.conftest import example
 from tests.servers import ROOT, Server, free_port, running

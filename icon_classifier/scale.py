@@ -151,13 +151,23 @@ class Front:
         )
 
 
-def build(settings: ApiSettings | None = None) -> Any:
-    """Put front and replicas together, for ``serve run`` or :func:`ray.serve.run`."""
+def build(settings: ApiSettings | None = None, *, replicas: int | None = None) -> Any:
+    """Put front and replicas together, for ``serve run`` or :func:`ray.serve.run`.
+
+    Parameters
+    ----------
+    settings : ApiSettings, optional
+        The limits; by default those of the environment.
+    replicas : int, optional
+        How many there always are; by default they come and go with the load.
+    """
     settings = settings or ApiSettings.from_environ()
     folder = str(settings.model.resolve())
     # What Ray's decorators made of the classes, type checkers cannot see.
     front: Any = Front
     replica: Any = Replica
+    if replicas is not None:
+        replica = replica.options(num_replicas=replicas, autoscaling_config=None)
     return front.bind(folder, settings, replica.bind(folder))
 
 

@@ -1,0 +1,32 @@
+"""A Ray that touches no other, and a browser for visitors whose server may go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from scripts.browser import find_browser
+from tests.browser.conftest import ARGUMENTS
+
+# Read by Ray when it is imported. A loaded machine takes its time to start it.
+os.environ |= {
+    "RAY_raylet_start_wait_time_s": "240",
+    "RAY_agent_register_timeout_ms": "240000",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+os.environ.pop("RAY_ADDRESS", None)
+
+
+@pytest.fixture
+def new_visitor() -> Iterator[Callable[[], Page]]:
+    """Open pages, each of a visitor of his own."""
+    path = find_browser()
+    assert path is not None, "there is no browser: make test-scale installs one"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield lambda: chromium.new_context().new_page()
+        chromium.close()

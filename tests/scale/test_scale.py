@@ -1,0 +1,153 @@
+"""The API and folders of photos on a real Ray of two workers on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import ray
+from PIL import Image
+from ray import serve
+
+from icon_classifier import scale
+from icon_classifier.api_settings import ApiSettings
+from icon_classifier.bulk import classify_files
+from icon_classifier.images import read_image
+from icon_classifier.model import Model
+from tests.models import write_model
+from tests.pictures import encode, gradient
+from tests.servers import ROOT, free_port
+
+# Ray warns about itself; its threads and sockets are its own affair.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of three colours, and photos, one of which is none."""
+    folder = tmp_path_factory.mktemp("scale")
+    write_model(folder)
+    photos = folder / "photos"
+    (photos / "deep").mkdir(parents=True)
+    for number in range(20):
+        colour = ("red", "green", "blue")[number % 3]
+        picture = Image.new("RGB", (20 + number, 30), colour)
+        (photos / "deep" / f"{number:02}.png").write_bytes(encode(picture))
+    (photos / "broken.jpg").write_bytes(b"nothing")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+    )
+    yield
+    serve.shutdown()
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def address(cluster: None, folder: Path) -> str:
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    front = scale.build(ApiSettings(model=folder, rate=0), replicas=2)
+    serve.run(front, name="api")
+    return f"http://127.0.0.1:{port}"
+
+
+def test_the_answers_of_one_process(address: str, folder: Path) -> None:
+    model = Model.load(folder / "export.onnx")
+    photo = encode(gradient(), "JPEG")
+    expected = model.predict(read_image(photo))
+    answer = httpx.post(address + "/classify", content=photo, timeout=60).json()
+    assert answer["predictions"][0]["label"] == expected.label
+    assert answer["predictions"][0]["probability"] == pytest.approx(expected.probability, abs=1e-5)
+    assert answer["known"] is expected.known
+    bad = httpx.post(address + "/classify", content=b"only text", timeout=60)
+    assert (bad.status_code, bad.json()["type"]) == (415, "/docs#unsupported-image")
+    assert httpx.get(address + "/healthz", timeout=60).json() == {"status": "ok", "pending": 0}
+
+
+def test_a_killed_replica_loses_no_request(address: str) -> None:
+    handle = serve.get_deployment_handle("Replica", "api")
+    found = {handle.process.remote().result() for _ in range(40)}
+    assert len(found) == 2
+    photo = encode(gradient(), "JPEG")
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=address, timeout=120) as client:
+            while not stop.is_set():
+                statuses.append(client.post("/classify", content=photo).status_code)
+
+    with ThreadPoolExecutor(4) as threads:
+        clients = [threads.submit(ask) for _ in range(4)]
+        try:
+            wait_for(lambda: len(statuses) >= 20)
+            os.kill(found.pop(), signal.SIGKILL)
+            done = len(statuses)
+            wait_for(lambda: len(statuses) >= done + 60)
+        finally:
+            stop.set()
+        for client in clients:
+            client.result()
+    assert set(statuses) == {200}
+
+
+def wait_for(condition) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)  # between two looks at a condition
+
+
+def test_folders_give_the_answers_of_one_process(cluster: None, folder: Path) -> None:
+    paths = list(scale.find_photos_anywhere([str(folder / "photos")]))
+    paths.append(str(folder / "none.jpg"))
+    here = classify_files(Model.load(folder / "export.onnx"), paths, threads=1)
+    there = list(scale.classify_on_ray(folder / "export.onnx", paths))
+    assert [record["path"] for record in there] == paths
+    for one, other in zip(here, there, strict=True):
+        assert one.keys() == other.keys()
+        assert one.get("label") == other.get("label")
+        assert one.get("probability") == pytest.approx(other.get("probability"), abs=1e-5)
+
+
+def test_addresses_of_fsspec(cluster: None, folder: Path) -> None:
+    paths = list(scale.find_photos_anywhere([f"file://{folder}/photos"]))
+    assert len(paths) == 21
+    assert all(path.startswith("file://") for path in paths)
+    [record] = scale.classify_on_ray(folder / "export.onnx", paths[-1:], top=1)
+    assert record["path"] == paths[-1]
+    assert len(record["ranking"]) == 1
+
+
+def test_the_command_shows_how_far_it_is(folder: Path, tmp_path: Path) -> None:
+    import pty
+
+    screen, terminal = pty.openpty()
+    target = tmp_path / "results.json"
+    command = [sys.executable, "-m", "icon_classifier", "predict", str(folder / "photos"), "--ray"]
+    command += ["--json", "-o", str(target), "--model", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, stderr=terminal, check=False, timeout=400)
+    os.close(terminal)
+    with os.fdopen(screen, "rb", buffering=0) as file:
+        shown = file.read(1 << 20).decode()
+    assert done.returncode == 1, shown  # one of them is no photo
+    assert "21/21 photos" in shown
+    assert len([json.loads(line) for line in target.read_text().splitlines()]) == 21

@@ -1,0 +1,154 @@
+"""Two Voilà servers behind Debian's nginx: each visitor stays with the server of his kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.models import write_model
+from tests.pictures import encode
+from tests.servers import ROOT, Server, free_port, project_copy, voila
+
+READY = 90_000
+"""Milliseconds; a loaded machine is slow."""
+
+
+@dataclass(frozen=True)
+class House:
+    """nginx and the two servers behind it."""
+
+    url: str
+    one: Server
+    two: Server
+
+
+def write_config(folder: Path, port: int, one: Server, two: Server) -> Path:
+    """The very configuration of the docs, on free ports."""
+    text = (ROOT / "docs/nginx-sticky.conf").read_text()
+    for old, new in (
+        ("listen 8080", f"listen 127.0.0.1:{port}"),
+        ("127.0.0.1:8866", one.url.removeprefix("http://").rstrip("/")),
+        ("127.0.0.1:8867", two.url.removeprefix("http://").rstrip("/")),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"):
+        text = text.replace("http {", f"http {{\n{kind}_temp_path {folder}/{kind};", 1)
+    path = folder / "nginx.conf"
+    path.write_text(text.replace("http {", "http {\naccess_log off;", 1))
+    return path
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, config: Path, port: int) -> Iterator[str]:
+    binary = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
+    assert binary is not None, "nginx is not installed: make test-scale installs it where root"
+    directives = "daemon off; error_log stderr;" + (" user root;" if os.geteuid() == 0 else "")
+    command = [binary, "-p", str(folder), "-c", str(config), "-g", directives, "-e", "stderr"]
+    log = (folder / "nginx.log").open("wb")
+    process = subprocess.Popen(command, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        end = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                httpx.get(url + "voila/static/")
+                break
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError((folder / "nginx.log").read_text())
+            time.sleep(0.05)  # between two looks at a condition
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    folders = [tmp_path / name for name in ("one", "two")]
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for folder in folders:
+            folder.mkdir()
+            write_model(project_copy(folder))
+            servers.append(stack.enter_context(voila(folder)))
+        port = free_port()
+        config = write_config(tmp_path, port, *servers)
+        yield House(stack.enter_context(nginx(tmp_path, config, port)), *servers)
+
+
+def draw_cookie(house: House, wanted: str) -> dict[str, str]:
+    """Visit until the lot falls on a server; its cookie."""
+    for _ in range(100):
+        given = httpx.get(house.url + "voila/static/").headers["set-cookie"]
+        if match := re.match(rf"replica=({wanted});", given):
+            return {"name": "replica", "value": match[1], "url": house.url}
+    raise AssertionError(f"the lot never fell on {wanted}")
+
+
+def visit(page: Page, house: House, wanted: str) -> None:
+    """Open the page with the cookie of a server and wait until it can be used."""
+    page.context.add_cookies([draw_cookie(house, wanted)])
+    page.goto(house.url)
+    expect(page.get_by_role("button", name="Classify Icon")).to_be_enabled(timeout=READY)
+
+
+def classify(page: Page, colour: str, folder: Path) -> None:
+    photo = folder / f"{colour}.png"
+    photo.write_bytes(encode(Image.new("RGB", (40, 30), colour)))
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a photo").click()
+    chooser.value.set_files(photo)
+    expect(page.get_by_text("(1)")).to_be_visible(timeout=READY)
+    page.get_by_role("button", name="Classify Icon").click()
+    expect(page.get_by_text(f"Prediction: {colour}; Probability: ")).to_be_visible(timeout=READY)
+
+
+def test_the_cookie_decides_and_nobody_can_name_another_server(house: House) -> None:
+    address = house.url + "voila/static/"
+    drawn = {httpx.get(address).headers["set-cookie"].partition(";")[0] for _ in range(40)}
+    assert drawn == {"replica=one", "replica=two"}
+    for name in ("one", "two"):
+        assert "set-cookie" not in httpx.get(address, headers={"Cookie": f"replica={name}"}).headers
+    odd = httpx.get(address, headers={"Cookie": "replica=127.0.0.1:22"})
+    assert odd.headers["set-cookie"].startswith(("replica=one;", "replica=two;"))
+
+
+def test_two_visitors_and_the_end_of_one_server(
+    house: House, new_visitor: Callable[[], Page], tmp_path: Path
+) -> None:
+    first, second = new_visitor(), new_visitor()
+    visit(first, house, "one")
+    visit(second, house, "two")
+    classify(first, "red", tmp_path)
+    classify(second, "green", tmp_path)
+
+    house.one.process.terminate()
+    house.one.process.wait(60)
+    # Who was with it is told by the page that he has open ...
+    expect(first.get_by_text(re.compile("connection is lost|has ended"))).to_be_visible(
+        timeout=READY
+    )
+    # ... and by the next one that he asks for; after that, another server takes over.
+    assert first.goto(house.url).status == 503
+    expect(first.get_by_text("The server that you were with has gone.")).to_be_visible()
+    for _ in range(50):
+        if first.goto(house.url).status == 200:
+            break
+    expect(first.get_by_role("button", name="Classify Icon")).to_be_enabled(timeout=READY)
+    # The other visitor has noticed nothing: the same page goes on with the same kernel.
+    assert second.get_by_text(re.compile("connection is lost|has ended")).count() == 0
+    classify(second, "blue", tmp_path)
