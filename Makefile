@@ -7,6 +7,7 @@ export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help app setup test lint format audit deploy-check release-model lock clean bench bench-page bench-parity bench-visitors test-visits train bench-train
+.PHONY: bench-api bench-bulk test-scale
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -46,3 +47,9 @@ bench-train:  ## how good and how fast training is, over five splits: DATA=folde
 	$(PREPARE) --tests && $(RUN) -m bench.bench_train $(DATA)
 bench-answers:  ## from a photo to its answer on the page: drop, click, heat map
 	$(PREPARE) --tests && $(RUN) -m bench.bench_answers
+bench-api:  ## the JSON API beside a plain Starlette app and Gradio's API (needs wrk)
+	$(PREPARE) --tests && $(RUN) -m scripts.tools wrk && $(RUN) -m bench.bench_api
+bench-bulk:  ## photos per second of the command line, beside learn.get_preds (PHOTOS=folder)
+	$(PREPARE) --tests && $(RUN) -m bench.bench_bulk $(PHOTOS)
+test-scale:  ## test several servers behind nginx, and Ray; installs both
+	$(PREPARE) --tests && $(RUN) -m scripts.tools ray nginx && $(RUN) -m pytest tests/scale $(ARGS)
