@@ -24,6 +24,8 @@ from tests.servers import ROOT, Server, free_port, project_copy, voila
 READY = 90_000
 """Milliseconds; a loaded machine is slow."""
 
+COLOURS = {"red": "#f00", "green": "#0f0", "blue": "#00f"}
+
 
 @dataclass(frozen=True)
 class House:
@@ -108,7 +110,7 @@ def visit(page: Page, house: House, wanted: str) -> None:
 
 def classify(page: Page, colour: str, folder: Path) -> None:
     photo = folder / f"{colour}.png"
-    photo.write_bytes(encode(Image.new("RGB", (40, 30), colour)))
+    photo.write_bytes(encode(Image.new("RGB", (40, 30), COLOURS[colour])))
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Choose a photo").click()
     chooser.value.set_files(photo)
