@@ -8,6 +8,7 @@ model in replicas of their own, which come and go with the load;
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -228,20 +229,20 @@ def classify_on_ray(
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False  # the command line draws its own
-        data = ray.put(model.read_bytes())
+        data = model.read_bytes()
         remaining = iter(paths)
         while chunk := list(itertools.islice(remaining, _CHUNK)):
-            dataset = ray.data.from_items([{"path": path} for path in chunk]).map_batches(
+            dataset = ray.data.from_items(
+                [{"path": os.fsencode(path)} for path in chunk]
+            ).map_batches(
                 _Worker,
                 fn_constructor_args=(data, top),
                 batch_size=_BATCH,
-                batch_format="pandas",
+                batch_format="numpy",
                 compute=ray.data.ActorPoolStrategy(min_size=1, max_size=_processors()),
-                max_restarts=-1,
-                max_task_retries=-1,
             )
             for row in dataset.iter_rows():
-                yield row["record"]
+                yield json.loads(row["record"])
     finally:
         if ours:
             ray.shutdown()
@@ -254,13 +255,14 @@ def _processors() -> int:
 class _Worker:
     """One model in one process of the cluster."""
 
-    def __init__(self, data: Any, top: int | None) -> None:
-        self._model = Model(ray.get(data) if isinstance(data, ray.ObjectRef) else data)
+    def __init__(self, data: bytes, top: int | None) -> None:
+        self._model = Model(data)
         self._top = top
 
-    def __call__(self, batch: Any) -> Any:
-        batch["record"] = [self._one(path) for path in batch["path"]]
-        return batch[["record"]]
+    def __call__(self, batch: Any) -> dict[str, list[str]]:
+        # As text: Ray's tables would give every record the fields of all others.
+        records = [json.dumps(self._one(os.fsdecode(path))) for path in batch["path"]]
+        return {"record": records}
 
     def _one(self, path: str) -> Record:
         limits = Limits()

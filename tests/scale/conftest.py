@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,6 +21,9 @@ os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 os.environ.pop("RAY_ADDRESS", None)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what Ray is warned of is its own affair
+    importlib.import_module("icon_classifier.scale")
 
 
 @pytest.fixture

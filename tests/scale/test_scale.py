@@ -56,57 +56,17 @@ def cluster() -> Iterator[None]:
         runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
     )
     yield
-    serve.shutdown()
     ray.shutdown()
 
 
-@pytest.fixture(scope="module")
-def address(cluster: None, folder: Path) -> str:
+@pytest.fixture(scope="class")
+def address(cluster: None, folder: Path) -> Iterator[str]:
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     front = scale.build(ApiSettings(model=folder, rate=0), replicas=2)
     serve.run(front, name="api")
-    return f"http://127.0.0.1:{port}"
-
-
-def test_the_answers_of_one_process(address: str, folder: Path) -> None:
-    model = Model.load(folder / "export.onnx")
-    photo = encode(gradient(), "JPEG")
-    expected = model.predict(read_image(photo))
-    answer = httpx.post(address + "/classify", content=photo, timeout=60).json()
-    assert answer["predictions"][0]["label"] == expected.label
-    assert answer["predictions"][0]["probability"] == pytest.approx(expected.probability, abs=1e-5)
-    assert answer["known"] is expected.known
-    bad = httpx.post(address + "/classify", content=b"only text", timeout=60)
-    assert (bad.status_code, bad.json()["type"]) == (415, "/docs#unsupported-image")
-    assert httpx.get(address + "/healthz", timeout=60).json() == {"status": "ok", "pending": 0}
-
-
-def test_a_killed_replica_loses_no_request(address: str) -> None:
-    handle = serve.get_deployment_handle("Replica", "api")
-    found = {handle.process.remote().result() for _ in range(40)}
-    assert len(found) == 2
-    photo = encode(gradient(), "JPEG")
-    statuses: list[int] = []
-    stop = threading.Event()
-
-    def ask() -> None:
-        with httpx.Client(base_url=address, timeout=120) as client:
-            while not stop.is_set():
-                statuses.append(client.post("/classify", content=photo).status_code)
-
-    with ThreadPoolExecutor(4) as threads:
-        clients = [threads.submit(ask) for _ in range(4)]
-        try:
-            wait_for(lambda: len(statuses) >= 20)
-            os.kill(found.pop(), signal.SIGKILL)
-            done = len(statuses)
-            wait_for(lambda: len(statuses) >= done + 60)
-        finally:
-            stop.set()
-        for client in clients:
-            client.result()
-    assert set(statuses) == {200}
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()  # its replicas hold both processors, which the next tests need
 
 
 def wait_for(condition) -> None:
@@ -114,6 +74,50 @@ def wait_for(condition) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)  # between two looks at a condition
+
+
+class TestServe:
+    """The API on Ray Serve, with two replicas."""
+
+    def test_the_answers_of_one_process(self, address: str, folder: Path) -> None:
+        model = Model.load(folder / "export.onnx")
+        photo = encode(gradient(), "JPEG")
+        expected = model.predict(read_image(photo))
+        answer = httpx.post(address + "/classify", content=photo, timeout=60).json()
+        assert answer["predictions"][0]["label"] == expected.label
+        assert answer["predictions"][0]["probability"] == pytest.approx(
+            expected.probability, abs=1e-5
+        )
+        assert answer["known"] is expected.known
+        bad = httpx.post(address + "/classify", content=b"only text", timeout=60)
+        assert (bad.status_code, bad.json()["type"]) == (415, "/docs#unsupported-image")
+        assert httpx.get(address + "/healthz", timeout=60).json() == {"status": "ok", "pending": 0}
+
+    def test_a_killed_replica_loses_no_request(self, address: str) -> None:
+        handle = serve.get_deployment_handle("Replica", "api")
+        found = {handle.process.remote().result() for _ in range(40)}
+        assert len(found) == 2
+        photo = encode(gradient(), "JPEG")
+        statuses: list[int] = []
+        stop = threading.Event()
+
+        def ask() -> None:
+            with httpx.Client(base_url=address, timeout=120) as client:
+                while not stop.is_set():
+                    statuses.append(client.post("/classify", content=photo).status_code)
+
+        with ThreadPoolExecutor(4) as threads:
+            clients = [threads.submit(ask) for _ in range(4)]
+            try:
+                wait_for(lambda: len(statuses) >= 20)
+                os.kill(found.pop(), signal.SIGKILL)
+                done = len(statuses)
+                wait_for(lambda: len(statuses) >= done + 60)
+            finally:
+                stop.set()
+            for client in clients:
+                client.result()
+        assert set(statuses) == {200}
 
 
 def test_folders_give_the_answers_of_one_process(cluster: None, folder: Path) -> None:
@@ -151,3 +155,13 @@ def test_the_command_shows_how_far_it_is(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 1, shown  # one of them is no photo
     assert "21/21 photos" in shown
     assert len([json.loads(line) for line in target.read_text().splitlines()]) == 21
+
+
+def test_what_is_public_is_exported() -> None:
+    defined = {
+        name
+        for name, value in vars(scale).items()
+        if not name.startswith("_") and getattr(value, "__module__", "") == scale.__name__
+    }
+    assert defined <= set(scale.__all__)
+    assert all(hasattr(scale, name) for name in scale.__all__)
