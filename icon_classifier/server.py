@@ -14,16 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from jupyter_server.utils import url_path_join
-from tornado.web import Application, RequestHandler
+from tornado.web import Application, HTTPError, RequestHandler
 from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
+from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
 from icon_classifier import delivery
 
 if TYPE_CHECKING:
     from icon_classifier.kernels import VisitorKernelManager
 
-__all__ = ["HealthHandler", "MetricsHandler", "PageHandler", "install"]
+__all__ = [
+    "ChannelsHandler",
+    "HealthHandler",
+    "MetricsHandler",
+    "PageHandler",
+    "install",
+    "is_well_formed",
+]
+
+PROTOCOL = "v1.kernel.websocket.jupyter.org"
+"""The one form of messages that a page may speak with its kernel (Jupyter Server's own name)."""
 
 RETRY_SECONDS = 10
 """After this long a visitor who found no room knocks again."""
@@ -65,6 +76,47 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
         self.set_header("Content-Type", "text/html; charset=utf-8")
         address = html.escape(self.request.uri or "")
         self.finish(_BUSY.format(seconds=RETRY_SECONDS, address=address))
+
+
+class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
+    """A page's line to its kernel, for well-formed messages only.
+
+    Voilà 0.5.13 and Jupyter Server 2.21 take the first eight bytes of a message for the number of
+    its parts and make a list of so many, whatever they say. One message in Jupyter's older form, or
+    a forged one, would fill the memory of the server and stop it for everybody.
+    """
+
+    async def get(self, kernel_id: str) -> None:
+        """Open the line, if the page speaks the form that can be checked."""
+        offered = self.request.headers.get("Sec-WebSocket-Protocol", "")
+        if PROTOCOL not in (name.strip() for name in offered.split(",")):
+            raise HTTPError(400, f"expected the subprotocol {PROTOCOL}, got {offered!r:.80}")
+        await super().get(kernel_id=kernel_id)
+
+    def on_message(self, message: bytes | str) -> None:
+        """Pass a well-formed message on; hang up on any other."""
+        if isinstance(message, bytes) and is_well_formed(message):
+            super().on_message(message)
+        else:
+            self.close(1002, "malformed message")
+
+
+def is_well_formed(message: bytes) -> bool:
+    """Tell whether a message holds the parts that its head promises.
+
+    Parameters
+    ----------
+    message : bytes
+        Eight bytes each, little-endian: the number of offsets, then the offsets in rising order
+        from the end of the head to the end of the message; a channel and four parts of JSON lie
+        between them, and any number of buffers.
+    """
+    count = int.from_bytes(message[:8], "little")
+    head = 8 * (count + 1)
+    if count < 6 or head > len(message):
+        return False
+    offsets = [int.from_bytes(message[i : i + 8], "little") for i in range(8, head, 8)]
+    return offsets[0] == head and offsets[-1] == len(message) and offsets == sorted(offsets)
 
 
 class HealthHandler(RequestHandler):
@@ -123,7 +175,10 @@ def install(voila: Voila, kernels: VisitorKernelManager) -> None:
         )
 
 
+_OURS = {TornadoVoilaHandler: PageHandler, VoilaKernelWebsocketHandler: ChannelsHandler}
+
+
 def _for_visitors(rule: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Put our page in the place of Voilà's, whatever its address and arguments."""
+    """Put our handlers in the place of Voilà's, whatever their addresses and arguments."""
     pattern, handler, *arguments = rule
-    return (pattern, PageHandler if handler is TornadoVoilaHandler else handler, *arguments)
+    return (pattern, _OURS.get(handler, handler), *arguments)

@@ -20,8 +20,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from jupyter_server.services.kernels.connection.base import (
-    deserialize_binary_message,
-    serialize_binary_message,
+    deserialize_msg_from_ws_v1,
+    serialize_msg_to_ws_v1,
 )
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
@@ -30,6 +30,7 @@ from icon_classifier.errors import DeploymentError
 
 __all__ = ["SmokeReport", "example_photo", "smoke", "visit"]
 
+_PROTOCOL = "v1.kernel.websocket.jupyter.org"
 _CONTROL = "jupyter.widget.control"
 _ANSWER = re.compile(r"Prediction: (?P<label>.+); Probability: (?P<probability>[01]\.\d+)")
 
@@ -99,10 +100,9 @@ class _Page:
             "parent_header": {},
             "metadata": meta,
             "content": content,
-            "channel": "shell",
-            "buffers": list(buffers),
         }
-        raw = serialize_binary_message(message)  # type: ignore[no-untyped-call]
+        parts = [json.dumps(part).encode() for part in message.values()]
+        raw = serialize_msg_to_ws_v1([*parts, *buffers], "shell")  # type: ignore[no-untyped-call]
         await self.socket.write_message(raw, binary=True)
 
     async def receive(self) -> tuple[str, dict[str, Any]]:
@@ -111,10 +111,12 @@ class _Page:
             raw = await self.socket.read_message()
             if raw is None:
                 raise DeploymentError("the page's websocket was closed before an answer came")
-            decode = json.loads if isinstance(raw, str) else deserialize_binary_message
-            message = decode(raw)
-            if message["header"]["msg_type"] == "comm_msg":
-                return message["content"]["comm_id"], message["content"]["data"]
+            if isinstance(raw, str):
+                raise DeploymentError("the page's websocket speaks an old form of the protocol")
+            _, parts = deserialize_msg_from_ws_v1(raw)  # type: ignore[no-untyped-call]
+            header, _, _, content = (json.loads(part) for part in parts[:4])
+            if header["msg_type"] == "comm_msg":
+                return content["comm_id"], content["data"]
 
     async def widgets(self) -> dict[str, dict[str, Any]]:
         """Ask for the state of every widget, by model id."""
@@ -224,7 +226,8 @@ async def _visit(url: str, photo: Path, timeout: float, stay: bool) -> SmokeRepo
     scheme = "wss" if parts.scheme == "https" else "ws"
     address = urlunsplit((scheme, parts.netloc, channels, f"session_id={uuid.uuid4().hex}", ""))
     origin = {"Origin": f"{parts.scheme}://{parts.netloc}"}
-    socket = await websocket_connect(HTTPRequest(address, headers=headers | origin))
+    request = HTTPRequest(address, headers=headers | origin)
+    socket = await websocket_connect(request, subprotocols=[_PROTOCOL])
     try:
         kernels_page = _Page(socket)
         states = await kernels_page.widgets()

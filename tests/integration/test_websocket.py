@@ -1,0 +1,74 @@
+"""The line between page and kernel, and what comes through it from those who mean harm."""
+
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from tornado.websocket import websocket_connect
+
+from icon_classifier.server import PROTOCOL
+from tests.models import write_model
+from tests.servers import Server, project_copy, voila
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = project_copy(tmp_path_factory.mktemp("colours"))
+    write_model(folder)
+    with voila(folder) as running:
+        yield running
+
+
+def channels_of_a_visitor(server: Server) -> str:
+    """Open a page; return the address of its line to its kernel."""
+    with urllib.request.urlopen(server.url, timeout=60) as page:
+        found = re.search(r'"kernelId": "([^"]+)"', page.read().decode())
+    assert found is not None
+    return f"{server.url.replace('http', 'ws')}api/kernels/{found[1]}/channels?session_id=1"
+
+
+def is_well(server: Server) -> bool:
+    """Tell whether the server answers at once."""
+    with urllib.request.urlopen(f"{server.url}healthz", timeout=5) as answer:
+        return bool(answer.status == 200)
+
+
+def test_an_old_form_of_the_protocol_is_refused(server: Server) -> None:
+    """It cannot be checked, and Voilà itself would stumble over the first photo sent back."""
+    handshake = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    address = channels_of_a_visitor(server).replace("ws", "http", 1)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(urllib.request.Request(address, headers=handshake), timeout=10)
+    caught.value.close()
+    assert caught.value.code == 400
+    assert is_well(server)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        pytest.param(b"\xff" * 8, id="2 to the 64 parts"),
+        pytest.param((10**10).to_bytes(8, "little") + bytes(100), id="many parts"),
+        pytest.param(b"", id="nothing"),
+        pytest.param('{"channel": "shell"}', id="text"),
+    ],
+)
+async def test_a_forged_message_ends_the_line_and_nothing_else(
+    server: Server, forged: bytes | str
+) -> None:
+    socket = await websocket_connect(channels_of_a_visitor(server), subprotocols=[PROTOCOL])
+    try:
+        await socket.write_message(forged, binary=isinstance(forged, bytes))
+        while await socket.read_message() is not None:
+            pass  # what the kernel said before
+    finally:
+        socket.close()
+    assert socket.close_code == 1002
+    assert is_well(server)
