@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,12 @@ class Row:
     unit: str = ""
 
     @property
+    def text(self) -> str:
+        """The figure with its unit, or the words."""
+        value = f"{self.value:.1f} {self.unit}" if isinstance(self.value, float) else self.value
+        return value.strip()
+
+    @property
     def good(self) -> bool:
         """Whether the figure is within its limit."""
         return self.limit is None or (isinstance(self.value, float) and self.value <= self.limit)
@@ -73,10 +79,9 @@ def table(rows: list[Row]) -> str:
     """Lay rows out as a table in Markdown."""
     lines = ["| host | what | measured | limit | |", "| --- | --- | ---: | ---: | --- |"]
     for row in rows:
-        value = f"{row.value:.1f} {row.unit}" if isinstance(row.value, float) else row.value
         limit = f"{row.limit:g} {row.unit}" if row.limit is not None else ""
         verdict = "" if row.limit is None else ("good" if row.good else "**too much**")
-        lines.append(f"| {row.host} | {row.what} | {value.strip()} | {limit.strip()} | {verdict} |")
+        lines.append(f"| {row.host} | {row.what} | {row.text} | {limit.strip()} | {verdict} |")
     return "\n".join(lines)
 
 
@@ -113,26 +118,22 @@ def see(url: str) -> str:
     return text
 
 
-def serving_rows(host: str, server: hosts.Started) -> list[Row]:
-    """Rows that every host has: the smoke test of a started server."""
-    report = smoke(server.url)
-    return [
-        Row(host, "time to bind the port", server.bind_seconds, 10.0, "s"),
-        Row(host, "smoke test", f"{report.label}, {report.probability:.4f}"),
-        Row(host, "page, whole", report.page_seconds, None, "s"),
-    ]
+def serving_rows(host: str, server: hosts.Started) -> Iterator[Row]:
+    """Yield the rows that every host has: the smoke test of a started server."""
+    yield Row(host, "time to bind the port", server.bind_seconds, 10.0, "s")
+    report = smoke(server.url, timeout=120)
+    yield Row(host, "smoke test", f"{report.label}, {report.probability:.4f}")
+    yield Row(host, "page, whole", report.page_seconds, None, "s")
 
 
-def stopping_rows(host: str, server: hosts.Started) -> list[Row]:
-    """Rows on how the server ended."""
-    clean = 0.0 if server.code in (0, -15, 143) else float(abs(server.code))
-    return [
-        Row(host, "time to stop after SIGTERM", server.stop_seconds, 10.0, "s"),
-        Row(host, "unclean exit", clean, 0.0),
-    ]
+def stopping_rows(host: str, server: hosts.Started) -> Iterator[Row]:
+    """Yield how the server ended."""
+    unclean = 0.0 if server.code in (0, -15, 143) else float(abs(server.code))
+    yield Row(host, "time to stop after SIGTERM", server.stop_seconds, 10.0, "s")
+    yield Row(host, "unclean exit", unclean, 0.0)
 
 
-def play_heroku(work: Path) -> list[Row]:
+def play_heroku(work: Path) -> Iterator[Row]:
     """Build and start as Heroku's classic buildpacks do."""
     host = "Heroku"
     app = hosts.clone(work / "app")
@@ -155,27 +156,25 @@ def play_heroku(work: Path) -> list[Row]:
         leave_out=["__pycache__", "test", "idlelib", "site-packages", "dist-packages"]
         + [path.name for path in Path(os.__file__).parent.glob("config-*")],
     )
-    rows = [Row(host, "requirements.txt installed", remark or "as it is")]
-    rows += [
-        Row(host, "slug, packed, with Python's own library", slug + library, 150.0, "MB"),
-    ]
+    yield Row(host, "requirements.txt installed", remark or "as it is")
+    yield Row(host, "slug, packed, with Python's own library", slug + library, 150.0, "MB")
     port = hosts.free_port()
     serving = {"PORT": str(port), "DYNO": "web.1", "HOME": str(app), "LANG": "C.UTF-8"}
     serving |= {"PATH": f"{python.parent}:/usr/bin:/bin", "PYTHONPATH": str(app)}
     serving |= {"PYTHONUNBUFFERED": "true", "MALLOC_ARENA_MAX": "2"}
     command = ["bash", "-c", f"exec {hosts.procfile_command(app)}"]
     with hosts.start(command, app, serving, port, megabytes=512) as server:
-        rows += serving_rows(host, server)
-        rows.append(Row(host, "in a browser", see(server.url)))
+        yield from serving_rows(host, server)
+        yield Row(host, "in a browser", see(server.url))
         asyncio.run(stay(server.url, 1))
-        rows.append(Row(host, "memory, 1 visitor", hosts.tree_memory(server.pid), 220.0, "MB"))
+        yield Row(host, "memory, 1 visitor", hosts.tree_memory(server.pid), 220.0, "MB")
         asyncio.run(stay(server.url, VISITORS - 1))
         what = f"memory, {VISITORS} visitors"
-        rows.append(Row(host, what, hosts.tree_memory(server.pid), 512.0, "MB"))
-    return rows + stopping_rows(host, server)
+        yield Row(host, what, hosts.tree_memory(server.pid), 512.0, "MB")
+    yield from stopping_rows(host, server)
 
 
-def play_binder(work: Path) -> list[Row]:
+def play_binder(work: Path) -> Iterator[Row]:
     """Let repo2docker read the folder; then do as the image it describes would."""
     host = "Binder"
     app = hosts.clone(work / "app")
@@ -188,26 +187,23 @@ def play_binder(work: Path) -> list[Row]:
     text = answer.stdout + answer.stderr
     if answer.returncode or "binder/postBuild" not in text:
         raise SetupError(f"repo2docker cannot read the folder:\n{text[-1500:]}")
-    rows = [Row(host, "repo2docker --no-build", "reads binder/, runs binder/postBuild")]
+    yield Row(host, "repo2docker --no-build", "reads binder/, runs binder/postBuild")
     python = hosts.venv(work / "kernel")
     # pip reads the file it includes, so the index is left out there.
     remark = hosts.install_requirements(python, app / "requirements.txt")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JUPYTER")}
     environment |= {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": str(work)}
     hosts.call([app / "binder" / "postBuild"], app, environment)
-    rows.append(Row(host, "requirements.txt installed", remark or "as it is"))
+    yield Row(host, "requirements.txt installed", remark or "as it is")
     port = hosts.free_port()
     command = f"jupyter server --no-browser --port={port} --allow-root --IdentityProvider.token="
     with hosts.start(shlex.split(command), app, environment, port) as server:
         report = smoke(f"{server.url}voila/render/icon_classifier.ipynb")
-        rows += [
-            Row(host, "time to bind the port", server.bind_seconds, None, "s"),
-            Row(host, "smoke test", f"{report.label}, {report.probability:.4f}"),
-        ]
-    return rows
+        yield Row(host, "time to bind the port", server.bind_seconds, None, "s")
+        yield Row(host, "smoke test", f"{report.label}, {report.probability:.4f}")
 
 
-def play_container(work: Path) -> list[Row]:
+def play_container(work: Path) -> Iterator[Row]:
     """Do the Dockerfile's lines in private mounts, where a stage's folder is /app."""
     host = "container"
     stages = hosts.run_lines((ROOT / "Dockerfile").read_text())
@@ -242,9 +238,9 @@ def play_container(work: Path) -> list[Row]:
     user = next(rest for word, rest in stages[1] if word == "USER")
     drop = f"exec setpriv --reuid {user} --regid {user} --clear-groups {command}"
     with hosts.start(_as_app(final, work, drop, read_only=True), work, settings, port) as server:
-        rows = [Row(host, "second stage above its base, packed", size, None, "MB")]
-        rows += serving_rows(host, server)
-    return rows + stopping_rows(host, server)
+        yield Row(host, "second stage above its base, packed", size, None, "MB")
+        yield from serving_rows(host, server)
+    yield from stopping_rows(host, server)
 
 
 def _as_app(folder: Path, work: Path, line: str, *, read_only: bool = False) -> list[str]:
@@ -257,7 +253,7 @@ def _as_app(folder: Path, work: Path, line: str, *, read_only: bool = False) -> 
     return ["unshare", "--mount", "bash", "-c", "\n".join(script)]
 
 
-PLAYS: dict[str, Callable[[Path], list[Row]]] = {
+PLAYS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "heroku": play_heroku,
     "binder": play_binder,
     "container": play_container,
@@ -277,7 +273,9 @@ def main(argv: list[str] | None = None) -> int:
         began = time.monotonic()
         work = hosts.fresh(ROOT / "build" / "deploy" / name)
         try:
-            rows += PLAYS[name](work)
+            for row in PLAYS[name](work):
+                print(f"  {row.what}: {row.text}", flush=True)
+                rows.append(row)
         except (SetupError, IconClassifierError) as error:
             print(f"\n{name}: {error}", file=sys.stderr)
             rows.append(Row(name, "play", "failed"))
