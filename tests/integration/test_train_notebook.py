@@ -1,0 +1,70 @@
+"""train.ipynb as `make train` runs it, on drawn shapes: from pictures to an answer."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from icon_classifier.convert import convert
+from icon_classifier.images import read_image_file
+from icon_classifier.model import Model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The executed notebook; its export lies beside it."""
+    folder = tmp_path_factory.mktemp("train")
+    parameters = {
+        "recipe": "shapes",
+        "folder": folder / "shapes",
+        "target": folder / "export.pkl",
+        "epochs": 1,
+        "lessons": False,  # four trainings more; what they teach is tested on recorded curves
+    }
+    command = [sys.executable, "-m", "papermill", ROOT / "train.ipynb", folder / "report.ipynb"]
+    for name, value in parameters.items():
+        command += ["-p", name, value]
+    done = subprocess.run(
+        [*map(str, command), "--kernel", "python3", "--no-progress-bar"],
+        cwd=ROOT,
+        # One thread: on a busy machine several wait for each other at every layer.
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "report.ipynb"
+
+
+def test_report_shows_both_figures(report: Path) -> None:
+    cells = json.loads(report.read_text())["cells"]
+    said = "".join(
+        "".join(output.get("text", ""))
+        for cell in cells
+        if cell["cell_type"] == "code"
+        for output in cell["outputs"]
+    )
+    assert "plain recipe:" in said
+    assert "better recipe:" in said
+    assert any(
+        "image/png" in output.get("data", {})
+        for cell in cells
+        if cell["cell_type"] == "code"
+        for output in cell["outputs"]
+    )
+
+
+def test_its_export_converts_and_predicts(report: Path) -> None:
+    model = Model.load(convert(report.with_name("export.pkl")))
+    assert model.labels == ("circle", "square", "triangle")
+    photos = sorted((report.parent / "shapes" / "photos").glob("*/*"))
+    answers = [model.predict(read_image_file(path)).label == path.parent.name for path in photos]
+    assert sum(answers) > 0.8 * len(answers)
+    card = report.with_name("export.md").read_text()
+    assert "circle, square, triangle" in card
+    assert report.with_name("classes.csv").read_text().startswith("index,label")
