@@ -82,7 +82,8 @@ class Probe:
     choice : Choice
         How the head was fitted, and the logits of each photo by a head that had not seen it.
     temperature, threshold : float
-        What logits are divided by, and the energy below which a photo is "not sure".
+        What the head was divided by to make it honest, and the energy below which a photo is "not
+        sure".
     figures : Figures
         Of all photos, each judged by a head that had not seen it.
     """
@@ -149,9 +150,11 @@ def train_probe(
     seen, classes, prior = features[:, index], len(photos.vocab), prior_of(chosen, body)
     choice = choose(seen, targets, groups, classes, prior, seed=training.seed)
     head = fit_head(seen, targets, classes, choice.strength, prior)
-    install_head(learn, head)
     temperature = fit_temperature(choice.logits, targets)
-    scores = energy(choice.logits, temperature)
+    # A linear head takes the temperature in: fastai's own predict is then as honest as the page,
+    # and both give the same numbers.
+    install_head(learn, Head(head.weight / temperature, head.bias / temperature))
+    scores = energy(choice.logits / temperature)
     threshold = cautious_threshold(scores.tolist())
     figures = judge(
         choice.logits,
@@ -265,7 +268,7 @@ def export(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") -> Pat
     }
     notes: dict[str, Any] = {
         "format": FORMAT,
-        "temperature": probe.temperature,
+        "temperature": 1.0,  # the head has taken it in
         "unsure": {"score": "energy", "threshold": probe.threshold},
         "recipe": recipe.name,
         "figures": figures.to_json(),
