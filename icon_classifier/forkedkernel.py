@@ -49,6 +49,8 @@ ARGUMENTS = (
     "--IPKernelApp.capture_fd_output=False",
     # Would warn at each start that there is no debugger, and that sockets are not encrypted.
     "--IPKernelApp.log_level=40",
+    # A picture is copied into its message: to send it without a copy takes three threads more.
+    f"--Session.copy_threshold={2**40}",
     # The lifeline tells when the server is gone; no thread needs to ask each second.
     "--IPKernelApp.parent_handle=0",
 )

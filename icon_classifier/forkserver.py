@@ -47,8 +47,13 @@ def main(argv: list[str]) -> None:
     # Both belong to the server, which ends this process by closing the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    app = _warm_up(None if argv[2] == "-" else Path(argv[2]))
-    _send(control, {"ready": True, "threads": _threads()})
+    notebook = None if argv[2] == "-" else Path(argv[2])
+    app = _warm_up(notebook)
+    if notebook is not None and _threads() > 1:
+        _log.warning("%s has left threads behind: starting again without it", notebook)
+        module = ["-m", "icon_classifier.forkserver"]
+        os.execv(sys.executable, [sys.executable, *module, *argv[:2], "-"])  # noqa: S606
+    _send(control, {"ready": True, "threads": _threads(), "rehearsed": notebook is not None})
     _serve(control, lifeline, app)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import atexit
 import contextlib
 import io
+import json
 import logging
 import os
 import secrets
@@ -118,17 +119,19 @@ def _visit(connection_file: str, notebook: Path) -> None:
 
 def _play(connection_file: str, notebook: Path) -> None:
     # Imported here, in the process that ends, so that the parent does not carry them.
-    import nbformat
     from jupyter_client.blocking.client import BlockingKernelClient
 
     client = BlockingKernelClient(connection_file=connection_file)
     client.load_connection_file()
     client.start_channels()
     client.wait_for_ready(timeout=SECONDS)
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        if cell.cell_type == "code":
+    for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
             client.execute_interactive(
-                cell.source, store_history=False, timeout=SECONDS, output_hook=lambda _: None
+                "".join(cell["source"]),
+                store_history=False,
+                timeout=SECONDS,
+                output_hook=lambda _: None,
             )
     names = client.execute_interactive(
         "", user_expressions={name: f"{name}.model_id" for name in ("btn_upload", "btn_run")}

@@ -167,9 +167,11 @@ class WarmParent:
     ----------
     patience : float
         Seconds that an order waits while the parent is warming up.
+    rehearsed : bool
+        Whether the present parent has run the notebook.
     """
 
-    patience = 10.0
+    patience = 20.0
     _slowest_fork = 5.0
     _pauses = (0.0, 1.0, 10.0, 60.0)  # seconds before each start again, the last for all further
 
@@ -180,6 +182,7 @@ class WarmParent:
         self.notebook = notebook
         self.log = log or logging.getLogger(__name__)
         self.forks = 0
+        self.rehearsed = False
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._lifeline: tuple[int, int] | None = None
@@ -340,6 +343,7 @@ class WarmParent:
         while message := self._receive(ours):
             if "ready" in message:
                 warmed = True
+                self.rehearsed = message["rehearsed"]
                 self._ready.set()
                 self.log.info(
                     "Kernels are forked from process %d, warm after %.1f s.",
