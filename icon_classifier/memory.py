@@ -22,10 +22,10 @@ _malloc_trim = (
     getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
 )
 
-AT_REST = 200 * 2**20
-"""Bytes that the server and the parent of the kernels take with no visitor."""
+AT_REST = 180 * 2**20
+"""Bytes that the server and the parent of the kernels take, after a first visitor."""
 
-PER_VISITOR = 15 * 2**20
+PER_VISITOR = 16 * 2**20
 """Bytes that each visitor adds, page open and a prediction made (figures: docs/kernels.md)."""
 
 MAX_VISITORS = 200
