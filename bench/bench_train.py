@@ -63,7 +63,7 @@ def judge_splits(name: str, folder: Path, splits: int, others: Path | None = Non
     prior = prior_of(network, body)
     unknown = None
     if others is not None:
-        strangers = training.load_photos(others, options).paths
+        strangers = training.load_photos(others, options).paths[::8]  # enough for a share
         unknown = pooled_features(strangers, body, network, **looks)[0]
     groups, targets, rows = group_duplicates(photos.paths), photos.targets, []
     for seed in range(splits):
@@ -92,6 +92,7 @@ def judge_splits(name: str, folder: Path, splits: int, others: Path | None = Non
             row["AUROC"] = auroc(known, strange)
             row["strangers pass"] = (strange >= probe.threshold).mean()
         rows.append(row)
+        print(f"{name} {seed}: {row}", file=sys.stderr, flush=True)
     print(f"| {name}: split | {' | '.join(rows[0])} |")
     print("| --- " * (len(rows[0]) + 1) + "|")
     for seed, row in enumerate(rows):

@@ -211,8 +211,10 @@ def choose(
 ) -> Choice:
     """Choose how to fit the head, by cross-validation.
 
-    Of all whose errors are within half a standard error of the fewest, the one with the best
-    negative log-likelihood (after its temperature) is taken: a photo more or less is chance.
+    Of all whose errors are within a standard error of the fewest, the first in the grid is taken:
+    the one that stays closest to what the network knew (the rule of one standard error, Breiman et
+    al. 1984). A photo more or less is chance, and a head that keeps to what the network knew also
+    tells better when it is shown something else.
     """
     tried, kept = [], []
     for strength in grid:
@@ -225,11 +227,8 @@ def choose(
         tried.append((strength, errors, nll))
         kept.append(logits)
     fewest = min(errors for _, errors, _ in tried)
-    allowed = fewest + int(0.5 * fewest**0.5)
-    best = min(
-        (index for index, (_, errors, _) in enumerate(tried) if errors <= allowed),
-        key=lambda index: tried[index][2],
-    )
+    allowed = fewest + max(1, round(fewest**0.5))
+    best = next(index for index, (_, errors, _) in enumerate(tried) if errors <= allowed)
     return Choice(tried[best][0], kept[best], tuple(tried))
 
 
