@@ -53,3 +53,5 @@ bench-bulk:  ## photos per second of the command line, beside learn.get_preds (P
 	$(PREPARE) --tests && $(RUN) -m bench.bench_bulk $(PHOTOS)
 test-scale:  ## test several servers behind nginx, and Ray; installs both
 	$(PREPARE) --tests && $(RUN) -m scripts.tools ray nginx && $(RUN) -m pytest tests/scale $(ARGS)
+bench-heat:  ## does the heat map agree with Grad-CAM? (PHOTOS=folder)
+	$(PREPARE) --tests && $(RUN) -m pip install -q --no-deps --target build/grad-cam grad-cam==1.5.7 ttach==0.0.3 opencv-python-headless==5.0.0.93 && PYTHONPATH=build/grad-cam $(RUN) -m bench.bench_heat $(PHOTOS)

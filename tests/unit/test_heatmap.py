@@ -1,10 +1,12 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from icon_classifier.heatmap import overlay, relevance
+from icon_classifier.images import read_image_file
 from icon_classifier.model import Model
 from tests.models import model_bytes
 
@@ -33,3 +35,15 @@ def test_overlay_is_see_through_where_there_is_nothing() -> None:
     assert (picture.mode, picture.size) == ("RGBA", (64, 32))
     assert picture.getpixel((2, 16))[3] == 0
     assert picture.getpixel((61, 16))[3] > 150
+
+
+@pytest.mark.parametrize(("x", "y"), [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_the_shipped_model_points_to_the_bear(
+    project_model: Model, grizzly: Path, x: int, y: int
+) -> None:
+    bear = read_image_file(grizzly).crop((150, 0, 800, 650)).resize((300, 300))
+    picture = Image.new("RGB", (600, 600), (120, 140, 110))
+    picture.paste(bear, (300 * x, 300 * y))
+    heat = relevance(project_model.explain(picture), project_model.labels.index("grizzly"))
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert (column >= heat.shape[1] / 2, row >= heat.shape[0] / 2) == (bool(x), bool(y))

@@ -1,0 +1,80 @@
+"""Does the page's heat map agree with Grad-CAM on the Learner? ``make bench-heat PHOTOS=folder``.
+
+For each photo, Spearman's rank correlation between the cells of our map (the head applied to each
+cell, forward only) and Grad-CAM (Selvaraju et al. 2017; package ``grad-cam``) at the same feature
+map, for the predicted class.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from icon_classifier._torchvision import import_fastai
+from icon_classifier.errors import ImageError
+from icon_classifier.heatmap import relevance
+from icon_classifier.images import read_image_file
+from icon_classifier.model import EXPORT, open_model
+from tests.conftest import example
+from tests.servers import ROOT
+
+PHOTOS = 60
+
+
+def ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Ranks of values, the mean rank where several are equal."""
+    _, group, counts = np.unique(values.ravel(), return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts - 1) / 2)[group], np.float64)
+
+
+def spearman(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    return float(np.corrcoef(ranks(one), ranks(other))[0, 1])
+
+
+def pooled(cam: npt.NDArray[np.float32], shape: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """Bring an enlarged map back to its cells: (H, W) -> (h, w)."""
+    (h, w), (down, across) = shape, (cam.shape[0] // shape[0], cam.shape[1] // shape[1])
+    cells = cam[: h * down, : w * across].reshape(h, down, w, across)
+    return np.asarray(cells.mean((1, 3)), np.float64)
+
+
+def main() -> None:
+    import_fastai()
+    import torch
+    from fastai.learner import load_learner
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    network = load_learner(ROOT / EXPORT).model.eval()
+    model = open_model(ROOT)
+    cam = GradCAM(model=network, target_layers=[network[0]])
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else example("grizzly.jpg").parent
+    paths = sorted(path for path in folder.rglob("*.*") if path.is_file())
+    random.Random(0).shuffle(paths)
+    found = []
+    for path in paths[:PHOTOS]:
+        try:
+            photo = read_image_file(path)
+        except ImageError:
+            continue
+        index = model.labels.index(model.predict(photo).label)
+        heat = relevance(model.explain(photo), index)
+        batch = torch.from_numpy(model.transform(photo)[None])
+        theirs = cam(input_tensor=batch, targets=[ClassifierOutputTarget(index)])[0]
+        if theirs.any():  # Grad-CAM cuts negative evidence off; where all is, there is no map
+            found.append(spearman(heat, pooled(theirs, heat.shape)))  # type: ignore[arg-type]
+    tenth = sorted(found)[len(found) // 10]
+    print(
+        f"{len(found)} photos, rank correlation with Grad-CAM: mean {statistics.mean(found):.3f}, "
+        f"median {statistics.median(found):.3f}, a tenth below {tenth:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

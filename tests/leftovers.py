@@ -1,0 +1,26 @@
+"""What is left of some bytes in this process's memory, freed or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["count"]
+
+
+def count(mark: bytes) -> int:
+    """How often a mark stands in the memory that this process may read."""
+    found = 0
+    with Path("/proc/self/mem").open("rb", buffering=0) as memory:
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            span, rights, *_ = line.split()
+            start, end = (int(part, 16) for part in span.split("-"))
+            if not rights.startswith("rw") or "[v" in line:
+                continue
+            memory.seek(start)
+            while start < end:
+                piece = memory.read(min(end - start, 2**24))
+                if not piece:
+                    break
+                found += piece.count(mark)
+                start += len(piece)
+    return found
