@@ -120,11 +120,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=8, help="of each run of wrk")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-gradio", action="store_true", help="leave Gradio out")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: run 'apt-get install wrk' (or brew install wrk)")
     photo = example("grizzly.jpg").read_bytes()
-    names = {"ours": ours, "plain": plain, f"Gradio {VERSION}": gradio}
+    names = {"ours": ours, "plain": plain}
+    if not options.no_gradio:
+        names[f"Gradio {VERSION}"] = gradio
     print(f"{len(photo) / 1000:.0f} kB photo, {cores()} cores, median of {options.repeats} runs")
     print(f"{'':<16}{'connections':>12}{'photos/s':>10}{'p50 ms':>10}{'p95 ms':>10}")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
