@@ -76,6 +76,8 @@ def hit(target: Target, connections: int, seconds: int, folder: Path) -> Result:
     if not found:
         raise RuntimeError(f"wrk printed no result:\n{output}")
     count, duration, bad, p50, p95 = map(int, found.groups())
+    if not count:
+        raise RuntimeError("nothing was answered: the machine is too busy, or give more --seconds")
     if bad:
         raise RuntimeError(f"{bad} of {count} requests failed")
     return Result(count / (duration / 1e6), p50 / 1e3, p95 / 1e3)

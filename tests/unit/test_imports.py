@@ -16,6 +16,8 @@ MODULES = [
         "model",
         "ui",
         "api",
+        "api_server",
+        "bulk",
         "cli",
         "kernels",
         "server",
