@@ -59,6 +59,7 @@ def progress(
     start = time.monotonic()
     drawn = float("-inf")
     count = 0
+    all_done = False
     try:
         for item in items:
             yield item
@@ -68,8 +69,11 @@ def progress(
                 drawn = now
                 print(f"\r{_bar(count, done, counter.total, now - start)}", end="", file=file)
                 file.flush()
+        all_done = True
     finally:
-        line = _bar(count, done, counter.total, time.monotonic() - start)
+        # A short run may end before its count does: then this is the count.
+        total = done + count if all_done else counter.total
+        line = _bar(count, done, total, time.monotonic() - start)
         print(f"\r{line}", file=file, flush=True)
 
 

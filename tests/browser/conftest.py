@@ -30,6 +30,9 @@ STOCK = (
 )
 """What Voilà's stock template asks of other hosts: nothing of ours, and all that is let pass."""
 
+PATIENCE = 90_000
+"""How long to wait for what must come, in milliseconds; a loaded machine is slow."""
+
 ARTEFACTS = ROOT / "artefacts"
 
 
@@ -75,6 +78,7 @@ def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     def open_page(url: str | None = None, **options: Any) -> Page:
         context = browser.new_context(**options)
         contexts.append(context)
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         watch(page)
         if url is not None:
