@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help app setup test lint format audit deploy-check release-model lock clean bench bench-page bench-parity bench-visitors test-visits train bench-train
-.PHONY: bench-answers bench-api bench-bulk test-scale
+.PHONY: bench-answers bench-heat bench-api bench-bulk test-scale
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
