@@ -178,6 +178,9 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     leave_timeout = Float(
         40.0, min=1.0, help="Seconds after which a page that is gone loses its kernel."
     ).tag(config=True)
+    template = Unicode(
+        "", help="Voilà's template where none is named otherwise; empty for Voilà's own choice."
+    ).tag(config=True)
     rehearse = Bool(
         True, help="Whether the warm parent runs the notebook once before the first visitor."
     ).tag(config=True)

@@ -152,6 +152,8 @@ def install(voila: Voila, kernels: VisitorKernelManager) -> None:
     kernels : VisitorKernelManager
         Its kernels.
     """
+    if kernels.template and "template" not in voila.config.VoilaConfiguration:
+        voila.voila_configuration.template = kernels.template
     delivery.install(voila)
     # Jupyter's page of an error asks for an icon there; Voilà forgets to say where.
     voila.tornado_settings = {
