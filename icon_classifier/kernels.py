@@ -37,9 +37,10 @@ from voila.app import Voila
 from icon_classifier import server
 from icon_classifier.client import PromptClient
 from icon_classifier.errors import KernelError
+from icon_classifier.forkedprocess import ForkedProcess
 from icon_classifier.memory import give_back, memory_limit, visitors_that_fit
 from icon_classifier.metrics import Metrics
-from icon_classifier.warm import ForkedProcess, WarmParent, can_fork
+from icon_classifier.warm import WarmParent, can_fork
 
 __all__ = ["ForkedKernelManager", "ForkedProvisioner", "NeverRestarter", "VisitorKernelManager"]
 
