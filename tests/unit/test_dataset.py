@@ -32,7 +32,7 @@ PETS = Recipe(
 )
 
 
-QUICK = Patience(connect=2, read=0.5, total=2, tries=1, pause=0)
+QUICK = Patience(connect=10, read=10, total=20, tries=1, pause=0)
 
 
 @pytest.fixture(name="server")

@@ -30,7 +30,8 @@ from tests.photo_server import (
 )
 from tests.pictures import encode, gradient
 
-PATIENCE = Patience(connect=2, read=0.3, total=0.6, tries=2, pause=0)
+PATIENCE = Patience(connect=10, read=10, total=20, tries=2, pause=0)
+IMPATIENT = Patience(connect=10, read=1, total=2, tries=1, pause=0)
 
 
 @pytest.fixture(name="server")
@@ -92,7 +93,7 @@ BAD: dict[str, tuple[Route, str, bool]] = {
     "svg": (body(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "not a picture", False),
     "truncated": (truncated(photo()), "closed connection without sending complete", True),
     "endless": (endless(photo()), "larger than 200000 bytes", False),
-    "trickle": (trickle(photo(), 0.05), "not complete after 0.6 seconds", True),
+    "trickle": (trickle(photo(), 0.05), "not complete after 2 seconds", True),
     "silent": (silent(), r"no answer in time \(ReadTimeout\)", True),
     "announced too large": (
         lambda handler: handler.head(Content_Length="300000"),
@@ -114,7 +115,9 @@ def test_bad_answer_is_recorded(
     server.routes = {"/photo": route, "/good": body(photo())}
     limits = Limits(max_bytes=200_000)
 
-    bad, good = get(server, tmp_path, "/photo", "/good", limits=limits)
+    patience = IMPATIENT if "in time" in problem or "not complete after" in problem else PATIENCE
+
+    bad, good = get(server, tmp_path, "/photo", "/good", limits=limits, patience=patience)
 
     assert good.problem is None
     assert bad.name is None

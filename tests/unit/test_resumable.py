@@ -21,7 +21,8 @@ from tests.photo_server import (
 
 DATA = bytes(range(256)) * 4000
 SUM = hashlib.sha256(DATA).hexdigest()
-PATIENCE = Patience(connect=2, read=0.3, tries=2, pause=0)
+PATIENCE = Patience(connect=10, read=10, tries=2, pause=0)
+IMPATIENT = Patience(connect=10, read=0.3, tries=2, pause=0)
 
 
 @pytest.fixture(name="server")
@@ -160,7 +161,7 @@ def test_server_that_does_not_answer(server: PhotoServer, tmp_path: Path) -> Non
     server.routes = {"/set.zip": silent()}
 
     with pytest.raises(DownloadError, match="cannot be downloaded: timed out"):
-        fetch(server, tmp_path)
+        fetch(server, tmp_path, patience=IMPATIENT)
 
     assert len(server.requests) == 2
 
