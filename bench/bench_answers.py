@@ -20,6 +20,7 @@ from playwright.sync_api import CDPSession, Page, expect, sync_playwright
 from bench.bench_main import median_ms
 from icon_classifier.images import read_image_file
 from icon_classifier.model import open_model
+from icon_classifier.ui import Classifier
 from scripts.browser import find_browser
 from tests.browser.conftest import ARGUMENTS
 from tests.conftest import example
@@ -116,12 +117,18 @@ def in_browser(folder: Path) -> None:
 
 
 def in_process() -> None:
-    model, photo = open_model(ROOT), read_image_file(example("grizzly.jpg"))
+    # One thread, as in a kernel that was forked.
+    model, photo = open_model(ROOT, threads=1), read_image_file(example("grizzly.jpg"))
+    classifier = Classifier(str(ROOT))
+
+    def explained() -> None:
+        classifier.heat_map(photo.size, model.predict(photo, explain=True))
+
     start = time.process_time()
     plain = median_ms(lambda: model.predict(photo))
-    heat = median_ms(lambda: model.explain(photo))
+    heat = median_ms(explained) - plain
     print(f"{'prediction, in process':<44} {plain:6.1f} ms")
-    print(f"{'heat map, in process':<44} {heat:6.1f} ms                    to reach 10 ms")
+    print(f"{'heat map, in process, besides':<44} {heat:6.1f} ms                    to reach 10 ms")
     print(f"({time.process_time() - start:.1f} s of CPU time)")
 
 

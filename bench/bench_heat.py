@@ -63,8 +63,9 @@ def main() -> None:
             photo = read_image_file(path)
         except ImageError:
             continue
-        index = model.labels.index(model.predict(photo).label)
-        heat = relevance(model.explain(photo), index)
+        prediction = model.predict(photo, explain=True)
+        index = model.labels.index(prediction.label)
+        heat = relevance(prediction.evidence, index)
         batch = torch.from_numpy(model.transform(photo)[None])
         theirs = cam(input_tensor=batch, targets=[ClassifierOutputTarget(index)])[0]
         if theirs.any():  # Grad-CAM cuts negative evidence off; where all is, there is no map

@@ -17,7 +17,7 @@ from PIL import Image
 from icon_classifier import words
 from icon_classifier.errors import IconClassifierError
 from icon_classifier.heatmap import HeatMap
-from icon_classifier.images import read_image, thumbnail
+from icon_classifier.images import thumbnail
 from icon_classifier.model import Prediction
 
 __all__ = ["Answer"]
@@ -36,12 +36,13 @@ class Answer(anywidget.AnyWidget):
     """Shows one answer, or a table of several.
 
     Of a photo it keeps what the page shows, a preview of at most 640 pixels, until the next photo
-    or the button to start over; the heat map is made of that.
+    or the button to start over.
 
     Parameters
     ----------
     explain : callable, optional
-        Makes the heat map of a photo for a class; without it the page offers none.
+        Makes the heat map of a photo's width, height and prediction; without it the page offers
+        none.
     """
 
     _esm = (_HERE / "answer.js").read_text(encoding="utf-8")
@@ -56,9 +57,11 @@ class Answer(anywidget.AnyWidget):
     heat_box: traitlets.List[float] = traitlets.List().tag(sync=True)
     rows: traitlets.List[Any] = traitlets.List().tag(sync=True)
 
-    def __init__(self, explain: Callable[[Image.Image, str], HeatMap] | None = None) -> None:
+    def __init__(
+        self, explain: Callable[[tuple[int, int], Prediction], HeatMap] | None = None
+    ) -> None:
         self._explain = explain
-        self._label = ""
+        self._answered: tuple[tuple[int, int], Prediction] | None = None
         self._clearers: list[Callable[[], None]] = []
         self._pending: list[dict[str, Any]] = []
         self._drawn = 0.0
@@ -76,7 +79,7 @@ class Answer(anywidget.AnyWidget):
             Its answer.
         """
         top = prediction.ranking[:BARS]
-        self._label = prediction.label
+        self._answered = image.size, prediction
         with self.hold_sync():
             self.answer = {
                 "headline": words.verdict(prediction),
@@ -173,12 +176,17 @@ class Answer(anywidget.AnyWidget):
         self.heat, self.heat_box = b"", []
 
     def _forget_photo(self) -> None:
+        self._answered = None
         self.answer, self.preview = {}, b""
         self._forget_heat()
 
-    def _show_heat(self, explain: Callable[[Image.Image, str], HeatMap]) -> None:
+    def _show_heat(
+        self,
+        explain: Callable[[tuple[int, int], Prediction], HeatMap],
+        answered: tuple[tuple[int, int], Prediction],
+    ) -> None:
         try:
-            heat_map = explain(read_image(self.preview), self._label)
+            heat_map = explain(*answered)
         except IconClassifierError as error:
             _log.error("there is no heat map: %s", error)
             self.can_explain = False
@@ -192,8 +200,8 @@ class Answer(anywidget.AnyWidget):
                 self.clear()
                 for callback in self._clearers:
                     callback()
-            case {"kind": "heat"} if self._explain is not None and self.preview:
-                self._show_heat(self._explain)
+            case {"kind": "heat"} if self._explain is not None and self._answered is not None:
+                self._show_heat(self._explain, self._answered)
             case {"kind": "csv"}:
                 self.send({"kind": "csv", "text": self.csv()})
             case _:

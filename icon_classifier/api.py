@@ -260,7 +260,7 @@ def app_from_environment(folder: Path | None = None) -> Starlette:
         Where the model lies, if not where the environment says.
     """
     settings = ApiSettings.from_environ()
-    return create_app(open_model(folder or settings.model), settings)
+    return create_app(open_model(folder or settings.model, threads=1), settings)
 
 
 def __getattr__(name: str) -> Any:

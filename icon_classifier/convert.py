@@ -159,6 +159,7 @@ def _compile(learner: ExportedLearner, archive: Archive, digest: str) -> bytes:
     import torch
 
     from icon_classifier.graph import Graph, Score, to_onnx
+    from icon_classifier.padding import with_fixed_padding
     from icon_classifier.rebuild import build_network
 
     score = Score(notes.unsure, notes.temperature)
@@ -167,7 +168,8 @@ def _compile(learner: ExportedLearner, archive: Archive, digest: str) -> bytes:
     sample = torch.randn(3, 3, height, width, generator=torch.Generator().manual_seed(0))
     _try_out(network, sample[:1], len(learner.labels))
     graph = Graph(network, score, sample[:1]).eval()
-    model = onnx.load_from_string(to_onnx(graph, sample[:2]))
+    fixed = Graph(with_fixed_padding(network, sample[:1]), score, sample[:1]).eval()
+    model = onnx.load_from_string(to_onnx(fixed, sample[:2]))
     metadata = _metadata(learner, notes, graph, digest)
     model.producer_name = "icon-classifier"
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata})

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from icon_classifier._torchvision import import_fastai
 from icon_classifier.errors import DatasetError, ImageError, TrainingError
 from icon_classifier.images import read_image_file
+from icon_classifier.padding import with_fixed_padding
 from icon_classifier.pretrained import Pretrained
 from icon_classifier.probe import Prior
 from icon_classifier.transforms import Resize
@@ -128,6 +129,7 @@ def _runner(network: nn.Module, size: int) -> Callable[[Floats], Floats]:
         return by_torch
     file = io.BytesIO()
     sample = torch.zeros(1, 3, size, size)
+    network = with_fixed_padding(network, sample)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter by tracing is deprecated, and exact here

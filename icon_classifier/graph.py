@@ -229,7 +229,7 @@ def to_onnx(graph: Graph, sample: torch.Tensor) -> bytes:
     """Write a graph as an ONNX model with any number of photos.
 
     torch's exporter by tracing is used, deprecated though it is: for these networks it is exact,
-    ten times as fast as the one by ``torch.export``, and needs no package more.
+    and it needs no package more than onnx.
 
     Parameters
     ----------

@@ -65,6 +65,8 @@ class ForkedProvisioner(LocalProvisioner):
         place = getattr(getattr(self.parent, "parent", None), "connection_dir", None)
         self.scratch = tempfile.mkdtemp(prefix="kernel-", dir=place or None)
         kwargs["env"]["TMPDIR"] = self.scratch
+        # Many visitors share few cores.
+        kwargs["env"].setdefault("OMP_NUM_THREADS", "1")
         return kwargs
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ MODEL = "export.onnx"
 EVIDENCE = "evidence"
 """Name of the output that tells where; a model may lack it."""
 
-_NO_EVIDENCE = "This model cannot show where it looked."
+_MOST_THREADS = 4
 _COMPILE_SECONDS = 300.0
 
 
@@ -60,6 +61,10 @@ class Prediction:
         ``label`` is only the closest class.
     score : float
         How familiar the photo looks, in the units of the model's own score; higher is more.
+    evidence : numpy.ndarray or None
+        float32, shape (C, h, w): what each cell of the transformed photo speaks for each class, in
+        units of logits and in the order of the model's labels. Only where it was asked for and the
+        model can tell.
     """
 
     label: str
@@ -67,6 +72,7 @@ class Prediction:
     ranking: tuple[tuple[str, float], ...]
     known: bool
     score: float
+    evidence: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"Prediction: {self.label}; Probability: {self.probability:.4f}"
@@ -80,6 +86,9 @@ class Model:
     data : bytes
         The content of an export.onnx. Given as bytes, not as a path, so that nothing in the file
         can name another file to be read.
+    threads : int, optional
+        How many cores one photo may use. With 1 the process gets no further thread and can be
+        forked.
 
     Raises
     ------
@@ -87,14 +96,14 @@ class Model:
         If the bytes are no ONNX model or lack our metadata.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, threads: int = 1) -> None:
         options = ort.SessionOptions()
-        # One thread: many visitors share few cores, and a process with threads cannot be forked.
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # What a prediction takes goes back at once: each visitor's kernel would keep its own 10 MB.
+        # No arena: it would keep 10 MB for good, in each visitor's kernel. With the pattern a
+        # prediction takes what it needs in one piece, mapped once, not layer by layer.
         options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
+        options.enable_mem_pattern = True
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -110,13 +119,22 @@ class Model:
         self._outputs = [output.name for output in self._session.get_outputs()]
         if self._outputs[:2] != ["logits", "score"]:
             raise ModelDamagedError(f"expected outputs logits and score, got {self._outputs}")
+        steps = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)  # (256, 1)
+        self._normalised = ((steps - self.info.mean) / self.info.std).T.copy()  # (3, 256)
         # Only what is asked for is computed: the heat map costs nothing to those who want none.
         self._run_options = ort.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
 
     @classmethod
-    def load(cls, path: str | Path) -> Model:
+    def load(cls, path: str | Path, threads: int = 1) -> Model:
         """Read a model from its file.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            An export.onnx.
+        threads : int, optional
+            How many cores one photo may use.
 
         Raises
         ------
@@ -131,7 +149,7 @@ class Model:
             raise ModelMissingError(f"there is no {path}") from error
         except OSError as error:
             raise ModelDamagedError(f"cannot read {path}: {error}") from error
-        return cls(data)
+        return cls(data, threads)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -151,19 +169,26 @@ class Model:
         numpy.ndarray
             float32, shape (3, H, W), normalised.
         """
-        pixels = np.asarray(self.info.pipeline(image), np.float32)  # (H, W, 3), 0 to 255
-        pixels = (pixels / 255.0 - self.info.mean) / self.info.std
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)  # -> (3, H, W)
+        pixels = np.asarray(self.info.pipeline(image))  # uint8, (H, W, 3)
+        result = np.empty((3, *pixels.shape[:2]), np.float32)
+        # A table of the 256 values is the same arithmetic, a third of the time and no copies.
+        for channel, values in enumerate(self._normalised):
+            np.take(values, pixels[..., channel], out=result[channel], mode="clip")
+        return result
 
-    def predict(self, image: Image.Image) -> Prediction:
+    def predict(self, image: Image.Image, *, explain: bool = False) -> Prediction:
         """Classify one photo.
 
         Parameters
         ----------
         image : PIL.Image.Image
             Mode RGB, upright, as :func:`icon_classifier.images.read_image` gives it.
+        explain : bool, optional
+            Tell also where in the photo the model sees what: the network's head is applied to each
+            cell of the last feature map of its body, class activation mapping (Zhou et al. 2016)
+            for any head. It is the same pass through the network.
         """
-        return self.predict_many([image])[0]
+        return self.predict_arrays(self.transform(image)[None], explain=explain)[0]
 
     def predict_many(self, images: Sequence[Image.Image]) -> list[Prediction]:
         """Classify several photos in one pass through the network.
@@ -182,19 +207,25 @@ class Model:
             return []
         return self.predict_arrays(np.stack([self.transform(image) for image in images]))
 
-    def predict_arrays(self, batch: npt.NDArray[np.float32]) -> list[Prediction]:
+    def predict_arrays(
+        self, batch: npt.NDArray[np.float32], *, explain: bool = False
+    ) -> list[Prediction]:
         """Classify photos that have gone through :meth:`transform`.
 
         Parameters
         ----------
         batch : numpy.ndarray
             float32, shape (N, 3, H, W).
+        explain : bool, optional
+            As in :meth:`predict`.
         """
-        logits, scores = self._session.run(["logits", "score"], {"image": batch}, self._run_options)
+        names = ["logits", "score", *([EVIDENCE] if explain and self.can_explain else [])]
+        logits, scores, *rest = self._session.run(names, {"image": batch}, self._run_options)
         probabilities = _softmax(np.asarray(logits, np.float64) / self.info.temperature)  # (N, C)
+        evidence = rest[0] if rest else [None] * len(batch)  # (N, C, h, w)
         return [
-            self._prediction(row, float(score))
-            for row, score in zip(probabilities, scores, strict=True)
+            self._prediction(row, float(score), cells)
+            for row, score, cells in zip(probabilities, scores, evidence, strict=True)
         ]
 
     @property
@@ -202,35 +233,12 @@ class Model:
         """Whether the model can tell where in a photo it sees what."""
         return EVIDENCE in self._outputs
 
-    def explain(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """Tell where in a photo the model sees what.
-
-        The network's head is applied to each cell of the last feature map of its body: class
-        activation mapping (Zhou et al. 2016), for any head.
-
-        Parameters
-        ----------
-        image : PIL.Image.Image
-            Mode RGB, upright.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32, shape (C, h, w): what each cell of the transformed photo speaks for each class,
-            in units of logits.
-
-        Raises
-        ------
-        ModelError
-            If the model has no such output.
-        """
-        if not self.can_explain:
-            raise ModelError("the model has no output that tells where", words=_NO_EVIDENCE)
-        batch = self.transform(image)[None]  # (3, H, W) -> (1, 3, H, W)
-        [evidence] = self._session.run([EVIDENCE], {"image": batch}, self._run_options)
-        return np.asarray(evidence[0], np.float32)
-
-    def _prediction(self, probabilities: npt.NDArray[np.float64], score: float) -> Prediction:
+    def _prediction(
+        self,
+        probabilities: npt.NDArray[np.float64],
+        score: float,
+        evidence: npt.NDArray[np.float32] | None,
+    ) -> Prediction:
         order = np.argsort(-probabilities, kind="stable")
         ranking = tuple((self.labels[i], float(probabilities[i])) for i in order)
         threshold = self.info.threshold
@@ -240,6 +248,7 @@ class Model:
             ranking=ranking,
             known=threshold is None or score >= threshold,
             score=score,
+            evidence=evidence,
         )
 
 
@@ -249,7 +258,7 @@ def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return result
 
 
-def open_model(folder: str | Path = ".") -> Model:
+def open_model(folder: str | Path = ".", *, threads: int | None = None) -> Model:
     """Open the model of a project folder, compiling it first where that is needed and possible.
 
     One process opens the same file once: a kernel forked from a parent that has opened the model
@@ -260,6 +269,9 @@ def open_model(folder: str | Path = ".") -> Model:
     folder : str or pathlib.Path, optional
         Where export.pkl and export.onnx lie. export.pkl may be missing: then export.onnx is taken
         as it is.
+    threads : int, optional
+        How many cores one photo may use. Without it ``OMP_NUM_THREADS`` says, else the cores that
+        this process may use, four at most.
 
     Raises
     ------
@@ -271,13 +283,23 @@ def open_model(folder: str | Path = ".") -> Model:
         If export.onnx cannot be read.
     """
     folder = Path(folder).resolve()
+    threads = threads or _usual_threads()
     try:
-        return _open(folder, _identity(folder))
+        return _open(folder, _identity(folder), threads)
     except ModelError as error:
         if not _can_compile(folder):
             raise type(error)(f"{error}; {_advice(folder)}") from error
         _compile(folder, because=error)
-    return _open(folder, _identity(folder))
+    return _open(folder, _identity(folder), threads)
+
+
+def _usual_threads() -> int:
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    # Not os.cpu_count(): a container may use fewer than the machine has.
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(usable or 1, _MOST_THREADS)
 
 
 def file_sha256(path: Path) -> str:
@@ -309,9 +331,9 @@ def _identity(folder: Path) -> _Identity:
 
 
 @functools.lru_cache(maxsize=4)
-def _open(folder: Path, _: _Identity) -> Model:
+def _open(folder: Path, _: _Identity, threads: int) -> Model:
     """Open and check; the identity makes another pair of files another entry of the cache."""
-    model = Model.load(folder / MODEL)
+    model = Model.load(folder / MODEL, threads)
     export = folder / EXPORT
     if export.is_file():
         found = file_sha256(export)

@@ -53,7 +53,7 @@ class Replica:
     """
 
     def __init__(self, folder: str) -> None:
-        self._classifier = local_classifier(open_model(folder), ApiSettings(threads=1))
+        self._classifier = local_classifier(open_model(folder, threads=1), ApiSettings(threads=1))
 
     async def classify(self, photos: list[bytes]) -> list[Prediction | ImageError] | BusyError:
         """Classify photos; being busy is returned, for Ray would dress up what is raised."""
@@ -145,7 +145,7 @@ class Front:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return _Stateful(
             create_app(
-                open_model(self._folder),
+                open_model(self._folder, threads=1),
                 self._settings,
                 classifier=lambda: _RemoteClassifier(self._replicas, self._settings.queue),
             )

@@ -71,15 +71,22 @@ class Classifier:
         """Whether the model can tell where it looked."""
         return self._model is not None and self._model.can_explain
 
-    def predict(self, image: Image.Image) -> Prediction:
+    def predict(self, image: Image.Image, *, explain: bool = False) -> Prediction:
         """Classify a photo.
+
+        Parameters
+        ----------
+        image : PIL.Image.Image
+            Mode RGB, upright.
+        explain : bool, optional
+            Keep what a heat map is made of.
 
         Raises
         ------
         ModelError
             If the model could not be opened.
         """
-        return self._opened().predict(image)
+        return self._opened().predict(image, explain=explain)
 
     def answer(self, image: Image.Image) -> str:
         """Classify a photo, tell those who listen, and put the answer into one line.
@@ -89,7 +96,7 @@ class Classifier:
         ModelError
             If the model could not be opened.
         """
-        prediction = self.predict(image)
+        prediction = self.predict(image, explain=True)
         for listener in self._listeners:
             listener(image, prediction)
         return words.line(prediction, self._opened().labels)
@@ -98,8 +105,15 @@ class Classifier:
         """Call something with each photo that is answered, and its prediction."""
         self._listeners.append(listener)
 
-    def heat_map(self, image: Image.Image, label: str) -> HeatMap:
-        """Tell where in a photo the model sees a class.
+    def heat_map(self, size: tuple[int, int], prediction: Prediction) -> HeatMap:
+        """Tell where in a photo the model saw what it answered.
+
+        Parameters
+        ----------
+        size : tuple of int
+            Width and height of the photo, in pixels.
+        prediction : Prediction
+            Its answer, asked for with ``explain``.
 
         Raises
         ------
@@ -107,9 +121,11 @@ class Classifier:
             If the model could not be opened, or has no heat map.
         """
         model = self._opened()
-        heat = relevance(model.explain(image), model.labels.index(label))
-        left, top, right, bottom = model.info.pipeline.view(image.size)
-        width, height = image.size
+        if prediction.evidence is None:
+            raise ModelError("the prediction has no evidence", words=words.NO_HEAT_MAP)
+        heat = relevance(prediction.evidence, model.labels.index(prediction.label))
+        width, height = size
+        left, top, right, bottom = model.info.pipeline.view(size)
         box = left / width, top / height, (right - left) / width, (bottom - top) / height
         return HeatMap(overlay(heat), box)
 

@@ -15,6 +15,7 @@ __all__ = [
     "AT_MOST",
     "CHOOSE_FIRST",
     "DROP_TEXTS",
+    "NO_HEAT_MAP",
     "UNEXPECTED",
     "WORKING",
     "either",
@@ -30,6 +31,7 @@ __all__ = [
 
 CHOOSE_FIRST = "Please choose a photo first."
 WORKING = "Classifying…"
+NO_HEAT_MAP = "This model cannot show where it looked."
 UNEXPECTED = "Something went wrong here; please try again or choose another photo."
 
 AT_MOST = 50

@@ -67,9 +67,11 @@ def build_template() -> None:
 
 
 def compile_model(python: Path) -> None:
-    """Compile export.pkl to export.onnx, unless that was done from the very same file."""
+    """Compile export.pkl to export.onnx, unless the very same was done before."""
     export, model = ROOT / "export.pkl", ROOT / "export.onnx"
-    state = digest(export, ROOT / "export.pkl.sha256")
+    names = ("convert", "graph", "padding", "rebuild")
+    compilers = [ROOT / "icon_classifier" / f"{name}.py" for name in names]
+    state = digest(export, ROOT / "export.pkl.sha256", *compilers)
     if not export.exists() or (model.exists() and read_stamps().get("model") == state):
         return
     print("Compiling export.pkl to export.onnx.", flush=True)

@@ -39,8 +39,8 @@ def test_what_is_kept_is_small(photo: Image.Image) -> None:
 def test_a_new_answer_has_no_heat_map_yet(photo: Image.Image) -> None:
     asked: list[str] = []
 
-    def explain(image: Image.Image, label: str) -> HeatMap:
-        asked.append(f"{label} {image.size}")
+    def explain(size: tuple[int, int], answer: Prediction) -> HeatMap:
+        asked.append(f"{answer.label} {size}")
         return HeatMap(b"png", (0.0, -0.1, 1.0, 1.2))
 
     answer = Answer(explain)
@@ -48,7 +48,7 @@ def test_a_new_answer_has_no_heat_map_yet(photo: Image.Image) -> None:
     assert asked == [], "there is no photo to explain"
     answer.show(photo, prediction())
     answer._handle_custom_msg({"kind": "heat"}, [])
-    assert asked == ["class_0 (640, 480)"]
+    assert asked == [f"class_0 {photo.size}"]
     assert (answer.heat, answer.heat_box) == (b"png", [0.0, -0.1, 1.0, 1.2])
     answer.show(photo, prediction())
     assert (answer.heat, answer.heat_box) == (b"", [])
@@ -57,7 +57,7 @@ def test_a_new_answer_has_no_heat_map_yet(photo: Image.Image) -> None:
 def test_a_heat_map_that_fails_is_not_offered_again(
     photo: Image.Image, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def explain(_: Image.Image, __: str) -> HeatMap:
+    def explain(_: tuple[int, int], __: Prediction) -> HeatMap:
         raise ModelError("no evidence")
 
     answer = Answer(explain)

@@ -105,7 +105,7 @@ def test_stopping_early_ends_the_threads(folder: Path, model: Model) -> None:
 
 
 def test_a_fault_of_ours_is_not_hidden(folder: Path, model: Model, monkeypatch) -> None:
-    def fail(self, batch):
+    def fail(self, batch, *, explain=False):
         raise RuntimeError("a fault")
 
     monkeypatch.setattr(Model, "predict_arrays", fail)

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,15 @@ def test_transform(model: Model) -> None:
     array = model.transform(Image.new("RGB", (40, 30), (255, 0, 127)))
     assert (array.shape, array.dtype) == ((3, 8, 8), np.float32)
     assert array[:, 0, 0] == pytest.approx([1, -1, -0.0039], abs=1e-3)
+
+
+def test_evidence_comes_where_it_is_asked_for(model: Model) -> None:
+    photo = Image.new("RGB", (20, 30), "red")
+    plain, explained = model.predict(photo), model.predict(photo, explain=True)
+    assert plain.evidence is None
+    assert explained == plain
+    assert explained.evidence is not None
+    assert explained.evidence.shape[0] == len(model.labels)
 
 
 def test_many_are_as_one_by_one(model: Model) -> None:
@@ -130,10 +140,21 @@ class TestOpenModelWhereNothingCanBeCompiled:
         write_model(tmp_path, export_sha256=hashlib.sha256(b"learner").hexdigest())
         assert open_model(tmp_path).labels == tuple(LABELS)
 
+    def test_threads_are_what_the_environment_says(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_model(tmp_path)
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        assert open_model(tmp_path) is open_model(tmp_path, threads=2)
+        monkeypatch.setenv("OMP_NUM_THREADS", "none")
+        usable = min(4, len(os.sched_getaffinity(0)))
+        assert open_model(tmp_path) is open_model(tmp_path, threads=usable)
+
     def test_one_process_opens_a_file_once(self, tmp_path: Path) -> None:
         write_model(tmp_path)
         first = open_model(tmp_path)
         assert open_model(tmp_path) is first
+        assert open_model(tmp_path, threads=3) is not first
         (tmp_path / "export.onnx").unlink()
         write_model(tmp_path, labels=["r", "g", "b"])
         assert open_model(tmp_path).labels == ("r", "g", "b")

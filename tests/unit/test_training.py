@@ -12,9 +12,15 @@ from icon_classifier.images import read_image_file
 from icon_classifier.model import Model
 from icon_classifier.pretrained import Pretrained, check_architecture, load_pretrained
 from icon_classifier.recipes import Training, load_recipe
-from tests.learners import LABELS, TINY, quiet
+from tests.learners import LABELS, TINY, draw_photos, quiet
 
 OPTIONS = Training(architecture=TINY, image_size=32, batch_size=4, epochs=1, frozen_epochs=1)
+
+
+@pytest.fixture(name="photos", scope="module")
+def _photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos that no other test adds to."""
+    return draw_photos(tmp_path_factory.mktemp("training"))
 
 
 @pytest.fixture(scope="module")
