@@ -8,10 +8,12 @@ the head start is worth having at all (for pictures unlike any photo it is not).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 from icon_classifier.errors import DatasetError
 from icon_classifier.judging import fit_temperature, softmax
@@ -106,27 +108,65 @@ def fit_head(
     prior : Head or None
         The network's own classifier; None if it has none for these features.
     """
-    views, photos, width = features.shape
-    rows = features.reshape(views * photos, width)
-    answers = np.tile(targets, views)
-    mean, spread = rows.mean(axis=0), rows.std(axis=0)
-    # Units that hardly ever fire would otherwise be blown up to the size of the others.
-    spread = spread + 0.05 * rows.std() + 1e-6
-    start = Head(np.zeros((classes, width), np.float32), np.zeros(classes, np.float32))
-    if strength.prior and prior is not None:
-        start = _matching_rows(rows, answers, classes, prior)
-    offsets = start(rows)
-    weight, bias = _descend((rows - mean) / spread, answers, offsets, strength.penalty)
-    weight = weight / spread
-    return Head(
-        (start.weight + weight).astype(np.float32),
-        (start.bias + bias - weight @ mean).astype(np.float32),
-    )
+    with _one_thread():
+        start = None
+        if strength.prior and prior is not None:
+            start = _matching_rows(_fires(features, prior), targets, classes, prior)
+        return _Rows(features, targets, classes, start).fit(strength)
 
 
-def _matching_rows(rows: Floats, targets: Integers, classes: int, prior: Prior) -> Head:
+def _one_thread() -> Any:
+    """Keep BLAS to one thread: on matrices as small as these, several only wait for each other."""
+    return threadpool_limits(1, user_api="blas")
+
+
+class _Rows:
+    """Photos to fit heads to, standardised once for all strengths.
+
+    Parameters
+    ----------
+    features, targets, classes
+        See :func:`fit_head`.
+    matching : Head or None
+        The rows of the network's own classifier that a head may start at.
+    """
+
+    def __init__(
+        self, features: Floats, targets: Integers, classes: int, matching: Head | None
+    ) -> None:
+        views, photos, width = features.shape
+        rows = features.reshape(views * photos, width)
+        self.answers = np.tile(targets, views)
+        self.mean, spread = rows.mean(axis=0), rows.std(axis=0)
+        # Units that hardly ever fire would otherwise be blown up to the size of the others.
+        self.spread = spread + 0.05 * rows.std() + 1e-6
+        self.rows = ((rows - self.mean) / self.spread).astype(np.float32)
+        nothing = Head(np.zeros((classes, width), np.float32), np.zeros(classes, np.float32))
+        self.starts = {False: nothing, True: matching or nothing}
+        self.offsets = {prior: start(rows) for prior, start in self.starts.items()}
+
+    def fit(self, strength: Strength) -> Head:
+        """Fit a head as :func:`fit_head` does."""
+        start = self.starts[strength.prior]
+        offsets = self.offsets[strength.prior]
+        weight, bias = _descend(self.rows, self.answers, offsets, strength.penalty)
+        weight = weight / self.spread
+        return Head(
+            (start.weight + weight).astype(np.float32),
+            (start.bias + bias - weight @ self.mean).astype(np.float32),
+        )
+
+
+def _fires(features: Floats, prior: Prior) -> npt.NDArray[np.float64]:
+    """Tell how much each of the network's own K classes fires on each photo, (N, K)."""
+    views = [softmax(np.asarray(prior(view), np.float64)) for view in features]
+    return np.asarray(np.mean(views, axis=0))
+
+
+def _matching_rows(
+    fires: npt.NDArray[np.float64], targets: Integers, classes: int, prior: Prior
+) -> Head:
     """Take the row of the network's classifier that fires most on the photos of each class."""
-    fires = softmax(np.asarray(prior(rows), np.float64))
     best = [int(fires[targets == index].mean(axis=0).argmax()) for index in range(classes)]
     return Head(prior.weight[best], prior.bias[best])
 
@@ -190,12 +230,32 @@ def cross_validate(
     DatasetError
         If a class has fewer than two different photos.
     """
+    all_logits = _cross_validate(features, targets, groups, classes, (strength,), prior, seed)
+    return np.asarray(all_logits[0])
+
+
+def _cross_validate(
+    features: Floats,
+    targets: Integers,
+    groups: Sequence[int],
+    classes: int,
+    grid: Sequence[Strength],
+    prior: Prior | None,
+    seed: int,
+) -> Floats:
+    """Do what :func:`cross_validate` does for several strengths, (S, N, C)."""
     folds = _folds(targets, groups, classes, seed)
-    logits = np.zeros((len(targets), classes), np.float32)
-    for fold in range(int(folds.max()) + 1):
-        out = folds == fold
-        head = fit_head(features[:, ~out], targets[~out], classes, strength, prior)
-        logits[out] = head(features[0, out])
+    logits = np.zeros((len(grid), len(targets), classes), np.float32)
+    with _one_thread():
+        fires = None if prior is None else _fires(features, prior)
+        for fold in range(int(folds.max()) + 1):
+            out = folds == fold
+            start = None
+            if prior is not None and fires is not None:
+                start = _matching_rows(fires[~out], targets[~out], classes, prior)
+            rows = _Rows(features[:, ~out], targets[~out], classes, start)
+            for index, strength in enumerate(grid):
+                logits[index, out] = rows.fit(strength)(features[0, out])
     return logits
 
 
@@ -216,16 +276,14 @@ def choose(
     al. 1984). A photo more or less is chance, and a head that keeps to what the network knew also
     tells better when it is shown something else.
     """
-    tried, kept = [], []
-    for strength in grid:
-        if strength.prior and prior is None:
-            continue
-        logits = cross_validate(features, targets, groups, classes, strength, prior, seed=seed)
+    grid = [strength for strength in grid if prior is not None or not strength.prior]
+    kept = _cross_validate(features, targets, groups, classes, grid, prior, seed)
+    tried = []
+    for strength, logits in zip(grid, kept, strict=True):
         errors = int((logits.argmax(axis=1) != targets).sum())
         scaled = softmax(logits.astype(np.float64) / fit_temperature(logits, targets))
         nll = float(-np.log(np.maximum(scaled[np.arange(len(targets)), targets], 1e-12)).mean())
         tried.append((strength, errors, nll))
-        kept.append(logits)
     fewest = min(errors for _, errors, _ in tried)
     allowed = fewest + max(1, round(fewest**0.5))
     best = next(index for index, (_, errors, _) in enumerate(tried) if errors <= allowed)
