@@ -31,15 +31,15 @@ from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.session import new_id
 from zmq.eventloop.zmqstream import ZMQStream
 
-from icon_classifier import memory
+from icon_classifier import memory, tally
 
 __all__ = [
     "ForkedKernelApp",
     "KernelOrder",
     "PageKernel",
     "become_kernel",
+    "few_huge_pages",
     "leave",
-    "no_huge_pages",
 ]
 
 ARGUMENTS = (
@@ -56,6 +56,7 @@ ARGUMENTS = (
 )
 
 _PR_SET_THP_DISABLE = 41
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _PAUSE_SECONDS = 1.0
 
 
@@ -196,7 +197,7 @@ class ForkedKernelApp(IPKernelApp):
         kernel.record_ports({f"{name}_port": port for name, port in self._ports.items()})
 
 
-def become_kernel(app: ForkedKernelApp, order: KernelOrder, lifeline: int) -> None:
+def become_kernel(app: ForkedKernelApp, order: KernelOrder, lifeline: int, counter: int) -> None:
     """Turn a freshly forked process into the kernel that was ordered, and run it to its end.
 
     Parameters
@@ -208,11 +209,14 @@ def become_kernel(app: ForkedKernelApp, order: KernelOrder, lifeline: int) -> No
     lifeline : int
         Descriptor of a pipe whose other end only the server holds: when it closes, the server is
         gone and the kernel ends too.
+    counter : int
+        Descriptor of the counter of predictions; see :mod:`icon_classifier.tally`.
     """
     os.setsid()  # a group of its own: an interrupt reaches the kernel and what it started
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    _close_all_but({0, 1, 2, lifeline})
+    _close_all_but({0, 1, 2, lifeline, counter})
+    tally.share(counter)
     if order.nice:
         os.nice(order.nice)
     with contextlib.suppress(OSError):  # where memory runs out a kernel goes, not the server
@@ -254,9 +258,18 @@ def _close_all_but(kept: set[int]) -> None:
                 os.close(number)
 
 
-def no_huge_pages() -> None:
-    """Keep to small pages of memory: of a huge one a child would copy more than it writes."""
-    ctypes.CDLL(None).prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
+def few_huge_pages() -> None:
+    """Keep to small pages of memory: of a huge one a child would copy more than it writes.
+
+    Only where the system gives huge pages to nobody but those who ask may a prediction have some:
+    the C library asks for them, and the network's 30 MB are then there in a third of the time.
+    """
+    try:
+        on_request = "[madvise]" in _HUGE_PAGES.read_text()
+    except OSError:
+        on_request = False
+    if not on_request:
+        ctypes.CDLL(None).prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 
 def leave(status: int) -> None:

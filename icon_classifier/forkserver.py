@@ -38,23 +38,23 @@ def main(argv: list[str]) -> None:
     Parameters
     ----------
     argv : list of str
-        Descriptor of the socket, descriptor of the lifeline, and the notebook to rehearse or
-        ``-`` for none.
+        Descriptors of the socket, of the lifeline and of the counter of predictions, and the
+        notebook to rehearse or ``-`` for none.
     """
     logging.basicConfig(format="[forkserver] %(levelname)s %(message)s", level=logging.WARNING)
     control = socket.socket(fileno=int(argv[0]))
-    lifeline = int(argv[1])
+    lifeline, counter = int(argv[1]), int(argv[2])
     # Both belong to the server, which ends this process by closing the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    notebook = None if argv[2] == "-" else Path(argv[2])
+    notebook = None if argv[3] == "-" else Path(argv[3])
     app = _warm_up(notebook)
     if notebook is not None and _threads() > 1:
         _log.warning("%s has left threads behind: starting again without it", notebook)
         module = ["-m", "icon_classifier.forkserver"]
-        os.execv(sys.executable, [sys.executable, *module, *argv[:2], "-"])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, *module, *argv[:3], "-"])  # noqa: S606
     _send(control, {"ready": True, "threads": _threads(), "rehearsed": notebook is not None})
-    _serve(control, lifeline, app)
+    _serve(control, (lifeline, counter), app)
 
 
 def _warm_up(notebook: Path | None) -> Any:
@@ -62,7 +62,7 @@ def _warm_up(notebook: Path | None) -> Any:
     _without_debugger()
     from icon_classifier import forkedkernel
 
-    forkedkernel.no_huge_pages()
+    forkedkernel.few_huge_pages()
     importlib.import_module("icon_classifier.ui")
     from icon_classifier.model import open_model
 
@@ -134,7 +134,7 @@ def _without_debugger() -> None:
     del sys.modules["debugpy"]
 
 
-def _serve(control: socket.socket, lifeline: int, app: Any) -> None:
+def _serve(control: socket.socket, inherited: tuple[int, int], app: Any) -> None:
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # the descriptor is what wakes the loop
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -147,10 +147,12 @@ def _serve(control: socket.socket, lifeline: int, app: Any) -> None:
             message = control.recv(LARGEST)
             if not message:
                 return
-            _fork(control, lifeline, app, json.loads(message))
+            _fork(control, inherited, app, json.loads(message))
 
 
-def _fork(control: socket.socket, lifeline: int, app: Any, order: dict[str, Any]) -> None:
+def _fork(
+    control: socket.socket, inherited: tuple[int, int], app: Any, order: dict[str, Any]
+) -> None:
     try:
         pid = os.fork()
     except OSError as error:  # no memory, or no process left
@@ -164,7 +166,7 @@ def _fork(control: socket.socket, lifeline: int, app: Any, order: dict[str, Any]
     status = 1
     try:
         signal.set_wakeup_fd(-1)
-        become_kernel(app, KernelOrder(**order), lifeline)
+        become_kernel(app, KernelOrder(**order), *inherited)
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -220,7 +220,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         )
         KernelProvisionerFactory.instance(parent=self.parent).provisioners[PROVISIONER] = entry
         self.room = self.max_visitors or visitors_that_fit(memory_limit())
-        self.metrics = Metrics(lambda: self.visitors)
+        self.metrics = Metrics(lambda: self.visitors, self._take_predictions)
         self._booked = 0
         self._alone_since: dict[str, float] = {}
         self._leaving = PeriodicCallback(
@@ -240,6 +240,9 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         self.log.info("Room for %d visitors at once.", self.room)
         if isinstance(self.parent, Voila):
             server.install(self.parent, self)
+
+    def _take_predictions(self) -> int:
+        return 0 if self.warm_parent is None else self.warm_parent.take_predictions()
 
     @property
     def visitors(self) -> int:

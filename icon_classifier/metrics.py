@@ -17,14 +17,18 @@ class Metrics:
     ----------
     visitors : callable
         Tells how many visitors there are now.
+    predictions : callable
+        Tells how many predictions were made since it was last called.
     """
 
-    def __init__(self, visitors: Callable[[], int]) -> None:
+    def __init__(self, visitors: Callable[[], int], predictions: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
         here: Any = {"namespace": "icon_classifier", "registry": self.registry}
         Gauge("visitors", "Visitors here now.", **here).set_function(visitors)
         self.started = Counter("kernels_started", "Kernels started.", ["how"], **here)
         self.refused = Counter("visitors_refused", "Visitors who found no room.", **here)
+        self.predictions = Counter("predictions", "Photos answered in forked kernels.", **here)
+        self._take_predictions = predictions
         self.died = Counter("kernels_died", "Kernels that ended by themselves.", **here)
         self.start_seconds = Histogram(
             "kernel_start_seconds",
@@ -37,4 +41,5 @@ class Metrics:
 
     def text(self) -> bytes:
         """Give all figures in Prometheus' text format."""
+        self.predictions.inc(self._take_predictions())
         return generate_latest(self.registry)

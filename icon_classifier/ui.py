@@ -12,7 +12,7 @@ import ipywidgets as widgets
 from IPython.display import Image as Picture
 from PIL import Image
 
-from icon_classifier import words
+from icon_classifier import tally, words
 from icon_classifier.answer import Answer
 from icon_classifier.dropzone import ACCEPT, Dropped, DropZone
 from icon_classifier.errors import IconClassifierError, ImageError, ModelError
@@ -86,7 +86,9 @@ class Classifier:
         ModelError
             If the model could not be opened.
         """
-        return self._opened().predict(image, explain=explain)
+        prediction = self._opened().predict(image, explain=explain)
+        tally.count()
+        return prediction
 
     def answer(self, image: Image.Image) -> str:
         """Classify a photo, tell those who listen, and put the answer into one line.

@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from icon_classifier import tally
 from icon_classifier.errors import KernelError
 from icon_classifier.forkedprocess import ForkedProcess
 from icon_classifier.forkserver import LARGEST
@@ -35,6 +36,8 @@ _ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": "131072",
     "MALLOC_TRIM_THRESHOLD_": "131072",
+    # Large blocks may come in huge pages; see forkedkernel.few_huge_pages.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 
 
@@ -85,6 +88,7 @@ class WarmParent:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._lifeline: tuple[int, int] | None = None
+        self._counter: int | None = None
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._stopped = threading.Event()
@@ -108,6 +112,7 @@ class WarmParent:
         """Start the process and the thread that listens to it; does not wait for either."""
         if self._thread is None:
             self._lifeline = os.pipe()
+            self._counter = tally.create()
             self._thread = threading.Thread(target=self._keep, name="warm-parent", daemon=True)
             self._thread.start()
 
@@ -122,6 +127,13 @@ class WarmParent:
             for end in self._lifeline:
                 os.close(end)
             self._lifeline = None
+        if self._counter is not None:
+            os.close(self._counter)
+            self._counter = None
+
+    def take_predictions(self) -> int:
+        """Tell how many predictions its kernels have made since the last time."""
+        return 0 if self._counter is None else tally.take(self._counter)
 
     def wait_until_ready(self, timeout: float) -> bool:
         """Block until a kernel can be forked; False if ``timeout`` seconds are not enough."""
@@ -216,9 +228,9 @@ class WarmParent:
     def _run_once(self, notebook: Path | None) -> bool:
         """Run one parent from its start to its end; tell whether it got ready."""
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if self._lifeline is None:
+        if self._lifeline is None or self._counter is None:
             raise KernelError("start() comes first")
-        descriptors = (its.fileno(), self._lifeline[0])
+        descriptors = (its.fileno(), self._lifeline[0], self._counter)
         arguments = [*map(str, descriptors), str(notebook or "-")]
         package_root = str(Path(__file__).resolve().parent.parent)
         paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]

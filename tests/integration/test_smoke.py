@@ -1,7 +1,9 @@
 """The smoke test against a running page, and against what is none."""
 
 import http.server
+import re
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +13,14 @@ from typer.testing import CliRunner
 from icon_classifier.cli import app
 from icon_classifier.errors import DeploymentError
 from icon_classifier.smoke import example_photo, smoke
-from tests.servers import Server, free_port, voila
+from tests.servers import ROOT, Server, free_port, voila
+
+METRICS = free_port()
 
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Server]:
-    with voila() as server:
+    with voila(ROOT, f"--VisitorKernelManager.metrics_port={METRICS}") as server:
         yield server
 
 
@@ -48,6 +52,21 @@ def test_smoke_sees_the_grizzly_and_frees_the_kernel(page: Server) -> None:
     assert 0 < report.answer_seconds < 60
     assert str(report).startswith(f"{page.url}: grizzly (")
     assert "Kernel shutdown: " in page.text
+
+
+def predictions() -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=10) as answer:
+        found = re.search(rb"^icon_classifier_predictions_total (.+)$", answer.read(), re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+@pytest.mark.usefixtures("project_model")
+def test_predictions_are_counted(page: Server) -> None:
+    before = predictions()
+    smoke(page.url)
+    smoke(page.url)
+    assert predictions() == before + 2
 
 
 @pytest.mark.usefixtures("project_model")
