@@ -69,6 +69,17 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
             else:
                 self._refuse()
 
+    def write(self, chunk: str | bytes | dict[str, Any]) -> None:
+        """Write a part of the page.
+
+        While a kernel takes long to start, Voilà sends a script every ten seconds to keep the line
+        open. The slim page's Content-Security-Policy forbids scripts in the page, and a comment
+        keeps the line open as well.
+        """
+        if chunk == _HEARTBEAT and self.voila_configuration.template == delivery.SLIM:
+            chunk = "<!-- still starting -->\n"
+        super().write(chunk)
+
     def _refuse(self) -> None:
         self.set_status(503)
         self.set_header("Retry-After", str(RETRY_SECONDS))
@@ -177,6 +188,7 @@ def install(voila: Voila, kernels: VisitorKernelManager) -> None:
         )
 
 
+_HEARTBEAT = "<script>window.voila_heartbeat()</script>\n"
 _OURS = {TornadoVoilaHandler: PageHandler, VoilaKernelWebsocketHandler: ChannelsHandler}
 
 
