@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from jupyter_server.utils import url_path_join
 from tornado.web import Application, HTTPError, RequestHandler
+from voila import notebook_renderer
 from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
 from icon_classifier import delivery
+from icon_classifier.exporter import PageExporter
 
 if TYPE_CHECKING:
     from icon_classifier.kernels import VisitorKernelManager
@@ -166,6 +168,7 @@ def install(voila: Voila, kernels: VisitorKernelManager) -> None:
     if kernels.template and "template" not in voila.config.VoilaConfiguration:
         voila.voila_configuration.template = kernels.template
     delivery.install(voila)
+    notebook_renderer.VoilaExporter = PageExporter
     # Jupyter's page of an error asks for an icon there; Voilà forgets to say where.
     voila.tornado_settings = {
         "static_path": DEFAULT_STATIC_FILES_PATH,

@@ -60,7 +60,9 @@ def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     def watch(page: Page) -> None:
         def on_console(message: Any) -> None:
             url = message.location.get("url", "")
-            if message.type == "error" and not url.startswith(STOCK):
+            # A browser that a test took off line says so by itself.
+            offline = "ERR_INTERNET_DISCONNECTED" in message.text
+            if message.type == "error" and not url.startswith(STOCK) and not offline:
                 troubles.append(f"console: {message.text} ({url})")
 
         def on_request(request: Any) -> None:
