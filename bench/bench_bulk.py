@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", default=ROOT.parent / "shared/data/bears", type=Path)
     folder = parser.parse_args().folder
     paths = list(find_photos([str(folder)]))
-    model = open_model(ROOT)
+    model = open_model(ROOT, threads=1, keep_memory=True)  # as the command line opens it
 
     import_fastai()
     import torch

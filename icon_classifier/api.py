@@ -37,6 +37,7 @@ def create_app(
     model: Model,
     settings: ApiSettings | None = None,
     *,
+    quick: Model | None = None,
     fetcher: Fetcher | None = None,
     classifier: Callable[[], Classifies] | None = None,
 ) -> Starlette:
@@ -48,6 +49,8 @@ def create_app(
         What classifies.
     settings : ApiSettings, optional
         The limits.
+    quick : Model, optional
+        The same model opened with several threads, for the photo that comes alone.
     fetcher : Fetcher, optional
         What fetches photos from addresses.
     classifier : callable, optional
@@ -63,7 +66,7 @@ def create_app(
         model,
         settings,
         fetcher or Fetcher(settings),
-        classifier or (lambda: local_classifier(model, settings)),
+        classifier or (lambda: local_classifier(model, settings, quick)),
     )
     routes = [
         Route("/", api.page, methods=["GET", "POST"]),
@@ -91,10 +94,11 @@ def create_app(
     )
 
 
-def local_classifier(model: Model, settings: ApiSettings) -> Classifier:
+def local_classifier(model: Model, settings: ApiSettings, quick: Model | None = None) -> Classifier:
     """Make what classifies in threads of this process."""
     return Classifier(
         model,
+        quick=quick,
         limits=settings.limits,
         queue=settings.queue,
         batch=settings.batch,
@@ -260,7 +264,10 @@ def app_from_environment(folder: Path | None = None) -> Starlette:
         Where the model lies, if not where the environment says.
     """
     settings = ApiSettings.from_environ()
-    return create_app(open_model(folder or settings.model, threads=1), settings)
+    folder = folder or settings.model
+    model = open_model(folder, threads=1, keep_memory=True)
+    quick = open_model(folder, threads=settings.threads) if settings.threads > 1 else None
+    return create_app(model, settings, quick=quick)
 
 
 def __getattr__(name: str) -> Any:

@@ -47,9 +47,9 @@ class ApiSettings:
     batch : int
         Photos that go through the network together at most.
     batch_wait : float
-        Seconds that a photo waits for others to go with.
+        Seconds that a photo waits at most for others that are coming.
     threads : int
-        Threads that decode, and as many that run the network.
+        Threads that decode, and as many that run the network; a photo that comes alone gets all.
     fetch_seconds : float
         Seconds that fetching a photo may take, redirects included.
     fetch_redirects : int

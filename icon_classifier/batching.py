@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
@@ -22,38 +23,59 @@ Answer = TypeVar("Answer")
 
 
 class Batcher(Generic[Item, Answer]):
-    """Collects what arrives within a moment and hands it to a thread as one batch.
+    """Collects what arrives within a moment and hands it to threads together.
 
-    While all threads are busy, what arrives goes on collecting: the busier it is, the larger the
-    batches. To be used from one event loop.
+    What is together is dealt out evenly over the threads, so that two photos take two cores side by
+    side, not one core twice as long. While all threads are busy, what arrives goes on collecting:
+    the busier it is, the larger the batches. Nobody waits for others where no others are coming. To
+    be used from one event loop.
 
     Parameters
     ----------
     run : callable
-        Called in a thread with at most `size` items; gives one answer for each, in order.
+        Called in a thread with at most `size` items, and whether they are all that there is to do;
+        gives one answer for each, in order.
     size : int
-        Items in a batch at most.
+        Items that go together at most.
     wait : float
-        Seconds that the first item of a batch waits for others.
+        Seconds that an item waits at most for others that are coming.
     threads : int
         Batches in work at the same time.
     """
 
     def __init__(
-        self, run: Callable[[list[Item]], Sequence[Answer]], *, size: int, wait: float, threads: int
+        self,
+        run: Callable[[list[Item], bool], Sequence[Answer]],
+        *,
+        size: int,
+        wait: float,
+        threads: int,
     ) -> None:
         self._run = run
         self._size = size
         self._wait = wait
+        self._all = threads
         self._free = threads
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="infer")
+        self._coming = 0
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
 
-    async def submit(self, item: Item) -> Answer:
-        """Wait for the answer to one item; what `run` raises is raised here."""
+    async def submit(self, coming: Awaitable[Item]) -> Answer:
+        """Wait for an item to come, then for the answer to it.
+
+        What goes wrong with its coming or in `run` is raised here.
+        """
         loop = asyncio.get_running_loop()
+        self._coming += 1
+        try:
+            item = await coming
+        except BaseException:
+            self._coming -= 1
+            self._dispatch()  # somebody may have waited for this one
+            raise
+        self._coming -= 1
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((item, future))
         if self._timer is None:
@@ -71,13 +93,15 @@ class Batcher(Generic[Item, Answer]):
         self._dispatch()
 
     def _dispatch(self) -> None:
-        """Hand over as many batches as are full or due while threads are free."""
-        while self._free and self._waiting and (self._due or len(self._waiting) >= self._size):
-            count = min(self._size, len(self._waiting))
-            batch = [self._waiting.popleft() for _ in range(count)]
+        """Deal out what waits, if it is time and while threads are free."""
+        time = self._due or not self._coming or len(self._waiting) >= self._size
+        share = min(self._size, math.ceil(len(self._waiting) / self._all))
+        while time and self._free and self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(share, len(self._waiting)))]
+            alone = self._free == self._all and not self._waiting and not self._coming
             self._free -= 1
             work = asyncio.get_running_loop().run_in_executor(
-                self._threads, self._run, [item for item, _ in batch]
+                self._threads, self._run, [item for item, _ in batch], alone
             )
             work.add_done_callback(lambda done, batch=batch: self._on_done(done, batch))  # type: ignore[misc]
         if not self._waiting:
@@ -124,7 +148,9 @@ class Classifier:
     Parameters
     ----------
     model : Model
-        What classifies.
+        What classifies, opened with one thread: the photos of a busy time share the cores.
+    quick : Model, optional
+        The same model opened with several threads: it takes the photo that comes alone.
     limits : Limits, optional
         What one photo may cost.
     queue : int
@@ -139,6 +165,7 @@ class Classifier:
         self,
         model: Model,
         *,
+        quick: Model | None = None,
         limits: Limits | None = None,
         queue: int = 64,
         batch: int = 16,
@@ -147,6 +174,7 @@ class Classifier:
         seconds: float = 30.0,
     ) -> None:
         self._model = model
+        self._quick = quick or model
         self._limits = limits or Limits()
         self._queue = queue
         self._seconds = seconds
@@ -211,13 +239,16 @@ class Classifier:
     async def _one(self, photo: bytes) -> Prediction | ImageError:
         loop = asyncio.get_running_loop()
         try:
-            array = await loop.run_in_executor(self._decoders, self._prepare, photo)
+            return await self._batcher.submit(
+                loop.run_in_executor(self._decoders, self._prepare, photo)
+            )
         except ImageError as error:
             return error
-        return await self._batcher.submit(array)
 
     def _prepare(self, photo: bytes) -> npt.NDArray[np.float32]:
         return self._model.transform(read_image(photo, self._limits))  # (3, H, W)
 
-    def _infer(self, arrays: list[npt.NDArray[np.float32]]) -> list[Prediction]:
-        return self._model.predict_arrays(np.stack(arrays))  # (3, H, W) each -> (N, 3, H, W)
+    def _infer(self, arrays: list[npt.NDArray[np.float32]], alone: bool) -> list[Prediction]:
+        # Two photos on two cores are done sooner than each on both in turn.
+        model = self._quick if alone and len(arrays) == 1 else self._model
+        return model.predict_arrays(np.stack(arrays))  # (3, H, W) each -> (N, 3, H, W)

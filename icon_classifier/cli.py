@@ -61,7 +61,8 @@ def predict(
     if as_json and as_csv:
         raise SettingsError("--json and --csv exclude each other")
     form = "json" if as_json else "csv" if as_csv else "text"
-    classifier = open_model(model, threads=1)  # photos run side by side instead
+    # Photos run side by side instead of one on all cores.
+    classifier = open_model(model, threads=1, keep_memory=True)
     with open_results(output, form, top or 1) as results:
         if on_ray:
             scale = _import_scale()

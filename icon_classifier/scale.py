@@ -53,7 +53,8 @@ class Replica:
     """
 
     def __init__(self, folder: str) -> None:
-        self._classifier = local_classifier(open_model(folder, threads=1), ApiSettings(threads=1))
+        model = open_model(folder, threads=1, keep_memory=True)
+        self._classifier = local_classifier(model, ApiSettings(threads=1))
 
     async def classify(self, photos: list[bytes]) -> list[Prediction | ImageError] | BusyError:
         """Classify photos; being busy is returned, for Ray would dress up what is raised."""
@@ -256,7 +257,7 @@ class _Worker:
     """One model in one process of the cluster."""
 
     def __init__(self, data: bytes, top: int | None) -> None:
-        self._model = Model(data)
+        self._model = Model(data, keep_memory=True)
         self._top = top
 
     def __call__(self, batch: Any) -> dict[str, list[str]]:

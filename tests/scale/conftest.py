@@ -15,7 +15,7 @@ from tests.browser.conftest import ARGUMENTS
 
 # Read by Ray when it is imported. A loaded machine takes its time to start it.
 os.environ |= {
-    "RAY_raylet_start_wait_time_s": "240",
+    "RAY_raylet_start_wait_time_s": "40",
     "RAY_agent_register_timeout_ms": "240000",
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",

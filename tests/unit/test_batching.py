@@ -20,38 +20,91 @@ class Recorder:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.alone: list[bool] = []
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, items: list[int]) -> list[int]:
+    def __call__(self, items: list[int], alone: bool) -> list[int]:
         self.batches.append(items)
+        self.alone.append(alone)
         if not self.gate.wait(20):
             raise TimeoutError
         return [2 * item for item in items]
 
 
-async def test_what_comes_together_goes_together():
+async def soon(item: int, event: asyncio.Event | None = None) -> int:
+    """Something that is being decoded, until the event or for a turn of the loop."""
+    await (event.wait() if event else asyncio.sleep(0))
+    return item
+
+
+async def test_what_comes_together_goes_together_over_all_threads():
     recorder = Recorder()
-    batcher = Batcher(recorder, size=16, wait=0.002, threads=2)
-    answers = await asyncio.gather(*(batcher.submit(number) for number in range(10)))
+    batcher = Batcher(recorder, size=16, wait=3600, threads=2)
+    async with asyncio.timeout(20):
+        answers = await asyncio.gather(*(batcher.submit(soon(number)) for number in range(10)))
     batcher.close()
     assert answers == [2 * number for number in range(10)]
-    assert recorder.batches == [list(range(10))]
+    assert sorted(recorder.batches) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    assert recorder.alone == [False, False]
+
+
+async def test_one_alone_waits_for_nobody_and_is_told():
+    recorder = Recorder()
+    batcher = Batcher(recorder, size=16, wait=3600, threads=2)
+    async with asyncio.timeout(20):
+        assert [await batcher.submit(soon(number)) for number in (1, 2)] == [2, 4]
+    batcher.close()
+    assert recorder.batches == [[1], [2]]
+    assert recorder.alone == [True, True]
+
+
+async def test_others_that_are_coming_are_waited_for_but_not_longer_than_a_moment():
+    recorder = Recorder()
+    batcher = Batcher(recorder, size=16, wait=0.002, threads=1)
+    event = asyncio.Event()
+    late = asyncio.create_task(batcher.submit(soon(3, event)))
+    assert await asyncio.gather(*(batcher.submit(soon(number)) for number in (1, 2))) == [2, 4]
+    event.set()
+    assert await late == 6
+    batcher.close()
+    assert recorder.batches == [[1, 2], [3]]
+    assert recorder.alone == [False, True]
+
+
+async def test_one_that_does_not_come_is_waited_for_no_longer():
+    async def fail() -> int:
+        await asyncio.sleep(0)
+        raise DamagedImageError("cut")
+
+    recorder = Recorder()
+    batcher = Batcher(recorder, size=16, wait=3600, threads=1)
+    async with asyncio.timeout(20):
+        answers = await asyncio.gather(
+            batcher.submit(soon(1)), batcher.submit(fail()), return_exceptions=True
+        )
+    batcher.close()
+    assert answers[0] == 2
+    assert isinstance(answers[1], DamagedImageError)
 
 
 async def test_a_full_batch_does_not_wait():
     recorder = Recorder()
-    batcher = Batcher(recorder, size=4, wait=3600, threads=2)
+    batcher = Batcher(recorder, size=4, wait=3600, threads=1)
+    event = asyncio.Event()
+    late = asyncio.create_task(batcher.submit(soon(9, event)))
     async with asyncio.timeout(20):
-        await asyncio.gather(*(batcher.submit(number) for number in range(8)))
+        await asyncio.gather(*(batcher.submit(soon(number)) for number in range(8)))
+    event.set()
+    await late
     batcher.close()
-    assert recorder.batches == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert recorder.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [9]]
 
 
 async def test_no_batch_is_larger_than_the_limit():
     recorder = Recorder()
     batcher = Batcher(recorder, size=4, wait=0.001, threads=1)
-    await asyncio.gather(*(batcher.submit(number) for number in range(10)))
+    await asyncio.gather(*(batcher.submit(soon(number)) for number in range(10)))
     batcher.close()
     assert [len(batch) for batch in recorder.batches] == [4, 4, 2]
 
@@ -60,10 +113,11 @@ async def test_while_it_is_busy_what_comes_collects():
     recorder = Recorder()
     recorder.gate.clear()
     batcher = Batcher(recorder, size=16, wait=0.0, threads=1)
-    first = asyncio.create_task(batcher.submit(1))
+    first = asyncio.create_task(batcher.submit(soon(1)))
     while not recorder.batches:
         await asyncio.sleep(0)
-    rest = [asyncio.create_task(batcher.submit(number)) for number in (2, 3, 4)]
+    rest = [asyncio.create_task(batcher.submit(soon(number))) for number in (2, 3, 4)]
+    await asyncio.sleep(0)
     await asyncio.sleep(0)
     recorder.gate.set()
     assert await asyncio.gather(first, *rest) == [2, 4, 6, 8]
@@ -72,12 +126,12 @@ async def test_while_it_is_busy_what_comes_collects():
 
 
 async def test_an_error_reaches_everyone_of_the_batch_and_no_one_else():
-    def divide(items: list[int]) -> list[float]:
+    def divide(items: list[int], _: bool) -> list[float]:
         return [1 / item for item in items]
 
     batcher = Batcher(divide, size=2, wait=3600, threads=1)
     answers = await asyncio.gather(
-        *(batcher.submit(number) for number in (0, 1, 2, 4)), return_exceptions=True
+        *(batcher.submit(soon(number)) for number in (0, 1, 2, 4)), return_exceptions=True
     )
     batcher.close()
     assert [type(answer) for answer in answers[:2]] == [ZeroDivisionError, ZeroDivisionError]
@@ -88,7 +142,7 @@ async def test_who_goes_does_not_disturb_the_others():
     recorder = Recorder()
     recorder.gate.clear()
     batcher = Batcher(recorder, size=2, wait=3600, threads=1)
-    stays, goes = (asyncio.create_task(batcher.submit(number)) for number in (1, 2))
+    stays, goes = (asyncio.create_task(batcher.submit(soon(number))) for number in (1, 2))
     while not recorder.batches:
         await asyncio.sleep(0)
     goes.cancel()
@@ -109,6 +163,23 @@ async def test_the_same_answer_as_the_model(model):
     await classifier.close()
     for photo, answer in zip(photos, answers, strict=True):
         assert answer == model.predict(read_image(photo))
+
+
+async def test_one_alone_is_for_the_model_of_many_threads(model):
+    class Quick(Model):
+        asked = 0
+
+        def predict_arrays(self, batch):
+            self.asked += len(batch)
+            return super().predict_arrays(batch)
+
+    quick = Quick(model_bytes(), 2)
+    classifier = Classifier(model, quick=quick, threads=2)
+    assert await classifier.classify([PHOTO]) == [model.predict(read_image(PHOTO))]
+    assert quick.asked == 1
+    await classifier.classify([PHOTO] * 8)
+    assert quick.asked == 1
+    await classifier.close()
 
 
 async def test_a_bad_photo_does_not_spoil_the_others(model):
