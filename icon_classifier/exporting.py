@@ -1,5 +1,6 @@
 """Write export.pkl so that it opens anywhere and tells nothing of the machine it was made on."""
 
+import csv
 import hashlib
 import math
 import os
@@ -13,7 +14,7 @@ from typing import Any
 
 from icon_classifier.errors import TrainingError
 
-__all__ = ["cautious_threshold", "fingerprint", "save_export", "versions"]
+__all__ = ["cautious_threshold", "fingerprint", "save_export", "versions", "write_classes"]
 
 _PACKAGES = ("torch", "torchvision", "fastai", "timm", "onnxruntime", "pillow", "numpy")
 
@@ -88,6 +89,16 @@ def fingerprint(paths: Sequence[Path], labels: Sequence[str]) -> dict[str, Any]:
         "classes": dict(sorted(Counter(labels).items())),
         "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
     }
+
+
+def write_classes(vocab: Sequence[str], path: str | Path) -> Path:
+    """Write the labels as a table, ``classes.csv``: the index of each output and its label."""
+    path = Path(path)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", "label"])
+        writer.writerows(enumerate(vocab))
+    return path
 
 
 def cautious_threshold(scores: Sequence[float], accept: float = 0.97, sure: float = 0.95) -> float:

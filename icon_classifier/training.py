@@ -1,7 +1,7 @@
 """From a folder of photos to an export.pkl that knows how good it is.
 
 The public face; the parts are pretrained, features, probe, learners, exporting, and (without torch)
-judging, card and diagnosing. All of them stand apart from what serves a page.
+judging, card and diagnosing. They stand apart from what serves a page.
 
 Two ways lead to a Learner. The plain one is that of a lesson: a fresh head, then ``fine_tune``. The
 careful one computes what the frozen network sees in each photo once, and fits a linear head to it
@@ -10,6 +10,7 @@ that starts at the network's own knowledge; on a few hundred photos it errs less
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from icon_classifier.card import Card, write_card
 from icon_classifier.diagnosing import Finding, diagnose_curves
 from icon_classifier.errors import TrainingError
 from icon_classifier.exporting import cautious_threshold, fingerprint, save_export, versions
+from icon_classifier.exporting import write_classes as write_classes
 from icon_classifier.features import pooled_features, prior_of
 from icon_classifier.judging import Figures, fit_temperature, judge
 from icon_classifier.learners import (
@@ -78,7 +80,7 @@ class Probe:
     pretrained : Pretrained
         The network that it started from.
     features : numpy.ndarray
-        float32, shape (V, N, F): what that network sees.
+        float32, shape (V, N, F): what that network sees in V views of N photos.
     choice : Choice
         How the head was fitted, and the logits of each photo by a head that had not seen it.
     temperature, threshold : float
@@ -106,9 +108,13 @@ def train_probe(
     *,
     on: Sequence[int] | None = None,
     features: Floats | None = None,
+    cache: Path | None = None,
     progress: bool = True,
 ) -> Probe:
     """Train carefully: look at each photo once, cross-validate, fit, calibrate.
+
+    A head that starts at the network's own knowledge learns nothing new from mirror images; one
+    that starts at nothing does, so they are looked at only where that one is chosen.
 
     Parameters
     ----------
@@ -123,6 +129,8 @@ def train_probe(
         cross-validation have done the judging.
     features : numpy.ndarray, optional
         What an earlier probe saw of the same photos (:attr:`Probe.features`).
+    cache : Path, optional
+        A folder to keep features in, for the next run on the same photos.
     progress : bool
         Show a bar.
 
@@ -136,19 +144,25 @@ def train_probe(
     chosen = pretrained or load_pretrained(training.architecture, training.offline_architecture)
     learn = linear_learner(photos, training, chosen)
     body = learn.model[0].cpu().eval()
-    if features is None:
-        features = pooled_features(
-            photos.paths,
-            body,
-            chosen,
-            size=training.image_size,
-            method=training.resize,
-            progress=progress,
-        )
+    look = partial(
+        pooled_features,
+        photos.paths,
+        body,
+        chosen,
+        size=training.image_size,
+        method=training.resize,
+        cache=cache,
+        progress=progress,
+    )
+    features = look()[None] if features is None else features
     index = np.arange(len(photos.paths)) if on is None else np.asarray(on, int)
     targets, groups = photos.targets[index], [photos.groups[i] for i in index]
-    seen, classes, prior = features[:, index], len(photos.vocab), prior_of(chosen, body)
-    choice = choose(seen, targets, groups, classes, prior, seed=training.seed)
+    classes, prior = len(photos.vocab), prior_of(chosen, body)
+    choice = choose(features[:, index], targets, groups, classes, prior, seed=training.seed)
+    if not choice.strength.prior and len(features) == 1:
+        features = np.concatenate([features, look(view="mirror")[None]])
+        choice = choose(features[:, index], targets, groups, classes, prior, seed=training.seed)
+    seen = features[:, index]
     head = fit_head(seen, targets, classes, choice.strength, prior)
     temperature = fit_temperature(choice.logits, targets)
     # A linear head takes the temperature in: fastai's own predict is then as honest as the page,
@@ -227,21 +241,11 @@ def diagnose(recorder: Any) -> tuple[Finding, ...]:
     """
     names = list(recorder.metric_names)[1:]  # the first is the epoch
     columns = {name: index for index, name in enumerate(names)}
-    train = [float(row[columns["train_loss"]]) for row in recorder.values]
-    valid = [float(row[columns["valid_loss"]]) for row in recorder.values]
+    train, valid = (
+        [float(row[columns[name]]) for row in recorder.values]
+        for name in ("train_loss", "valid_loss")
+    )
     return diagnose_curves(train, valid, len(recorder.learn.dls.vocab))
-
-
-def write_classes(vocab: Sequence[str], path: str | Path) -> Path:
-    """Write the labels as a table, ``classes.csv``: the index of each output and its label."""
-    import csv
-
-    path = Path(path)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["index", "label"])
-        writer.writerows(enumerate(vocab))
-    return path
 
 
 def export(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") -> Path:
@@ -257,8 +261,7 @@ def export(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") -> Pat
         The file to write.
     """
     photos, training, figures = probe.photos, probe.training, probe.figures
-    data = fingerprint(photos.paths, photos.labels)
-    strength = probe.choice.strength
+    data, strength = fingerprint(photos.paths, photos.labels), probe.choice.strength
     start = "the network's own classifier" if strength.prior else "nothing"
     settings = {
         "image size": f"{training.image_size} px, {training.resize}",
