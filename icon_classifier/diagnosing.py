@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from icon_classifier.errors import TrainingError
 
-__all__ = ["Finding", "Kind", "diagnose_curves"]
+__all__ = ["Finding", "Kind", "diagnose", "diagnose_curves"]
 
 Kind = Literal[
     "rate too high", "rate too low", "too few epochs", "too many epochs", "nothing wrong"
@@ -108,3 +108,25 @@ def diagnose_curves(
 
 def _finding(kind: Kind, **numbers: int) -> Finding:
     return Finding(kind, _WORDS[kind].format(**numbers))
+
+
+def diagnose(recorder: Any) -> tuple[Finding, ...]:
+    """Name in words what the curves of a training tell.
+
+    Parameters
+    ----------
+    recorder : fastai.learner.Recorder
+        ``learn.recorder`` after a training.
+
+    Raises
+    ------
+    TrainingError
+        If nothing was trained.
+    """
+    names = list(recorder.metric_names)[1:]  # the first is the epoch
+    columns = {name: index for index, name in enumerate(names)}
+    train, valid = (
+        [float(row[columns[name]]) for row in recorder.values]
+        for name in ("train_loss", "valid_loss")
+    )
+    return diagnose_curves(train, valid, len(recorder.learn.dls.vocab))

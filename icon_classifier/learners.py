@@ -48,6 +48,9 @@ __all__ = [
     "train_staged",
 ]
 
+_STEPS = 60
+"""Of ``lr_find``: a batch each. fastai's hundred take minutes without a GPU and tell no more."""
+
 
 @dataclass(frozen=True)
 class Photos:
@@ -210,7 +213,7 @@ def _cut(pretrained: Pretrained) -> Any:
 def find_rate(learn: Any, *, show_plot: bool = True) -> float:
     """Look for a learning rate with ``lr_find``: show its plot, return what it suggests."""
     with quiet():
-        return float(learn.lr_find(show_plot=show_plot).valley)
+        return float(learn.lr_find(num_it=_STEPS, show_plot=show_plot).valley)
 
 
 def train_plainly(learn: Any, training: Training, rate: float | None = None) -> Any:

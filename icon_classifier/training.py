@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icon_classifier.card import Card, write_card
-from icon_classifier.diagnosing import Finding, diagnose_curves
+from icon_classifier.diagnosing import diagnose as diagnose
 from icon_classifier.errors import TrainingError
 from icon_classifier.exporting import cautious_threshold, fingerprint, save_export, versions
 from icon_classifier.exporting import write_classes as write_classes
@@ -224,28 +224,6 @@ def judge_learner(learn: Any) -> Figures:
     return judge(
         logits, targets, list(learn.dls.vocab), temperature=fit_temperature(logits, targets)
     )
-
-
-def diagnose(recorder: Any) -> tuple[Finding, ...]:
-    """Name in words what the curves of a training tell.
-
-    Parameters
-    ----------
-    recorder : fastai.learner.Recorder
-        ``learn.recorder`` after a training.
-
-    Raises
-    ------
-    TrainingError
-        If nothing was trained.
-    """
-    names = list(recorder.metric_names)[1:]  # the first is the epoch
-    columns = {name: index for index, name in enumerate(names)}
-    train, valid = (
-        [float(row[columns[name]]) for row in recorder.values]
-        for name in ("train_loss", "valid_loss")
-    )
-    return diagnose_curves(train, valid, len(recorder.learn.dls.vocab))
 
 
 def export(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") -> Path:
