@@ -1,4 +1,4 @@
-"""Run the JSON API by uvicorn, with what uvicorn lacks: a limit on the head of a request."""
+"""Run the JSON API by uvicorn, with what uvicorn lacks: limits on heads of requests, our words."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import socket
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from icon_classifier.errors import SettingsError
+from icon_classifier.errors import BusyError, SettingsError
+from icon_classifier.problems import respond
 
 __all__ = ["serve", "server"]
 
@@ -18,11 +19,17 @@ _HEAD_BYTES = 64 * 2**10
 _MAX_CONNECTIONS = 512
 
 
+async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:
+    response = respond(BusyError(f"{_MAX_CONNECTIONS} connections are open"))
+    response.headers["Connection"] = "close"
+    await response(scope, receive, send)
+
+
 class _Protocol(HttpToolsProtocol):
     """Ends connections whose request line and headers come too slowly, or never end.
 
     uvicorn limits how long a connection may idle between requests, but not how long the first
-    request may dribble in, nor how long its headers may be.
+    request may dribble in, nor how long its headers may be; and it turns away in its own words.
     """
 
     _clock: asyncio.TimerHandle | None = None
@@ -52,6 +59,8 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_clock()
+        if max(len(self.connections), len(self.tasks)) >= _MAX_CONNECTIONS:
+            self.app = _crowded  # of this connection, which ends with the answer
         super().on_headers_complete()
 
     def _expect_head(self) -> None:
@@ -88,7 +97,6 @@ def server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) -> uvicor
         lifespan="on",
         timeout_keep_alive=15,
         timeout_graceful_shutdown=30,
-        limit_concurrency=_MAX_CONNECTIONS,
         server_header=False,
         # Who asks is found by our own setting "proxies", never by headers that anybody can send.
         proxy_headers=False,

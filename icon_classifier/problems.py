@@ -20,6 +20,7 @@ __all__ = [
     "ProblemResponse",
     "kinds",
     "problem",
+    "respond",
     "slug",
     "status_of",
     "title",
@@ -94,8 +95,8 @@ def _below(kind: type[IconClassifierError]) -> Iterator[type[IconClassifierError
         yield from _below(sub)
 
 
-async def _on_error(_: Request, error: Exception) -> Response:
-    error = cast(IconClassifierError, error)  # Starlette's signature is wider
+def respond(error: IconClassifierError) -> Response:
+    """Answer by an error, with the headers that belong to its kind."""
     headers = {}
     if isinstance(error, BusyError):
         headers["Retry-After"] = str(error.retry_after)
@@ -105,6 +106,10 @@ async def _on_error(_: Request, error: Exception) -> Response:
         headers["Connection"] = "close"  # the rest of the body is not wanted
     described = problem(error)
     return ProblemResponse(described, described["status"], headers)
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    return respond(cast(IconClassifierError, error))  # Starlette's signature is wider
 
 
 async def _on_http_error(_: Request, error: Exception) -> Response:

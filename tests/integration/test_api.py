@@ -164,6 +164,17 @@ def test_too_much_is_answered_before_all_of_it_came(model: Model) -> None:
             assert ended(connection).startswith(b"HTTP/1.1 413 ")
 
 
+def test_more_connections_than_allowed_are_told(model: Model, monkeypatch) -> None:
+    monkeypatch.setattr(api_server, "_MAX_CONNECTIONS", 2)
+    with serving(model) as (host, port), httpx.Client(base_url=f"http://{host}:{port}") as first:
+        assert first.get("/labels").status_code == 200
+        answer = httpx.get(f"http://{host}:{port}/labels")
+        assert (answer.status_code, answer.json()["type"]) == (503, "/docs#busy")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert int(answer.headers["retry-after"]) > 0
+        assert answer.headers["connection"] == "close"
+
+
 def test_nonsense_does_not_end_the_server(model: Model) -> None:
     with serving(model) as (host, port):
         with socket.create_connection((host, port)) as connection:

@@ -20,7 +20,7 @@ from PIL import Image
 from ray import serve
 
 from icon_classifier import scale
-from icon_classifier.api_settings import ApiSettings
+from icon_classifier.api_settings import PREFIX, ApiSettings
 from icon_classifier.bulk import classify_files
 from icon_classifier.images import read_image
 from icon_classifier.model import Model
@@ -168,6 +168,11 @@ def test_the_command_shows_how_far_it_is(cluster: str, folder: Path, tmp_path: P
     assert done.returncode == 1, shown  # one of them is no photo
     assert "21/21 photos" in shown
     assert len([json.loads(line) for line in target.read_text().splitlines()]) == 21
+
+
+def test_the_app_of_serve_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PREFIX + "MODEL", str(folder))
+    assert isinstance(scale.app, serve.Application)
 
 
 def test_what_is_public_is_exported() -> None:
