@@ -22,6 +22,8 @@ interface Pending {
 
 // Seconds between attempts; the last one repeats.
 const DELAYS = [0.2, 0.5, 1, 2, 4, 8];
+// Milliseconds between two looks at what has not left yet.
+const WATCH_MS = 200;
 // Seconds that a sleeping line may take to prove that it lives.
 const PROBE_SECONDS = 5;
 
@@ -30,6 +32,8 @@ export class Kernel {
   onMessage: (message: Message) => Promise<void> | void = () => {};
   /** Called when the line changes. */
   onLine: (line: Line) => void = () => {};
+  /** Called with true when a message takes long to leave, and with false when all have left. */
+  onSending: (sending: boolean) => void = () => {};
   line: Line = 'connecting';
 
   private readonly session = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
@@ -40,6 +44,7 @@ export class Kernel {
   private counter = 0;
   private attempts = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
+  private watch: ReturnType<typeof setInterval> | undefined;
   private handled: Promise<void> = Promise.resolve();
 
   constructor(
@@ -63,6 +68,7 @@ export class Kernel {
     socket.onopen = () => {
       this.attempts = 0;
       for (const frame of this.outbox.splice(0)) socket.send(frame);
+      this.watchSending(socket);
       this.change('live');
     };
     socket.onmessage = (event) => this.receive(unpack(event.data));
@@ -146,8 +152,27 @@ export class Kernel {
   }
 
   private transmit(frame: Uint8Array<ArrayBuffer>): void {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(frame);
-    else this.outbox.push(frame);
+    if (this.socket?.readyState !== WebSocket.OPEN) {
+      this.outbox.push(frame);
+      return;
+    }
+    this.socket.send(frame);
+    this.watchSending(this.socket);
+  }
+
+  /**
+   * Tell that a slow line is busy. Not how far it is: Chromium counts a message as unsent until all
+   * of it has left.
+   */
+  private watchSending(socket: WebSocket): void {
+    if (this.watch !== undefined || socket.bufferedAmount === 0) return;
+    this.watch = setInterval(() => {
+      const sending = this.socket === socket && socket.bufferedAmount > 0;
+      this.onSending(sending);
+      if (sending) return;
+      clearInterval(this.watch);
+      this.watch = undefined;
+    }, WATCH_MS);
   }
 
   private receive(message: Message): void {

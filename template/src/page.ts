@@ -66,6 +66,9 @@ async function start(): Promise<void> {
     tell(line);
     if (line === 'live') void drawn.then(() => manager.refresh());
   };
+  kernel.onSending = (sending) => {
+    part('sending').hidden = !sending;
+  };
   kernel.connect();
 
   addEventListener('pagehide', (event) => {

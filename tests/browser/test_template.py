@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from icon_classifier import delivery
@@ -263,6 +264,28 @@ def test_a_broken_line_is_mended(slim: Server, new_page: NewPage) -> None:
     expect(page.get_by_text("first line")).to_be_visible()
     expect(page.get_by_text("first line")).to_have_count(1)
     assert len(lines) > 1
+
+
+def test_a_slow_upload_shows_that_it_is_under_way(
+    app: Server, new_page: NewPage, tmp_path: Path
+) -> None:
+    page = new_page(app.url)
+    live(page)
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.send(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": 20, "downloadThroughput": -1, "uploadThroughput": 1_000_000},
+    )
+    photo = tmp_path / "noise.png"
+    Image.effect_noise((1500, 1000), 90).convert("RGB").save(photo)
+    bar = page.get_by_label("Sending to the server…")
+    expect(bar).to_be_hidden()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a photo").click()
+    chooser.value.set_files(photo)
+    expect(bar).to_be_visible()
+    expect(bar).to_be_hidden(timeout=READY)
 
 
 def test_a_dead_line_is_noticed_when_the_phone_wakes(slim: Server, new_page: NewPage) -> None:
