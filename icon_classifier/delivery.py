@@ -33,7 +33,10 @@ __all__ = ["SLIM", "SLIM_POLICY", "STOCK_POLICY", "content_security_policy", "in
 SLIM = "slim"
 """The name of the template that comes with this project."""
 
-_DATA = Path(__file__).resolve().parent.parent / "template"
+# Beside this package or, where it is installed elsewhere, in the folder that is served.
+_HOMES = (Path(__file__).resolve().parent.parent, Path.cwd())
+_TEMPLATES = [home / "template" for home in _HOMES]
+_DATA = next((folder for folder in _TEMPLATES if (folder / "voila").is_dir()), _TEMPLATES[0])
 _BUILT = _DATA / "voila" / "templates" / SLIM / "static" / "build" / "assets.html.j2"
 
 SLIM_POLICY = {

@@ -7,11 +7,12 @@ kernel's websocket in Jupyter's protocol. For use after each deployment, and on 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from importlib import metadata
@@ -28,7 +29,7 @@ from tornado.websocket import WebSocketClientConnection, WebSocketError, websock
 
 from icon_classifier.errors import DeploymentError
 
-__all__ = ["SmokeReport", "example_photo", "smoke", "visit"]
+__all__ = ["SmokeReport", "example_photo", "smoke", "visit", "visiting"]
 
 _PROTOCOL = "v1.kernel.websocket.jupyter.org"
 _CONTROL = "jupyter.widget.control"
@@ -178,8 +179,9 @@ def _first(states: Mapping[str, Mapping[str, Any]], kind: str, word: str = "") -
     raise DeploymentError(f"the page has no {kind.removesuffix('Model')}")
 
 
-async def visit(url: str, photo: Path, timeout: float = 60, *, stay: bool = False) -> SmokeReport:
-    """Visit a page once, upload `photo` and wait for the label.
+@contextlib.asynccontextmanager
+async def visiting(url: str, photo: Path, timeout: float = 60) -> AsyncIterator[SmokeReport]:
+    """Visit a page, upload `photo`, wait for the label, and stay until the block ends.
 
     Parameters
     ----------
@@ -188,25 +190,38 @@ async def visit(url: str, photo: Path, timeout: float = 60, *, stay: bool = Fals
     photo : Path
         A photo on this machine.
     timeout : float
-        Seconds for the whole visit.
-    stay : bool
-        Whether to leave the kernel running, as a visitor does who keeps the page open.
+        Seconds from the request to the label.
+
+    Yields
+    ------
+    SmokeReport
+        What the page answered. Its kernel runs on as long as the block does.
 
     Raises
     ------
     DeploymentError
         If the page cannot be reached, is not this app's, or gives no label in time.
     """
-    try:
-        async with asyncio.timeout(timeout):
-            return await _visit(url, photo, timeout, stay)
-    except TimeoutError as error:
-        raise DeploymentError(f"{url} gave no label within {timeout:g} s") from error
-    except (WebSocketError, HTTPClientError, ConnectionError) as error:
-        raise DeploymentError(f"the websocket of {url} failed: {error}") from error
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(timeout):
+                report = await _visit(url, photo, timeout, stack)
+        except TimeoutError as error:
+            raise DeploymentError(f"{url} gave no label within {timeout:g} s") from error
+        except (WebSocketError, HTTPClientError, ConnectionError) as error:
+            raise DeploymentError(f"the websocket of {url} failed: {error}") from error
+        yield report
 
 
-async def _visit(url: str, photo: Path, timeout: float, stay: bool) -> SmokeReport:
+async def visit(url: str, photo: Path, timeout: float = 60) -> SmokeReport:
+    """Visit a page once as :func:`visiting` does, and leave it."""
+    async with visiting(url, photo, timeout) as report:
+        return report
+
+
+async def _visit(
+    url: str, photo: Path, timeout: float, stack: contextlib.AsyncExitStack
+) -> SmokeReport:
     started = time.perf_counter()
     page = await _fetch(HTTPRequest(url, connect_timeout=timeout, request_timeout=timeout))
     page_seconds = time.perf_counter() - started
@@ -222,25 +237,30 @@ async def _visit(url: str, photo: Path, timeout: float, stay: bool) -> SmokeRepo
     token = cookies.setdefault("_xsrf", uuid.uuid4().hex)
     headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
     headers["X-XSRFToken"] = token
+    # As a browser does when its window is closed: the kernel's memory is free.
+    shutdown = f"{parts.scheme}://{parts.netloc}{base}voila/api/shutdown/{kernel}"
+    leaving = HTTPRequest(shutdown, method="POST", body=b"", headers=headers)
+
+    async def leave(_: Any, error: BaseException | None, __: Any) -> None:
+        # What went wrong before is what the reader wants to know.
+        with contextlib.suppress(DeploymentError) if error else contextlib.nullcontext():
+            await _fetch(leaving)
+
+    stack.push_async_exit(leave)
     channels = f"{base}api/kernels/{kernel}/channels"
     scheme = "wss" if parts.scheme == "https" else "ws"
     address = urlunsplit((scheme, parts.netloc, channels, f"session_id={uuid.uuid4().hex}", ""))
     origin = {"Origin": f"{parts.scheme}://{parts.netloc}"}
     request = HTTPRequest(address, headers=headers | origin)
     socket = await websocket_connect(request, subprotocols=[_PROTOCOL])
-    try:
-        kernels_page = _Page(socket)
-        states = await kernels_page.widgets()
-        await kernels_page.upload(_first(states, "FileUploadModel"), photo)
-        clicked = time.perf_counter()
-        await kernels_page.click(_first(states, "ButtonModel", "Classify"))
-        answer = await kernels_page.answer()
-        answer_seconds = time.perf_counter() - clicked
-    finally:
-        socket.close()
-    if not stay:  # as a browser does when its window is closed: the kernel's memory is free
-        shutdown = f"{parts.scheme}://{parts.netloc}{base}voila/api/shutdown/{kernel}"
-        await _fetch(HTTPRequest(shutdown, method="POST", body=b"", headers=headers))
+    stack.callback(socket.close)
+    kernels_page = _Page(socket)
+    states = await kernels_page.widgets()
+    await kernels_page.upload(_first(states, "FileUploadModel"), photo)
+    clicked = time.perf_counter()
+    await kernels_page.click(_first(states, "ButtonModel", "Classify"))
+    answer = await kernels_page.answer()
+    answer_seconds = time.perf_counter() - clicked
     return SmokeReport(
         url, answer["label"], float(answer["probability"]), page_seconds, answer_seconds
     )

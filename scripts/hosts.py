@@ -1,37 +1,31 @@
-"""How each host builds and starts this project, played on one machine.
+"""How each host builds this project, played on one machine.
 
 Nothing here knows limits: :mod:`scripts.deploy_check` compares what comes back with them.
 """
 
-import contextlib
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scripts.environment import CPU_INDEX, ROOT, SetupError, reachable
 
 __all__ = [
-    "Started",
     "call",
     "clone",
-    "free_port",
     "fresh",
     "install_requirements",
+    "local_ways_out",
     "pack",
+    "pack_library",
     "procfile_command",
     "run_lines",
-    "start",
-    "tree_memory",
     "venv",
+    "ways_out",
 ]
 
 
@@ -84,6 +78,37 @@ def install_requirements(python: Path, requirements: Path) -> str:
     return remark
 
 
+def ways_out() -> dict[str, str]:
+    """Collect what tells pip and npm how this machine reaches its registries.
+
+    Returns
+    -------
+    dict of str to str
+        Environment variables; a machine without any special way has none.
+    """
+    ways = ("PIP_", "NODE_", "NPM_", "npm_", "SSL_")
+    found = {name: value for name, value in os.environ.items() if name.startswith(ways)}
+    listed = _output(sys.executable, "-m", "pip", "config", "list")
+    for name, value in re.findall(r"^global\.([\w-]+)='(.*)'$", listed, re.MULTILINE):
+        found.setdefault(f"PIP_{name.replace('-', '_').upper()}", value)
+    for name in ("cafile", "registry"):
+        value = _output("npm", "config", "get", name).strip() if shutil.which("npm") else ""
+        if value and value != "null":
+            found.setdefault(f"npm_config_{name}", value)
+    return found
+
+
+def local_ways_out() -> list[Path]:
+    """Find the files and folders of this machine that :func:`ways_out` names."""
+    words = re.split(r"[\s:=]+", " ".join(ways_out().values()).replace("file://", " "))
+    found = {Path(word) for word in words if word.startswith("/")}
+    return sorted(path for path in found if path.exists() and path != Path("/usr"))
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True).stdout
+
+
 def pack(folder: Path, target: Path, leave_out: Sequence[str] = ()) -> float:
     """Pack a folder as a slug is packed and return the size in megabytes (1e6 bytes)."""
 
@@ -93,6 +118,13 @@ def pack(folder: Path, target: Path, leave_out: Sequence[str] = ()) -> float:
     with tarfile.open(target, "w:gz", compresslevel=6) as archive:
         archive.add(folder, arcname="app", filter=keep)
     return target.stat().st_size / 1e6
+
+
+def pack_library(target: Path) -> float:
+    """Pack Python's own library, which a virtual environment has not, as :func:`pack` does."""
+    library = Path(os.__file__).parent
+    leave_out = ["__pycache__", "test", "idlelib", "site-packages", "dist-packages"]
+    return pack(library, target, [*leave_out, *(path.name for path in library.glob("config-*"))])
 
 
 def procfile_command(folder: Path) -> str:
@@ -120,151 +152,6 @@ def run_lines(dockerfile: str) -> list[list[tuple[str, str]]]:
         if word.isupper() and stages:
             stages[-1].append((word, rest.strip()))
     return stages
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def tree_memory(pid: int) -> float:
-    """Measure a process and its descendants in megabytes (1e6 bytes), shared pages counted once.
-
-    Proportional set size, summed: what a host's own counter of the container comes nearest to.
-    """
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parent = int(entry.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(entry.parent.name))
-    waiting, total = [pid], 0
-    while waiting:
-        current = waiting.pop()
-        waiting += children.get(current, [])
-        with contextlib.suppress(OSError):
-            text = Path(f"/proc/{current}/smaps_rollup").read_text()
-            total += int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)[1])  # type: ignore[index]
-    return total * 1024 / 1e6
-
-
-@dataclass
-class Started:
-    """A server that was started as a host starts it.
-
-    Attributes
-    ----------
-    url : str
-        Its address.
-    pid : int
-        Its process.
-    bind_seconds : float
-        From the start to the first connection.
-    stop_seconds : float
-        From SIGTERM to the end; NaN while it runs.
-    code : int
-        Its exit code; 0 while it runs.
-    """
-
-    url: str
-    pid: int
-    bind_seconds: float
-    stop_seconds: float = float("nan")
-    code: int = 0
-
-
-@contextlib.contextmanager
-def start(
-    command: Sequence[str | Path],
-    cwd: Path,
-    env: Mapping[str, str],
-    port: int,
-    *,
-    megabytes: int | None = None,
-    limit: float = 60,
-) -> Iterator[Started]:
-    """Start a server, wait for its port, and end it with SIGTERM.
-
-    Parameters
-    ----------
-    command, cwd, env
-        What the host runs, where, and all of its environment.
-    port : int
-        Where it is to listen.
-    megabytes : int, optional
-        Memory at which the kernel (a control group) ends it, where such limits can be set here.
-    limit : float
-        Seconds for the port to answer, as on the host.
-    """
-    group = _memory_group(megabytes) if megabytes else None
-
-    def join() -> None:
-        if group:
-            (group / "cgroup.procs").write_text(str(os.getpid()))
-
-    log = ROOT / "build" / "deploy-check-server.log"
-    with log.open("wb") as file:
-        began = time.monotonic()
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            cwd=cwd,
-            env=dict(env),
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            preexec_fn=join,
-            start_new_session=True,
-        )
-    try:
-        bound = _await_port(process, port, began + limit, log) - began
-        started = Started(f"http://127.0.0.1:{port}/", process.pid, bound)
-        yield started
-        began = time.monotonic()
-        os.killpg(process.pid, signal.SIGTERM)  # a host signals every process of the dyno
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            started.code = process.wait(30)
-        started.stop_seconds = time.monotonic() - began
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if group:
-            _remove_group(group)
-
-
-def _await_port(process: subprocess.Popen[bytes], port: int, end: float, log: Path) -> float:
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            break
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return time.monotonic()
-        time.sleep(0.02)  # between two looks at a condition, not in its place
-    lines = log.read_text(errors="replace").splitlines()[-15:]
-    raise SetupError("the server does not listen:\n" + "\n".join(lines))
-
-
-def _memory_group(megabytes: int) -> Path | None:
-    """Make a control group with a limit on memory, of either version; None where that cannot be."""
-    for root, name in (
-        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
-        (Path("/sys/fs/cgroup"), "memory.max"),
-    ):
-        group = root / f"icon-classifier-{os.getpid()}"
-        with contextlib.suppress(OSError):
-            group.mkdir()
-            (group / name).write_text(str(megabytes * 2**20))
-            return group
-    return None
-
-
-def _remove_group(group: Path) -> None:
-    for _ in range(100):
-        try:
-            group.rmdir()
-        except OSError:
-            time.sleep(0.05)  # its last process is still leaving
-        else:
-            return
 
 
 def venv(folder: Path) -> Path:

@@ -108,7 +108,8 @@ def prepare_here() -> None:
         failure = "pip could not install the examples (its reason is above)."
         run(*pip, "--require-hashes", "-r", bare.name, failure=failure)
     failure = "pip could not install this package (its reason is above)."
-    run(*pip, "--no-build-isolation", "--editable", ROOT, failure=failure)
+    # Not as a link to this folder: a host may run it from another one.
+    run(*pip, "--no-build-isolation", ROOT, failure=failure)
     build_template()
     compile_model(python)
 
