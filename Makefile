@@ -27,8 +27,8 @@ deploy-check:  ## play Heroku, Binder and a container host; a table of sizes, ti
 	$(PREPARE) --tests && $(RUN) -m scripts.deploy_check $(HOSTS)
 release-model:  ## check EXPORT=path and make it the page's model (ARGS=--worse lets worse figures pass)
 	$(PREPARE) --tests && $(RUN) -m scripts.release_model "$(EXPORT)" $(ARGS)
-lock:  ## renew the locked versions and hashes
-	@$(PYTHON) -m scripts.lock
+lock:  ## renew the locked versions and hashes (ARGS=--newest leaves the pins of requirements.in)
+	@$(PYTHON) -m scripts.lock $(ARGS)
 clean:  ## remove what was installed and built
 	rm -rf .venv build export.onnx template/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 bench:  ## what the main job costs, beside the plain page that loads fastai in its kernel

@@ -33,6 +33,7 @@ __all__ = [
     "simplify_marker",
     "split_blocks",
     "without_hashes",
+    "without_versions",
     "write",
 ]
 
@@ -118,9 +119,24 @@ def find_uv() -> Path:
     return uv
 
 
+def without_versions(requirements: str) -> str:
+    """Take the wanted versions out of a requirements file.
+
+    >>> without_versions("torch==2.13.0")
+    'torch'
+    """
+    return re.sub(r"^([\w-]+)[=<>!~][^;\n]*", r"\1", requirements, flags=re.MULTILINE)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Write the three locked files."""
-    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args(argv)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "--newest", action="store_true", help="take the versions out of requirements.in, too"
+    )
+    wanted = ROOT / "requirements.in"
+    if parser.parse_args(argv).newest:
+        wanted.write_text(without_versions(wanted.read_text()))
     uv = find_uv()
     serving = compile_(uv, "pyproject.toml", "requirements.in")
     pins = "".join(without_hashes(block) for block in serving.values())

@@ -18,6 +18,7 @@ __all__ = [
     "build_template",
     "compile_model",
     "main",
+    "model_state",
     "prepare",
     "prepare_here",
     "read_stamps",
@@ -66,12 +67,17 @@ def build_template() -> None:
     write_stamp("template", state)
 
 
+def model_state() -> str:
+    """Make a digest of all that export.onnx is compiled from."""
+    names = ("convert", "graph", "padding", "rebuild")
+    compilers = [ROOT / "icon_classifier" / f"{name}.py" for name in names]
+    return digest(ROOT / "export.pkl", ROOT / "export.pkl.sha256", *compilers)
+
+
 def compile_model(python: Path) -> None:
     """Compile export.pkl to export.onnx, unless the very same was done before."""
     export, model = ROOT / "export.pkl", ROOT / "export.onnx"
-    names = ("convert", "graph", "padding", "rebuild")
-    compilers = [ROOT / "icon_classifier" / f"{name}.py" for name in names]
-    state = digest(export, ROOT / "export.pkl.sha256", *compilers)
+    state = model_state()
     if not export.exists() or (model.exists() and read_stamps().get("model") == state):
         return
     print("Compiling export.pkl to export.onnx.", flush=True)

@@ -18,10 +18,10 @@ from icon_classifier.convert import convert
 from icon_classifier.errors import IconClassifierError
 from icon_classifier.model import Model
 from icon_classifier.smoke import example_photo
-from scripts.environment import ROOT, SetupError, digest
-from scripts.prepare import write_stamp
+from scripts.environment import ROOT, SetupError
+from scripts.prepare import model_state, write_stamp
 
-__all__ = ["changes", "check_figures", "check_parity", "main", "release"]
+__all__ = ["bare_card", "changes", "check_figures", "check_parity", "main", "release"]
 
 CARD = "export.md"
 
@@ -61,6 +61,37 @@ def changes(new: dict[str, Any], old: dict[str, Any]) -> Iterator[str]:
         before, after = old.get(name), new.get(name)
         if before != after:
             yield f"{name}: {before} -> {after}"
+
+
+def bare_card(about: dict[str, Any]) -> str:
+    """Write a card for a Learner that came without one, from what its file says of itself.
+
+    Parameters
+    ----------
+    about : dict
+        What export.onnx says.
+    """
+    figures = about.get("figures") or {}
+    known = [f"- {name}: {value}" for name, value in figures.items() if _is_number(value)]
+    lines = [
+        f"# Model card: {', '.join(about['labels'])}",
+        "",
+        "This model came without a card of its own: what it was trained on, and for what, is not "
+        "written down.",
+        "",
+        "## How good it is",
+        "",
+        *(known or ["Not known: the file has no figures."]),
+        "",
+        "## Training",
+        "",
+        f"- recipe: {about.get('recipe') or 'not known'}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def check_parity(export: Path) -> None:
@@ -105,8 +136,10 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
             check_figures(new, old)
         check_parity(candidate)
         card = export.with_name(CARD)
-        if card.is_file() and card.resolve() != (root / CARD).resolve():
+        if card.is_file():
             shutil.copyfile(card, candidate.with_name(CARD))
+        elif new["export_sha256"] != old.get("export_sha256"):  # the present card is another's
+            candidate.with_name(CARD).write_text(bare_card(new), encoding="utf-8")
         for name in ("export.pkl", "export.pkl.sha256", "export.onnx", CARD):
             if (part := candidate.with_name(name)).exists():
                 part.replace(root / name)
@@ -124,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
     except (SetupError, IconClassifierError) as error:
         print(f"\nNot released: {error}", file=sys.stderr)
         return 1
-    write_stamp("model", digest(ROOT / "export.pkl", ROOT / "export.pkl.sha256"))
+    write_stamp("model", model_state())
     print("\n".join(told) or "It says the same of itself as the model before.")
     print("Released. Look at the page (make app), then commit export.pkl, its hash and its card:")
     subprocess.run(["git", "status", "--short", "--", "export.*"], cwd=ROOT, check=False)

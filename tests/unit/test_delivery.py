@@ -6,6 +6,9 @@ import gzip
 import json
 import logging
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -234,3 +237,22 @@ async def test_it_refuses_a_server_that_has_its_handlers(make: Make) -> None:
     app.app = Application()
     with pytest.raises(SettingsError, match="before"):
         delivery.install(app)
+
+
+@pytest.mark.parametrize(("served", "found"), [("served", "served"), ("elsewhere", "site")])
+def test_template_is_found_where_the_package_is_installed_elsewhere(
+    tmp_path: Path, served: str, found: str
+) -> None:
+    package = Path(delivery.__file__).parent
+    site = shutil.copytree(package, tmp_path / "site" / package.name).parent
+    (tmp_path / "served" / "template" / "voila").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    answer = subprocess.run(
+        [sys.executable, "-c", "from icon_classifier import delivery; print(delivery._DATA)"],
+        cwd=tmp_path / served,
+        env={"PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout.strip() == str(tmp_path / found / "template")

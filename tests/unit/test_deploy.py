@@ -3,13 +3,14 @@
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from scripts import deploy_check, hosts, release_model, slim
-from scripts.environment import ROOT, SetupError
+from scripts import container, hosts, plays, prepare, release_model, rows, slim, starting
+from scripts.environment import ROOT, SetupError, digest
 from tests.models import metadata
 
 
@@ -90,10 +91,47 @@ def test_python_is_the_same_everywhere() -> None:
 
 
 def test_container_runs_as_somebody_else_with_a_health_check() -> None:
-    final = dict(hosts.run_lines((ROOT / "Dockerfile").read_text())[1])
-    assert final["USER"] == "1000"
-    assert final["EXPOSE"] == "7860"
-    assert "/healthz" in final["HEALTHCHECK"]
+    text = (ROOT / "Dockerfile").read_text()
+    image = container.Image.read(text)
+    assert image.user == "1000"
+    assert image.settings["PORT"] == "7860"
+    assert f"\nEXPOSE {image.settings['PORT']}\n" in text
+    assert image.health[:2] == ["python", "-c"]
+    assert "/healthz" in image.health[2]
+    compile(image.health[2], "HEALTHCHECK", "exec")
+    assert image.command[:2] == ["sh", "-c"]
+    # The same as on Heroku, but for the order of words.
+    assert sorted(image.command[2].split()) == sorted(
+        ["exec", *hosts.procfile_command(ROOT).split()]
+    )
+
+
+def test_second_stage_has_all_that_serving_needs_and_no_learner() -> None:
+    image = container.Image.read((ROOT / "Dockerfile").read_text())
+    sources = {source for sources, _ in image.copies for source in sources}
+    assert {"/app/.venv", "/app/export.onnx", "/app/voila.json"} <= sources
+    assert {"/app/icon_classifier", "/app/icon_classifier.ipynb"} <= sources
+    assert "/app/export.pkl" not in sources
+
+
+def test_what_dockerignore_names_is_left_out(tmp_path: Path) -> None:
+    for name in ("a/node_modules/x", "tests/x", "kept/x", ".git/x"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    container.leave_out(tmp_path, "tests\n.git\n**/node_modules\nnowhere\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "kept"]
+    assert not list((tmp_path / "a").iterdir())
+
+
+def test_ways_to_the_registries_are_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", f"file://{tmp_path} https://example.invalid/x")
+    monkeypatch.setenv("UNRELATED", "/")
+    found = hosts.ways_out()
+    assert found["PIP_FIND_LINKS"] == f"file://{tmp_path} https://example.invalid/x"
+    assert "UNRELATED" not in found
+    assert tmp_path in hosts.local_ways_out()
 
 
 def test_dockerfile_lines_are_joined_by_stage() -> None:
@@ -105,15 +143,15 @@ def test_dockerfile_lines_are_joined_by_stage() -> None:
 
 
 def test_row_is_good_within_its_limit() -> None:
-    assert deploy_check.Row("h", "w", 150.0, 150.0, "MB").good
-    assert not deploy_check.Row("h", "w", 150.1, 150.0, "MB").good
-    assert not deploy_check.Row("h", "w", float("nan"), 10.0, "s").good
-    assert deploy_check.Row("h", "w", "words").good
+    assert rows.Row("h", "w", 150.0, 150.0, "MB").good
+    assert not rows.Row("h", "w", 150.1, 150.0, "MB").good
+    assert not rows.Row("h", "w", float("nan"), 10.0, "s").good
+    assert rows.Row("h", "w", "words").good
 
 
 def test_table_marks_what_is_too_much() -> None:
-    rows = [deploy_check.Row("h", "size", 2.0, 1.0, "MB"), deploy_check.Row("h", "note", "words")]
-    assert deploy_check.table(rows).splitlines()[2:] == [
+    lines = [rows.Row("h", "size", 2.0, 1.0, "MB"), rows.Row("h", "note", "words")]
+    assert rows.table(lines).splitlines()[2:] == [
         "| h | size | 2.0 MB | 1 MB | **too much** |",
         "| h | note | words |  |  |",
     ]
@@ -121,13 +159,20 @@ def test_table_marks_what_is_too_much() -> None:
 
 def test_a_server_is_started_measured_and_stopped(tmp_path: Path) -> None:
     (ROOT / "build").mkdir(exist_ok=True)
-    port = hosts.free_port()
+    port = starting.free_port()
     code = f"import socketserver as s; s.TCPServer(('127.0.0.1', {port}), None).serve_forever()"
-    with hosts.start([sys.executable, "-c", code], tmp_path, {}, port) as server:
+    with starting.start([sys.executable, "-c", code], tmp_path, {}, port) as server:
         assert 0 < server.bind_seconds < 30
-        assert 2 < hosts.tree_memory(server.pid) < 200
+        assert 2 < starting.tree_memory(server.pid) < 200
     assert server.code == -15
     assert server.stop_seconds < 10
+
+
+def test_a_server_that_does_not_stop_is_too_slow(tmp_path: Path) -> None:
+    stopped = starting.Started("http://127.0.0.1:1/", 1, 0.1, stop_seconds=10.1, code=1)
+    assert [row.good for row in plays.stopping_rows("h", stopped)] == [False, False]
+    stopped = starting.Started("http://127.0.0.1:1/", 1, 0.1, stop_seconds=9.9)
+    assert [row.good for row in plays.stopping_rows("h", stopped)] == [True, True]
 
 
 def test_a_server_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None:
@@ -135,7 +180,7 @@ def test_a_server_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "print('no luck today')"]
     with (
         pytest.raises(SetupError, match="no luck today"),
-        hosts.start(command, tmp_path, {}, hosts.free_port()),
+        starting.start(command, tmp_path, {}, starting.free_port()),
     ):
         pass
 
@@ -144,6 +189,63 @@ def test_failed_step_is_told_with_its_last_words(tmp_path: Path) -> None:
     (ROOT / "build").mkdir(exist_ok=True)
     with pytest.raises(SetupError, match=r"bash failed with 3:\nno luck today"):
         hosts.call(["bash", "-c", "echo no luck today; exit 3"], tmp_path)
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Path:
+    """A folder to build in, whose hook does nothing but compile the model with this Python."""
+    for name in ("icon_classifier", "scripts"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("export.pkl", "export.pkl.sha256"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "bin").mkdir()
+    line = "from scripts.prepare import compile_model as c; import pathlib, sys; "
+    line += "c(pathlib.Path(sys.executable))"
+    hook = tmp_path / "bin" / "post_compile"
+    hook.write_text(f'set -e\n{sys.executable} -c "{line}"\ntouch served\n')
+    return tmp_path
+
+
+def test_build_with_an_export_that_does_not_convert_gives_the_reason(build: Path) -> None:
+    names = ("export.pkl", "export.pkl.sha256")
+    reason = plays.refused_build(build, os.environ)
+    assert "export.pkl" in reason
+    assert not (build / "served").exists()
+    assert [digest(build / name) for name in names] == [digest(ROOT / name) for name in names]
+
+
+def test_a_build_that_takes_anything_is_found_out(build: Path) -> None:
+    (build / "bin" / "post_compile").write_text("echo took export.pkl\n")
+    with pytest.raises(SetupError, match="was taken for a whole one:\ntook export"):
+        plays.refused_build(build, os.environ)
+
+
+def test_hooks_compile_before_anything_is_removed() -> None:
+    lines = (ROOT / "bin" / "post_compile").read_text().splitlines()
+    order = [line.split()[0] + line.split()[-1] for line in lines if line[:1] not in {"", "#"}]
+    assert order.index("python--here") < order.index("python--remove") < len(order) - 1
+    assert lines[-1].startswith("rm -rf ")
+
+
+def test_model_is_compiled_again_when_anything_it_is_made_of_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "ROOT", tmp_path)
+    (tmp_path / "icon_classifier").mkdir()
+    states = {prepare.model_state()}
+    for name in ("export.pkl", "export.pkl.sha256", "icon_classifier/padding.py"):
+        (tmp_path / name).write_text("changed")
+        states.add(prepare.model_state())
+    assert len(states) == 4
+
+
+def test_a_learner_without_a_card_gets_one_that_says_so() -> None:
+    card = release_model.bare_card(metadata(figures={"error": 0.25, "confusion": [[1]]}))
+    assert card.startswith("# Model card: red, green, blue\n")
+    assert "came without a card" in card
+    assert "- error: 0.25\n" in card
+    assert "confusion" not in card
+    assert "Not known" in release_model.bare_card(metadata(figures={}))
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,11 @@ def test_locked_text_is_split_by_package() -> None:
     assert lock.without_hashes(blocks["b"]) == "b==3\n"
 
 
+def test_newest_versions_are_any_versions() -> None:
+    text = "# torch==1 is old\ntorch==2.13.0\nvoila==0.5.* ; x\ntimm\na-b>=1,<2\n"
+    assert lock.without_versions(text) == "# torch==1 is old\ntorch\nvoila; x\ntimm\na-b\n"
+
+
 def test_torch_and_its_companion_are_found_among_the_pins() -> None:
     text = "thinc==8.3\ntorch==2.13.0\ntorchvision==0.28.0 ; sys_platform == 'linux'\ntorchx==1\n"
     assert environment.torch_pins(text) == ["torch==2.13.0", "torchvision==0.28.0"]
