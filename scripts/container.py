@@ -23,6 +23,8 @@ __all__ = ["Image", "Room", "leave_out"]
 # What the official image of Python has and debootstrap's smallest Debian lacks.
 PACKAGES = "python3.11-venv,python3-distutils,ca-certificates"
 RELEASE = "bookworm"
+# A host's PATH is not root's.
+CHROOT = shutil.which("chroot", path="/usr/sbin:/sbin:/usr/bin:/bin") or "chroot"
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ class Room:
             script += [f"mount -t tmpfs -o mode=1777 none {root.rstrip('/')}/tmp"]  # noqa: S108
             line = f"setpriv --reuid {user} --regid {user} --clear-groups {line}"
         inside = f"cd /app && exec {line}"
-        script.append(f"exec chroot {root} sh -c {shlex.quote(inside)}")
+        script.append(f"exec {CHROOT} {root} sh -c {shlex.quote(inside)}")
         return ["unshare", "--mount", "bash", "-c", "\n".join(script)]
 
 
