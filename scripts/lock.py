@@ -4,7 +4,8 @@
 written                   holds
 ========================  =======================================================================
 ``requirements.txt``      what a host installs: every package pinned, PyTorch's CPU index named
-``requirements.lock``     the same with the SHA-256 of every file, torch and torchvision left out
+``requirements.lock``     the same with the SHA-256 of every file, torch, torchvision and what only
+                          slows Jupyter down left out
 ``requirements-dev.txt``  what tests need besides, with the SHA-256 of every file
 ========================  =======================================================================
 
@@ -36,6 +37,10 @@ __all__ = [
     "without_versions",
     "write",
 ]
+
+# jsonschema asks for them to check addresses, and does without: importing them builds a grammar,
+# 16 MB and most of the start of a server.
+SLOW = ("rfc3987-syntax", "lark")
 
 HEADER = "# Written by `make lock`; do not edit.\n"
 # What holds wherever this is installed (pyproject.toml, tool.uv.environments) says nothing.
@@ -141,7 +146,8 @@ def main(argv: list[str] | None = None) -> int:
     serving = compile_(uv, "pyproject.toml", "requirements.in")
     pins = "".join(without_hashes(block) for block in serving.values())
     bare = compile_(uv, "requirements-no-deps.in", deps=False)
-    hashed = {name: block for name, block in (serving | bare).items() if name not in TORCH_PAIR}
+    apart = (*TORCH_PAIR, *SLOW)
+    hashed = {name: block for name, block in (serving | bare).items() if name not in apart}
     both = compile_(uv, "pyproject.toml", "requirements.in", "requirements-dev.in", pins=pins)
     write("requirements.txt", f"--extra-index-url {CPU_INDEX}\n{pins}")
     write("requirements.lock", "".join(hashed[name] for name in sorted(hashed)))

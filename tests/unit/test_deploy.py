@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from scripts import container, hosts, plays, prepare, release_model, rows, slim, starting
+from scripts import container, hosts, lock, plays, prepare, release_model, rows, slim, starting
 from scripts.environment import ROOT, SetupError, digest
 from tests.models import metadata
 
@@ -19,6 +19,13 @@ def test_serving_needs_neither_torch_nor_what_is_unused() -> None:
     assert {"icon-classifier", "voila", "onnxruntime", "ipykernel", "pillow"} <= staying
     assert not staying & {"torch", "torchvision", "fastai", "timm", "spacy", "onnx", "pandas"}
     assert not staying & slim.UNUSED
+
+
+def test_what_slows_a_server_down_is_neither_set_up_nor_kept() -> None:
+    assert not set(lock.SLOW) & set(lock.split_blocks((ROOT / "requirements.lock").read_text()))
+    # A host's own pip installs them all the same: then their versions are locked at least.
+    assert set(lock.SLOW) <= set(lock.split_blocks((ROOT / "requirements.txt").read_text()))
+    assert not set(lock.SLOW) & slim.closure(slim.ROOT_PACKAGE)
 
 
 def test_what_is_unused_is_left_out_only_when_told() -> None:
