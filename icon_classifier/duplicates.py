@@ -24,6 +24,7 @@ __all__ = [
     "Pair",
     "Split",
     "compare",
+    "deal_folds",
     "fingerprint",
     "group_duplicates",
     "group_pairs",
@@ -38,6 +39,7 @@ Pair = tuple[int, int]
 _MAX_BITS = 12
 _MIN_CORRELATION = 0.95
 _THUMB = 16  # pixels a side
+_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -257,3 +259,34 @@ def _fill(order: list[list[int]], labels: Sequence[str], room: dict[str, int]) -
             whole = sum(len(group) for group in rest)
             chosen.update(next((g for g in sorted(rest, key=len) if len(g) < whole), []))
     return chosen
+
+
+def deal_folds(
+    targets: npt.NDArray[np.int64], groups: Sequence[int], classes: int, seed: int
+) -> npt.NDArray[np.int64]:
+    """Deal groups of photos to folds, class by class, so that each fold has its share of each.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64, shape (N,): 0 to 4, or less where a class has fewer different photos.
+
+    Raises
+    ------
+    DatasetError
+        If a class has fewer than two different photos.
+    """
+    first = {group: index for index, group in reversed(list(enumerate(groups)))}
+    order = np.random.default_rng(seed).permutation(sorted(first))
+    of_class: dict[int, list[int]] = {index: [] for index in range(classes)}
+    for group in order:
+        of_class[int(targets[first[int(group)]])].append(int(group))
+    least = min(len(members) for members in of_class.values())
+    if least < 2:
+        raise DatasetError("expected at least two different photos of each class")
+    folds, next_fold = {}, 0
+    for members in of_class.values():
+        for group in members:
+            folds[group] = next_fold % min(_FOLDS, least)
+            next_fold += 1
+    return np.array([folds[group] for group in groups], np.int64)

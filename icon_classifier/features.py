@@ -35,7 +35,7 @@ import_fastai()
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-__all__ = ["pooled_features", "prior_of"]
+__all__ = ["first_maps", "pooled_features", "prior_of"]
 
 Floats = npt.NDArray[np.float32]
 Method = Literal["crop", "squish", "pad"]
@@ -45,9 +45,9 @@ View = Literal["plain", "mirror"]
 class _Pooled(nn.Module):
     """A body and an average over its maps, (N, 3, H, W) -> (N, F); pixels of 0 to 255 go in."""
 
-    def __init__(self, body: nn.Module, pretrained: Pretrained) -> None:
+    def __init__(self, body: nn.Module, pretrained: Pretrained, pool: bool = True) -> None:
         super().__init__()
-        self.body = body
+        self.body, self.pool = body, pool
         # (3,) -> (1, 3, 1, 1)
         self.mean = 255 * torch.tensor(pretrained.mean)[None, :, None, None]
         self.std = 255 * torch.tensor(pretrained.std)[None, :, None, None]
@@ -55,7 +55,24 @@ class _Pooled(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Run it."""
         maps: torch.Tensor = self.body((pixels - self.mean) / self.std)
-        return maps.mean((2, 3))
+        return maps.mean((2, 3)) if self.pool else maps
+
+
+def first_maps(
+    paths: Sequence[Path],
+    first: nn.Module,
+    pretrained: Pretrained,
+    *,
+    size: int,
+    method: Method = "crop",
+    progress: bool = True,
+) -> Floats:
+    """Compute what the first stages of a body give for photos, (N, c, h, w).
+
+    Parameters and errors are those of :func:`pooled_features`.
+    """
+    network = _Pooled(first, pretrained, pool=False).eval()
+    return np.stack(_look_at(list(paths), network, size, method, "plain", progress))
 
 
 def pooled_features(

@@ -15,15 +15,21 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from icon_classifier.errors import DatasetError
+from icon_classifier.duplicates import deal_folds
 from icon_classifier.judging import fit_temperature, softmax
 
-__all__ = ["Choice", "Head", "Prior", "Strength", "choose", "cross_validate", "fit_head"]
+__all__ = [
+    "Choice",
+    "Head",
+    "Prior",
+    "Strength",
+    "choose",
+    "cross_validate",
+    "fit_head",
+]
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
-
-_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -244,7 +250,7 @@ def _cross_validate(
     seed: int,
 ) -> Floats:
     """Do what :func:`cross_validate` does for several strengths, (S, N, C)."""
-    folds = _folds(targets, groups, classes, seed)
+    folds = deal_folds(targets, groups, classes, seed)
     logits = np.zeros((len(grid), len(targets), classes), np.float32)
     with _one_thread():
         fires = None if prior is None else _fires(features, prior)
@@ -288,21 +294,3 @@ def choose(
     allowed = fewest + max(1, round(fewest**0.5))
     best = next(index for index, (_, errors, _) in enumerate(tried) if errors <= allowed)
     return Choice(tried[best][0], kept[best], tuple(tried))
-
-
-def _folds(targets: Integers, groups: Sequence[int], classes: int, seed: int) -> Integers:
-    """Deal groups of photos to folds, class by class, so that each fold has its share of each."""
-    first = {group: index for index, group in reversed(list(enumerate(groups)))}
-    order = np.random.default_rng(seed).permutation(sorted(first))
-    of_class: dict[int, list[int]] = {index: [] for index in range(classes)}
-    for group in order:
-        of_class[int(targets[first[int(group)]])].append(int(group))
-    least = min(len(members) for members in of_class.values())
-    if least < 2:
-        raise DatasetError("expected at least two different photos of each class")
-    folds, next_fold = {}, 0
-    for members in of_class.values():
-        for group in members:
-            folds[group] = next_fold % min(_FOLDS, least)
-            next_fold += 1
-    return np.array([folds[group] for group in groups], np.int64)

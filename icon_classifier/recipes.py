@@ -169,6 +169,8 @@ class Training:
         Weight decay of the optimizer.
     fp16 : bool
         Train in half precision where a GPU is there; without one it is ignored.
+    tune : bool
+        Try gentle fine-tuning after the linear probe; cross-validation says whether it stays.
     min_scale : float
         Smallest share of a photo's area that ``RandomResizedCrop`` may keep.
     valid_share : float
@@ -187,6 +189,7 @@ class Training:
     learning_rate: float | None = field(default=None, metadata=between(1e-8, 10))
     weight_decay: float = field(default=0.01, metadata=between(0, 10))
     fp16: bool = False
+    tune: bool = False
     min_scale: float = field(default=0.5, metadata=between(0.01, 1))
     valid_share: float = field(default=0.2, metadata=between(0.01, 0.9))
     seed: int = field(default=42, metadata=between(0, 2**32 - 1))

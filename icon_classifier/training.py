@@ -37,6 +37,7 @@ from icon_classifier.learners import (
 from icon_classifier.pretrained import Pretrained, load_pretrained
 from icon_classifier.probe import Choice, Head, choose, fit_head
 from icon_classifier.recipes import Recipe, Training
+from icon_classifier.tuning import try_tuning
 
 import torch  # isort: skip
 
@@ -88,6 +89,8 @@ class Probe:
         sure".
     figures : Figures
         Of all photos, each judged by a head that had not seen it.
+    tuning : str
+        What became of gentle fine-tuning, in words.
     """
 
     learn: Any
@@ -99,6 +102,7 @@ class Probe:
     temperature: float
     threshold: float
     figures: Figures = field(repr=False)
+    tuning: str = "not tried"
 
 
 def train_probe(
@@ -163,7 +167,17 @@ def train_probe(
         features = np.concatenate([features, look(view="mirror")[None]])
         choice = choose(features[:, index], targets, groups, classes, prior, seed=training.seed)
     seen = features[:, index]
-    head = fit_head(seen, targets, classes, choice.strength, prior)
+    head, told = fit_head(seen, targets, classes, choice.strength, prior), "not tried"
+    if training.tune:
+        choice, head, told = try_tuning(
+            body,
+            chosen,
+            training,
+            [photos.paths[i] for i in index],
+            (seen, targets, groups),
+            (choice, head, prior),
+            progress=progress,
+        )
     temperature = fit_temperature(choice.logits, targets)
     # A linear head takes the temperature in: fastai's own predict is then as honest as the page,
     # and both give the same numbers.
@@ -178,7 +192,8 @@ def train_probe(
         scores=scores,
         threshold=threshold,
     )
-    return Probe(learn, photos, training, chosen, features, choice, temperature, threshold, figures)
+    known = features, choice, temperature, threshold, figures, told
+    return Probe(learn, photos, training, chosen, *known)
 
 
 def install_head(learn: Any, head: Head) -> None:
@@ -244,6 +259,7 @@ def export(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") -> Pat
     settings = {
         "image size": f"{training.image_size} px, {training.resize}",
         "head": f"linear, started at {start}, L2 penalty {strength.penalty:g}",
+        "gentle fine-tuning": probe.tuning,
         "recipe": recipe.name,
         "seed": training.seed,
     }
