@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from icon_classifier.cli import app
 from icon_classifier.errors import DeploymentError
-from icon_classifier.smoke import example_photo, smoke
+from icon_classifier.smoke import example_photo, smoke, visiting
 from tests.servers import ROOT, Server, free_port, voila
 
 METRICS = free_port()
@@ -67,6 +67,24 @@ def test_predictions_are_counted(page: Server) -> None:
     smoke(page.url)
     smoke(page.url)
     assert predictions() == before + 2
+
+
+@pytest.mark.usefixtures("project_model")
+async def test_visitor_keeps_his_kernel_as_long_as_he_stays(page: Server) -> None:
+    before = page.text.count("Kernel shutdown: ")
+    async with visiting(page.url, example_photo()) as report:
+        assert report.label == "grizzly"
+        assert page.text.count("Kernel shutdown: ") == before
+    assert page.text.count("Kernel shutdown: ") == before + 1
+
+
+@pytest.mark.usefixtures("project_model")
+async def test_visitor_leaves_when_something_goes_wrong(page: Server) -> None:
+    before = page.text.count("Kernel shutdown: ")
+    with pytest.raises(ZeroDivisionError):
+        async with visiting(page.url, example_photo()):
+            raise ZeroDivisionError
+    assert page.text.count("Kernel shutdown: ") == before + 1
 
 
 @pytest.mark.usefixtures("project_model")
