@@ -21,7 +21,7 @@ from jupyter_core.paths import jupyter_path
 from jupyter_server.base.handlers import FileFindHandler
 from jupyter_server.utils import url_path_join
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
-from tornado.web import GZipContentEncoding, OutputTransform, StaticFileHandler
+from tornado.web import GZipContentEncoding, HTTPError, OutputTransform, StaticFileHandler
 from voila._version import __version__ as voila_version
 from voila.app import Voila
 from voila.static_file_handler import MultiStaticFileHandler, TemplateStaticFileHandler
@@ -89,6 +89,8 @@ _CHECK_FIRST = "public, no-cache"
 
 # page-3FK2ABCD.js of esbuild, remoteEntry.0f4bf8cc45ca4d5b9a5c.js of webpack
 _HASHED = re.compile(r"[-.](?:[0-9A-Z]{8}|[0-9a-f]{16,64})\.\w+$|/[0-9a-f]{20,64}\.\w+$")
+_PLAIN = re.compile(r"(?!/)[^\0-\x1f\\]*")
+_IN_TEMPLATE = re.compile(r"\w[\w.-]*/static/.")
 _PACKED = {"br": ".br", "gzip": ".gz"}
 _FILE_HANDLERS = (FileFindHandler, MultiStaticFileHandler, TemplateStaticFileHandler)
 _VERSION = hashlib.sha256(voila_version.encode()).hexdigest()[:12]
@@ -226,6 +228,14 @@ class _Delivered(StaticFileHandler):
     """Mixed into Voilà's handlers of files: sends packed files, and says how long they stay."""
 
     _packing: str | None = None
+
+    def parse_url_path(self, url_path: str) -> str:
+        """Refuse what is no plain path; Voilà's handlers stumble over it. Called by ``get``."""
+        if not _PLAIN.fullmatch(url_path) or ".." in url_path.split("/"):
+            raise HTTPError(404)
+        if isinstance(self, TemplateStaticFileHandler) and not _IN_TEMPLATE.match(url_path):
+            raise HTTPError(404)
+        return super().parse_url_path(url_path)
 
     def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:
         """Prefer a packed neighbour; called by ``get``, and by super for each of several roots."""

@@ -3,36 +3,49 @@
 Voilà has no interface for that, but it makes its kernel manager before its handlers: so
 :class:`icon_classifier.kernels.VisitorKernelManager` calls :func:`install`.
 
-Which messages a page may send to its kernel is Voilà's own list, ``allowed_message_types`` of the
-kernel manager: widgets' messages only, nothing that runs code.
+It is the fence between strangers and the server: what a page has no use for is refused here, be it
+an address, a request's size, or a message to the kernel. docs/security.md tells what each attempt
+meets.
 """
 
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Any
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from jupyter_server.utils import url_path_join
+from tornado.iostream import StreamBufferFullError
 from tornado.web import Application, HTTPError, RequestHandler
+from tornado.websocket import WebSocketClosedError
 from voila import notebook_renderer
 from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
 from icon_classifier import delivery
+from icon_classifier.errors import RequestError
 from icon_classifier.exporter import PageExporter
+from icon_classifier.frames import (
+    Backlog,
+    is_allowed,
+    read_frame,
+    read_kernels,
+    tells_of_the_inside,
+)
 
 if TYPE_CHECKING:
     from icon_classifier.kernels import VisitorKernelManager
 
 __all__ = [
+    "LISTENING",
     "ChannelsHandler",
     "HealthHandler",
     "MetricsHandler",
     "PageHandler",
     "install",
-    "is_well_formed",
 ]
 
 PROTOCOL = "v1.kernel.websocket.jupyter.org"
@@ -40,6 +53,16 @@ PROTOCOL = "v1.kernel.websocket.jupyter.org"
 
 RETRY_SECONDS = 10
 """After this long a visitor who found no room knocks again."""
+
+LISTENING = {"max_body_size": 2**16, "idle_connection_timeout": 60.0, "body_timeout": 20.0}
+"""How patient the server is, in bytes and seconds: pages send photos over the kernel's line, and by
+HTTP nothing but a word. Tornado itself keeps 100 MB for each request that announces them."""
+
+_MOST_LINES = 4
+"""Of one kernel: a page has one, and for a while the dead ones of a phone that lost the network."""
+
+_MOST_WAITING = 2**26
+"""Bytes that may wait on a line in each direction."""
 
 # The page's Content-Security-Policy allows style attributes, but no style element.
 _BUSY = """<!DOCTYPE html>
@@ -64,6 +87,8 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
 
     async def get(self, path: str | None = None) -> None:
         """Serve the page, or say that the house is full."""
+        if self.notebook_path and path and not self._is_a_file_for_all(path):
+            raise HTTPError(404)
         kernels: VisitorKernelManager = self.kernel_manager
         with kernels.booking() as there_is_room:
             if there_is_room:
@@ -82,6 +107,23 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
             chunk = "<!-- still starting -->\n"
         super().write(chunk)
 
+    def head(self, path: str | None = None) -> None:
+        """Tell who only asks whether the page is there; starts no kernel."""
+        if path:
+            raise HTTPError(404)
+
+    def write_error(self, status_code: int, **about: Any) -> None:
+        """Name the error; Jupyter's page of it cannot be made for a method that nobody knows."""
+        if status_code not in (404, 405):
+            super().write_error(status_code, **about)
+            return
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"{status_code}: {self._reason}\n")
+
+    def _is_a_file_for_all(self, path: str) -> bool:
+        allowed = self.voila_configuration.file_allowlist
+        return any(re.fullmatch(pattern, path, re.IGNORECASE) for pattern in allowed)
+
     def _refuse(self) -> None:
         self.set_status(503)
         self.set_header("Retry-After", str(RETRY_SECONDS))
@@ -92,12 +134,15 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
 
 
 class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
-    """A page's line to its kernel, for well-formed messages only.
+    """A page's line to its kernel, for the few messages that widgets need.
 
     Voilà 0.5.13 and Jupyter Server 2.21 take the first eight bytes of a message for the number of
     its parts and make a list of so many, whatever they say. One message in Jupyter's older form, or
-    a forged one, would fill the memory of the server and stop it for everybody.
+    a forged one, would fill the memory of the server and stop it for everybody. So would messages
+    that come faster than the kernel reads them, or answers that nobody fetches.
     """
+
+    _lines: ClassVar[dict[str, list[ChannelsHandler]]] = {}
 
     async def get(self, kernel_id: str) -> None:
         """Open the line, if the page speaks the form that can be checked."""
@@ -106,30 +151,66 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             raise HTTPError(400, f"expected the subprotocol {PROTOCOL}, got {offered!r:.80}")
         await super().get(kernel_id=kernel_id)
 
+    async def open(self, kernel_id: str) -> None:
+        """Begin; where a kernel has too many lines, the oldest goes."""
+        self._backlog = Backlog(_MOST_WAITING)
+        self.ws_connection.stream.max_write_buffer_size = _MOST_WAITING
+        lines = self._lines.setdefault(kernel_id, [])
+        lines.append(self)
+        if len(lines) > _MOST_LINES:
+            lines[0].close(1008, "too many lines")
+        await super().open(kernel_id)
+
     def on_message(self, message: bytes | str) -> None:
-        """Pass a well-formed message on; hang up on any other."""
-        if isinstance(message, bytes) and is_well_formed(message):
+        """Pass on what a page has use for, drop the rest, and hang up on what no page sends."""
+        try:
+            frame = read_frame(message)
+        except RequestError as error:
+            self.log.info("Hung up on a malformed message: %s", error)
+            self.close(1002, "malformed message")
+            return
+        if not is_allowed(frame):
+            self.log.info("Dropped a message of kind %.40r", frame.header["msg_type"])
+        elif self._backlog.add(frame.header["msg_id"], len(message)):
             super().on_message(message)
         else:
-            self.close(1002, "malformed message")
+            self.close(1008, "too much at once")
 
+    def write_message(self, message: bytes | dict[str, Any], binary: bool = False) -> Any:
+        """Send what the kernel says, as long as it is fetched.
 
-def is_well_formed(message: bytes) -> bool:
-    """Tell whether a message holds the parts that its head promises.
+        What comes for a line that is just closing is dropped. Jupyter Server packs it in its older
+        form, in which Voilà would look for a header until the end of time.
+        """
+        if self.ws_connection is None or self.selected_subprotocol != PROTOCOL:
+            return None
+        if isinstance(message, bytes):
+            kind, parent, content = read_kernels(message)
+            if content.get("execution_state") == "idle":
+                self._backlog.done(str(parent.get("msg_id", "")))
+            if tells_of_the_inside(kind, content):
+                self.log.warning("Kept from the page: %s", content.get("ename", "a traceback"))
+                return None
+        try:
+            sent = super().write_message(message, binary)
+        except WebSocketClosedError:
+            return None
+        except StreamBufferFullError:
+            self.log.info("Hung up on a page that does not listen.")
+            self.ws_connection.stream.close()
+            return None
+        if sent is not None:  # nobody waits for it, and that it failed is no news on a closed line
+            sent.add_done_callback(lambda future: future.cancelled() or future.exception())
+        return sent
 
-    Parameters
-    ----------
-    message : bytes
-        Eight bytes each, little-endian: the number of offsets, then the offsets in rising order
-        from the end of the head to the end of the message; a channel and four parts of JSON lie
-        between them, and any number of buffers.
-    """
-    count = int.from_bytes(message[:8], "little")
-    head = 8 * (count + 1)
-    if count < 6 or head > len(message):
-        return False
-    offsets = [int.from_bytes(message[i : i + 8], "little") for i in range(8, head, 8)]
-    return offsets[0] == head and offsets[-1] == len(message) and offsets == sorted(offsets)
+    def on_close(self) -> None:
+        """End; the kernel manager sees to the kernel."""
+        lines = self._lines.get(self.kernel_id, [])
+        if self in lines:
+            lines.remove(self)
+        if not lines:
+            self._lines.pop(self.kernel_id, None)
+        super().on_close()
 
 
 class HealthHandler(RequestHandler):
@@ -178,6 +259,7 @@ def install(voila: Voila, kernels: VisitorKernelManager) -> None:
     init_handlers = voila.init_handlers
 
     def init_handlers_for_visitors() -> list[Any]:
+        voila.app.listen = partial(voila.app.listen, **LISTENING)
         health = (url_path_join(voila.server_url, "/healthz"), HealthHandler)
         # First: Voilà's own page matches every address.
         return [health, *map(_for_visitors, init_handlers())]

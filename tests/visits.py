@@ -51,6 +51,7 @@ class Visit:
         self.html = html
         self.widgets: dict[str, dict[str, Any]] = {}
         self._line = line
+        self._over = False
         self._session = uuid.uuid4().hex
 
     @classmethod
@@ -100,7 +101,7 @@ class Visit:
     async def close(self) -> None:
         """Leave without a word to the kernel, as a browser that is killed does."""
         self._line.close()
-        while await self._line.read_message() is not None:
+        while not self._over and await self._line.read_message() is not None:
             pass
 
     def find(self, model_name: str) -> list[str]:
@@ -141,8 +142,9 @@ class Visit:
         content: dict[str, Any],
         buffers: Sequence[bytes] = (),
         metadata: dict[str, Any] | None = None,
+        channel: str = "shell",
     ) -> str:
-        """Send a message on the shell channel; return its id."""
+        """Send a message, usually on the shell channel; return its id."""
         header = {
             "msg_id": uuid.uuid4().hex,
             "msg_type": kind,
@@ -152,8 +154,12 @@ class Visit:
             "version": "5.3",
         }
         parts = [json.dumps(part).encode() for part in (header, {}, metadata or {}, content)]
-        await self._line.write_message(_pack("shell", [*parts, *buffers]), binary=True)
+        await self._line.write_message(_pack(channel, [*parts, *buffers]), binary=True)
         return header["msg_id"]
+
+    async def send_raw(self, frame: bytes | str) -> None:
+        """Send whatever it is."""
+        await self._line.write_message(frame, binary=isinstance(frame, bytes))
 
     async def receive(self) -> tuple[str, dict[str, Any], dict[str, Any], list[bytes]]:
         """Wait for the next message.
@@ -170,6 +176,7 @@ class Visit:
         """
         packet = await self._line.read_message()
         if packet is None:
+            self._over = True
             raise RequestError("the server closed the line")
         parts = _unpack(packet if isinstance(packet, bytes) else packet.encode())
         header, parent, _, content = (json.loads(part) for part in parts[:4])

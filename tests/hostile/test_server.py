@@ -1,0 +1,402 @@
+"""What strangers try on the page's server: nothing runs, nothing is read, nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import struct
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from PIL import Image
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+from tornado.iostream import StreamClosedError
+from tornado.websocket import WebSocketClosedError, websocket_connect
+
+from icon_classifier.errors import RequestError
+from icon_classifier.server import PROTOCOL
+from tests.models import write_model
+from tests.pictures import encode
+from tests.servers import ROOT, Server, project_copy, voila
+from tests.visits import Visit
+
+SECRET = "the owner's own"
+PHOTO = encode(Image.new("RGB", (32, 32), "red"))
+LONG = pytest.mark.skipif("HOSTILE" not in os.environ, reason="make test-hostile")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with things beside the page that are nobody's business."""
+    folder = project_copy(tmp_path_factory.mktemp("colours"))
+    write_model(folder)
+    for name in ("export.pkl.sha256", "train.ipynb", ".git/config", "icon_classifier/model.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(SECRET)
+    (folder.parent / "outside.txt").write_text(SECRET)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    with voila(folder, "--VisitorKernelManager.leave_timeout=2") as running:
+        yield running
+        assert "Traceback" not in running.text, running.text
+
+
+@pytest.fixture
+async def visit(server: Server) -> Any:
+    async with await Visit.open(server.url) as visit:
+        yield visit
+
+
+def ask(server: Server, line: str, *headers: str, body: bytes = b"") -> tuple[int, bytes]:
+    """Send a request exactly as it is written; return the status and all that comes."""
+    address = urlsplit(server.url)
+    head = [f"{line} HTTP/1.1", f"Host: {address.netloc}", "Connection: close", *headers]
+    with socket.create_connection((address.hostname, address.port), timeout=20) as line_:
+        line_.sendall("\r\n".join([*head, "", ""]).encode() + body)
+        answer = b"".join(iter(lambda: line_.recv(2**16), b""))
+    return int(answer.split(b" ", 2)[1]), answer
+
+
+async def is_well(visit: Visit) -> None:
+    """The page goes on as if nothing had been."""
+    said = await visit.classify(PHOTO)
+    assert said.startswith("Prediction: ")
+
+
+FILES = (
+    *("export.pkl.sha256", "export.onnx", "train.ipynb", "icon_classifier.ipynb", "voila.json"),
+    *(".git/config", "icon_classifier/model.py", "../outside.txt", "..%2foutside.txt"),
+    *("%2e%2e/outside.txt", "favicon.ico/../export.onnx", "favicon.ico%2f..%2fexport.onnx"),
+    *("%00favicon.ico", "/etc/passwd"),
+)
+ROUTES = (
+    *("/", "/voila/files/", "/voila/static/", "/voila/templates/", "/voila/templates/slim/static/"),
+    *("/voila/templates/lab/static/", "/voila/templates/../static/", "/voila/labextensions/"),
+    *("/voila/api/themes/", "/voila/render/", "/voila/tree/", "/voila/api/contents/"),
+    *("/api/contents/", "/files/", "/static/", "/tree/", "/notebooks/", "/kernelspecs/python3/"),
+    *("/nbextensions/", "/voila/static/../../../../../../../../../..", "/voila/static/%2e%2e/"),
+)
+
+
+def test_no_route_leads_to_a_file(server: Server) -> None:
+    for route in ROUTES:
+        for file in FILES:
+            status, answer = ask(server, f"GET {route}{file}")
+            assert status in (400, 403, 404), (route, file, answer)
+            assert SECRET.encode() not in answer
+            assert b"root:" not in answer
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/api/kernels", "/api/sessions", "/api/kernelspecs", "/api/status", "/api/terminals"),
+        *("/api/config/x", "/api/shutdown", "/lab", "/tree", "/metrics", "/voila/query/x"),
+        "/%0d%0aX-Evil:%201",
+        "//evil.example/",
+        f"/api/kernels/{uuid.uuid4()}",
+    ],
+)
+def test_there_is_nothing_else(server: Server, path: str) -> None:
+    status, answer = ask(server, f"GET {path}")
+    assert status == 404
+    assert b"evil" not in answer.lower()
+
+
+ACTIONS = (
+    *("POST /api/kernels", "POST /api/shutdown", "POST /api/sessions", "PUT /api/contents/x.py"),
+    *("POST /voila/api/shutdown/KERNEL", "DELETE /api/kernels/KERNEL", "PATCH /api/kernels/KERNEL"),
+    *("POST /api/kernels/KERNEL/restart", "POST /api/kernels/KERNEL/interrupt"),
+    *("TRACE /", "OPTIONS /", "POST /"),
+)
+
+
+async def test_another_site_cannot_act(server: Server, visit: Visit) -> None:
+    """Without the cookie that only a page of this site can read, nothing is done."""
+    for action in ACTIONS:
+        line = action.replace("KERNEL", visit.kernel_id)
+        status, answer = await asyncio.to_thread(ask, server, line, "Origin: https://evil.example")
+        assert status in (403, 404, 405), line
+        assert b"Traceback" not in answer
+    await is_well(visit)
+
+
+async def test_what_no_page_does_is_refused_with_a_cookie_too(
+    server: Server, visit: Visit, folder: Path
+) -> None:
+    headers = ("Cookie: _xsrf=mine", "X-XSRFToken: mine", "Content-Length: 2")
+    kernel = visit.kernel_id
+    for line in (
+        "POST /api/kernels",
+        "POST /api/sessions",
+        "PUT /api/contents/canary",
+        f"POST /api/kernels/{kernel}/restart",
+        f"POST /api/kernels/{kernel}/interrupt",
+        f"POST /voila/api/shutdown/{uuid.uuid4()}",
+        "POST /voila/api/shutdown/..%2f..",
+    ):
+        status, answer = await asyncio.to_thread(ask, server, line, *headers, body=b"{}")
+        assert status in (403, 404, 405), line
+        assert b"Traceback" not in answer
+    assert not (folder / "canary").exists()
+    await is_well(visit)
+
+
+async def test_a_head_request_starts_no_kernel(server: Server) -> None:
+    before = server.text.count("Kernel started")
+    status, answer = await asyncio.to_thread(ask, server, "HEAD /")
+    assert status == 200
+    assert answer.endswith(b"\r\n\r\n")
+    assert server.text.count("Kernel started") == before
+
+
+@pytest.mark.parametrize("query", ["template=lab", "theme=dark", "template=../../.."])
+async def test_template_and_theme_are_the_owners(server: Server, query: str) -> None:
+    def shape(html: str) -> str:
+        return re.sub(r"[0-9a-f-]{36}|[0-9a-f]{32}", "", html)
+
+    plain = await Visit.open(server.url)
+    other = await Visit.open(f"{server.url}?{query}")
+    assert shape(plain.html) == shape(other.html)
+    for visit in (plain, other):
+        await visit.close()
+
+
+def test_a_large_body_is_refused_before_it_comes(server: Server) -> None:
+    status, _ = ask(server, "POST /", "Content-Length: 100000000")
+    assert status == 400
+
+
+CODE = "open('canary', 'w').write('ran')"
+FORBIDDEN = {
+    "execute_request": {"code": CODE, "silent": True, "store_history": False},
+    "complete_request": {"code": "open('/etc/pas", "cursor_pos": 14},
+    "inspect_request": {"code": "open", "cursor_pos": 4, "detail_level": 1},
+    "history_request": {"hist_access_type": "tail", "n": 10, "output": True, "raw": True},
+    "is_complete_request": {"code": "1"},
+    "input_reply": {"value": CODE, "status": "ok"},
+    "debug_request": {"type": "request", "seq": 1, "command": "evaluate", "arguments": {}},
+    "interrupt_request": {},
+    "shutdown_request": {"restart": False},
+    "usage_request": {},
+    "create_subshell_request": {},
+    "apply_request": {},
+    "abort_request": {},
+    "clear_request": {},
+    "execute_reply": {"status": "ok"},
+}
+
+
+async def test_no_message_runs_code(visit: Visit, folder: Path) -> None:
+    for channel in ("shell", "control", "stdin", "iopub", "heartbeat", ""):
+        for kind, content in FORBIDDEN.items():
+            await visit.send(kind, content, channel=channel)
+    for kind, _ in await until_answered(visit):
+        assert kind in ("status", "kernel_info_reply", "comm_msg")
+    assert not (folder / "canary").exists()
+    await is_well(visit)
+
+
+async def until_answered(visit: Visit) -> list[tuple[str, dict[str, Any]]]:
+    """All that comes until the kernel has worked off what was sent."""
+    asked, seen = await visit.send("kernel_info_request", {}), []
+    while True:
+        kind, parent, content, _ = await visit.receive()
+        seen.append((kind, content))
+        if kind == "kernel_info_reply" and parent["msg_id"] == asked:
+            return seen
+
+
+async def test_forged_comms(visit: Visit) -> None:
+    """Comms to unknown targets, widgets and methods, with buffers where none belong."""
+    opening = {"comm_id": "x", "data": {"state": {"_model_name": "HTMLModel"}}}
+    for target in ("jupyter.widget", "os.system", "matplotlib", "__import__"):
+        await visit.send("comm_open", {**opening, "target_name": target})
+    label, upload = visit.find("LabelModel")[0], visit.find("FileUploadModel")[0]
+    update = {"method": "update", "state": {"value": 1}, "buffer_paths": [["value", 0, "content"]]}
+    for comm_id, data in (
+        ("nobody's", {"method": "update", "state": {}}),
+        (upload, update),
+        (upload, {"method": "update", "state": {"value": [{"content": "text"}]}}),
+        (label, {"method": "update", "state": {"__class__": "x", "_model_name": 3}}),
+        (label, {"method": "no such"}),
+        (label, {"method": "request_state", "__proto__": {}}),
+        (label, {"method": "custom", "content": "click"}),
+        (label, {"method": "update", "state": {"value": "x"}, "buffer_paths": [["a", 9, "b"]]}),
+    ):
+        await visit.send("comm_msg", {"comm_id": comm_id, "data": data}, [b"buffer"] * 3)
+    for anywidget in visit.find("AnyModel"):
+        for content in (None, [], {"kind": "example", "index": -1}, {"kind": "photo", "index": {}}):
+            data = {"method": "custom", "content": content}
+            await visit.send("comm_msg", {"comm_id": anywidget, "data": data})
+    said = await until_answered(visit)
+    assert not [content for _, content in said if "Traceback" in str(content)]
+    await is_well(visit)
+
+
+async def until_hung_up(visit: Visit, seconds: float = 20) -> None:
+    with pytest.raises(RequestError, match="closed"):
+        async with asyncio.timeout(seconds):
+            await _listen(visit)
+
+
+async def _listen(visit: Visit) -> None:
+    while True:
+        await visit.receive()
+
+
+def channels(server: Server, kernel_id: str) -> str:
+    return f"{server.url.replace('http', 'ws')}api/kernels/{kernel_id}/channels?session_id=1"
+
+
+async def test_kernel_ids_cannot_be_guessed(server: Server, visit: Visit) -> None:
+    assert uuid.UUID(visit.kernel_id).version == 4  # 122 bits of the system's randomness
+    wrong = visit.kernel_id[:-1] + ("0" if visit.kernel_id[-1] != "0" else "1")
+    for guess in (wrong, str(uuid.uuid4()), "0-0-0-0-0"):
+        with pytest.raises(HTTPClientError) as caught:
+            await websocket_connect(channels(server, guess), subprotocols=[PROTOCOL])
+        assert caught.value.code == 404
+    other = await Visit.open(server.url)
+    assert visit.kernel_id not in other.html
+    await other.close()
+
+
+async def test_another_sites_page_gets_no_line(server: Server, visit: Visit) -> None:
+    request = HTTPRequest(
+        channels(server, visit.kernel_id), headers={"Origin": "https://evil.example"}
+    )
+    with pytest.raises(HTTPClientError) as caught:
+        await websocket_connect(request, subprotocols=[PROTOCOL])
+    assert caught.value.code == 403
+    answer = await AsyncHTTPClient().fetch(server.url + "healthz")
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+async def test_a_kernel_has_few_lines(server: Server, visit: Visit) -> None:
+    lines = [
+        await websocket_connect(
+            channels(server, visit.kernel_id) + str(number), subprotocols=[PROTOCOL]
+        )
+        for number in range(6)
+    ]
+    await until_hung_up(visit)  # the oldest had to go
+    for line in lines:
+        line.close()
+
+
+def upgraded(server: Server, kernel_id: str) -> socket.socket:
+    """A bare socket on which frames can be written byte by byte."""
+    address = urlsplit(server.url)
+    line = socket.create_connection((address.hostname, address.port), timeout=30)
+    request = (
+        f"GET /api/kernels/{kernel_id}/channels?session_id=raw HTTP/1.1\r\nHost: {address.netloc}"
+        "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+        f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: {PROTOCOL}\r\n\r\n"
+    )
+    line.sendall(request.encode())
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += line.recv(4096)
+    assert b" 101 " in answer
+    assert b"deflate" not in answer  # a bomb cannot come packed
+    return line
+
+
+def ends(line: socket.socket) -> bool:
+    """Read until the server hangs up."""
+    try:
+        while line.recv(2**16):
+            pass
+    except ConnectionError:
+        pass
+    return True
+
+
+async def test_a_giant_frame_is_cut_off_at_its_head(server: Server, visit: Visit) -> None:
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    for length in (2**30, 2**40, 2**63 - 1):
+        with upgraded(server, visit.kernel_id) as line:
+            line.sendall(struct.pack(">BBQ4s", 0x82, 0xFF, length, bytes(4)))
+            assert await asyncio.to_thread(ends, line)
+    assert process.memory_info().rss - before < 20e6
+    await is_well(visit)
+
+
+async def test_slow_frames_hold_up_nobody(server: Server, visit: Visit) -> None:
+    """Many lines on which a frame has begun and never ends."""
+    lines = [upgraded(server, visit.kernel_id) for _ in range(3)]
+    for line in lines:
+        line.sendall(struct.pack(">BBQ4s", 0x82, 0xFF, 2**25, bytes(4)) + b"x")
+    started = time.monotonic()
+    await is_well(visit)
+    assert time.monotonic() - started < 10
+    for line in lines:
+        line.close()
+
+
+async def test_more_than_a_kernel_can_read(server: Server, visit: Visit) -> None:
+    """Who sends faster than the kernel works is hung up on; the server's memory stays."""
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    label = visit.find("LabelModel")[0]
+    data = {"comm_id": label, "data": {"method": "no such"}}
+    with contextlib.suppress(WebSocketClosedError, StreamClosedError):
+        for _ in range(200):
+            await visit.send("comm_msg", data, [bytes(2**24)] * 2)
+    await until_hung_up(visit)
+    assert process.memory_info().rss - before < 300e6
+    async with await Visit.open(server.url) as another:
+        await is_well(another)
+
+
+@LONG
+async def test_answers_that_nobody_fetches(server: Server, visit: Visit) -> None:
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    opening = {"comm_id": "c", "target_name": "jupyter.widget.control", "data": {}}
+    await visit.send("comm_open", opening, metadata={"version": "1.0.0"})
+    end = time.monotonic() + 60
+    while "does not listen" not in server.text and time.monotonic() < end:
+        try:
+            for _ in range(50):
+                data = {"comm_id": "c", "data": {"method": "request_states"}}
+                await visit.send("comm_msg", data)
+        except Exception:  # noqa: BLE001 - hung up on, of one kind or another
+            break
+        await asyncio.sleep(0.1)
+    assert process.memory_info().rss - before < 200e6
+    async with await Visit.open(server.url) as another:
+        await is_well(another)
+
+
+async def test_two_hundred_half_open_connections(server: Server) -> None:
+    """Requests that never end take no room from those who come."""
+    address = urlsplit(server.url)
+    held = [socket.create_connection((address.hostname, address.port)) for _ in range(200)]
+    for line in held:
+        line.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    try:
+        async with await Visit.open(server.url) as visit:
+            await is_well(visit)
+    finally:
+        for line in held:
+            line.close()
+
+
+def test_the_example_page_allows_no_more(folder: Path) -> None:
+    """What is tested here is the voila.json that is shipped."""
+    assert (folder / "voila.json").read_bytes() == (ROOT / "voila.json").read_bytes()
