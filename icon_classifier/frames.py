@@ -18,7 +18,7 @@ __all__ = [
     "is_well_formed",
     "read_frame",
     "read_kernels",
-    "tells_of_the_inside",
+    "without_the_inside",
 ]
 
 _KINDS = {
@@ -131,9 +131,28 @@ def read_kernels(message: bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
     return kind, json.loads(parent), json.loads(content)
 
 
-def tells_of_the_inside(kind: str, content: dict[str, Any]) -> bool:
-    """Tell whether a message of the kernel's holds a traceback: paths and lines of the program."""
-    return kind == "error" or (kind == "stream" and "Traceback (most" in content.get("text", ""))
+def without_the_inside(message: bytes, kind: str, content: dict[str, Any]) -> bytes | None:
+    """Take tracebacks out of a message of the kernel's: they show paths and lines of the program.
+
+    Parameters
+    ----------
+    message : bytes
+        As it came from the kernel.
+    kind, content
+        What :func:`read_kernels` read in it.
+
+    Returns
+    -------
+    bytes or None
+        What the page may have: of an error only that there was one.
+    """
+    if kind == "stream" and "Traceback (most" in content.get("text", ""):
+        return None
+    if kind != "error":
+        return message
+    parts = _parts(message, 4)
+    blank = {"ename": "Error", "evalue": "", "traceback": []}
+    return _pack([*parts, json.dumps(blank).encode()])
 
 
 class Backlog:
@@ -174,3 +193,11 @@ def _offsets(message: bytes) -> list[int]:
 def _parts(message: bytes, count: int) -> list[bytes]:
     offsets = _offsets(message)
     return [message[offsets[i] : offsets[i + 1]] for i in range(count)]
+
+
+def _pack(parts: list[bytes]) -> bytes:
+    offsets = [8 * (len(parts) + 2)]
+    for part in parts:
+        offsets.append(offsets[-1] + len(part))
+    head = [len(offsets), *offsets]
+    return b"".join([*(number.to_bytes(8, "little") for number in head), *parts])

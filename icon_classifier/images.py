@@ -23,7 +23,7 @@ from PIL import (  # each plug-in by name: Pillow would import all its forty to 
     ExifTags,
     GifImagePlugin,  # noqa: F401
     Image,
-    JpegImagePlugin,  # noqa: F401
+    JpegImagePlugin,
     MpoImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
     TiffImagePlugin,  # noqa: F401
@@ -53,6 +53,12 @@ _LARGE = 24_000_000
 keeps four bytes a pixel, and turning or flattening needs a second picture. The model looks at some
 300 pixels a side; what halving changes is far below what a label rests on."""
 
+_MEMORY = 290_000_000
+"""Bytes that decoding a picture may take; what the memory of a visitor's kernel is reckoned by."""
+
+_BYTES_A_PIXEL = {"AVIF": 9, "WEBP": 20}
+"""Of the decoders that take more than others and cannot be told to take less, as measured."""
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -65,7 +71,10 @@ _TURNS = {
 """What undoes each EXIF orientation (CIPA DC-008, tag 0x0112)."""
 
 _ROWS = 512
-"""Height of the strips, in pixels, in which large pictures are converted."""
+"""Height of the strips, in pixels, in which large pictures are converted; fewer of wide ones."""
+
+_STRIP = 4_000_000
+"""Pixels of a strip at most."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +87,14 @@ class Limits:
         Size of the file at most, in bytes.
     max_pixels : int
         Width times height at most, in pixels; checked before anything is decoded.
-    min_side : int
-        Shorter side at least, in pixels.
+    min_side, max_side : int
+        Shorter side at least and longer side at most, in pixels.
     """
 
     max_bytes: int = 25 * 2**20
     max_pixels: int = 50_000_000
     min_side: int = 8
+    max_side: int = 65_535
 
 
 def read_image(
@@ -122,10 +132,12 @@ def read_image(
         )
     with _decoding(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_size(image, limits)
+        halved = _half_decoded(image)
         image.load()
         _check_size(image, limits)  # some formats tell their true size only now
         # Flattened first: a large picture is halved there, and the turned copy is small.
-        return _upright(_flatten(image), _orientation(image))
+        halve = not halved and image.width * image.height > _LARGE
+        return _upright(_flatten(image, halve=halve), _orientation(image))
 
 
 def read_image_file(path: str | Path, limits: Limits = Limits()) -> Image.Image:
@@ -194,11 +206,16 @@ def _decoding() -> Iterator[None]:
 
 def _check_size(image: Image.Image, limits: Limits) -> None:
     width, height = image.size
-    if width * height > limits.max_pixels:
+    most = _most_pixels(image, limits)
+    if width * height > most:
         raise ImageTooLargeError(
-            f"expected at most {limits.max_pixels} pixels, got {width} x {height}",
-            words=f"This picture has more than {limits.max_pixels // 1_000_000} megapixels; "
+            f"expected at most {most} pixels, got {width} x {height}",
+            words=f"This picture has more than {most // 1_000_000} megapixels; "
             "please choose a smaller one.",
+        )
+    if max(width, height) > limits.max_side:
+        raise ImageTooLargeError(
+            f"expected sides of at most {limits.max_side} pixels, got {width} x {height}"
         )
     if min(width, height) < limits.min_side:
         raise ImageTooSmallError(
@@ -206,15 +223,33 @@ def _check_size(image: Image.Image, limits: Limits) -> None:
         )
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def _most_pixels(image: Image.Image, limits: Limits) -> int:
+    """Tell how many pixels may be decoded of a format, within the memory there is for it."""
+    cost: float = _BYTES_A_PIXEL.get(image.format or "", 0)
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.info.get("progressive"):
+        # All coefficients, of two bytes, are kept to the end of the file.
+        samples = [across * down for _, across, down, _ in image.layer]
+        cost = 2 * sum(samples) / max(samples) + 2
+    return min(limits.max_pixels, int(_MEMORY / cost)) if cost else limits.max_pixels
+
+
+def _half_decoded(image: Image.Image) -> bool:
+    """Set a large JPEG to be decoded to half its size, and tell whether that was done."""
+    if image.format != "JPEG" or image.width * image.height <= _LARGE:
+        return False
+    return image.draft(image.mode, (image.width // 2, image.height // 2)) is not None
+
+
+def _flatten(image: Image.Image, *, halve: bool) -> Image.Image:
     """Convert any mode of Pillow to RGB, a large picture in strips and halved."""
     convert = _converter(image)
     width, height = image.size
-    if width * height <= _LARGE:
+    if not halve:
         return convert(image)
     small = Image.new("RGB", ((width + 1) // 2, (height + 1) // 2))
-    for top in range(0, height, _ROWS):
-        strip = image.crop((0, top, width, min(top + _ROWS, height)))
+    rows = max(2, min(_ROWS, _STRIP // width // 2 * 2))
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
         small.paste(convert(strip).reduce(2), (0, top // 2))
     return small
 

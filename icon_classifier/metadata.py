@@ -22,6 +22,9 @@ METADATA_KEY = "icon_classifier"
 FORMAT = 1
 """Version of the layout; a reader refuses what it does not know."""
 
+_MOST_TEXT = 2**20
+"""Characters of metadata: a thousand classes take a tenth of it."""
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -78,9 +81,11 @@ class ModelInfo:
         ModelDamagedError
             If something is missing or makes no sense; the message names it.
         """
+        if len(text) > _MOST_TEXT:
+            raise ModelDamagedError(f"expected metadata of at most {_MOST_TEXT} characters")
         try:
             raw = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelDamagedError(f"the model's metadata is no JSON: {error}") from error
         if not isinstance(raw, dict):
             raise ModelDamagedError(f"expected a JSON object as metadata, got {type(raw).__name__}")

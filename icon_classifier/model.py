@@ -125,6 +125,9 @@ class Model:
         self._outputs = [output.name for output in self._session.get_outputs()]
         if self._outputs[:2] != ["logits", "score"]:
             raise ModelDamagedError(f"expected outputs logits and score, got {self._outputs}")
+        classes = self._session.get_outputs()[0].shape[-1:]
+        if isinstance(classes[0] if classes else None, int) and classes != [len(self.labels)]:
+            raise ModelDamagedError(f"expected {len(self.labels)} logits, got {classes}")
         steps = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)  # (256, 1)
         self._normalised = ((steps - self.info.mean) / self.info.std).T.copy()  # (3, 256)
         # Only what is asked for is computed: the heat map costs nothing to those who want none.
@@ -228,7 +231,10 @@ class Model:
             As in :meth:`predict`.
         """
         names = ["logits", "score", *([EVIDENCE] if explain and self.can_explain else [])]
-        logits, scores, *rest = self._session.run(names, {"image": batch}, self._run_options)
+        try:
+            logits, scores, *rest = self._session.run(names, {"image": batch}, self._run_options)
+        except Exception as error:
+            raise ModelDamagedError(f"ONNX Runtime cannot run the model: {error}") from error
         probabilities = _softmax(np.asarray(logits, np.float64) / self.info.temperature)  # (N, C)
         evidence = rest[0] if rest else [None] * len(batch)  # (N, C, h, w)
         return [

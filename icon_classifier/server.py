@@ -33,7 +33,7 @@ from icon_classifier.frames import (
     is_allowed,
     read_frame,
     read_kernels,
-    tells_of_the_inside,
+    without_the_inside,
 )
 
 if TYPE_CHECKING:
@@ -188,9 +188,12 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             kind, parent, content = read_kernels(message)
             if content.get("execution_state") == "idle":
                 self._backlog.done(str(parent.get("msg_id", "")))
-            if tells_of_the_inside(kind, content):
+            fit = without_the_inside(message, kind, content)
+            if fit is not message:
                 self.log.warning("Kept from the page: %s", content.get("ename", "a traceback"))
+            if fit is None:
                 return None
+            message = fit
         try:
             sent = super().write_message(message, binary)
         except WebSocketClosedError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import socket
 import struct
@@ -24,6 +23,7 @@ from tornado.websocket import WebSocketClosedError, websocket_connect
 
 from icon_classifier.errors import RequestError
 from icon_classifier.server import PROTOCOL
+from tests.hostile import LONG
 from tests.models import write_model
 from tests.pictures import encode
 from tests.servers import ROOT, Server, project_copy, voila
@@ -31,7 +31,6 @@ from tests.visits import Visit
 
 SECRET = "the owner's own"
 PHOTO = encode(Image.new("RGB", (32, 32), "red"))
-LONG = pytest.mark.skipif("HOSTILE" not in os.environ, reason="make test-hostile")
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +132,7 @@ async def test_another_site_cannot_act(server: Server, visit: Visit) -> None:
     await is_well(visit)
 
 
+@LONG
 async def test_what_no_page_does_is_refused_with_a_cookie_too(
     server: Server, visit: Visit, folder: Path
 ) -> None:
@@ -162,6 +162,7 @@ async def test_a_head_request_starts_no_kernel(server: Server) -> None:
     assert server.text.count("Kernel started") == before
 
 
+@LONG
 @pytest.mark.parametrize("query", ["template=lab", "theme=dark", "template=../../.."])
 async def test_template_and_theme_are_the_owners(server: Server, query: str) -> None:
     def shape(html: str) -> str:
@@ -284,6 +285,7 @@ async def test_another_sites_page_gets_no_line(server: Server, visit: Visit) -> 
     assert "Access-Control-Allow-Origin" not in answer.headers
 
 
+@LONG
 async def test_a_kernel_has_few_lines(server: Server, visit: Visit) -> None:
     lines = [
         await websocket_connect(
@@ -336,6 +338,7 @@ async def test_a_giant_frame_is_cut_off_at_its_head(server: Server, visit: Visit
     await is_well(visit)
 
 
+@LONG
 async def test_slow_frames_hold_up_nobody(server: Server, visit: Visit) -> None:
     """Many lines on which a frame has begun and never ends."""
     lines = [upgraded(server, visit.kernel_id) for _ in range(3)]

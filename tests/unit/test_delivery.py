@@ -137,7 +137,7 @@ async def test_every_answer_has_the_headers(make: Make) -> None:
     app = make(template="slim")
     delivery.install(app)
     answers = await fetch(app, SCRIPT, "/voila/files/page.ipynb", "/voila/static/../app.py")
-    assert [answer.code for answer in answers] == [200, 403, 403]
+    assert [answer.code for answer in answers] == [200, 403, 404]
     for answer in answers:
         policy = answer.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'; script-src 'self' blob:")

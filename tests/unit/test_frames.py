@@ -10,7 +10,7 @@ from icon_classifier.frames import (
     is_well_formed,
     read_frame,
     read_kernels,
-    tells_of_the_inside,
+    without_the_inside,
 )
 
 HEADER = {"msg_id": "1", "msg_type": "comm_msg", "session": "s"}
@@ -119,17 +119,26 @@ def test_what_the_kernel_says() -> None:
     assert read_kernels(pack({"msg_type": "comm_msg"}, parent, {}, idle)) == ("comm_msg", {}, {})
 
 
+def test_tracebacks_stay_inside() -> None:
+    content = {"ename": "ValueError", "evalue": "secret", "traceback": ["secret"]}
+    error = pack({"msg_type": "error"}, {"msg_id": "7"}, {}, content)
+    blank = without_the_inside(error, "error", content)
+    assert blank is not None
+    assert is_well_formed(blank)
+    kind, parent, said = read_kernels(blank)
+    assert (kind, parent) == ("error", {"msg_id": "7"})
+    assert "secret" not in str(said)
+    stream = {"name": "stderr", "text": "Traceback (most recent call last):\n"}
+    assert without_the_inside(b"", "stream", stream) is None
+
+
 @pytest.mark.parametrize(
-    ("kind", "content", "expected"),
-    [
-        ("error", {"ename": "ValueError"}, True),
-        ("stream", {"name": "stderr", "text": "Traceback (most recent call last):\n"}, True),
-        ("stream", {"name": "stdout", "text": "hello"}, False),
-        ("status", {"execution_state": "idle"}, False),
-    ],
+    ("kind", "content"),
+    [("stream", {"name": "stdout", "text": "hello"}), ("status", {"execution_state": "idle"})],
 )
-def test_tracebacks_are_told(kind: str, content: dict[str, str], expected: bool) -> None:
-    assert tells_of_the_inside(kind, content) is expected
+def test_the_rest_passes_as_it_is(kind: str, content: dict[str, str]) -> None:
+    message = pack({"msg_type": kind}, {}, {}, content)
+    assert without_the_inside(message, kind, content) is message
 
 
 def test_backlog() -> None:

@@ -144,6 +144,7 @@ def png_of(width: int, height: int) -> bytes:
         pytest.param(png_of(10_000, 6_000), ImageTooLargeError, id="60 megapixels"),
         pytest.param(png_of(60_000, 60_000), ImageTooLargeError, id="bomb"),
         pytest.param(png_of(100, 100), DamagedImageError, id="missing data"),
+        pytest.param(png_of(6_000_000, 8), ImageTooLargeError, id="a thin line"),
         pytest.param(encode(gradient("RGB", (7, 90))), ImageTooSmallError, id="7 pixels wide"),
         pytest.param(encode(gradient(), "JPEG")[:900], DamagedImageError, id="truncated"),
     ],
