@@ -102,6 +102,7 @@ def local_classifier(model: Model, settings: ApiSettings, quick: Model | None = 
         limits=settings.limits,
         queue=settings.queue,
         batch=settings.batch,
+        step=settings.step,
         wait=settings.batch_wait,
         threads=settings.threads,
         seconds=settings.answer_seconds,

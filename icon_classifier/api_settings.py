@@ -46,10 +46,13 @@ class ApiSettings:
         Photos waiting or in work at most; beyond it, 503.
     batch : int
         Photos that go through the network together at most.
+    step : int
+        Those of them that one core takes at a time at most: on a processor more cost more each,
+        since what lies between the network's layers no longer fits into the caches.
     batch_wait : float
         Seconds that a photo waits at most for others that are coming.
     threads : int
-        Threads that decode, and as many that run the network; a photo that comes alone gets all.
+        Threads that decode and run the network; a photo that comes alone gets them all.
     fetch_seconds : float
         Seconds that fetching a photo may take, redirects included.
     fetch_redirects : int
@@ -79,6 +82,7 @@ class ApiSettings:
     answer_seconds: float = 30.0
     queue: int = 64
     batch: int = 16
+    step: int = 2
     batch_wait: float = 0.002
     threads: int = field(default_factory=cores)
     fetch_seconds: float = 10.0

@@ -26,37 +26,43 @@ class Batcher(Generic[Item, Answer]):
     """Collects what arrives within a moment and hands it to threads together.
 
     What is together is dealt out evenly over the threads, so that two photos take two cores side by
-    side, not one core twice as long. While all threads are busy, what arrives goes on collecting:
-    the busier it is, the larger the batches. Nobody waits for others where no others are coming. To
-    be used from one event loop.
+    side, not one core twice as long, and in steps, first come, first served. Nobody waits for
+    others where no others are coming. To be used from one event loop.
 
     Parameters
     ----------
     run : callable
-        Called in a thread with at most `size` items, and whether they are all that there is to do;
+        Called in a thread with at most `step` items, and whether they are all that there is to do;
         gives one answer for each, in order.
+    pool : concurrent.futures.ThreadPoolExecutor
+        Its threads; the caller ends them.
     size : int
-        Items that go together at most.
+        Items that go together at most: so many never wait for others.
+    step : int
+        Items that one thread takes at a time at most.
     wait : float
         Seconds that an item waits at most for others that are coming.
     threads : int
-        Batches in work at the same time.
+        Steps in work at the same time.
     """
 
     def __init__(
         self,
         run: Callable[[list[Item], bool], Sequence[Answer]],
+        pool: ThreadPoolExecutor,
         *,
         size: int,
+        step: int,
         wait: float,
         threads: int,
     ) -> None:
         self._run = run
+        self._pool = pool
         self._size = size
+        self._step = min(step, size)
         self._wait = wait
         self._all = threads
         self._free = threads
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="infer")
         self._coming = 0
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -83,10 +89,6 @@ class Batcher(Generic[Item, Answer]):
         self._dispatch()
         return await future
 
-    def close(self) -> None:
-        """Wait for the batches in work and end the threads."""
-        self._threads.shutdown()
-
     def _on_time(self) -> None:
         self._timer = None
         self._due = True
@@ -95,13 +97,13 @@ class Batcher(Generic[Item, Answer]):
     def _dispatch(self) -> None:
         """Deal out what waits, if it is time and while threads are free."""
         time = self._due or not self._coming or len(self._waiting) >= self._size
-        share = min(self._size, math.ceil(len(self._waiting) / self._all))
+        share = min(self._step, math.ceil(len(self._waiting) / self._all))
         while time and self._free and self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(share, len(self._waiting)))]
             alone = self._free == self._all and not self._waiting and not self._coming
             self._free -= 1
             work = asyncio.get_running_loop().run_in_executor(
-                self._threads, self._run, [item for item, _ in batch], alone
+                self._pool, self._run, [item for item, _ in batch], alone
             )
             work.add_done_callback(lambda done, batch=batch: self._on_done(done, batch))  # type: ignore[misc]
         if not self._waiting:
@@ -155,8 +157,8 @@ class Classifier:
         What one photo may cost.
     queue : int
         Photos waiting or in work at most.
-    batch, wait, threads : int, float, int
-        See :class:`Batcher`; as many threads again decode.
+    batch, step, wait, threads : int, int, float, int
+        See :class:`Batcher`; the same threads decode.
     seconds : float
         Time that one call may take.
     """
@@ -169,6 +171,7 @@ class Classifier:
         limits: Limits | None = None,
         queue: int = 64,
         batch: int = 16,
+        step: int = 2,
         wait: float = 0.002,
         threads: int = 1,
         seconds: float = 30.0,
@@ -180,9 +183,9 @@ class Classifier:
         self._seconds = seconds
         self._pending = 0
         self._tasks: set[asyncio.Task[list[Prediction | ImageError]]] = set()
-        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="classify")
         self._batcher: Batcher[npt.NDArray[np.float32], Prediction] = Batcher(
-            self._infer, size=batch, wait=wait, threads=threads
+            self._infer, self._pool, size=batch, step=step, wait=wait, threads=threads
         )
 
     @property
@@ -225,8 +228,7 @@ class Classifier:
     async def close(self) -> None:
         """Wait for what is in work and end the threads."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._decoders.shutdown()
-        self._batcher.close()
+        self._pool.shutdown()
 
     async def _all(self, photos: Sequence[bytes]) -> list[Prediction | ImageError]:
         try:
@@ -240,7 +242,7 @@ class Classifier:
         loop = asyncio.get_running_loop()
         try:
             return await self._batcher.submit(
-                loop.run_in_executor(self._decoders, self._prepare, photo)
+                loop.run_in_executor(self._pool, self._prepare, photo)
             )
         except ImageError as error:
             return error

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,6 +14,12 @@ from tests.models import model_bytes
 from tests.pictures import encode, gradient
 
 PHOTO = encode(gradient(), "JPEG")
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
 
 
 class Recorder:
@@ -38,81 +45,84 @@ async def soon(item: int, event: asyncio.Event | None = None) -> int:
     return item
 
 
-async def test_what_comes_together_goes_together_over_all_threads():
+async def test_what_comes_together_goes_together_over_all_threads(pool):
     recorder = Recorder()
-    batcher = Batcher(recorder, size=16, wait=3600, threads=2)
+    batcher = Batcher(recorder, pool, size=16, step=16, wait=3600, threads=2)
     async with asyncio.timeout(20):
         answers = await asyncio.gather(*(batcher.submit(soon(number)) for number in range(10)))
-    batcher.close()
     assert answers == [2 * number for number in range(10)]
     assert sorted(recorder.batches) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
     assert recorder.alone == [False, False]
 
 
-async def test_one_alone_waits_for_nobody_and_is_told():
+async def test_one_alone_waits_for_nobody_and_is_told(pool):
     recorder = Recorder()
-    batcher = Batcher(recorder, size=16, wait=3600, threads=2)
+    batcher = Batcher(recorder, pool, size=16, step=16, wait=3600, threads=2)
     async with asyncio.timeout(20):
         assert [await batcher.submit(soon(number)) for number in (1, 2)] == [2, 4]
-    batcher.close()
     assert recorder.batches == [[1], [2]]
     assert recorder.alone == [True, True]
 
 
-async def test_others_that_are_coming_are_waited_for_but_not_longer_than_a_moment():
+async def test_others_that_are_coming_are_waited_for_but_not_longer_than_a_moment(pool):
     recorder = Recorder()
-    batcher = Batcher(recorder, size=16, wait=0.002, threads=1)
+    batcher = Batcher(recorder, pool, size=16, step=16, wait=0.002, threads=1)
     event = asyncio.Event()
     late = asyncio.create_task(batcher.submit(soon(3, event)))
     assert await asyncio.gather(*(batcher.submit(soon(number)) for number in (1, 2))) == [2, 4]
     event.set()
     assert await late == 6
-    batcher.close()
     assert recorder.batches == [[1, 2], [3]]
     assert recorder.alone == [False, True]
 
 
-async def test_one_that_does_not_come_is_waited_for_no_longer():
+async def test_one_that_does_not_come_is_waited_for_no_longer(pool):
     async def fail() -> int:
         await asyncio.sleep(0)
         raise DamagedImageError("cut")
 
     recorder = Recorder()
-    batcher = Batcher(recorder, size=16, wait=3600, threads=1)
+    batcher = Batcher(recorder, pool, size=16, step=16, wait=3600, threads=1)
     async with asyncio.timeout(20):
         answers = await asyncio.gather(
             batcher.submit(soon(1)), batcher.submit(fail()), return_exceptions=True
         )
-    batcher.close()
     assert answers[0] == 2
     assert isinstance(answers[1], DamagedImageError)
 
 
-async def test_a_full_batch_does_not_wait():
+async def test_a_full_batch_does_not_wait(pool):
     recorder = Recorder()
-    batcher = Batcher(recorder, size=4, wait=3600, threads=1)
+    batcher = Batcher(recorder, pool, size=4, step=4, wait=3600, threads=1)
     event = asyncio.Event()
     late = asyncio.create_task(batcher.submit(soon(9, event)))
     async with asyncio.timeout(20):
         await asyncio.gather(*(batcher.submit(soon(number)) for number in range(8)))
     event.set()
     await late
-    batcher.close()
     assert recorder.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [9]]
 
 
-async def test_no_batch_is_larger_than_the_limit():
+async def test_each_thread_takes_a_step_at_a_time(pool):
     recorder = Recorder()
-    batcher = Batcher(recorder, size=4, wait=0.001, threads=1)
+    batcher = Batcher(recorder, pool, size=16, step=2, wait=3600, threads=2)
+    async with asyncio.timeout(20):
+        answers = await asyncio.gather(*(batcher.submit(soon(number)) for number in range(7)))
+    assert answers == [2 * number for number in range(7)]
+    assert sorted(recorder.batches) == [[0, 1], [2, 3], [4, 5], [6]]
+
+
+async def test_no_batch_is_larger_than_the_limit(pool):
+    recorder = Recorder()
+    batcher = Batcher(recorder, pool, size=4, step=4, wait=0.001, threads=1)
     await asyncio.gather(*(batcher.submit(soon(number)) for number in range(10)))
-    batcher.close()
     assert [len(batch) for batch in recorder.batches] == [4, 4, 2]
 
 
-async def test_while_it_is_busy_what_comes_collects():
+async def test_while_it_is_busy_what_comes_collects(pool):
     recorder = Recorder()
     recorder.gate.clear()
-    batcher = Batcher(recorder, size=16, wait=0.0, threads=1)
+    batcher = Batcher(recorder, pool, size=16, step=16, wait=0.0, threads=1)
     first = asyncio.create_task(batcher.submit(soon(1)))
     while not recorder.batches:
         await asyncio.sleep(0)
@@ -121,34 +131,31 @@ async def test_while_it_is_busy_what_comes_collects():
     await asyncio.sleep(0)
     recorder.gate.set()
     assert await asyncio.gather(first, *rest) == [2, 4, 6, 8]
-    batcher.close()
     assert recorder.batches == [[1], [2, 3, 4]]
 
 
-async def test_an_error_reaches_everyone_of_the_batch_and_no_one_else():
+async def test_an_error_reaches_everyone_of_the_batch_and_no_one_else(pool):
     def divide(items: list[int], _: bool) -> list[float]:
         return [1 / item for item in items]
 
-    batcher = Batcher(divide, size=2, wait=3600, threads=1)
+    batcher = Batcher(divide, pool, size=2, step=2, wait=3600, threads=1)
     answers = await asyncio.gather(
         *(batcher.submit(soon(number)) for number in (0, 1, 2, 4)), return_exceptions=True
     )
-    batcher.close()
     assert [type(answer) for answer in answers[:2]] == [ZeroDivisionError, ZeroDivisionError]
     assert answers[2:] == [0.5, 0.25]
 
 
-async def test_who_goes_does_not_disturb_the_others():
+async def test_who_goes_does_not_disturb_the_others(pool):
     recorder = Recorder()
     recorder.gate.clear()
-    batcher = Batcher(recorder, size=2, wait=3600, threads=1)
+    batcher = Batcher(recorder, pool, size=2, step=2, wait=3600, threads=1)
     stays, goes = (asyncio.create_task(batcher.submit(soon(number))) for number in (1, 2))
     while not recorder.batches:
         await asyncio.sleep(0)
     goes.cancel()
     recorder.gate.set()
     assert await stays == 2
-    batcher.close()
 
 
 @pytest.fixture
