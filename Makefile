@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help app setup test lint format audit deploy-check release-model lock clean bench bench-page bench-parity bench-visitors test-visits train bench-train
-.PHONY: bench-answers bench-heat bench-api bench-bulk test-scale
+.PHONY: test-hostile soak fuzz bench-answers bench-heat bench-api bench-bulk test-scale
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -55,3 +55,9 @@ test-scale:  ## test several servers behind nginx, and Ray; installs both
 	$(PREPARE) --tests && $(RUN) -m scripts.tools ray nginx && $(RUN) -m pytest tests/scale $(ARGS)
 bench-heat:  ## does the heat map agree with Grad-CAM? (PHOTOS=folder)
 	$(PREPARE) --tests && $(RUN) -m pip install -q --no-deps --target build/grad-cam grad-cam==1.5.7 ttach==0.0.3 opencv-python-headless==5.0.0.93 && PYTHONPATH=build/grad-cam $(RUN) -m bench.bench_heat $(PHOTOS)
+test-hostile:  ## hostile visitors and bad days: all of it (minutes; ARGS=... for pytest)
+	$(PREPARE) --tests && HOSTILE=1 $(RUN) -m pytest tests/hostile $(ARGS)
+soak:  ## visitors come and go for MINUTES=10; fails if anything has grown
+	$(PREPARE) --tests && $(RUN) -m tests.hostile.soak $(or $(MINUTES),10)
+fuzz:  ## fuzz the reading of photos for SECONDS=60, guided by coverage; installs atheris into build/
+	$(PREPARE) --tests && $(RUN) -m pip install -q --no-deps --only-binary :all: --target build/atheris atheris==3.0.0 && PYTHONPATH=build/atheris $(RUN) -m tests.hostile.fuzz $(or $(SECONDS),60)

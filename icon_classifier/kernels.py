@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import os
 import shutil
 import sys
 import tempfile
@@ -46,6 +47,9 @@ __all__ = ["ForkedKernelManager", "ForkedProvisioner", "NeverRestarter", "Visito
 
 PROVISIONER = "icon-classifier"
 """Name of the entry point in the group ``jupyter_client.kernel_provisioners``."""
+
+_LONGEST_FOLDER = 50
+"""In bytes: the path of a socket may have 107, and the name of a kernel's has 51 and more."""
 
 
 class ForkedProvisioner(LocalProvisioner):
@@ -159,7 +163,8 @@ class ForkedKernelManager(ServerKernelManager):
     @default("transport")
     def _transport(self) -> str:
         # Sockets in a folder that only this user can enter: no ports to guess, race for or lack.
-        return "ipc" if can_fork() else "tcp"
+        folder = str(getattr(self.parent, "connection_dir", ""))
+        return "ipc" if can_fork() and len(os.fsencode(folder)) <= _LONGEST_FOLDER else "tcp"
 
     @property
     def kernel_spec(self) -> KernelSpec | None:
@@ -222,6 +227,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         self.room = self.max_visitors or visitors_that_fit(memory_limit())
         self.metrics = Metrics(lambda: self.visitors, self._take_predictions)
         self._booked = 0
+        self._had_visitors = False
         self._alone_since: dict[str, float] = {}
         self._leaving = PeriodicCallback(
             self._dismiss_those_who_left, 1000 * min(5.0, self.leave_timeout / 2)
@@ -336,8 +342,9 @@ class VisitorKernelManager(AsyncMappingKernelManager):
             if now - since > self.leave_timeout and kernel_id in self:
                 self.log.info("The page of kernel %s is gone.", kernel_id)
                 await self.shutdown_kernel(kernel_id, now=True)
-        if self.visitors:
+        if self.visitors or self._had_visitors:  # once more after the last: nothing of him stays
             give_back()
+        self._had_visitors = bool(self.visitors)
 
 
 class _Place:

@@ -1,4 +1,4 @@
-"""What is left of some bytes in this process's memory, freed or not."""
+"""What is left of some bytes in the memory of a process, freed or not."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 __all__ = ["count"]
 
 
-def count(mark: bytes) -> int:
-    """How often a mark stands in the memory that this process may read."""
+def count(mark: bytes, process: int | str = "self") -> int:
+    """How often a mark stands in the memory that a process may write."""
     found = 0
-    with Path("/proc/self/mem").open("rb", buffering=0) as memory:
-        for line in Path("/proc/self/maps").read_text().splitlines():
+    with Path(f"/proc/{process}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{process}/maps").read_text().splitlines():
             span, rights, *_ = line.split()
             start, end = (int(part, 16) for part in span.split("-"))
             if not rights.startswith("rw") or "[v" in line:

@@ -1,0 +1,117 @@
+"""Bad days: the model taken away, a full disk, a crowd at the door. docs/security.md has the table.
+
+Killed kernels, parents and servers are in tests/integration/test_kernels.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from PIL import Image
+
+from icon_classifier.errors import ModelMissingError, RequestError
+from tests.hostile import LONG
+from tests.models import write_model
+from tests.pictures import encode
+from tests.servers import Server, project_copy, voila
+from tests.visits import Visit
+
+PHOTO = encode(Image.new("RGB", (32, 32), "red"))
+RED = "Prediction: red"
+ROOM = 20
+
+
+async def until_room(server: Server, seconds: float = 60) -> None:
+    """Wait until a newcomer is answered as on a good day."""
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                async with await Visit.open(server.url) as visit:
+                    if (await visit.classify(PHOTO)).startswith(RED):
+                        return
+            except RequestError:
+                await asyncio.sleep(0.2)
+
+
+async def test_the_model_is_taken_away_and_comes_back(tmp_path: Path) -> None:
+    """Who is inside goes on; who comes is told in plain words; all is well with the file back."""
+    project_copy(tmp_path)
+    model = write_model(tmp_path)
+    with voila(tmp_path) as server:
+        async with await Visit.open(server.url) as inside:
+            data = model.read_bytes()
+            model.unlink()
+            assert (await inside.classify(PHOTO)).startswith(RED)
+            async with await Visit.open(server.url) as outside:
+                assert await outside.classify(PHOTO) == ModelMissingError.words
+            model.write_bytes(data[: len(data) // 2])
+            async with await Visit.open(server.url) as outside:
+                assert not (await outside.classify(PHOTO)).startswith("Prediction")
+            model.write_bytes(data)
+            await until_room(server)
+        assert "Traceback" not in server.text
+
+
+@LONG
+async def test_a_full_disk(tmp_path: Path) -> None:
+    """No file of any size can be written: who is inside goes on, and room comes with the space."""
+    project_copy(tmp_path)
+    write_model(tmp_path)
+    with voila(tmp_path) as server:
+        async with await Visit.open(server.url) as inside:
+            family = [psutil.Process(server.process.pid)]
+            family += family[0].children(recursive=True)
+            before = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+            for process in family:
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, before[1]))
+            assert (await inside.classify(PHOTO)).startswith(RED)
+            async with httpx.AsyncClient(timeout=60) as client:
+                answer = await client.get(server.url)
+            assert answer.status_code >= 500 or "kernelId" not in answer.text
+            assert "Traceback" not in answer.text
+            assert (await inside.classify(PHOTO)).startswith(RED)
+            for process in family:
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
+            await until_room(server)
+
+
+@LONG
+async def test_two_hundred_at_a_server_with_room_for_twenty(tmp_path: Path) -> None:
+    project_copy(tmp_path)
+    write_model(tmp_path)
+    manager = "--VisitorKernelManager"
+    with voila(tmp_path, f"{manager}.max_visitors={ROOM}", f"{manager}.leave_timeout=5") as server:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(timeout=200, limits=limits) as client:
+            answers = await asyncio.gather(*(client.get(server.url) for _ in range(200)))
+        codes = [answer.status_code for answer in answers]
+        assert codes.count(200) + codes.count(503) == 200
+        assert ROOM <= codes.count(200) <= 2 * ROOM  # places come free while the crowd is served
+        assert all(answer.headers["Retry-After"] for answer in answers if answer.status_code == 503)
+        await until_room(server)
+        assert "Traceback" not in server.text
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts by /proc")
+async def test_half_open_lines_are_let_go(tmp_path: Path) -> None:
+    """Connections that are dropped in the middle of anything leave no descriptor behind."""
+    project_copy(tmp_path)
+    write_model(tmp_path)
+    with voila(tmp_path) as server:
+        await until_room(server)
+        process = psutil.Process(server.process.pid)
+        before = process.num_fds()
+        port = int(server.url.rsplit(":", 1)[1].strip("/"))
+        for sent in (b"", b"GET", b"GET / HTTP/1.1\r\nHost:", b"POST / HTTP/1.1\r\n\r\n"):
+            for _ in range(20):
+                _, writer = await asyncio.open_connection("localhost", port)
+                writer.write(sent)
+                writer.transport.abort()
+        async with asyncio.timeout(30):
+            while process.num_fds() > before + 2:
+                await asyncio.sleep(0.1)
