@@ -130,6 +130,25 @@ def test_what_dockerignore_names_is_left_out(tmp_path: Path) -> None:
     assert not list((tmp_path / "a").iterdir())
 
 
+def test_without_mounts_a_stage_is_played_in_its_own_folder(tmp_path: Path) -> None:
+    build = tmp_path / "build"
+    for name in (".venv/bin/tool", "template/voila/page", "template/src/x", "export.pkl"):
+        (build / name).parent.mkdir(parents=True, exist_ok=True)
+        (build / name).touch()
+    copies = [(["/app/.venv"], ".venv"), (["/app/template/voila"], "template/voila")]
+    line = "echo $HOME > home; pwd > where"
+    settings = {"PATH": "/app/.venv/bin:$PATH", "HOME": "/tmp", "OTHER": "/x/app"}
+    image = container.Image([line], copies, settings, "1000", [], ["sh", "-c", "test -e where"])
+    room = container.Room(tmp_path, None, mounts=False)
+    room.build(image, build)
+    assert (build / "where").read_text().strip() == str(build)
+    assert room.second_stage(image, build) == build
+    left = [path.relative_to(build) for path in build.rglob("*") if path.is_file()]
+    assert sorted(map(str, left)) == [".venv/bin/tool", "template/voila/page"]
+    with pytest.raises(SetupError, match="sh failed with 1"):
+        room.check_health(image, build, settings)
+
+
 def test_ways_to_the_registries_are_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
