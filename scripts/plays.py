@@ -120,7 +120,7 @@ def play_heroku(work: Path) -> Iterator[Row]:
         one = memory_with(server.url, server.pid, 1)
         yield Row(host, "memory, 1 visitor", one, 220.0, "MB")
         many = memory_with(server.url, server.pid, VISITORS)
-        yield Row(host, f"memory, {VISITORS} visitors", many, 512.0, "MB")
+        yield Row(host, f"memory, {VISITORS} visitors, come in turn", many, 512.0, "MB")
         yield Row(host, "in a browser", see(server.url))
     yield from stopping_rows(host, server)
 

@@ -29,9 +29,11 @@ __all__ = [
 
 ROOT_PACKAGE = "icon-classifier"
 # Required by somebody, yet of no use to a page: a debugger, completion of what is typed, the
-# widgets of the classic notebook, and what checks addresses in Jupyter's own schemas. The last
-# builds a grammar whenever it is imported: 16 MB of the server's memory and most of its start.
-UNUSED = frozenset({"debugpy", "jedi", "parso", "rfc3987-syntax", "widgetsnbextension"})
+# widgets of the classic notebook, and what checks addresses, dates and colours in Jupyter's own
+# schemas. rfc3987-syntax builds a grammar whenever it is imported: 16 MB of the server's memory and
+# most of its start.
+_CHECKS = {"fqdn", "isoduration", "rfc3987-syntax", "uri-template", "webcolors"}
+UNUSED = frozenset({"debugpy", "jedi", "parso", "widgetsnbextension", *_CHECKS})
 # Hosts install into this very environment at the next build; the page's examples are fastbook's.
 KEPT = frozenset({"fastbook", "pip"})
 _CHECK = "import icon_classifier.ui, ipykernel.kernelapp, voila.app"

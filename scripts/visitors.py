@@ -11,18 +11,11 @@ from scripts.environment import SetupError
 
 __all__ = ["memory_with", "see"]
 
-_AT_ONCE = 4
-
 
 async def _memory_with(url: str, pid: int, count: int, seconds: float) -> float:
-    turns = asyncio.Semaphore(_AT_ONCE)
     async with contextlib.AsyncExitStack() as stack:
-
-        async def come() -> None:
-            async with turns:
-                await stack.enter_async_context(visiting(url, example_photo(), seconds))
-
-        await asyncio.gather(*(come() for _ in range(count)))
+        for _ in range(count):
+            await stack.enter_async_context(visiting(url, example_photo(), seconds))
         return starting.tree_memory(pid)
 
 
@@ -38,7 +31,7 @@ def memory_with(url: str, pid: int, count: int, seconds: float = 120) -> float:
     pid : int
         The server's process.
     count : int
-        How many visitors; four come at once.
+        How many visitors; they come one after another.
     seconds : float
         How long each may wait for his answer.
 
