@@ -1,0 +1,161 @@
+"""What else was thought of for training, measured: ``python -m bench.bench_ideas DATA``.
+
+``--only scores`` compares scores for "not sure" (bears against strange dogs), ``--only tuning``
+gentle fine-tuning of the last stage with the probe that it starts from; ``--recipe`` says on what.
+Minutes.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.bench_train import cleaned
+from icon_classifier import training
+from icon_classifier.duplicates import deal_folds, split
+from icon_classifier.exporting import cautious_threshold
+from icon_classifier.features import first_maps, pooled_features, prior_of
+from icon_classifier.judging import auroc, fit_temperature, softmax
+from icon_classifier.learners import linear_learner
+from icon_classifier.probe import GRID, Head, cross_validate, fit_head
+from icon_classifier.recipes import load_recipe
+from icon_classifier.tuning import last_stage, tune
+
+Score = Callable[[Head, float, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""A head, its temperature, features and targets that it learnt from, features to score."""
+
+
+def mahalanobis(
+    head: Head, temperature: float, known: np.ndarray, targets: np.ndarray, asked: np.ndarray
+) -> np.ndarray:
+    """Lee et al. 2018, with a covariance shrunk by a tenth towards a sphere."""
+    means = np.stack([known[targets == each].mean(axis=0) for each in np.unique(targets)])
+    spread = np.cov((known - means[targets]).T, bias=True)
+    sphere = np.trace(spread) / len(spread) * np.eye(len(spread))
+    inverse = np.linalg.inv(0.9 * spread + 0.1 * sphere)
+    far = [np.einsum("ij,jk,ik->i", asked - mean, inverse, asked - mean) for mean in means]
+    return -np.min(far, axis=0)
+
+
+def nearest(
+    head: Head, temperature: float, known: np.ndarray, targets: np.ndarray, asked: np.ndarray
+) -> np.ndarray:
+    """Cosine to the fifth nearest photo (Sun et al. 2022)."""
+    first, second = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (known, asked))
+    return np.sort(second @ first.T, axis=1)[:, -5]
+
+
+SCORES: dict[str, Score] = {
+    "energy": lambda head, temperature, known, targets, asked: training.energy(
+        head(asked) / temperature
+    ),
+    "greatest logit": lambda head, temperature, known, targets, asked: head(asked).max(axis=1),
+    "greatest probability": lambda head, temperature, known, targets, asked: softmax(
+        head(asked).astype(float) / temperature
+    ).max(axis=1),
+    "nearest neighbours": nearest,
+    "Mahalanobis": mahalanobis,
+}
+
+
+class Setting:
+    """Photos of a recipe, the network, and what it sees in them."""
+
+    def __init__(self, recipe: str, data: Path, work: Path) -> None:
+        self.photos = cleaned(recipe, data, work)
+        self.options = load_recipe(recipe).training
+        self.network = training.load_pretrained(self.options.architecture)
+        learn = linear_learner(self.photos, self.options, self.network)
+        self.body = learn.model[0].cpu().eval()
+        self.prior = prior_of(self.network, self.body)
+        self.looks = {"size": self.options.image_size, "method": self.options.resize}
+        self.features = self.see(self.photos.paths)[None]
+        self.classes = len(self.photos.vocab)
+
+    def see(self, paths: list[Path]) -> np.ndarray:
+        return pooled_features(paths, self.body, self.network, **self.looks)
+
+    def sides(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        photos, share = self.photos, self.options.valid_share
+        found = split(photos.paths, photos.labels, share, seed, groups=photos.groups)
+        return np.array(found.train), np.array(found.valid)
+
+    def fit(self, index: np.ndarray) -> Head:
+        targets = self.photos.targets[index]
+        return fit_head(self.features[:, index], targets, self.classes, GRID[0], self.prior)
+
+
+def compare_scores(setting: Setting, strange: np.ndarray, splits: int) -> None:
+    print("| score | AUROC | accepted | strangers pass | 3 % quantile: accepted | strangers pass |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    seen, targets = setting.features[0], setting.photos.targets
+    for name, score in SCORES.items():
+        rows = []
+        for seed in range(splits):
+            train, valid = setting.sides(seed)
+            groups = [setting.photos.groups[i] for i in train]
+            judged = (setting.features[:, train], targets[train], groups, setting.classes)
+            logits = cross_validate(*judged, GRID[0], setting.prior, seed=seed)
+            temperature = fit_temperature(logits, targets[train])
+            folds, own = (
+                deal_folds(targets[train], groups, setting.classes, seed),
+                np.zeros(len(train)),
+            )
+            for fold in range(int(folds.max()) + 1):
+                rest, out = train[folds != fold], train[folds == fold]
+                head = setting.fit(rest)
+                own[folds == fold] = score(head, temperature, seen[rest], targets[rest], seen[out])
+            head = setting.fit(train)
+            known, unknown = (
+                score(head, temperature, seen[train], targets[train], asked)
+                for asked in (seen[valid], strange)
+            )
+            row = [auroc(known, unknown)]
+            for threshold in (cautious_threshold(own.tolist()), np.quantile(own, 0.03)):
+                row += [(known >= threshold).mean(), (unknown >= threshold).mean()]
+            rows.append(row)
+        first, *shares = np.mean(rows, axis=0)
+        told = " | ".join(f"{share:.2%}" for share in shares)
+        print(f"| {name} | {first:.4f} | {told} |", flush=True)
+
+
+def compare_tuning(setting: Setting, splits: int) -> None:
+    print("| split | wrong: probe | wrong: tuned | photos |\n| --- | --- | --- | --- |")
+    stages = last_stage(setting.body)
+    if stages is None:
+        raise SystemExit("this network has no last stage that can be tuned alone")
+    maps = first_maps(setting.photos.paths, stages.first, setting.network, **setting.looks)
+    targets = setting.photos.targets
+    for seed in range(splits):
+        train, valid = setting.sides(seed)
+        probe = setting.fit(train)
+        stage, head = tune(stages.last, probe, maps[train], targets[train], seed=seed)
+        with torch.inference_mode():
+            parts = [stage(each).mean((2, 3)) for each in torch.from_numpy(maps[valid]).split(32)]
+        answers = probe(setting.features[0, valid]), head(torch.cat(parts).numpy())
+        wrong = [int((each.argmax(1) != targets[valid]).sum()) for each in answers]
+        print(f"| {seed} | {wrong[0]} | {wrong[1]} | {len(valid)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, help="folder that holds bears/ and dogs/")
+    parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--only", choices=["scores", "tuning"])
+    parser.add_argument("--recipe", choices=["bears", "dogs"], default="bears")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        setting = Setting(given.recipe, given.data, Path(work))
+        if given.only in (None, "scores"):
+            other = {"bears": "dogs", "dogs": "bears"}[given.recipe]
+            paths = cleaned(other, given.data, Path(work)).paths[::8]
+            compare_scores(setting, setting.see(paths), given.splits)
+        if given.only in (None, "tuning"):
+            compare_tuning(setting, given.splits)
+
+
+if __name__ == "__main__":
+    main()
