@@ -17,6 +17,8 @@ from tests.browser.conftest import ARGUMENTS
 os.environ |= {
     "RAY_raylet_start_wait_time_s": "40",
     "RAY_agent_register_timeout_ms": "240000",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
