@@ -296,6 +296,8 @@ async def test_a_kernel_has_few_lines(server: Server, visit: Visit) -> None:
     await until_hung_up(visit)  # the oldest had to go
     for line in lines:
         line.close()
+        while await line.read_message() is not None:
+            pass
 
 
 def upgraded(server: Server, kernel_id: str) -> socket.socket:
