@@ -19,7 +19,7 @@ from playwright.sync_api import CDPSession, Page, expect, sync_playwright
 
 from bench.bench_main import median_ms
 from icon_classifier.images import read_image_file
-from icon_classifier.model import open_model
+from icon_classifier.opening import open_model
 from icon_classifier.ui import Classifier
 from scripts.browser import find_browser
 from tests.browser.conftest import ARGUMENTS

@@ -18,7 +18,7 @@ import numpy as np
 from icon_classifier._torchvision import import_fastai
 from icon_classifier.api_settings import cores
 from icon_classifier.bulk import classify_files, find_photos
-from icon_classifier.model import open_model
+from icon_classifier.opening import open_model
 from tests.servers import ROOT
 
 

@@ -19,7 +19,7 @@ from icon_classifier._torchvision import import_fastai
 from icon_classifier.errors import ImageError
 from icon_classifier.heatmap import relevance
 from icon_classifier.images import read_image_file
-from icon_classifier.model import EXPORT, open_model
+from icon_classifier.opening import EXPORT, open_model
 from tests.conftest import example
 from tests.servers import ROOT
 

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from bench.plain import write_plain_page
 from icon_classifier.images import read_image
-from icon_classifier.model import open_model
+from icon_classifier.opening import open_model
 from scripts.browser import find_browser
 from tests.conftest import example
 from tests.servers import ROOT, Server, voila

@@ -25,8 +25,9 @@ from icon_classifier.batching import Classifier, Classifies
 from icon_classifier.errors import BusyError, IconClassifierError, RequestError
 from icon_classifier.fetch import Fetcher
 from icon_classifier.limits import ApiKeys, Budget, RateLimiter
-from icon_classifier.model import Model, Prediction, open_model
+from icon_classifier.model import Model, Prediction
 from icon_classifier.openapi import describe
+from icon_classifier.opening import open_model
 from icon_classifier.problems import HANDLERS, problem
 from icon_classifier.uploads import Upload, read_upload
 

@@ -16,7 +16,8 @@ from icon_classifier import __version__
 from icon_classifier.api_settings import cores
 from icon_classifier.bulk import classify_files, find_photos
 from icon_classifier.errors import IconClassifierError, SettingsError
-from icon_classifier.model import EXPORT, MODEL, Model, open_model
+from icon_classifier.model import Model
+from icon_classifier.opening import EXPORT, MODEL, open_model
 from icon_classifier.progress import Counter, progress
 from icon_classifier.results import open_results
 

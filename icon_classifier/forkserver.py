@@ -64,7 +64,7 @@ def _warm_up(notebook: Path | None) -> Any:
 
     forkedkernel.few_huge_pages()
     importlib.import_module("icon_classifier.ui")
-    from icon_classifier.model import open_model
+    from icon_classifier.opening import open_model
 
     try:
         open_model()

@@ -27,7 +27,8 @@ from icon_classifier.api_settings import ApiSettings
 from icon_classifier.bulk import SUFFIXES, Record, answer, failure, find_photos
 from icon_classifier.errors import BusyError, ImageError, UnsupportedImageError
 from icon_classifier.images import Limits, read_image
-from icon_classifier.model import Model, Prediction, open_model
+from icon_classifier.model import Model, Prediction
+from icon_classifier.opening import open_model
 
 __all__ = ["Front", "Replica", "build", "classify_on_ray", "find_photos_anywhere"]
 

@@ -19,7 +19,8 @@ from icon_classifier.errors import IconClassifierError, ImageError, ModelError
 from icon_classifier.examples import find_examples
 from icon_classifier.heatmap import HeatMap, overlay, relevance
 from icon_classifier.images import read_image, thumbnail
-from icon_classifier.model import Model, Prediction, open_model
+from icon_classifier.model import Model, Prediction
+from icon_classifier.opening import open_model
 
 __all__ = ["ACCEPT", "Classifier", "comforts", "heading", "responding", "show_photo", "take_photo"]
 

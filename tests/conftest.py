@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from icon_classifier.model import Model, open_model
+from icon_classifier.model import Model
+from icon_classifier.opening import open_model
 from tests.servers import ROOT
 
 
