@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ipywidgets
 import zmq
@@ -31,10 +31,11 @@ from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.session import new_id
 from zmq.eventloop.zmqstream import ZMQStream
 
-from icon_classifier import memory, tally
+from icon_classifier import memory, tally, turns
 
 __all__ = [
     "ForkedKernelApp",
+    "Inherited",
     "KernelOrder",
     "PageKernel",
     "become_kernel",
@@ -58,6 +59,25 @@ ARGUMENTS = (
 _PR_SET_THP_DISABLE = 41
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _PAUSE_SECONDS = 1.0
+
+
+class Inherited(NamedTuple):
+    """Descriptors that a kernel inherits from the server, through the warm parent.
+
+    Attributes
+    ----------
+    lifeline : int
+        A pipe whose other end only the server holds: when it closes, the server is gone and the
+        kernel ends too.
+    counter : int
+        Of predictions; see :mod:`icon_classifier.tally`.
+    turns : int
+        What kernels take turns by; see :mod:`icon_classifier.turns`.
+    """
+
+    lifeline: int
+    counter: int
+    turns: int
 
 
 @dataclass(frozen=True)
@@ -197,7 +217,7 @@ class ForkedKernelApp(IPKernelApp):
         kernel.record_ports({f"{name}_port": port for name, port in self._ports.items()})
 
 
-def become_kernel(app: ForkedKernelApp, order: KernelOrder, lifeline: int, counter: int) -> None:
+def become_kernel(app: ForkedKernelApp, order: KernelOrder, inherited: Inherited) -> None:
     """Turn a freshly forked process into the kernel that was ordered, and run it to its end.
 
     Parameters
@@ -206,17 +226,15 @@ def become_kernel(app: ForkedKernelApp, order: KernelOrder, lifeline: int, count
         As :meth:`ForkedKernelApp.prepare` left it.
     order : KernelOrder
         What the server wants.
-    lifeline : int
-        Descriptor of a pipe whose other end only the server holds: when it closes, the server is
-        gone and the kernel ends too.
-    counter : int
-        Descriptor of the counter of predictions; see :mod:`icon_classifier.tally`.
+    inherited : Inherited
+        The descriptors that it keeps.
     """
     os.setsid()  # a group of its own: an interrupt reaches the kernel and what it started
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    _close_all_but({0, 1, 2, lifeline, counter})
-    tally.share(counter)
+    _close_all_but({0, 1, 2, *inherited})
+    tally.share(inherited.counter)
+    turns.share(inherited.turns)
     if order.nice:
         os.nice(order.nice)
     with contextlib.suppress(OSError):  # where memory runs out a kernel goes, not the server
@@ -232,7 +250,7 @@ def become_kernel(app: ForkedKernelApp, order: KernelOrder, lifeline: int, count
         sys.modules["numpy.random"].seed()
     gc.enable()
     app.connect(order.connection_file)
-    app.control_thread.io_loop.add_callback(_watch, app, order, lifeline)
+    app.control_thread.io_loop.add_callback(_watch, app, order, inherited.lifeline)
     app.start()
 
 

@@ -20,9 +20,12 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icon_classifier.errors import ModelError
+
+if TYPE_CHECKING:
+    from icon_classifier.forkedkernel import Inherited
 
 __all__ = ["LARGEST", "fill_holes", "main"]
 
@@ -38,23 +41,25 @@ def main(argv: list[str]) -> None:
     Parameters
     ----------
     argv : list of str
-        Descriptors of the socket, of the lifeline and of the counter of predictions, and the
-        notebook to rehearse or ``-`` for none.
+        Descriptors of the socket, of the lifeline, of the counter of predictions and of what
+        kernels take turns by, and the notebook to rehearse or ``-`` for none.
     """
     logging.basicConfig(format="[forkserver] %(levelname)s %(message)s", level=logging.WARNING)
     control = socket.socket(fileno=int(argv[0]))
-    lifeline, counter = int(argv[1]), int(argv[2])
+    lifeline, counter, turns = (int(number) for number in argv[1:4])
     # Both belong to the server, which ends this process by closing the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    notebook = None if argv[3] == "-" else Path(argv[3])
+    notebook = None if argv[4] == "-" else Path(argv[4])
     app = _warm_up(notebook)
+    from icon_classifier.forkedkernel import Inherited
+
     if notebook is not None and _threads() > 1:
         _log.warning("%s has left threads behind: starting again without it", notebook)
         module = ["-m", "icon_classifier.forkserver"]
-        os.execv(sys.executable, [sys.executable, *module, *argv[:3], "-"])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, *module, *argv[:4], "-"])  # noqa: S606
     _send(control, {"ready": True, "threads": _threads(), "rehearsed": notebook is not None})
-    _serve(control, (lifeline, counter), app)
+    _serve(control, Inherited(lifeline, counter, turns), app)
 
 
 def _warm_up(notebook: Path | None) -> Any:
@@ -134,7 +139,7 @@ def _without_debugger() -> None:
     del sys.modules["debugpy"]
 
 
-def _serve(control: socket.socket, inherited: tuple[int, int], app: Any) -> None:
+def _serve(control: socket.socket, inherited: Inherited, app: Any) -> None:
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # the descriptor is what wakes the loop
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -150,9 +155,7 @@ def _serve(control: socket.socket, inherited: tuple[int, int], app: Any) -> None
             _fork(control, inherited, app, json.loads(message))
 
 
-def _fork(
-    control: socket.socket, inherited: tuple[int, int], app: Any, order: dict[str, Any]
-) -> None:
+def _fork(control: socket.socket, inherited: Inherited, app: Any, order: dict[str, Any]) -> None:
     try:
         pid = os.fork()
     except OSError as error:  # no memory, or no process left
@@ -166,7 +169,7 @@ def _fork(
     status = 1
     try:
         signal.set_wakeup_fd(-1)
-        become_kernel(app, KernelOrder(**order), *inherited)
+        become_kernel(app, KernelOrder(**order), inherited)
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -12,7 +12,7 @@ import ipywidgets as widgets
 from IPython.display import Image as Picture
 from PIL import Image
 
-from icon_classifier import tally, words
+from icon_classifier import tally, turns, words
 from icon_classifier.answer import Answer
 from icon_classifier.dropzone import ACCEPT, Dropped, DropZone
 from icon_classifier.errors import IconClassifierError, ImageError, ModelError
@@ -87,7 +87,9 @@ class Classifier:
         ModelError
             If the model could not be opened.
         """
-        prediction = self._opened().predict(image, explain=explain)
+        model = self._opened()
+        with turns.turn():
+            prediction = model.predict(image, explain=explain)
         tally.count()
         return prediction
 
@@ -154,7 +156,8 @@ def take_photo(upload: widgets.FileUpload) -> Image.Image:
     if not upload.value:
         raise IconClassifierError("no photo chosen", words=words.CHOOSE_FIRST)
     try:
-        return read_image(upload.value[-1].content)
+        with turns.turn():
+            return read_image(upload.value[-1].content)
     finally:
         upload.value = ()  # up to 25 MB; the counter on the button goes back to 0 with it
 
@@ -240,7 +243,7 @@ def comforts(
     def take(photo: Dropped) -> None:
         upload.value, output.outputs = (), ()
         if photo.count == 1:
-            _put(label, lambda: classifier.answer(photo.read()))
+            _put(label, lambda: classifier.answer(_decoded(photo)))
         else:
             _put_row(label, answer, classifier, photo)
 
@@ -263,6 +266,11 @@ def comforts(
     return DropZone(take, find_examples(classifier.folder)), answer
 
 
+def _decoded(photo: Dropped) -> Image.Image:
+    with turns.turn():
+        return photo.read()
+
+
 def _put(label: widgets.Label, answer: Callable[[], str]) -> None:
     """Show an answer in a label, or the words of what went wrong."""
     label.value = ""
@@ -283,7 +291,7 @@ def _put_row(label: widgets.Label, answer: Answer, classifier: Classifier, photo
 
     def add() -> str:
         try:
-            image = photo.read()
+            image = _decoded(photo)
             answer.add_row(photo.name, (image, classifier.predict(image)), last=last)
         except ImageError as error:
             answer.add_row(photo.name, error.words, last=last)

@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from icon_classifier import tally
+from icon_classifier import tally, turns
 from icon_classifier.errors import KernelError
 from icon_classifier.forkedprocess import ForkedProcess
 from icon_classifier.forkserver import LARGEST
@@ -89,6 +89,7 @@ class WarmParent:
         self._control: socket.socket | None = None
         self._lifeline: tuple[int, int] | None = None
         self._counter: int | None = None
+        self._turns: int | None = None
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._stopped = threading.Event()
@@ -113,6 +114,7 @@ class WarmParent:
         if self._thread is None:
             self._lifeline = os.pipe()
             self._counter = tally.create()
+            self._turns = turns.create()
             self._thread = threading.Thread(target=self._keep, name="warm-parent", daemon=True)
             self._thread.start()
 
@@ -127,9 +129,10 @@ class WarmParent:
             for end in self._lifeline:
                 os.close(end)
             self._lifeline = None
-        if self._counter is not None:
-            os.close(self._counter)
-            self._counter = None
+        for descriptor in (self._counter, self._turns):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._counter = self._turns = None
 
     def take_predictions(self) -> int:
         """Tell how many predictions its kernels have made since the last time."""
@@ -228,9 +231,9 @@ class WarmParent:
     def _run_once(self, notebook: Path | None) -> bool:
         """Run one parent from its start to its end; tell whether it got ready."""
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if self._lifeline is None or self._counter is None:
+        if self._lifeline is None or self._counter is None or self._turns is None:
             raise KernelError("start() comes first")
-        descriptors = (its.fileno(), self._lifeline[0], self._counter)
+        descriptors = (its.fileno(), self._lifeline[0], self._counter, self._turns)
         arguments = [*map(str, descriptors), str(notebook or "-")]
         package_root = str(Path(__file__).resolve().parent.parent)
         paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -30,6 +30,8 @@ from tests.servers import ROOT, Server, project_copy, voila
 from tests.visits import Visit
 
 SECRET = "the owner's own"
+NOBODYS = "57a71480-bc76-4ce7-88de-1c1e51bbdc49"
+"""The id of no kernel; the same in each worker, as it stands in the names of tests."""
 PHOTO = encode(Image.new("RGB", (32, 32), "red"))
 
 
@@ -105,7 +107,7 @@ def test_no_route_leads_to_a_file(server: Server) -> None:
         *("/api/config/x", "/api/shutdown", "/lab", "/tree", "/metrics", "/voila/query/x"),
         "/%0d%0aX-Evil:%201",
         "//evil.example/",
-        f"/api/kernels/{uuid.uuid4()}",
+        f"/api/kernels/{NOBODYS}",
     ],
 )
 def test_there_is_nothing_else(server: Server, path: str) -> None:
@@ -144,7 +146,7 @@ async def test_what_no_page_does_is_refused_with_a_cookie_too(
         "PUT /api/contents/canary",
         f"POST /api/kernels/{kernel}/restart",
         f"POST /api/kernels/{kernel}/interrupt",
-        f"POST /voila/api/shutdown/{uuid.uuid4()}",
+        f"POST /voila/api/shutdown/{NOBODYS}",
         "POST /voila/api/shutdown/..%2f..",
     ):
         status, answer = await asyncio.to_thread(ask, server, line, *headers, body=b"{}")
