@@ -24,7 +24,7 @@ def free_port() -> int:
 
 
 def tree_memory(pid: int) -> float:
-    """Measure a process and its descendants in megabytes (1e6 bytes), shared pages counted once.
+    """Measure a process and its descendants in megabytes (2**20 bytes), shared pages counted once.
 
     Proportional set size, summed: what a host's own counter of the container comes nearest to.
     """
@@ -33,7 +33,7 @@ def tree_memory(pid: int) -> float:
         with contextlib.suppress(OSError):
             text = Path(f"/proc/{current}/smaps_rollup").read_text()
             total += int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)[1])  # type: ignore[index]
-    return total * 1024 / 1e6
+    return total / 1024
 
 
 def _tree(pid: int) -> list[int]:

@@ -38,7 +38,7 @@ def memory_with(url: str, pid: int, count: int, seconds: float = 120) -> float:
     Returns
     -------
     float
-        Megabytes (1e6 bytes) of the process and all below it (:func:`starting.tree_memory`).
+        Megabytes (2**20 bytes) of the process and all below it (:func:`starting.tree_memory`).
         When this returns, the visitors have left and their kernels have ended.
     """
     return asyncio.run(_memory_with(url, pid, count, seconds))
@@ -56,7 +56,12 @@ def see(url: str) -> str:
         page = browser.new_page()
         try:
             page.goto(url)
-            page.locator("input[type=file]").first.set_input_files(example_photo(), timeout=60_000)
+            # Not just any input for files: the drop zone's answers by itself.
+            with page.expect_file_chooser(timeout=60_000) as chooser:
+                page.get_by_role("button", name="Choose a photo").click(timeout=60_000)
+            chooser.value.set_files(example_photo())
+            # The browser reads the file first; a click before that would find no photo chosen.
+            page.get_by_text("(1)").first.wait_for(timeout=60_000)
             page.get_by_role("button", name="Classify Icon").click()
             answer = page.get_by_text(re.compile("Prediction: ")).first
             answer.wait_for(timeout=60_000)
