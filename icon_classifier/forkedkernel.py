@@ -58,7 +58,7 @@ ARGUMENTS = (
 
 _PR_SET_THP_DISABLE = 41
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_PAUSE_SECONDS = 1.0
+_PAUSE_SECONDS = 0.25
 
 
 class Inherited(NamedTuple):
