@@ -18,13 +18,15 @@ CELLS = (
     "def on_click_classify(change):\n"
     "    img = PILImage.create(bytes(btn_upload.value[-1].content))\n"
     "    out_pl.clear_output()\n"
+    "    lbl_pred.value = ''\n"
     "    with out_pl: display(img.to_thumb(128, 128))\n"
     "    with learn.no_bar(): pred, pred_idx, probs = learn.predict(img)\n"
     "    lbl_pred.value = f'Prediction: {pred}; Probability: {probs[pred_idx]:.04f}'\n"
     "btn_run.on_click(on_click_classify)",
     "widgets.VBox([widgets.Label('What is it?'), btn_upload, btn_run, out_pl, lbl_pred])",
 )
-"""The tutorials' notebook, with what ipywidgets 8 and this machine's torchvision need."""
+"""The tutorials' notebook, with what ipywidgets 8 and this machine's torchvision need. The line is
+emptied first: ipywidgets sends nothing where the same answer comes twice."""
 
 
 def write_plain_page(folder: Path, export: Path) -> Path:
