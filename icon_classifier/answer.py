@@ -31,6 +31,9 @@ _REDRAW_SECONDS = 0.4
 _HERE = Path(__file__).parent
 _log = logging.getLogger(__name__)
 
+Explain = Callable[[tuple[int, int], Prediction], HeatMap]
+"""Makes a heat map of a photo's width and height, in pixels, and its prediction."""
+
 
 class Answer(anywidget.AnyWidget):
     """Shows one answer, or a table of several.
@@ -41,8 +44,7 @@ class Answer(anywidget.AnyWidget):
     Parameters
     ----------
     explain : callable, optional
-        Makes the heat map of a photo's width, height and prediction; without it the page offers
-        none.
+        Makes the heat map; without it the page offers none.
     """
 
     _esm = (_HERE / "answer.js").read_text(encoding="utf-8")
@@ -57,9 +59,7 @@ class Answer(anywidget.AnyWidget):
     heat_box: traitlets.List[float] = traitlets.List().tag(sync=True)
     rows: traitlets.List[Any] = traitlets.List().tag(sync=True)
 
-    def __init__(
-        self, explain: Callable[[tuple[int, int], Prediction], HeatMap] | None = None
-    ) -> None:
+    def __init__(self, explain: Explain | None = None) -> None:
         self._explain = explain
         self._answered: tuple[tuple[int, int], Prediction] | None = None
         self._clearers: list[Callable[[], None]] = []
@@ -180,11 +180,7 @@ class Answer(anywidget.AnyWidget):
         self.answer, self.preview = {}, b""
         self._forget_heat()
 
-    def _show_heat(
-        self,
-        explain: Callable[[tuple[int, int], Prediction], HeatMap],
-        answered: tuple[tuple[int, int], Prediction],
-    ) -> None:
+    def _show_heat(self, explain: Explain, answered: tuple[tuple[int, int], Prediction]) -> None:
         try:
             heat_map = explain(*answered)
         except IconClassifierError as error:

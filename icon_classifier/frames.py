@@ -62,6 +62,7 @@ def is_well_formed(message: bytes) -> bool:
     """
     count = int.from_bytes(message[:8], "little")
     head = 8 * (count + 1)
+    # Before anything is read: a forged count may be any number of 64 bits.
     if not 6 <= count <= _MOST_PARTS or head > len(message):
         return False
     offsets = _offsets(message)
