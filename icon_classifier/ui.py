@@ -2,142 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import html
 import logging
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import ipywidgets as widgets
 from IPython.display import Image as Picture
 from PIL import Image
 
-from icon_classifier import tally, turns, words
+from icon_classifier import turns, words
 from icon_classifier.answer import Answer
+from icon_classifier.classifier import Classifier
 from icon_classifier.dropzone import ACCEPT, Dropped, DropZone
-from icon_classifier.errors import IconClassifierError, ImageError, ModelError
+from icon_classifier.errors import IconClassifierError, ImageError
 from icon_classifier.examples import find_examples
-from icon_classifier.heatmap import HeatMap, overlay, relevance
 from icon_classifier.images import read_image, thumbnail
-from icon_classifier.model import Model, Prediction
-from icon_classifier.opening import open_model
+from icon_classifier.model import Prediction
 
 __all__ = ["ACCEPT", "Classifier", "comforts", "heading", "responding", "show_photo", "take_photo"]
 
 _log = logging.getLogger(__name__)
 
-
-class Classifier:
-    """The model beside the notebook, and what the page says of it.
-
-    Where the model cannot be opened the page still comes up and says so in plain words; the log has
-    the reason.
-
-    Parameters
-    ----------
-    folder : str, optional
-        Where export.pkl and export.onnx lie.
-    """
-
-    def __init__(self, folder: str = ".") -> None:
-        self.folder = folder
-        self._model: Model | None = None
-        self._error: ModelError | None = None
-        self._listeners: list[Callable[[Image.Image, Prediction], None]] = []
-        try:
-            self._model = open_model(folder)
-        except ModelError as error:
-            _log.error("%s", error)
-            self._error = error
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the classes; none where the model could not be opened."""
-        return () if self._model is None else self._model.labels
-
-    @property
-    def title(self) -> str:
-        """The question that this page answers, of the model's own classes."""
-        return "What is it?" if self._model is None else words.question(self._model.labels)
-
-    @property
-    def hint(self) -> str:
-        """What to do, or why nothing can be done."""
-        if self._model is None:
-            return "" if self._error is None else self._error.words
-        return words.hint(self._model.labels)
-
-    @property
-    def can_explain(self) -> bool:
-        """Whether the model can tell where it looked."""
-        return self._model is not None and self._model.can_explain
-
-    def predict(self, image: Image.Image, *, explain: bool = False) -> Prediction:
-        """Classify a photo.
-
-        Parameters
-        ----------
-        image : PIL.Image.Image
-            Mode RGB, upright.
-        explain : bool, optional
-            Keep what a heat map is made of.
-
-        Raises
-        ------
-        ModelError
-            If the model could not be opened.
-        """
-        model = self._opened()
-        with turns.turn():
-            prediction = model.predict(image, explain=explain)
-        tally.count()
-        return prediction
-
-    def answer(self, image: Image.Image) -> str:
-        """Classify a photo, tell those who listen, and put the answer into one line.
-
-        Raises
-        ------
-        ModelError
-            If the model could not be opened.
-        """
-        prediction = self.predict(image, explain=True)
-        for listener in self._listeners:
-            listener(image, prediction)
-        return words.line(prediction, self._opened().labels)
-
-    def on_answer(self, listener: Callable[[Image.Image, Prediction], None]) -> None:
-        """Call something with each photo that is answered, and its prediction."""
-        self._listeners.append(listener)
-
-    def heat_map(self, size: tuple[int, int], prediction: Prediction) -> HeatMap:
-        """Tell where in a photo the model saw what it answered.
-
-        Parameters
-        ----------
-        size : tuple of int
-            Width and height of the photo, in pixels.
-        prediction : Prediction
-            Its answer, asked for with ``explain``.
-
-        Raises
-        ------
-        ModelError
-            If the model could not be opened, or has no heat map.
-        """
-        model = self._opened()
-        if prediction.evidence is None:
-            raise ModelError("the prediction has no evidence", words=words.NO_HEAT_MAP)
-        heat = relevance(prediction.evidence, model.labels.index(prediction.label))
-        width, height = size
-        left, top, right, bottom = model.info.pipeline.view(size)
-        box = left / width, top / height, (right - left) / width, (bottom - top) / height
-        return HeatMap(overlay(heat), box)
-
-    def _opened(self) -> Model:
-        if self._model is None:
-            raise self._error or ModelError("no model")
-        return self._model
+_decoded: WeakKeyDictionary[widgets.FileUpload, Image.Image] = WeakKeyDictionary()
+"""The photo in an uploader, where it was decoded already."""
 
 
 def heading(text: str) -> widgets.HTML:
@@ -156,8 +47,8 @@ def take_photo(upload: widgets.FileUpload) -> Image.Image:
     if not upload.value:
         raise IconClassifierError("no photo chosen", words=words.CHOOSE_FIRST)
     try:
-        with turns.turn():
-            return read_image(upload.value[-1].content)
+        decoded = _decoded.get(upload)
+        return _read(upload) if decoded is None else decoded
     finally:
         upload.value = ()  # up to 25 MB; the counter on the button goes back to 0 with it
 
@@ -220,7 +111,8 @@ def comforts(
 ) -> tuple[DropZone, Answer]:
     """Make what surrounds the plain uploader: more ways in, and a fuller answer.
 
-    The plain widgets work without; these only listen to them and use the same label.
+    The plain widgets work without; these only listen to them and use the same label. They also have
+    a chosen photo looked at while the visitor still moves to the button.
 
     Parameters
     ----------
@@ -240,10 +132,19 @@ def comforts(
     unshown: list[tuple[Image.Image, Prediction]] = []
     classifier.on_answer(lambda image, prediction: unshown.append((image, prediction)))
 
+    def on_upload(change: dict[str, Any]) -> None:
+        """Work ahead. What goes wrong here will do so again at the click, and is told then."""
+        _decoded.pop(upload, None)
+        if change["new"]:
+            with contextlib.suppress(IconClassifierError):
+                _decoded[upload] = _read(upload)
+                classifier.foresee(_decoded[upload])
+
     def take(photo: Dropped) -> None:
         upload.value, output.outputs = (), ()
+        classifier.forget()
         if photo.count == 1:
-            _put(label, lambda: classifier.answer(_decoded(photo)))
+            _put(label, lambda: classifier.answer(_read_dropped(photo)))
         else:
             _put_row(label, answer, classifier, photo)
 
@@ -259,14 +160,21 @@ def comforts(
 
     def on_clear() -> None:
         upload.value, output.outputs, label.value = (), (), ""
+        classifier.forget()
         answer.busy = False
 
+    upload.observe(on_upload, "value")
     label.observe(on_line, "value")
     answer.on_clear(on_clear)
     return DropZone(take, find_examples(classifier.folder)), answer
 
 
-def _decoded(photo: Dropped) -> Image.Image:
+def _read(upload: widgets.FileUpload) -> Image.Image:
+    with turns.turn():
+        return read_image(upload.value[-1].content)
+
+
+def _read_dropped(photo: Dropped) -> Image.Image:
     with turns.turn():
         return photo.read()
 
@@ -291,7 +199,7 @@ def _put_row(label: widgets.Label, answer: Answer, classifier: Classifier, photo
 
     def add() -> str:
         try:
-            image = _decoded(photo)
+            image = _read_dropped(photo)
             answer.add_row(photo.name, (image, classifier.predict(image)), last=last)
         except ImageError as error:
             answer.add_row(photo.name, error.words, last=last)

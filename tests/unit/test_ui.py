@@ -7,28 +7,11 @@ import ipywidgets as widgets
 import pytest
 from PIL import Image
 
-from icon_classifier import ui, words
-from icon_classifier.errors import IconClassifierError, ImageError, ModelError
+from icon_classifier import tally, ui, words
+from icon_classifier.errors import IconClassifierError, ImageError
 from icon_classifier.images import read_image
 from tests.models import write_model
 from tests.pictures import encode, gradient
-
-
-def test_classifier_names_the_classes_of_its_model(tmp_path: Path) -> None:
-    write_model(tmp_path)
-    classifier = ui.Classifier(str(tmp_path))
-    assert classifier.title == "Red, green or blue?"
-    assert "red, green or blue" in classifier.hint
-    assert classifier.predict(Image.new("RGB", (9, 9), "red")).label == "red"
-
-
-def test_without_a_model_the_page_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    classifier = ui.Classifier(str(tmp_path))
-    assert "missing" in classifier.hint
-    assert str(tmp_path) not in classifier.hint
-    assert str(tmp_path) in caplog.text
-    with pytest.raises(ModelError):
-        classifier.predict(Image.new("RGB", (9, 9)))
 
 
 def upload_of(data: bytes) -> widgets.FileUpload:
@@ -179,6 +162,30 @@ class TestComforts:
         assert self.answer.preview == b""
         assert not self.answer.busy
 
+    def test_a_chosen_photo_is_looked_at_before_the_click(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        passes: list[None] = []
+        monkeypatch.setattr(tally, "count", lambda: passes.append(None))
+        self.choose(encode(Image.new("RGB", (60, 40), "red")))
+        assert len(passes) == 1
+        assert self.label.value == "", "the visitor has not asked yet"
+        self.choose(encode(Image.new("RGB", (60, 40), "blue")))
+        assert len(passes) == 2
+        self.button.click()
+        assert len(passes) == 2
+        assert "blue" in self.label.value
+        assert self.answer.answer["headline"] == "blue"
+
+    def test_a_chosen_file_that_is_no_picture_is_told_at_the_click(self) -> None:
+        self.choose(encode(Image.new("RGB", (60, 40), "red")))
+        self.choose(b"no picture")
+        assert self.label.value == ""
+        self.button.click()
+        assert "not a picture" in self.label.value
+        self.button.click()
+        assert self.label.value == words.CHOOSE_FIRST
+
     def test_not_sure_is_said_in_words(self) -> None:
         self.send(encode(Image.new("RGB", (60, 40), "black")))
         assert self.label.value.startswith(
@@ -224,6 +231,8 @@ class TestComforts:
         assert (self.label.value, self.upload.value, self.output.outputs) == ("", (), ())
         assert (self.answer.answer, self.answer.preview, self.answer.rows) == ({}, b"", [])
         assert not self.answer.busy
+        self.button.click()
+        assert self.label.value == words.CHOOSE_FIRST
 
 
 def test_comforts_without_a_model_say_so(tmp_path: Path) -> None:
