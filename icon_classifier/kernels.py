@@ -25,6 +25,7 @@ from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+from jupyter_events import EventLogger
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.kernelmanager import (
     AsyncMappingKernelManager,
@@ -166,6 +167,17 @@ class ForkedKernelManager(ServerKernelManager):
         folder = str(getattr(self.parent, "connection_dir", ""))
         return "ipc" if can_fork() and len(os.fsencode(folder)) <= _LONGEST_FOLDER else "tcp"
 
+    @default("event_logger")
+    def _event_logger(self) -> EventLogger:
+        # One for all. Where there is no ServerApp, as in Voilà, Jupyter Server makes one for each
+        # kernel, and each leaves a logger behind in `logging` for ever.
+        kernels = self.parent
+        shared = getattr(kernels, "event_logger", None)
+        logger: EventLogger = shared or super()._default_event_logger()
+        if isinstance(kernels, VisitorKernelManager):
+            kernels.event_logger = logger
+        return logger
+
     @property
     def kernel_spec(self) -> KernelSpec | None:
         """The specification of the kernel, with our provisioner where it names none."""
@@ -200,6 +212,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     )
 
     warm_parent: WarmParent | None = None
+    event_logger: EventLogger | None = None
 
     @default("kernel_manager_class")
     def _kernel_manager_class(self) -> str:

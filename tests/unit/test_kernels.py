@@ -15,7 +15,12 @@ from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from traitlets import Unicode
 from traitlets.config import LoggingConfigurable
 
-from icon_classifier.kernels import ForkedKernelManager, ForkedProvisioner, _is_own_ipykernel
+from icon_classifier.kernels import (
+    ForkedKernelManager,
+    ForkedProvisioner,
+    VisitorKernelManager,
+    _is_own_ipykernel,
+)
 from icon_classifier.warm import WarmParent, can_fork
 
 pytestmark = [
@@ -237,3 +242,14 @@ async def test_which_commands_are_forked(command: list[str], own: bool) -> None:
 
     assert _is_own_ipykernel([sys.executable, *command]) is own
     assert not _is_own_ipykernel(["/usr/bin/true", *command])
+
+
+async def test_kernels_share_one_event_logger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of their own would leave its logger in ``logging`` for ever."""
+    monkeypatch.setattr("icon_classifier.kernels.can_fork", lambda: False)
+    visitors = VisitorKernelManager(root_dir=str(tmp_path))
+    first, second = (ForkedKernelManager(parent=visitors) for _ in range(2))
+    assert first.event_logger is second.event_logger
+    await visitors.shutdown_all()
