@@ -3,7 +3,8 @@
 In Chromium: seconds from navigation to a usable button, and from the click to the answer. By the
 proportional set size (PSS) of the server's whole process tree: memory at rest and what each further
 visitor adds, page open and a prediction made. Then twenty who have chosen a photo click at once,
-twenty choose and click at once, and visits for three minutes by tabs that open, ask and close.
+twenty choose and click at once, and visits for three minutes by tabs that open, ask and close. At
+our own pages twenty also click without a browser, which takes most of the processors otherwise.
 Arguments: the names of rivals to measure, all without; ``--minutes=1`` for one in place of three.
 """
 
@@ -30,11 +31,14 @@ from icon_classifier.memory import memory_limit
 from scripts.browser import find_browser
 from tests.conftest import example
 from tests.servers import ROOT, Server, voila
+from tests.visits import Visit
 
 STEPS = (1, 5, 10, 20)
 BUTTON = "Classify Icon"
 LIMIT_MB = 512
 WAIT_MS = 180_000
+PATIENCE = 30.0
+"""Seconds after which a visitor who has no answer leaves."""
 PLAIN_VISITORS = 3  # 495 MB each; more say nothing new
 
 ANSWER = """() => document.querySelector('[data-testid="label-output-value"]') !== null
@@ -73,7 +77,9 @@ class Figures:
     memory: dict[int, float] = field(default_factory=dict)
     at_once: list[float] = field(default_factory=list)
     chosen_at_once: list[float] = field(default_factory=list)
+    without_browser: list[float] = field(default_factory=list)
     per_minute: float | None = None
+    unanswered: int = 0
 
 
 PHOTO = example("grizzly.jpg").read_bytes()
@@ -164,6 +170,7 @@ async def measure(browser: Browser, server: Server, most: int, minutes: float) -
         figures.answer.append(await ask(page))
         if count in STEPS or count == most:
             figures.memory[count] = await settled(server)
+    ours = await pages[0].locator(".ic-page").count() > 0
     if not await pages[0].locator("[data-testid=label]").count():  # not Gradio's
         for page in pages:
             await page.evaluate(FORGET)
@@ -177,29 +184,60 @@ async def measure(browser: Browser, server: Server, most: int, minutes: float) -
         )
     for context in contexts:
         await context.close()
+    if ours:
+        await settled(server)  # until their kernels are gone
+        figures.without_browser = await crowd(server, most)
     if minutes:
-        figures.per_minute = await sustained(browser, server, minutes)
+        figures.per_minute, figures.unanswered = await sustained(browser, server, minutes)
     return figures
 
 
-async def sustained(browser: Browser, server: Server, minutes: float) -> float:
-    """Visits per minute by four visitors who each open, ask and close, over and over."""
+async def crowd(server: Server, count: int) -> list[float]:
+    """Let visitors without a browser choose a photo, and then click all at once; seconds each."""
+
+    async def ask(visit: Visit) -> float:
+        started = time.perf_counter()
+        await visit.click()
+        while True:
+            *_, content, _ = await visit.receive()
+            if "Prediction: " in str(content):
+                return time.perf_counter() - started
+
+    async with AsyncExitStack() as inside:
+        visits = [
+            await inside.enter_async_context(await Visit.open(server.url)) for _ in range(count)
+        ]
+        for visit in visits:
+            await visit.choose(PHOTO)
+        await settled(server)  # until all have been looked at
+        return list(await asyncio.gather(*(ask(visit) for visit in visits)))
+
+
+async def sustained(browser: Browser, server: Server, minutes: float) -> tuple[float, int]:
+    """Visits per minute by four visitors who each open, ask and close, over and over.
+
+    Also how many of them had no answer within :data:`PATIENCE` and left.
+    """
     end = time.perf_counter() + 60 * minutes
-    done = 0
+    done = left = 0
 
     async def come_and_go() -> None:
-        nonlocal done
+        nonlocal done, left
         while time.perf_counter() < end:
             context, page, _ = await open_page(browser, server.url)
-            await choose(page)
-            await ask(page)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await choose(page)
+                    await ask(page)
+                done += 1
+            except TimeoutError:
+                left += 1
             await page.goto("about:blank")  # as a tab that closes: the page says good-bye
             await context.close()
-            done += 1
 
     started = time.perf_counter()
     await asyncio.gather(*(come_and_go() for _ in range(4)))
-    return done / (time.perf_counter() - started) * 60
+    return done / (time.perf_counter() - started) * 60, left
 
 
 def p95(values: list[float]) -> float:
@@ -224,12 +262,14 @@ def rows(figures: Figures) -> dict[str, str]:
     for what, times in (
         ("click to answer", figures.at_once),
         ("choosing to answer", figures.chosen_at_once),
+        ("without browser", figures.without_browser),
     ):
         if times:
             table[f"all at once, {what} p50, s"] = f"{statistics.median(times):.2f}"
             table[f"all at once, {what} p95, s"] = f"{p95(times):.2f}"
     if figures.per_minute is not None:
         table["visits a minute, four at a time"] = f"{figures.per_minute:.0f}"
+        table["of them left without an answer"] = str(figures.unanswered)
     return table
 
 

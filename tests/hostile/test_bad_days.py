@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from jupyter_server.services.kernels import kernelmanager
 from PIL import Image
 
 from icon_classifier.errors import ModelMissingError, RequestError
+from icon_classifier.kernels import VisitorKernelManager
 from tests.hostile import LONG
 from tests.models import write_model
 from tests.pictures import encode
@@ -115,3 +118,22 @@ async def test_half_open_lines_are_let_go(tmp_path: Path) -> None:
         async with asyncio.timeout(30):
             while process.num_fds() > before + 2:
                 await asyncio.sleep(0.1)
+
+
+async def test_the_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back, or a little forward: nothing. By more than an idle page may stay: it ends, no other."""
+    now = kernelmanager.utcnow
+    visitors = VisitorKernelManager(root_dir=str(tmp_path), connection_dir=str(tmp_path))
+    idle = await visitors.start_kernel()
+    for hours in (-24.0, 0.2):
+        jumped = timedelta(hours=hours)
+        monkeypatch.setattr(kernelmanager, "utcnow", lambda jumped=jumped: now() + jumped)
+        await visitors.cull_kernels()
+        await visitors._dismiss_those_who_left()
+        assert idle in visitors
+    monkeypatch.setattr(kernelmanager, "utcnow", lambda: now() + timedelta(hours=1))
+    fresh = await visitors.start_kernel()
+    await visitors.cull_kernels()
+    assert idle not in visitors
+    assert fresh in visitors
+    await visitors.shutdown_all()
