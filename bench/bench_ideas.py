@@ -15,10 +15,11 @@ import torch
 
 from bench.bench_train import cleaned
 from icon_classifier import training
+from icon_classifier.calibration import fit_temperature, softmax
 from icon_classifier.duplicates import deal_folds, split
 from icon_classifier.exporting import cautious_threshold
 from icon_classifier.features import first_maps, pooled_features, prior_of
-from icon_classifier.judging import auroc, fit_temperature, softmax
+from icon_classifier.judging import auroc
 from icon_classifier.learners import linear_learner
 from icon_classifier.probe import GRID, Head, cross_validate, fit_head
 from icon_classifier.recipes import load_recipe

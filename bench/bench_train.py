@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from icon_classifier import dataset, training
+from icon_classifier.calibration import calibration_error, softmax
 from icon_classifier.features import pooled_features, prior_of
-from icon_classifier.judging import auroc, calibration_error, softmax
+from icon_classifier.judging import auroc
 from icon_classifier.learners import linear_learner
 from icon_classifier.probe import Head, Strength, fit_head
 from icon_classifier.recipes import load_recipe

@@ -6,8 +6,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy.typing as npt
 
+from icon_classifier.calibration import reliability, softmax
 from icon_classifier.diagnosing import Finding
-from icon_classifier.judging import reliability, softmax
 
 __all__ = ["plot_curves", "plot_reliability"]
 

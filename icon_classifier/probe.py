@@ -15,8 +15,8 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
+from icon_classifier.calibration import fit_temperature, softmax
 from icon_classifier.duplicates import deal_folds
-from icon_classifier.judging import fit_temperature, softmax
 
 __all__ = [
     "Choice",

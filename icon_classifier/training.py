@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from icon_classifier.calibration import fit_temperature
 from icon_classifier.card import Card, write_card
 from icon_classifier.diagnosing import diagnose as diagnose
 from icon_classifier.errors import TrainingError
 from icon_classifier.exporting import cautious_threshold, fingerprint, save_export, versions
 from icon_classifier.exporting import write_classes as write_classes
 from icon_classifier.features import pooled_features, prior_of
-from icon_classifier.judging import Figures, fit_temperature, judge
+from icon_classifier.judging import Figures, judge
 from icon_classifier.learners import (
     Photos,
     find_rate,
