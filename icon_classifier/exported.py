@@ -14,7 +14,8 @@ from typing import Any
 from icon_classifier.errors import UnsupportedLearnerError
 from icon_classifier.pickles import Archive
 from icon_classifier.records import Global, Object, Storage
-from icon_classifier.transforms import PAD_MODES, CropPad, Pipeline, Resize, Step
+from icon_classifier.steps import PAD_MODES, CropPad, Resize, Step
+from icon_classifier.transforms import Pipeline
 
 __all__ = ["ExportedLearner", "read_learner"]
 

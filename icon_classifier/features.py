@@ -28,7 +28,7 @@ from icon_classifier.looked import Looked, digests
 from icon_classifier.padding import with_fixed_padding
 from icon_classifier.pretrained import Pretrained
 from icon_classifier.probe import Prior
-from icon_classifier.transforms import Resize
+from icon_classifier.steps import Resize
 
 import_fastai()
 

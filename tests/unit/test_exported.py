@@ -13,7 +13,8 @@ from icon_classifier.convert import convert
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError, UntrustedExportError
 from icon_classifier.exported import read_learner
 from icon_classifier.pickles import open_archive
-from icon_classifier.transforms import CropPad, Pipeline, Resize
+from icon_classifier.steps import CropPad, Resize
+from icon_classifier.transforms import Pipeline
 from tests import learners
 
 

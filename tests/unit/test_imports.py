@@ -12,6 +12,7 @@ MODULES = [
     for name in (
         "errors",
         "images",
+        "steps",
         "transforms",
         "model",
         "ui",
