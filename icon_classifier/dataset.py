@@ -29,10 +29,11 @@ from icon_classifier.duplicates import Split, group_duplicates, near_duplicates,
 from icon_classifier.errors import DatasetError
 from icon_classifier.images import Limits
 from icon_classifier.moves import append_lines, read_lines
-from icon_classifier.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
+from icon_classifier.recipes import Recipe
 from icon_classifier.resumable import fetch_file
 from icon_classifier.search import search_photos
 from icon_classifier.shapes import draw_shapes
+from icon_classifier.sources import ArchiveSource, ClassRecipe, SourceKind
 from icon_classifier.store import PhotoStore, is_photo_name, photos_and_labels
 
 __all__ = [

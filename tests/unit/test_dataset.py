@@ -16,14 +16,8 @@ from icon_classifier import dataset
 from icon_classifier.dataset import Patience, gather, photos_and_labels
 from icon_classifier.errors import DatasetError, DownloadError
 from icon_classifier.moves import Move, apply_moves
-from icon_classifier.recipes import (
-    ArchiveSource,
-    ClassRecipe,
-    FolderSource,
-    Recipe,
-    UrlsSource,
-    load_recipe,
-)
+from icon_classifier.recipes import Recipe, load_recipe
+from icon_classifier.sources import ArchiveSource, ClassRecipe, FolderSource, UrlsSource
 from tests.photo_server import PhotoServer, body, in_turn, photo_server, ranged, status
 from tests.pictures import encode
 
