@@ -50,3 +50,8 @@ def turned(orientation: int, picture: Image.Image | None = None) -> bytes:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     return encode(picture or gradient(), "JPEG", quality=95, exif=exif)
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    """By how much values of 0 to 255 differ, on average."""
+    return float(np.abs(np.asarray(one, float) - np.asarray(other, float)).mean())

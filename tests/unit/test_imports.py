@@ -11,6 +11,7 @@ MODULES = [
     name
     for name in (
         "errors",
+        "flattening",
         "images",
         "steps",
         "transforms",
