@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from icon_classifier.model import Model
 from icon_classifier.opening import open_model
-from tests.servers import ROOT
+from tests.models import write_model
+from tests.servers import ROOT, Server, project_copy, voila
 
 
 @pytest.fixture(scope="session")
 def project_model() -> Model:
     """The shipped model, compiled if that was not done yet."""
     return open_model(ROOT)
+
+
+@pytest.fixture(scope="module")
+def colour_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Voilà with a model of three colours: another export needs no edit of the notebook."""
+    folder = project_copy(tmp_path_factory.mktemp("colours"))
+    write_model(folder)
+    with voila(folder) as server:
+        yield server
 
 
 def example(name: str) -> Path:

@@ -12,9 +12,8 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from icon_classifier.model import Model
-from tests.models import write_model
 from tests.pictures import encode
-from tests.servers import NOTEBOOK, Server, jupyter, project_copy, voila
+from tests.servers import NOTEBOOK, Server, jupyter, voila
 
 NewPage = Callable[..., Page]
 READY = 60_000
@@ -25,15 +24,6 @@ READY = 60_000
 def shipped(project_model: Model) -> Iterator[Server]:
     """Voilà with the shipped model, started as a host does."""
     with voila() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Voilà with a model of three colours: another export needs no edit of the notebook."""
-    folder = project_copy(tmp_path_factory.mktemp("colours"))
-    write_model(folder)
-    with voila(folder) as server:
         yield server
 
 
@@ -90,27 +80,27 @@ def test_through_a_jupyter_server(jupyter_server: Server, new_page: NewPage, gri
     classify(page, grizzly, "Prediction: grizzly; Probability: ")
 
 
-def test_another_model_names_its_classes(colours: Server, new_page: NewPage) -> None:
-    page = new_page(colours.url)
+def test_another_model_names_its_classes(colour_server: Server, new_page: NewPage) -> None:
+    page = new_page(colour_server.url)
     expect(page.get_by_role("heading", name="Red, green or blue?")).to_be_visible(timeout=READY)
 
 
-def test_fifteen_megabytes(colours: Server, new_page: NewPage, tmp_path: Path) -> None:
+def test_fifteen_megabytes(colour_server: Server, new_page: NewPage, tmp_path: Path) -> None:
     """More than the 10 MB at which tornado drops a websocket message without a word."""
     noise = np.random.default_rng(0).integers(0, 90, (2300, 2300, 3), np.uint8)
     noise[..., 2] += 160
     photo = tmp_path / "large.png"
     photo.write_bytes(encode(Image.fromarray(noise), compress_level=0))
     assert photo.stat().st_size > 15e6
-    page = new_page(colours.url)
+    page = new_page(colour_server.url)
     classify(page, photo, "Prediction: blue; Probability: ")
     assert thumbnail_size(page) == (128, 128)
 
 
-def test_a_text_named_jpg(colours: Server, new_page: NewPage, tmp_path: Path) -> None:
+def test_a_text_named_jpg(colour_server: Server, new_page: NewPage, tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
     photo.write_text("just some words")
-    page = new_page(colours.url)
+    page = new_page(colour_server.url)
     classify(page, photo, "This file is not a picture that can be read")
     expect(page.locator(".ic-photo img")).to_have_count(0)
     expect(button(page)).to_be_enabled()
@@ -122,16 +112,16 @@ def test_a_text_named_jpg(colours: Server, new_page: NewPage, tmp_path: Path) ->
     expect(page.get_by_text("Prediction: red; Probability: ")).to_be_visible(timeout=READY)
 
 
-def test_no_photo_yet(colours: Server, new_page: NewPage) -> None:
-    page = new_page(colours.url)
+def test_no_photo_yet(colour_server: Server, new_page: NewPage) -> None:
+    page = new_page(colour_server.url)
     expect(button(page)).to_be_enabled(timeout=READY)
     button(page).click()
     expect(page.get_by_text("Please choose a photo first.")).to_be_visible()
 
 
-def test_two_visitors_at_once(colours: Server, new_page: NewPage, tmp_path: Path) -> None:
+def test_two_visitors_at_once(colour_server: Server, new_page: NewPage, tmp_path: Path) -> None:
     """Each gets the answer for his own photo, and neither sees the other's."""
-    visitors = {colour: new_page(colours.url) for colour in ("red", "blue")}
+    visitors = {colour: new_page(colour_server.url) for colour in ("red", "blue")}
     for colour, page in visitors.items():
         photo = tmp_path / f"{colour}.png"
         photo.write_bytes(encode(Image.new("RGB", (50, 40), colour)))

@@ -3,22 +3,12 @@
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
 from tornado.websocket import websocket_connect
 
 from icon_classifier.server import PROTOCOL
-from tests.models import write_model
-from tests.servers import Server, project_copy, voila
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = project_copy(tmp_path_factory.mktemp("colours"))
-    write_model(folder)
-    with voila(folder) as running:
-        yield running
+from tests.servers import Server
 
 
 def channels_of_a_visitor(server: Server) -> str:
@@ -35,7 +25,7 @@ def is_well(server: Server) -> bool:
         return bool(answer.status == 200)
 
 
-def test_an_old_form_of_the_protocol_is_refused(server: Server) -> None:
+def test_an_old_form_of_the_protocol_is_refused(colour_server: Server) -> None:
     """It cannot be checked, and Voilà itself would stumble over the first photo sent back."""
     handshake = {
         "Connection": "Upgrade",
@@ -43,12 +33,12 @@ def test_an_old_form_of_the_protocol_is_refused(server: Server) -> None:
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
     }
-    address = channels_of_a_visitor(server).replace("ws", "http", 1)
+    address = channels_of_a_visitor(colour_server).replace("ws", "http", 1)
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(urllib.request.Request(address, headers=handshake), timeout=10)
     caught.value.close()
     assert caught.value.code == 400
-    assert is_well(server)
+    assert is_well(colour_server)
 
 
 @pytest.mark.parametrize(
@@ -61,9 +51,9 @@ def test_an_old_form_of_the_protocol_is_refused(server: Server) -> None:
     ],
 )
 async def test_a_forged_message_ends_the_line_and_nothing_else(
-    server: Server, forged: bytes | str
+    colour_server: Server, forged: bytes | str
 ) -> None:
-    socket = await websocket_connect(channels_of_a_visitor(server), subprotocols=[PROTOCOL])
+    socket = await websocket_connect(channels_of_a_visitor(colour_server), subprotocols=[PROTOCOL])
     try:
         await socket.write_message(forged, binary=isinstance(forged, bytes))
         while await socket.read_message() is not None:
@@ -71,4 +61,4 @@ async def test_a_forged_message_ends_the_line_and_nothing_else(
     finally:
         socket.close()
     assert socket.close_code == 1002
-    assert is_well(server)
+    assert is_well(colour_server)
