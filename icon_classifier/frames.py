@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from icon_classifier.errors import RequestError
 
 __all__ = [
+    "PROTOCOL",
     "Backlog",
     "Frame",
     "is_allowed",
@@ -20,6 +21,9 @@ __all__ = [
     "read_kernels",
     "without_the_inside",
 ]
+
+PROTOCOL = "v1.kernel.websocket.jupyter.org"
+"""The one form of messages that a page may speak with its kernel (Jupyter Server's own name)."""
 
 _KINDS = {
     "comm_close": {"shell"},
@@ -60,13 +64,7 @@ def is_well_formed(message: bytes) -> bool:
         from the end of the head to the end of the message; a channel and four parts of JSON lie
         between them, and any number of buffers.
     """
-    count = int.from_bytes(message[:8], "little")
-    head = 8 * (count + 1)
-    # Before anything is read: a forged count may be any number of 64 bits.
-    if not 6 <= count <= _MOST_PARTS or head > len(message):
-        return False
-    offsets = _offsets(message)
-    return offsets[0] == head and offsets[-1] == len(message) and offsets == sorted(offsets)
+    return bool(_sound_offsets(message))
 
 
 def read_frame(message: bytes | str) -> Frame:
@@ -82,9 +80,9 @@ def read_frame(message: bytes | str) -> Frame:
     RequestError
         If it is not in Jupyter's form; whoever sends that is no page.
     """
-    if isinstance(message, str) or not is_well_formed(message):
+    if isinstance(message, str) or not (offsets := _sound_offsets(message)):
         raise RequestError("expected a message in parts, its head says otherwise")
-    channel, *parts = _parts(message, 5)
+    channel, *parts = _parts(message, offsets, 5)
     if sum(map(len, parts)) > _MOST_JSON:
         raise RequestError(f"expected at most {_MOST_JSON} bytes of JSON")
     try:
@@ -125,7 +123,7 @@ def read_kernels(message: bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
         Its kind, the header of the message that it answers, its content; the two are empty for
         kinds that the server does not look at.
     """
-    _, header, parent, _, content = _parts(message, 5)
+    _, header, parent, _, content = _parts(message, _offsets(message), 5)
     kind = str(json.loads(header)["msg_type"])
     if kind not in _WATCHED:
         return kind, {}, {}
@@ -151,7 +149,7 @@ def without_the_inside(message: bytes, kind: str, content: dict[str, Any]) -> by
         return None
     if kind != "error":
         return message
-    parts = _parts(message, 4)
+    parts = _parts(message, _offsets(message), 4)
     blank = {"ename": "Error", "evalue": "", "traceback": []}
     return _pack([*parts, json.dumps(blank).encode()])
 
@@ -186,13 +184,24 @@ class Backlog:
                 return
 
 
+def _sound_offsets(message: bytes) -> list[int]:
+    """Read the offsets in a message's head; none if it is not well formed."""
+    count = int.from_bytes(message[:8], "little")
+    head = 8 * (count + 1)
+    # Before anything is read: a forged count may be any number of 64 bits.
+    if not 6 <= count <= _MOST_PARTS or head > len(message):
+        return []
+    offsets = _offsets(message)
+    sound = offsets[0] == head and offsets[-1] == len(message) and offsets == sorted(offsets)
+    return offsets if sound else []
+
+
 def _offsets(message: bytes) -> list[int]:
     head = 8 * (int.from_bytes(message[:8], "little") + 1)
     return [int.from_bytes(message[i : i + 8], "little") for i in range(8, head, 8)]
 
 
-def _parts(message: bytes, count: int) -> list[bytes]:
-    offsets = _offsets(message)
+def _parts(message: bytes, offsets: list[int], count: int) -> list[bytes]:
     return [message[offsets[i] : offsets[i + 1]] for i in range(count)]
 
 

@@ -29,6 +29,7 @@ from icon_classifier import delivery
 from icon_classifier.errors import RequestError
 from icon_classifier.exporter import PageExporter
 from icon_classifier.frames import (
+    PROTOCOL,
     Backlog,
     is_allowed,
     read_frame,
@@ -47,9 +48,6 @@ __all__ = [
     "PageHandler",
     "install",
 ]
-
-PROTOCOL = "v1.kernel.websocket.jupyter.org"
-"""The one form of messages that a page may speak with its kernel (Jupyter Server's own name)."""
 
 RETRY_SECONDS = 10
 """After this long a visitor who found no room knocks again."""

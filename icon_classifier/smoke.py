@@ -28,10 +28,10 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HT
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
 from icon_classifier.errors import DeploymentError
+from icon_classifier.frames import PROTOCOL
 
 __all__ = ["SmokeReport", "example_photo", "smoke", "visit", "visiting"]
 
-_PROTOCOL = "v1.kernel.websocket.jupyter.org"
 _CONTROL = "jupyter.widget.control"
 _ANSWER = re.compile(r"Prediction: (?P<label>.+); Probability: (?P<probability>[01]\.\d+)")
 
@@ -252,7 +252,7 @@ async def _visit(
     address = urlunsplit((scheme, parts.netloc, channels, f"session_id={uuid.uuid4().hex}", ""))
     origin = {"Origin": f"{parts.scheme}://{parts.netloc}"}
     request = HTTPRequest(address, headers=headers | origin)
-    socket = await websocket_connect(request, subprotocols=[_PROTOCOL])
+    socket = await websocket_connect(request, subprotocols=[PROTOCOL])
     stack.callback(socket.close)
     kernels_page = _Page(socket)
     states = await kernels_page.widgets()

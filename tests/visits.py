@@ -19,10 +19,10 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from icon_classifier.errors import RequestError
+from icon_classifier.frames import PROTOCOL
 
 __all__ = ["Visit"]
 
-_PROTOCOL = "v1.kernel.websocket.jupyter.org"
 _KERNEL_ID = re.compile(
     r'kernel[-_]?id"?\s*[:=]\s*"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})', re.I
 )
@@ -85,7 +85,7 @@ class Visit:
         address = urlunsplit((scheme, root.netloc, path, f"session_id={uuid.uuid4().hex}", ""))
         line = await websocket_connect(
             HTTPRequest(address, connect_timeout=seconds),
-            subprotocols=[_PROTOCOL],
+            subprotocols=[PROTOCOL],
             max_message_size=64 * 2**20,
         )
         visit = cls(url, found[1], html, line)

@@ -22,7 +22,7 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError, websocket_connect
 
 from icon_classifier.errors import RequestError
-from icon_classifier.server import PROTOCOL
+from icon_classifier.frames import PROTOCOL
 from tests.hostile import LONG
 from tests.models import write_model
 from tests.pictures import encode

@@ -7,7 +7,7 @@ import urllib.request
 import pytest
 from tornado.websocket import websocket_connect
 
-from icon_classifier.server import PROTOCOL
+from icon_classifier.frames import PROTOCOL
 from tests.servers import Server
 
 
