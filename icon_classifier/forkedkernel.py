@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import gc
 import os
 import random
@@ -39,7 +38,6 @@ __all__ = [
     "KernelOrder",
     "PageKernel",
     "become_kernel",
-    "few_huge_pages",
     "leave",
 ]
 
@@ -56,8 +54,6 @@ ARGUMENTS = (
     "--IPKernelApp.parent_handle=0",
 )
 
-_PR_SET_THP_DISABLE = 41
-_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _PAUSE_SECONDS = 0.25
 
 
@@ -274,20 +270,6 @@ def _close_all_but(kept: set[int]) -> None:
         if (number := int(entry.name)) not in kept:
             with contextlib.suppress(OSError):  # the one of this very listing is closed already
                 os.close(number)
-
-
-def few_huge_pages() -> None:
-    """Keep to small pages of memory: of a huge one a child would copy more than it writes.
-
-    Only where the system gives huge pages to nobody but those who ask may a prediction have some:
-    the C library asks for them, and the network's 30 MB are then there in a third of the time.
-    """
-    try:
-        on_request = "[madvise]" in _HUGE_PAGES.read_text()
-    except OSError:
-        on_request = False
-    if not on_request:
-        ctypes.CDLL(None).prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 
 def leave(status: int) -> None:

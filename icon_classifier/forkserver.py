@@ -27,10 +27,25 @@ from icon_classifier.errors import ModelError
 if TYPE_CHECKING:
     from icon_classifier.forkedkernel import Inherited
 
-__all__ = ["LARGEST", "fill_holes", "main"]
+__all__ = ["ENVIRONMENT", "LARGEST", "fill_holes", "main"]
 
 LARGEST = 2**20
 """Bytes of the largest message; an environment is the most that stands in one."""
+
+ENVIRONMENT = {
+    # No thread may exist at the fork.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    # One heap for all threads, and what a photo took goes back to the system at once.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+    # Large blocks may come in huge pages; see memory.few_huge_pages.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+"""What the warm parent is started with, beside the server's own environment."""
 
 _log = logging.getLogger("icon_classifier.forkserver")
 
@@ -65,9 +80,9 @@ def main(argv: list[str]) -> None:
 def _warm_up(notebook: Path | None) -> Any:
     gc.disable()  # a collection writes to every object; children switch it on for their own
     _without_debugger()
-    from icon_classifier import forkedkernel
+    from icon_classifier import forkedkernel, memory
 
-    forkedkernel.few_huge_pages()
+    memory.few_huge_pages()
     importlib.import_module("icon_classifier.ui")
     from icon_classifier.opening import open_model
 

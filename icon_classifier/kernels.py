@@ -31,10 +31,11 @@ from voila.app import Voila
 
 from icon_classifier import server
 from icon_classifier.client import PromptClient
+from icon_classifier.forkedprocess import can_fork
 from icon_classifier.memory import give_back, memory_limit, visitors_that_fit
 from icon_classifier.metrics import Metrics
 from icon_classifier.provisioner import PROVISIONER, ForkedProvisioner
-from icon_classifier.warm import WarmParent, can_fork
+from icon_classifier.warm import WarmParent
 
 __all__ = ["ForkedKernelManager", "NeverRestarter", "VisitorKernelManager"]
 

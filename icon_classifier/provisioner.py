@@ -17,8 +17,8 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Integer
 
 from icon_classifier.errors import KernelError
-from icon_classifier.forkedprocess import ForkedProcess
-from icon_classifier.warm import WarmParent, can_fork
+from icon_classifier.forkedprocess import ForkedProcess, can_fork
+from icon_classifier.warm import WarmParent
 
 __all__ = ["PROVISIONER", "ForkedProvisioner"]
 

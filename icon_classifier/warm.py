@@ -22,35 +22,9 @@ from typing import Any
 from icon_classifier import tally, turns
 from icon_classifier.errors import KernelError
 from icon_classifier.forkedprocess import ForkedProcess
-from icon_classifier.forkserver import LARGEST
+from icon_classifier.forkserver import ENVIRONMENT, LARGEST
 
-__all__ = ["WarmParent", "can_fork"]
-
-_ENVIRONMENT = {
-    # No thread may exist at the fork.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "ORT_DISABLE_TELEMETRY": "1",
-    # One heap for all threads, and what a photo took goes back to the system at once.
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "131072",
-    "MALLOC_TRIM_THRESHOLD_": "131072",
-    # Large blocks may come in huge pages; see forkedkernel.few_huge_pages.
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}
-
-
-def can_fork() -> bool:
-    """Tell whether kernels can be forked on this system: on Linux from 5.3 on."""
-    if not sys.platform.startswith("linux"):
-        # macOS forks, but its own libraries do not survive it; Windows has no fork.
-        return False
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError:
-        return False
-    return True
+__all__ = ["WarmParent"]
 
 
 class WarmParent:
@@ -243,7 +217,7 @@ class WarmParent:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "icon_classifier.forkserver", *arguments],
                     cwd=self.folder,
-                    env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)},
+                    env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)},
                     stdin=subprocess.DEVNULL,
                     pass_fds=descriptors,
                     start_new_session=True,  # an interrupt at the terminal is the server's

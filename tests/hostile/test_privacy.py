@@ -11,7 +11,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from icon_classifier.warm import can_fork
+from icon_classifier.forkedprocess import can_fork
 from tests.leftovers import count
 from tests.models import write_model
 from tests.pictures import encode

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from icon_classifier.errors import RequestError
-from icon_classifier.warm import can_fork
+from icon_classifier.forkedprocess import can_fork
 from tests.servers import Server, free_port, voila
 from tests.visits import Visit
 

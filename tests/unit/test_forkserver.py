@@ -5,7 +5,8 @@ import nbformat
 import pytest
 
 from icon_classifier import forkserver
-from icon_classifier.warm import WarmParent, can_fork
+from icon_classifier.forkedprocess import can_fork
+from icon_classifier.warm import WarmParent
 from tests.servers import NOTEBOOK, ROOT
 
 

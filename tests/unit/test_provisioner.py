@@ -15,9 +15,10 @@ from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from traitlets import Unicode
 from traitlets.config import LoggingConfigurable
 
+from icon_classifier.forkedprocess import can_fork
 from icon_classifier.kernels import ForkedKernelManager
 from icon_classifier.provisioner import ForkedProvisioner, _is_own_ipykernel
-from icon_classifier.warm import WarmParent, can_fork
+from icon_classifier.warm import WarmParent
 
 pytestmark = [
     pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only"),
