@@ -54,6 +54,9 @@ ARGUMENTS = (
     "--IPKernelApp.parent_handle=0",
 )
 
+ENDING = (signal.SIGTERM, signal.SIGINT)
+"""Signals that a kernel obeys and its parent does not; blocked while one becomes the other."""
+
 _PAUSE_SECONDS = 0.25
 
 
@@ -226,8 +229,9 @@ def become_kernel(app: ForkedKernelApp, order: KernelOrder, inherited: Inherited
         The descriptors that it keeps.
     """
     os.setsid()  # a group of its own: an interrupt reaches the kernel and what it started
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+    for number in (*ENDING, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     _close_all_but({0, 1, 2, *inherited})
     tally.share(inherited.counter)
     turns.share(inherited.turns)

@@ -171,16 +171,21 @@ def _serve(control: socket.socket, inherited: Inherited, app: Any) -> None:
 
 
 def _fork(control: socket.socket, inherited: Inherited, app: Any, order: dict[str, Any]) -> None:
+    from icon_classifier.forkedkernel import ENDING, KernelOrder, become_kernel, leave
+
+    # The parent ignores these. A kernel does not, and must not lose one that comes before it has
+    # said so: blocked, it waits for become_kernel().
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         pid = os.fork()
     except OSError as error:  # no memory, or no process left
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         _send(control, {"number": order["number"], "error": str(error)})
         return
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         _send(control, {"number": order["number"], "pid": pid})
         return
-    from icon_classifier.forkedkernel import KernelOrder, become_kernel, leave
-
     status = 1
     try:
         signal.set_wakeup_fd(-1)

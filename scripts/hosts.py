@@ -38,6 +38,7 @@ def call(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None
         If it fails, with the end of its output.
     """
     log = ROOT / "build" / "deploy-check.log"
+    log.parent.mkdir(exist_ok=True)
     with log.open("a") as file:
         file.write(f"\n$ {' '.join(map(str, command))}\n")
         file.flush()
@@ -99,9 +100,13 @@ def ways_out() -> dict[str, str]:
 
 
 def local_ways_out() -> list[Path]:
-    """Find the files and folders of this machine that :func:`ways_out` names."""
+    """Find the files and folders of this machine that :func:`ways_out` names.
+
+    Of a local index, a folder ``simple`` (PEP 503), the one above: its pages point to files beside.
+    """
     words = re.split(r"[\s:=]+", " ".join(ways_out().values()).replace("file://", " "))
-    found = {Path(word) for word in words if word.startswith("/")}
+    named = {Path(word) for word in words if word.startswith("/")}
+    found = {path.parent if path.name == "simple" else path for path in named}
     return sorted(path for path in found if path.exists() and path != Path("/usr"))
 
 
