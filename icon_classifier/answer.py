@@ -17,7 +17,7 @@ from PIL import Image
 from icon_classifier import words
 from icon_classifier.errors import IconClassifierError
 from icon_classifier.heatmap import HeatMap
-from icon_classifier.images import thumbnail
+from icon_classifier.images import PREVIEW_SIDE, thumbnail
 from icon_classifier.model import Prediction
 
 __all__ = ["Answer"]
@@ -25,7 +25,6 @@ __all__ = ["Answer"]
 BARS = 10
 """How many classes get a bar."""
 
-_PREVIEW_SIDE = 640
 _THUMBNAIL_SIDE = 72
 _REDRAW_SECONDS = 0.4
 _HERE = Path(__file__).parent
@@ -88,7 +87,7 @@ class Answer(anywidget.AnyWidget):
                 "bars": [[words.plain(label), p, words.percent(p)] for label, p in top],
                 "rest": len(prediction.ranking) - len(top),
             }
-            self.preview = thumbnail(image, _PREVIEW_SIDE)
+            self.preview = thumbnail(image, PREVIEW_SIDE)
             self._forget_heat()
             self.rows = []
             self.busy = False

@@ -38,7 +38,18 @@ from icon_classifier.errors import (
 )
 from icon_classifier.flattening import flatten, orientation, upright
 
-__all__ = ["FORMATS", "Limits", "read_image", "read_image_file", "thumbnail"]
+__all__ = [
+    "FORMATS",
+    "PREVIEW_SIDE",
+    "Limits",
+    "read_image",
+    "read_image_file",
+    "shrink",
+    "thumbnail",
+]
+
+PREVIEW_SIDE = 640
+"""Longer side of a photo as the page shows it, in pixels."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 """Pillow's names of the formats that are read. Pillow knows forty more; a photo needs none of them,
@@ -155,14 +166,32 @@ def thumbnail(image: Image.Image, side: int = 128) -> bytes:
     bytes
         A JPEG without any metadata of the photo.
     """
+    file = io.BytesIO()
+    shrink(image, side).save(file, "JPEG", quality=88)
+    return file.getvalue()
+
+
+def shrink(image: Image.Image, side: int) -> Image.Image:
+    """Make a small copy of a picture.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Mode RGB; stays as it is.
+    side : int
+        Longer side at most, in pixels.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB, of the same shape, without any metadata of the photo; never larger.
+    """
     scale = min(1.0, side / max(image.size))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     # Not Image.thumbnail: it works in place, and a copy of a large photo costs 70 MB.
     small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     small.info = {}
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=88)
-    return file.getvalue()
+    return small
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ __all__ = ["ACCEPT", "Classifier", "comforts", "heading", "responding", "show_ph
 _log = logging.getLogger(__name__)
 
 _decoded: WeakKeyDictionary[widgets.FileUpload, Image.Image] = WeakKeyDictionary()
-"""The photo in an uploader, where it was decoded already."""
+"""What stands for the photo in an uploader, where it was looked at already."""
 
 
 def heading(text: str) -> widgets.HTML:
@@ -137,8 +137,8 @@ def comforts(
         _decoded.pop(upload, None)
         if change["new"]:
             with contextlib.suppress(IconClassifierError):
-                _decoded[upload] = _read(upload)
-                classifier.foresee(_decoded[upload])
+                _decoded[upload] = classifier.foresee(_read(upload))
+                change["new"][-1].content = memoryview(b"")  # up to 25 MB that nobody reads again
 
     def take(photo: Dropped) -> None:
         upload.value, output.outputs = (), ()

@@ -40,16 +40,16 @@ class TestForesee:
     def test_the_answer_is_there_and_the_same(self) -> None:
         red = Image.new("RGB", (9, 9), "red")
         expected = self.classifier.answer(red)
-        self.classifier.foresee(red)
+        small = self.classifier.foresee(red)
         seen = len(self.passes)
-        assert self.classifier.answer(red) == expected
+        assert self.classifier.predict(small).label == "red"
+        assert self.classifier.answer(small) == expected
         assert len(self.passes) == seen
 
-    def test_it_serves_once(self) -> None:
-        red = Image.new("RGB", (9, 9), "red")
-        self.classifier.foresee(red)
-        self.classifier.answer(red)
-        self.classifier.answer(red)
+    def test_it_serves_one_answer(self) -> None:
+        small = self.classifier.foresee(Image.new("RGB", (9, 9), "red"))
+        self.classifier.answer(small)
+        self.classifier.answer(small)
         assert len(self.passes) == 2
 
     def test_another_photo_gets_its_own_answer(self) -> None:
@@ -57,19 +57,21 @@ class TestForesee:
         assert "blue" in self.classifier.answer(Image.new("RGB", (9, 9), "blue"))
 
     def test_forgotten(self) -> None:
-        red = Image.new("RGB", (9, 9), "red")
-        self.classifier.foresee(red)
+        small = self.classifier.foresee(Image.new("RGB", (9, 9), "red"))
         self.classifier.forget()
-        self.classifier.answer(red)
+        self.classifier.answer(small)
         assert len(self.passes) == 2
+
+    def test_a_large_photo_is_not_held(self) -> None:
+        assert self.classifier.foresee(Image.new("RGB", (4000, 3000), "red")).size == (640, 480)
 
     def test_listeners_hear_of_it_at_the_answer(self) -> None:
         heard: list[str] = []
         self.classifier.on_answer(lambda _, prediction: heard.append(prediction.label))
         red = Image.new("RGB", (9, 9), "red")
-        self.classifier.foresee(red)
+        small = self.classifier.foresee(red)
         assert heard == []
-        self.classifier.answer(red)
+        self.classifier.answer(small)
         assert heard == ["red"]
 
 

@@ -15,7 +15,7 @@ from icon_classifier.errors import (
     ImageTooSmallError,
     UnsupportedImageError,
 )
-from icon_classifier.images import Limits, read_image, read_image_file, thumbnail
+from icon_classifier.images import Limits, read_image, read_image_file, shrink, thumbnail
 from tests.pictures import SIZE, difference, encode, gradient, turned
 
 
@@ -134,3 +134,13 @@ def test_thumbnail_keeps_nothing_but_the_picture() -> None:
     assert small.size == (32, 48)
     assert not small.getexif()
     assert photo.size == (SIZE[1], SIZE[0])
+
+
+def test_shrink_keeps_the_shape_and_never_enlarges() -> None:
+    photo = Image.new("RGB", (400, 200))
+    photo.info["exif"] = b"a secret"
+    assert shrink(photo, 100).size == (100, 50)
+    small = shrink(photo, 1000)
+    assert small.size == photo.size
+    assert small is not photo
+    assert small.info == {}

@@ -170,6 +170,7 @@ class TestComforts:
         self.choose(encode(Image.new("RGB", (60, 40), "red")))
         assert len(passes) == 1
         assert self.label.value == "", "the visitor has not asked yet"
+        assert len(self.upload.value[-1].content) == 0, "the file is forgotten already"
         self.choose(encode(Image.new("RGB", (60, 40), "blue")))
         assert len(passes) == 2
         self.button.click()
