@@ -50,7 +50,8 @@ WATCH = """() => {
     const answered = ANSWER;
     window.answer = new Promise(tell => {
         let start;
-        addEventListener('click', () => { start ??= performance.now(); }, { capture: true });
+        const clicked = () => { start = performance.now(); };
+        addEventListener('click', clicked, { capture: true, once: true });
         const observer = new MutationObserver(() => {
             if (start === undefined || !answered()) return;
             observer.disconnect();

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from icon_classifier.calibration import fit_temperature, softmax
+from icon_classifier.calibration import Integers, fit_temperature, softmax
 from icon_classifier.duplicates import deal_folds
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ __all__ = ["ACCEPT", "Classifier", "comforts", "heading", "responding", "show_ph
 
 _log = logging.getLogger(__name__)
 
-_decoded: WeakKeyDictionary[widgets.FileUpload, Image.Image] = WeakKeyDictionary()
+_foreseen: WeakKeyDictionary[widgets.FileUpload, Image.Image] = WeakKeyDictionary()
 """What stands for the photo in an uploader, where it was looked at already."""
 
 
@@ -47,8 +47,8 @@ def take_photo(upload: widgets.FileUpload) -> Image.Image:
     if not upload.value:
         raise IconClassifierError("no photo chosen", words=words.CHOOSE_FIRST)
     try:
-        decoded = _decoded.get(upload)
-        return _read(upload) if decoded is None else decoded
+        foreseen = _foreseen.get(upload)
+        return _read(upload) if foreseen is None else foreseen
     finally:
         upload.value = ()  # up to 25 MB; the counter on the button goes back to 0 with it
 
@@ -134,10 +134,11 @@ def comforts(
 
     def on_upload(change: dict[str, Any]) -> None:
         """Work ahead. What goes wrong here will do so again at the click, and is told then."""
-        _decoded.pop(upload, None)
+        _foreseen.pop(upload, None)
         if change["new"]:
+            classifier.forget()  # also where the new file cannot be read
             with contextlib.suppress(IconClassifierError):
-                _decoded[upload] = classifier.foresee(_read(upload))
+                _foreseen[upload] = classifier.foresee(_read(upload))
                 change["new"][-1].content = memoryview(b"")  # up to 25 MB that nobody reads again
 
     def take(photo: Dropped) -> None:

@@ -181,6 +181,7 @@ class TestComforts:
     def test_a_chosen_file_that_is_no_picture_is_told_at_the_click(self) -> None:
         self.choose(encode(Image.new("RGB", (60, 40), "red")))
         self.choose(b"no picture")
+        assert self.classifier._foreseen is None, "of the photo before nothing is kept"
         assert self.label.value == ""
         self.button.click()
         assert "not a picture" in self.label.value
