@@ -109,13 +109,18 @@ class KernelOrder:
 
 
 class PageKernel(IPythonKernel):
-    """The kernel of a page: gives memory back when its visitor has paused for a moment."""
+    """The kernel of a page: forgets what came, and gives memory back when its visitor pauses."""
 
     _pause: Any = None
 
     def post_handler_hook(self) -> None:
         """Follow each message of the page; ipykernel calls it in the main thread."""
         super().post_handler_hook()
+        # ipykernel keeps a message for its header, and whatever was scheduled meanwhile keeps a
+        # copy of that context: a photo of 25 MB would stay long after its answer.
+        message = self.get_parent("shell")
+        if message:
+            message["content"], message["buffers"] = {}, []
         if self._pause is not None:
             self.io_loop.remove_timeout(self._pause)
         self._pause = self.io_loop.call_later(_PAUSE_SECONDS, memory.give_back)

@@ -80,9 +80,10 @@ def main(argv: list[str]) -> None:
 def _warm_up(notebook: Path | None) -> Any:
     gc.disable()  # a collection writes to every object; children switch it on for their own
     _without_debugger()
-    from icon_classifier import forkedkernel, memory
+    from icon_classifier import forkedkernel, memory, turns
 
     memory.few_huge_pages()
+    turns.reckon()
     importlib.import_module("icon_classifier.ui")
     from icon_classifier.opening import open_model
 

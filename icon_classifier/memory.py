@@ -11,10 +11,12 @@ __all__ = [
     "AT_REST",
     "MAX_VISITORS",
     "PER_VISITOR",
+    "PER_WORK",
     "few_huge_pages",
     "give_back",
     "memory_limit",
     "visitors_that_fit",
+    "works_that_fit",
 ]
 
 # Found once, before any fork: a child that looked it up would write to more of its memory. The GNU
@@ -31,6 +33,10 @@ PER_VISITOR = 16 * 2**20
 
 MAX_VISITORS = 200
 """However large the machine: what one event loop serves without getting slow."""
+
+PER_WORK = 512 * 2**20
+"""Bytes of a host's memory for each photo that may be worked on at once: a full house leaves some
+20 MB of 512, and the network alone takes 30 for a moment."""
 
 _PR_SET_THP_DISABLE = 41
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -77,6 +83,24 @@ def visitors_that_fit(limit: int) -> int:
         From 1 to :data:`MAX_VISITORS`.
     """
     return max(1, min(MAX_VISITORS, (limit - AT_REST) // PER_VISITOR))
+
+
+def works_that_fit(limit: int, cores: int) -> int:
+    """Tell how many photos may be decoded or predicted at the same time.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes, as :func:`memory_limit` finds them.
+    cores : int
+        More at once than these would only take longer.
+
+    Returns
+    -------
+    int
+        From 1 to ``cores``.
+    """
+    return max(1, min(cores, limit // PER_WORK))
 
 
 def give_back() -> None:

@@ -1,4 +1,4 @@
-"""Taking turns across processes: as many kernels work on a photo at once as there are cores.
+"""Taking turns across processes: as many kernels work on a photo at once as cores and memory allow.
 
 Decoding and the network take some 60 MB for a moment. Twenty kernels at once would not get done any
 sooner than two at a time, but would need twenty times that.
@@ -11,9 +11,13 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-__all__ = ["create", "share", "turn"]
+from icon_classifier import memory
+
+__all__ = ["create", "reckon", "share", "turn"]
 
 _shared: int | None = None
+_places: int | None = None
+_held = False
 
 
 def create() -> int:
@@ -29,6 +33,12 @@ def create() -> int:
     return os.memfd_create("turns", os.MFD_CLOEXEC)
 
 
+def reckon() -> None:
+    """Find out how many may work at once; called once before any fork, as it reads many files."""
+    global _places
+    _places = memory.works_that_fit(memory.memory_limit(), len(os.sched_getaffinity(0)))
+
+
 def share(descriptor: int) -> None:
     """Let :func:`turn` wait here; called in a forked kernel."""
     global _shared
@@ -37,14 +47,22 @@ def share(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def turn() -> Iterator[None]:
-    """Work when it is this process's turn; at once where nobody else is to be waited for."""
-    if _shared is None:
+    """Work when it is this process's turn; at once where nobody else is to be waited for.
+
+    A turn within a turn is the same turn, so that a photo can be decoded, looked at and shrunk in
+    one: twenty that were decoded and wait for the network would hold 50 MB each. For the thread
+    that works for the page, and for that one only.
+    """
+    global _held
+    if _shared is None or _held:
         yield
         return
-    place = _take(_shared, len(os.sched_getaffinity(0)))
+    place = _take(_shared, _places or len(os.sched_getaffinity(0)))
+    _held = True
     try:
         yield
     finally:
+        _held = False
         fcntl.lockf(_shared, fcntl.LOCK_UN, 1, place)
 
 

@@ -138,14 +138,15 @@ def comforts(
         if change["new"]:
             classifier.forget()  # also where the new file cannot be read
             with contextlib.suppress(IconClassifierError):
-                _foreseen[upload] = classifier.foresee(_read(upload))
+                with turns.turn():
+                    _foreseen[upload] = classifier.foresee(_read(upload))
                 change["new"][-1].content = memoryview(b"")  # up to 25 MB that nobody reads again
 
     def take(photo: Dropped) -> None:
         upload.value, output.outputs = (), ()
         classifier.forget()
         if photo.count == 1:
-            _put(label, lambda: classifier.answer(_read_dropped(photo)))
+            _put(label, lambda: _answer_dropped(classifier, photo))
         else:
             _put_row(label, answer, classifier, photo)
 
@@ -180,6 +181,12 @@ def _read_dropped(photo: Dropped) -> Image.Image:
         return photo.read()
 
 
+def _answer_dropped(classifier: Classifier, photo: Dropped) -> str:
+    with turns.turn():
+        small = classifier.foresee(_read_dropped(photo))
+    return classifier.answer(small)  # shows it, too: by then the large one is gone
+
+
 def _put(label: widgets.Label, answer: Callable[[], str]) -> None:
     """Show an answer in a label, or the words of what went wrong."""
     label.value = ""
@@ -200,8 +207,9 @@ def _put_row(label: widgets.Label, answer: Answer, classifier: Classifier, photo
 
     def add() -> str:
         try:
-            image = _read_dropped(photo)
-            answer.add_row(photo.name, (image, classifier.predict(image)), last=last)
+            with turns.turn():
+                image = _read_dropped(photo)
+                answer.add_row(photo.name, (image, classifier.predict(image)), last=last)
         except ImageError as error:
             answer.add_row(photo.name, error.words, last=last)
         answer.busy = False

@@ -2,7 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from icon_classifier.memory import AT_REST, MAX_VISITORS, memory_limit, visitors_that_fit
+from icon_classifier.memory import (
+    AT_REST,
+    MAX_VISITORS,
+    memory_limit,
+    visitors_that_fit,
+    works_that_fit,
+)
 
 MB = 2**20
 
@@ -66,3 +72,11 @@ def test_this_machine() -> None:
 )
 def test_visitors_that_fit(limit: int, visitors: int) -> None:
     assert visitors_that_fit(limit) == visitors
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores", "works"),
+    [(64 * MB, 8, 1), (512 * MB, 2, 1), (1024 * MB, 8, 2), (2**40, 8, 8)],
+)
+def test_works_that_fit(limit: int, cores: int, works: int) -> None:
+    assert works_that_fit(limit, cores) == works

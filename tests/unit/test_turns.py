@@ -10,6 +10,7 @@ from icon_classifier import turns
 @pytest.fixture(name="shared")
 def _shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(turns, "_shared", None)
+    monkeypatch.setattr(turns, "_places", None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     descriptor = turns.create()
     turns.share(descriptor)
@@ -71,3 +72,31 @@ def test_a_turn_ends_with_an_error(shared: int) -> None:
             os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     assert shared >= 0
+
+
+def test_a_turn_within_a_turn_is_the_same_turn(shared: int) -> None:
+    with turns.turn():
+        with turns.turn():
+            pass
+        told, tell = os.pipe()
+        pid = os.fork()
+        if pid == 0:  # another kernel
+            os.write(tell, bytes([turns._take(shared, 2)]))
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert os.read(told, 1) == b"\1"  # the first place is still held
+    os.close(told)
+    os.close(tell)
+    assert not turns._held
+
+
+def test_little_memory_makes_one_wait_for_another(
+    shared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns.memory, "memory_limit", lambda: 512 * 2**20)
+    turns.reckon()
+    assert turns._places == 1
+    monkeypatch.setattr(turns.memory, "memory_limit", lambda: 2**40)
+    turns.reckon()
+    assert turns._places == 2
+    assert shared == turns._shared
