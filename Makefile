@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help app setup test lint format audit deploy-check release-model lock clean bench bench-page bench-parity bench-visitors test-visits train bench-train
-.PHONY: test-hostile soak fuzz bench-answers bench-heat bench-api bench-bulk test-scale
+.PHONY: test-hostile soak fuzz bench-answers bench-heat bench-api bench-bulk bench-limit test-scale
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,8 @@ bench-train:  ## how good and how fast training is, over five splits: DATA=folde
 	$(PREPARE) --tests && $(RUN) -m bench.bench_train $(DATA)
 bench-answers:  ## from a photo to its answer on the page: drop, click, heat map
 	$(PREPARE) --tests && $(RUN) -m bench.bench_answers
+bench-limit:  ## twenty visitors under a hard limit of 512 MB: is everybody answered? (ARGS='photo.jpg --megabytes 512')
+	$(PREPARE) --tests && $(RUN) -m bench.bench_limit $(ARGS)
 bench-api:  ## the JSON API beside a plain Starlette app and Gradio's API (needs wrk)
 	$(PREPARE) --tests && $(RUN) -m scripts.tools wrk && $(RUN) -m bench.bench_api
 bench-bulk:  ## photos per second of the command line, beside learn.get_preds (PHOTOS=folder)

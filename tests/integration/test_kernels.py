@@ -23,7 +23,10 @@ from tests.visits import Visit
 pytestmark = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
 
 CELL = """
+import asyncio
+import gc
 import ipywidgets as widgets
+import zmq
 btn_upload = widgets.FileUpload()
 btn_run = widgets.Button(description="Count")
 lbl_pred = widgets.Label()
@@ -32,10 +35,19 @@ seen = globals().get("seen", [])
 def count(_):
     btn_run.disabled = True
     if btn_upload.value:
-        seen.append(bytes(btn_upload.value[-1].content))
+        seen.append(bytes(btn_upload.value[-1].content[:20]))
+        btn_upload.value = ()
     lbl_pred.value = f"{len(seen)} seen: {b' '.join(seen).decode()}"
+    frames = [o for o in gc.get_objects() if isinstance(o, zmq.Frame) and len(o) > 10**6]
+    if frames:
+        lbl_pred.value += f"; {len(frames)} files still there"
     btn_run.disabled = False
 
+def wait(_):
+    # Keeps a copy of this very context, and with it whatever ipykernel has put there.
+    asyncio.get_running_loop().call_later(3600, int)
+
+btn_upload.observe(wait, "value")
 btn_run.on_click(count)
 widgets.VBox([btn_upload, btn_run, lbl_pred])
 """
@@ -130,6 +142,12 @@ async def test_no_kernel_sees_another_visitors_upload(server: Server) -> None:
     await until_empty(server)
     async with await Visit.open(server.url) as third:
         assert await third.classify(b"third") == "1 seen: third"
+    await until_empty(server)
+
+
+async def test_a_file_that_was_dealt_with_is_gone(server: Server) -> None:
+    async with await Visit.open(server.url) as visit:
+        assert await visit.classify(b"x" * 2 * 10**6) == f"1 seen: {'x' * 20}"
     await until_empty(server)
 
 

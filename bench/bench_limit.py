@@ -1,0 +1,92 @@
+"""Twenty visitors on a host of 512 MB that ends what takes more: is everybody answered?
+
+``python -m bench.bench_limit`` opens the page for twenty visitors, four at a time, lets each ask
+once, and then all of them at once, three times. The server runs in a control group with that limit,
+files in memory counted; where none can be made (no root, no control groups) it says so. The exit
+code is 1 if a visitor gets no answer. No browser: each visitor has a websocket of his own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from scripts import starting
+from scripts.environment import ROOT
+from tests.conftest import example
+from tests.visits import Visit
+
+ROUNDS = 3
+AT_ONCE = 4
+PATIENCE = 60.0
+"""Seconds until a visitor counts as one who got no answer."""
+
+
+async def ask(visit: Visit, photo: bytes) -> float | None:
+    """Upload a photo, click, and return the seconds to the answer; None if there is none."""
+    began = time.perf_counter()
+    try:
+        answer = await asyncio.wait_for(visit.classify(photo), PATIENCE)
+    except Exception as error:  # noqa: BLE001 - whatever it is, this visitor got no answer
+        print(f"  no answer: {error!r:.100}")
+        return None
+    return time.perf_counter() - began if "Prediction: " in answer else None
+
+
+async def run(server: starting.Started, photo: bytes, visitors: int) -> bool:
+    """Let the visitors come and ask; return whether all were answered."""
+    gate = asyncio.Semaphore(AT_ONCE)
+    everybody = True
+
+    def tell(what: str, seconds: list[float | None]) -> None:
+        nonlocal everybody
+        answered = sorted(each for each in seconds if each is not None)
+        everybody &= len(answered) == visitors
+        memory = starting.tree_memory(server.pid)
+        row = f"{what}: {len(answered)} of {visitors} answered, {memory:.0f} MB"
+        if answered:
+            slow = answered[min(len(answered) - 1, int(len(answered) * 0.95))]
+            row += f", median {answered[len(answered) // 2]:.2f} s, 95th percentile {slow:.2f} s"
+        print(row, flush=True)
+
+    async with AsyncExitStack() as stack:
+        visits: list[Visit] = []
+
+        async def come() -> float | None:
+            async with gate:
+                visit = await stack.enter_async_context(await Visit.open(server.url))
+                visits.append(visit)
+                return await ask(visit, photo)
+
+        tell("four at a time", list(await asyncio.gather(*(come() for _ in range(visitors)))))
+        for number in range(ROUNDS):
+            answers = await asyncio.gather(*(ask(visit, photo) for visit in visits))
+            tell(f"all at once, round {number + 1}", list(answers))
+    return everybody
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("photo", nargs="?", type=Path, help="fastbook's grizzly if left out")
+    parser.add_argument("--visitors", type=int, default=20)
+    parser.add_argument("--megabytes", type=int, default=512)
+    options = parser.parse_args()
+    photo = options.photo.read_bytes() if options.photo else example("grizzly.jpg").read_bytes()
+    port = starting.free_port()
+    command = [sys.executable, "-m", "voila", "icon_classifier.ipynb", "--no-browser"]
+    limit = {"megabytes": options.megabytes}
+    with starting.start([*command, f"--port={port}"], ROOT, os.environ, port, **limit) as server:
+        if not server.limited:
+            print("No control group could be made here: nothing limits the server.")
+        time.sleep(4)  # the warm parent; nothing tells from outside that it is there
+        everybody = asyncio.run(run(server, photo, options.visitors))
+    sys.exit(0 if everybody else 1)
+
+
+if __name__ == "__main__":
+    main()
