@@ -70,7 +70,9 @@ def seconds(page: Page, act: Callable[[], None]) -> float:
 
 
 def drop(page: Page, session: CDPSession, photo: Path) -> None:
-    box = page.locator(".ic-zone").bounding_box()
+    zone = page.locator(".ic-zone")
+    zone.scroll_into_view_if_needed()  # an answer below may have moved it out of the window
+    box = zone.bounding_box()
     assert box is not None
     data = {"items": [], "files": [str(photo)], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
