@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import statistics
 import sys
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from bench.bench_visitors import p95
 from scripts import starting
 from scripts.environment import ROOT
 from tests.conftest import example
@@ -45,13 +47,13 @@ async def run(server: starting.Started, photo: bytes, visitors: int) -> bool:
 
     def tell(what: str, seconds: list[float | None]) -> None:
         nonlocal everybody
-        answered = sorted(each for each in seconds if each is not None)
+        answered = [each for each in seconds if each is not None]
         everybody &= len(answered) == visitors
         memory = starting.tree_memory(server.pid)
         row = f"{what}: {len(answered)} of {visitors} answered, {memory:.0f} MB"
         if answered:
-            slow = answered[min(len(answered) - 1, int(len(answered) * 0.95))]
-            row += f", median {answered[len(answered) // 2]:.2f} s, 95th percentile {slow:.2f} s"
+            middle, slow = statistics.median(answered), p95(answered)
+            row += f", median {middle:.2f} s, 95th percentile {slow:.2f} s"
         print(row, flush=True)
 
     async with AsyncExitStack() as stack:
@@ -83,7 +85,6 @@ def main() -> None:
     with starting.start([*command, f"--port={port}"], ROOT, os.environ, port, **limit) as server:
         if not server.limited:
             print("No control group could be made here: nothing limits the server.")
-        time.sleep(4)  # the warm parent; nothing tells from outside that it is there
         everybody = asyncio.run(run(server, photo, options.visitors))
     sys.exit(0 if everybody else 1)
 

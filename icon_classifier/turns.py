@@ -16,7 +16,7 @@ from icon_classifier import memory
 __all__ = ["create", "reckon", "share", "turn"]
 
 _shared: int | None = None
-_places: int | None = None
+_places = 1
 _held = False
 
 
@@ -57,7 +57,7 @@ def turn() -> Iterator[None]:
     if _shared is None or _held:
         yield
         return
-    place = _take(_shared, _places or len(os.sched_getaffinity(0)))
+    place = _take(_shared, _places)
     _held = True
     try:
         yield

@@ -176,14 +176,9 @@ def _read(upload: widgets.FileUpload) -> Image.Image:
         return read_image(upload.value[-1].content)
 
 
-def _read_dropped(photo: Dropped) -> Image.Image:
-    with turns.turn():
-        return photo.read()
-
-
 def _answer_dropped(classifier: Classifier, photo: Dropped) -> str:
     with turns.turn():
-        small = classifier.foresee(_read_dropped(photo))
+        small = classifier.foresee(photo.read())
     return classifier.answer(small)  # shows it, too: by then the large one is gone
 
 
@@ -208,7 +203,7 @@ def _put_row(label: widgets.Label, answer: Answer, classifier: Classifier, photo
     def add() -> str:
         try:
             with turns.turn():
-                image = _read_dropped(photo)
+                image = photo.read()
                 answer.add_row(photo.name, (image, classifier.predict(image)), last=last)
         except ImageError as error:
             answer.add_row(photo.name, error.words, last=last)

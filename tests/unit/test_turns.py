@@ -10,7 +10,7 @@ from icon_classifier import turns
 @pytest.fixture(name="shared")
 def _shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(turns, "_shared", None)
-    monkeypatch.setattr(turns, "_places", None)
+    monkeypatch.setattr(turns, "_places", 2)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     descriptor = turns.create()
     turns.share(descriptor)
