@@ -18,6 +18,7 @@ from PIL import Image
 
 from icon_classifier.images import read_image
 from icon_classifier.model import Model
+from tests.kernels import own_sockets
 from tests.models import write_model
 from tests.pictures import encode, gradient
 from tests.servers import NOTEBOOK, ROOT, project_copy
@@ -69,13 +70,15 @@ class Page:
 
 def opened(folder: Path) -> Iterator[Page]:
     notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
-    client = NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, timeout=60)
+    resources = {"metadata": {"path": str(folder)}}
     # What is freed goes back to the system, as in the warm parent's kernels.
     environment = {"PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": "131072"}
-    with client.setup_kernel(env=os.environ | environment):
-        for index, cell in enumerate(list(notebook.cells)):
-            client.execute_cell(cell, index)
-        yield Page(client)
+    with own_sockets() as config:
+        client = NotebookClient(notebook, resources=resources, timeout=60, config=config)
+        with client.setup_kernel(env=os.environ | environment):
+            for index, cell in enumerate(list(notebook.cells)):
+                client.execute_cell(cell, index)
+            yield Page(client)
 
 
 @pytest.fixture(scope="module")
