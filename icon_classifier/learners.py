@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from icon_classifier._torchvision import import_fastai
 from icon_classifier.errors import DatasetError
+from icon_classifier.memory import keep_freed
 from icon_classifier.pretrained import Pretrained, check_architecture, load_pretrained
 from icon_classifier.recipes import Training
 
@@ -47,6 +48,9 @@ __all__ = [
     "train_plainly",
     "train_staged",
 ]
+
+_JUDGED_AT_ONCE = 4
+"""Validation photos of a batch without a GPU, where more only take more memory."""
 
 _STEPS = 60
 """Of ``lr_find``: a batch each. fastai's hundred take minutes without a GPU and tell no more."""
@@ -150,9 +154,12 @@ def data_loaders(
         ],
     )
     set_seed(training.seed, reproducible=True)
+    judged = training.batch_size if torch.cuda.is_available() else _JUDGED_AT_ONCE
     with quiet():
         # No worker processes: a few hundred photos are read as fast, and in the same order.
-        return block.dataloaders(photos.folder, bs=training.batch_size, num_workers=0)
+        return block.dataloaders(
+            photos.folder, bs=training.batch_size, val_bs=judged, num_workers=0
+        )
 
 
 def plain_learner(photos: Photos, training: Training, pretrained: Pretrained | None = None) -> Any:
@@ -180,6 +187,8 @@ def linear_learner(photos: Photos, training: Training, pretrained: Pretrained) -
 def _learner(
     photos: Photos, training: Training, pretrained: Pretrained, loaders: Any, head: Any = None
 ) -> Any:
+    if not torch.cuda.is_available():
+        keep_freed()
     set_seed(training.seed, reproducible=True)
     with quiet():
         learn = vision_learner(

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from icon_classifier.memory import (
     works_that_fit,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 MB = 2**20
 
 
@@ -80,3 +83,29 @@ def test_visitors_that_fit(limit: int, visitors: int) -> None:
 )
 def test_works_that_fit(limit: int, cores: int, works: int) -> None:
     assert works_that_fit(limit, cores) == works
+
+
+# Fills 64 MB and frees them, a few times over; prints how many pages the last time had to ask for.
+FILLING = """
+import resource, sys
+import numpy as np
+from icon_classifier.memory import keep_freed
+if sys.argv[1] == "keep":
+    keep_freed()
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(64 * 2**20, np.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the GNU library's")
+def test_what_was_freed_is_kept_for_the_next() -> None:
+    asked = {}
+    for way in ("keep", "return"):
+        # Small pages: of huge ones a handful fill as much.
+        command = f"import ctypes; ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)\n{FILLING}"
+        told = subprocess.check_output([sys.executable, "-c", command, way], cwd=ROOT)
+        asked[way] = int(told)
+    assert asked["return"] >= 64 * MB // 65536  # a page has 4 to 64 kB
+    assert asked["keep"] < asked["return"] / 10
