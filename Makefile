@@ -43,8 +43,8 @@ test-visits:  ## fifty visits leave no process, descriptor or file behind (minut
 	$(PREPARE) --tests && VISITS=50 $(RUN) -m pytest tests/integration/test_kernels.py
 train:  ## train by train.ipynb: RECIPE=bears DATA=folder (ARGS='-p compare False'); the report stays in reports/
 	$(PREPARE) --tests && mkdir -p reports && $(RUN) -m papermill train.ipynb reports/train-$(RECIPE).ipynb --kernel python3 --log-output -p recipe $(RECIPE) $(if $(DATA),-p data "$(DATA)") $(ARGS)
-bench-train:  ## how good and how fast training is, over five splits: DATA=folder with bears/ and dogs/
-	$(PREPARE) --tests && $(RUN) -m bench.bench_train $(DATA)
+bench-train:  ## how good and how fast training is, over five splits: DATA=folder with bears/ and dogs/ (ARGS=--plain)
+	$(PREPARE) --tests && $(RUN) -m bench.bench_train $(DATA) $(ARGS)
 bench-answers:  ## from a photo to its answer on the page: drop, click, heat map
 	$(PREPARE) --tests && $(RUN) -m bench.bench_answers
 bench-limit:  ## twenty visitors under a hard limit of 512 MB: is everybody answered? (ARGS='photo.jpg --megabytes 512')
