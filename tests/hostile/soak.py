@@ -120,9 +120,11 @@ def main() -> int:
         os.environ["TMPDIR"] = str(temporary)
         with voila(project, "--VisitorKernelManager.leave_timeout=2") as server:
             came, wrong, before, after = asyncio.run(soak(server, temporary, minutes))
-            errors = server.text.count("Traceback") + server.text.count("ERROR")
-            if errors:
-                print(server.text[-5000:], file=sys.stderr)
+            said = server.text.splitlines()
+            bad = [i for i, line in enumerate(said) if "ERROR" in line or "Traceback" in line]
+            errors = len(bad)
+            for at in bad:
+                print(*said[at : at + 20], "", sep="\n", file=sys.stderr)
     print(f"{came} visitors in {minutes:g} minutes, {wrong} without an answer, {errors} errors")
     print(f"{'':12} {'before':>10} {'after':>10}")
     grown = False
