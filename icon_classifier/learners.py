@@ -154,7 +154,10 @@ def data_loaders(
         ],
     )
     set_seed(training.seed, reproducible=True)
-    judged = training.batch_size if torch.cuda.is_available() else _JUDGED_AT_ONCE
+    judged = training.batch_size
+    if not torch.cuda.is_available():
+        judged = _JUDGED_AT_ONCE
+        keep_freed()  # before the first batch
     with quiet():
         # No worker processes: a few hundred photos are read as fast, and in the same order.
         return block.dataloaders(
@@ -187,8 +190,6 @@ def linear_learner(photos: Photos, training: Training, pretrained: Pretrained) -
 def _learner(
     photos: Photos, training: Training, pretrained: Pretrained, loaders: Any, head: Any = None
 ) -> Any:
-    if not torch.cuda.is_available():
-        keep_freed()
     set_seed(training.seed, reproducible=True)
     with quiet():
         learn = vision_learner(

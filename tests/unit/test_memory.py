@@ -86,10 +86,12 @@ def test_works_that_fit(limit: int, cores: int, works: int) -> None:
 
 
 # Fills 64 MB and frees them, a few times over; prints how many pages the last time had to ask for.
+# Small pages (41: PR_SET_THP_DISABLE): of huge ones a handful fill as much.
 FILLING = """
-import resource, sys
+import ctypes, resource, sys
 import numpy as np
 from icon_classifier.memory import keep_freed
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)
 if sys.argv[1] == "keep":
     keep_freed()
 for _ in range(3):
@@ -103,9 +105,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_what_was_freed_is_kept_for_the_next() -> None:
     asked = {}
     for way in ("keep", "return"):
-        # Small pages: of huge ones a handful fill as much.
-        command = f"import ctypes; ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)\n{FILLING}"
-        told = subprocess.check_output([sys.executable, "-c", command, way], cwd=ROOT)
+        told = subprocess.check_output([sys.executable, "-c", FILLING, way], cwd=ROOT)
         asked[way] = int(told)
     assert asked["return"] >= 64 * MB // 65536  # a page has 4 to 64 kB
     assert asked["keep"] < asked["return"] / 10

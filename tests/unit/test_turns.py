@@ -11,7 +11,6 @@ from icon_classifier import turns
 def _shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(turns, "_shared", None)
     monkeypatch.setattr(turns, "_places", 2)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     descriptor = turns.create()
     turns.share(descriptor)
     yield descriptor
