@@ -20,12 +20,12 @@ from playwright.sync_api import CDPSession, Page, expect, sync_playwright
 
 from bench.bench_main import median_ms
 from icon_classifier.images import read_image_file
-from icon_classifier.opening import open_model
-from icon_classifier.ui import Classifier
+from icon_classifier.model.opening import open_model
+from icon_classifier.page.ui import Classifier
 from scripts.browser import find_browser
 from tests.browser.conftest import ARGUMENTS
 from tests.conftest import example
-from tests.servers import ROOT, voila
+from tests.support.servers import ROOT, voila
 
 REPEATS = 7
 LIMIT = 60_000.0

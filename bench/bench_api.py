@@ -25,9 +25,9 @@ import httpx
 import pytest
 
 from bench.gradio_app import VERSION, gradio_app
-from icon_classifier.api_settings import PREFIX, cores
+from icon_classifier.api.settings import PREFIX, cores
 from tests.conftest import example
-from tests.servers import ROOT, Server, free_port, running
+from tests.support.servers import ROOT, Server, free_port, running
 
 CONNECTIONS = (1, 8, 32)
 LABEL = "grizzly"

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from icon_classifier._torchvision import import_fastai
-from icon_classifier.api_settings import cores
-from icon_classifier.bulk import classify_files, find_photos
-from icon_classifier.opening import open_model
-from tests.servers import ROOT
+from icon_classifier.api.settings import cores
+from icon_classifier.cli.predict import classify_files, find_photos
+from icon_classifier.conversion.torch_setup import import_fastai
+from icon_classifier.model.opening import open_model
+from tests.support.servers import ROOT
 
 
 def main() -> None:

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from icon_classifier._torchvision import import_fastai
+from icon_classifier.conversion.torch_setup import import_fastai
 from icon_classifier.errors import ImageError
-from icon_classifier.heatmap import relevance
 from icon_classifier.images import read_image_file
-from icon_classifier.opening import EXPORT, open_model
+from icon_classifier.model.heatmap import relevance
+from icon_classifier.model.opening import EXPORT, open_model
 from tests.conftest import example
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 PHOTOS = 60
 

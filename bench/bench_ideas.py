@@ -14,16 +14,16 @@ import numpy as np
 import torch
 
 from bench.bench_train import cleaned
-from icon_classifier import training
-from icon_classifier.calibration import fit_temperature, softmax
-from icon_classifier.duplicates import deal_folds, split
-from icon_classifier.exporting import cautious_threshold
-from icon_classifier.features import first_maps, pooled_features, prior_of
-from icon_classifier.judging import auroc
-from icon_classifier.learners import linear_learner
-from icon_classifier.probe import GRID, Head, cross_validate, fit_head
-from icon_classifier.recipes import load_recipe
-from icon_classifier.tuning import last_stage, tune
+from icon_classifier.dataset.duplicates import deal_folds, split
+from icon_classifier.dataset.recipes import load_recipe
+from icon_classifier.training import training
+from icon_classifier.training.calibration import fit_temperature, softmax
+from icon_classifier.training.evaluation import auroc
+from icon_classifier.training.export import cautious_threshold
+from icon_classifier.training.features import first_maps, pooled_features, prior_of
+from icon_classifier.training.learners import linear_learner
+from icon_classifier.training.probe import GRID, Head, cross_validate, fit_head
+from icon_classifier.training.tuning import last_stage, tune
 
 Score = Callable[[Head, float, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """A head, its temperature, features and targets that it learnt from, features to score."""

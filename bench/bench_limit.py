@@ -21,7 +21,7 @@ from bench.bench_visitors import p95
 from scripts import starting
 from scripts.environment import ROOT
 from tests.conftest import example
-from tests.visits import Visit
+from tests.support.visits import Visit
 
 ROUNDS = 3
 AT_ONCE = 4

@@ -21,10 +21,10 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from bench.plain import write_plain_page
 from icon_classifier.images import read_image
-from icon_classifier.opening import open_model
+from icon_classifier.model.opening import open_model
 from scripts.browser import find_browser
 from tests.conftest import example
-from tests.servers import ROOT, Server, voila
+from tests.support.servers import ROOT, Server, voila
 
 REPEATS = 30
 VISITS = 3
@@ -104,7 +104,7 @@ def main() -> None:
     print(f"{'':<34}{'ours':>10} {'plain':>10} {'':<4}{'ratio':>8}")
 
     model = open_model(ROOT)
-    from icon_classifier._torchvision import import_fastai
+    from icon_classifier.conversion.torch_setup import import_fastai
 
     import_fastai()
     import torch
@@ -121,8 +121,10 @@ def main() -> None:
         if content:
             ours = median_ms(lambda c=content: model.predict(read_image(c)))
             row(f"bytes to Prediction, {name}", ours, median_ms(lambda c=content: plain(c)), "ms")
-    serving = "import icon_classifier.model, icon_classifier.images, icon_classifier.ui"
-    fastai = "from icon_classifier._torchvision import import_fastai as i; i()"
+    serving = (
+        "import icon_classifier.model.session, icon_classifier.images, icon_classifier.page.ui"
+    )
+    fastai = "from icon_classifier.conversion.torch_setup import import_fastai as i; i()"
     row("import", import_seconds(serving), import_seconds(fastai), "s")
 
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:

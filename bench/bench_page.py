@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, BrowserContext, sync_playwright
 from bench.gradio_app import VERSION, gradio_app
 from bench.plain import write_plain_page
 from scripts.browser import find_browser
-from tests.servers import ROOT, voila
+from tests.support.servers import ROOT, voila
 
 ROUNDS = 5
 LINE = {

@@ -1,9 +1,9 @@
 """Does export.onnx answer as its Learner does? ``make bench-parity [PHOTOS=folder]``.
 
-Every photo of a folder goes through :func:`icon_classifier.images.read_image` and then through both
-``Learner.predict`` and :class:`icon_classifier.model.Model`. It ends with an error if a label
-differs, or a probability by more than 1e-4. Where the model has a temperature other than 1, the
-Learner's probabilities are brought to it first: they know nothing of it.
+Every photo of a folder goes through :func:`icon_classifier.read_image` and then through both
+``Learner.predict`` and :class:`icon_classifier.Model`. It ends with an error if a label differs, or
+a probability by more than 1e-4. Where the model has a temperature other than 1, the Learner's
+probabilities are brought to it first: they know nothing of it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from icon_classifier._torchvision import import_fastai
+from icon_classifier.conversion.torch_setup import import_fastai
 from icon_classifier.errors import ImageError
 from icon_classifier.images import read_image_file
-from icon_classifier.model import Model
-from tests.learners import quiet
+from icon_classifier.model.session import Model
+from tests.support.learners import quiet
 
 ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 1e-4
@@ -30,7 +30,9 @@ TOLERANCE = 1e-4
 def compile_beside(export: Path, folder: Path) -> tuple[Model, float]:
     """Compile in a process of its own; return the model and the seconds, imports included."""
     target = folder / "export.onnx"
-    code = "import sys; from icon_classifier.convert import convert; convert(*sys.argv[1:])"
+    code = (
+        "import sys; from icon_classifier.conversion.convert import convert; convert(*sys.argv[1:])"
+    )
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code, export, target], cwd=ROOT, check=True)
     seconds = time.perf_counter() - start

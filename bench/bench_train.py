@@ -20,21 +20,26 @@ from pathlib import Path
 
 import numpy as np
 
-from icon_classifier import dataset, training
-from icon_classifier.calibration import calibration_error, softmax
-from icon_classifier.features import pooled_features, prior_of
-from icon_classifier.judging import auroc
-from icon_classifier.learners import linear_learner
-from icon_classifier.probe import Head, Strength, fit_head
-from icon_classifier.recipes import load_recipe
+from icon_classifier.dataset.clean import clean
+from icon_classifier.dataset.gather import gather
+from icon_classifier.dataset.recipes import load_recipe
+from icon_classifier.training import training
+from icon_classifier.training.calibration import calibration_error, softmax
+from icon_classifier.training.evaluation import auroc
+from icon_classifier.training.features import pooled_features, prior_of
+from icon_classifier.training.learners import linear_learner
+from icon_classifier.training.probe import Head, Strength, fit_head
 
 WHOLE = """
 import pathlib
 import sys
-from icon_classifier import dataset, recipes, training
+from icon_classifier.dataset import recipes
+from icon_classifier.dataset.clean import clean
+from icon_classifier.dataset.gather import gather
+from icon_classifier.training import training
 recipe = recipes.load_recipe("bears")
-gathered = dataset.gather(recipe, sys.argv[2], data=sys.argv[1], progress=False)
-cleaned = dataset.clean(gathered, progress=False)
+gathered = gather(recipe, sys.argv[2], data=sys.argv[1], progress=False)
+cleaned = clean(gathered, progress=False)
 photos = training.load_photos(gathered, recipe.training, groups=cleaned.groups)
 folder = pathlib.Path(sys.argv[2])
 probe = training.train_probe(photos, recipe.training, cache=folder / "features", progress=False)
@@ -59,8 +64,8 @@ def folder_to_export(bears: Path) -> tuple[str, str]:
 def cleaned(name: str, data: Path, work: Path) -> training.Photos:
     """Gather and clean a recipe's photos from a folder, as the notebook does."""
     recipe = load_recipe(name)
-    gathered = dataset.gather(recipe, work / name, data=data / name, progress=False)
-    report = dataset.clean(gathered, progress=False)
+    gathered = gather(recipe, work / name, data=data / name, progress=False)
+    report = clean(gathered, progress=False)
     print(f"{name}: {report}\n", file=sys.stderr)
     return training.load_photos(gathered, recipe.training, groups=report.groups)
 

@@ -9,9 +9,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.servers import ROOT, Server, free_port, running
-
-__all__ = ["VERSION", "gradio_app", "gradio_python"]
+from tests.support.servers import ROOT, Server, free_port, running
 
 VERSION = "6.31.0"
 ENVIRONMENT = ROOT / ".cache" / "gradio"

@@ -9,14 +9,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from icon_classifier._torchvision import import_fastai
-from tests.servers import ROOT
+from icon_classifier.conversion.torch_setup import import_fastai
+from tests.support.servers import ROOT
 
 import_fastai()
 
 from fastai.vision.all import PILImage, load_learner  # noqa: E402 - after the mending above
-
-__all__ = ["app"]
 
 learn = load_learner(ROOT / "export.pkl", cpu=True)
 

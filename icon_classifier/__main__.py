@@ -1,5 +1,5 @@
 """``python -m icon_classifier`` is the command line."""
 
-from icon_classifier.cli import main
+from icon_classifier.cli.main import main
 
 main()

@@ -36,38 +36,6 @@ The text of an error is for the log and may name files; :attr:`IconClassifierErr
 visitor: one plain sentence that says what to do next, and never a path or a traceback.
 """
 
-__all__ = [
-    "ApiKeyError",
-    "BusyError",
-    "ConversionError",
-    "DamagedImageError",
-    "DatasetError",
-    "DeploymentError",
-    "DownloadError",
-    "EmptyImageError",
-    "FetchError",
-    "IconClassifierError",
-    "ImageError",
-    "ImageTooLargeError",
-    "ImageTooSmallError",
-    "KernelError",
-    "ModelDamagedError",
-    "ModelError",
-    "ModelMissingError",
-    "ModelStaleError",
-    "RateLimitError",
-    "RecipeError",
-    "RequestError",
-    "SettingsError",
-    "SlowUploadError",
-    "TrainingError",
-    "UnsupportedImageError",
-    "UnsupportedLearnerError",
-    "UntrustedExportError",
-    "UploadError",
-    "UploadTooLargeError",
-]
-
 
 class IconClassifierError(Exception):
     """Base of all errors of this package.

@@ -6,8 +6,6 @@ import sys
 from scripts import hosts
 from scripts.environment import ROOT, reachable
 
-__all__ = ["SERVICE", "main"]
-
 SERVICE = "https://api.osv.dev/v1/query"
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from scripts.environment import VENV, SetupError, apt_install
 
-__all__ = ["ensure_browser", "find_browser", "main"]
-
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 _ASK_PLAYWRIGHT = (
     "from playwright.sync_api import sync_playwright\n"

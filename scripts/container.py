@@ -18,8 +18,6 @@ from pathlib import Path
 from scripts import hosts, starting
 from scripts.environment import SetupError, apt_install
 
-__all__ = ["Image", "Room", "leave_out"]
-
 # What the official image of Python has and debootstrap's smallest Debian lacks.
 PACKAGES = "python3.11-venv,python3-distutils,ca-certificates"
 RELEASE = "bookworm"

@@ -17,8 +17,6 @@ from scripts.environment import ROOT, SetupError
 from scripts.plays import play_binder, play_container, play_heroku
 from scripts.rows import Row, table
 
-__all__ = ["PLAYS", "main"]
-
 PLAYS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "heroku": play_heroku,
     "binder": play_binder,

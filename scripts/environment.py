@@ -20,23 +20,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = [
-    "CPU_INDEX",
-    "ROOT",
-    "TORCH_PAIR",
-    "VENV",
-    "Environment",
-    "SetupError",
-    "apt_install",
-    "cuda_requirements",
-    "digest",
-    "install",
-    "locked",
-    "reachable",
-    "run",
-    "torch_pins",
-]
-
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"

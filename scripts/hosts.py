@@ -14,20 +14,6 @@ from pathlib import Path
 
 from scripts.environment import CPU_INDEX, ROOT, SetupError, reachable
 
-__all__ = [
-    "call",
-    "clone",
-    "fresh",
-    "install_requirements",
-    "local_ways_out",
-    "pack",
-    "pack_library",
-    "procfile_command",
-    "run_lines",
-    "venv",
-    "ways_out",
-]
-
 
 def call(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None = None) -> None:
     """Run a step of a build with its output in build/deploy-check.log.

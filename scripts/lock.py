@@ -27,17 +27,6 @@ from pathlib import Path
 
 from scripts.environment import CPU_INDEX, ROOT, TORCH_PAIR
 
-__all__ = [
-    "compile_",
-    "find_uv",
-    "main",
-    "simplify_marker",
-    "split_blocks",
-    "without_hashes",
-    "without_versions",
-    "write",
-]
-
 # jsonschema asks for them to check addresses, and does without: importing them builds a grammar,
 # 16 MB and most of the start of a server.
 SLOW = ("rfc3987-syntax", "lark")

@@ -15,20 +15,11 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from icon_classifier.smoke import smoke
+from icon_classifier.server.visitor import smoke
 from scripts import container, hosts, starting
 from scripts.environment import ROOT, SetupError
 from scripts.rows import Row
 from scripts.visitors import memory_with, see
-
-__all__ = [
-    "play_binder",
-    "play_container",
-    "play_heroku",
-    "refused_build",
-    "serving_rows",
-    "stopping_rows",
-]
 
 VISITORS = 20
 

@@ -14,17 +14,6 @@ from scripts.browser import ensure_browser
 from scripts.environment import ROOT, SetupError, digest, install, locked, run
 from scripts.lock import split_blocks
 
-__all__ = [
-    "build_template",
-    "compile_model",
-    "main",
-    "model_state",
-    "prepare",
-    "prepare_here",
-    "read_stamps",
-    "write_stamp",
-]
-
 TEMPLATE = ROOT / "template"
 BUILT = TEMPLATE / "voila" / "templates" / "slim" / "static" / "build"
 STAMPS = ROOT / "build" / "stamps.json"

@@ -14,14 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from icon_classifier.convert import convert
+from icon_classifier.conversion.convert import convert
 from icon_classifier.errors import IconClassifierError
-from icon_classifier.model import Model
-from icon_classifier.smoke import example_photo
+from icon_classifier.model.session import Model
+from icon_classifier.server.visitor import example_photo
 from scripts.environment import ROOT, SetupError
 from scripts.prepare import model_state, write_stamp
-
-__all__ = ["bare_card", "changes", "check_figures", "check_parity", "main", "release"]
 
 CARD = "export.md"
 

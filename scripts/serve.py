@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from scripts.environment import ROOT, SetupError
 from scripts.prepare import prepare
 
-__all__ = ["check_port_is_free", "main", "port_from"]
-
 NOTEBOOK = "icon_classifier.ipynb"
 
 

@@ -18,15 +18,6 @@ from pathlib import Path, PurePosixPath
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-__all__ = [
-    "closure",
-    "files_to_remove",
-    "is_ballast",
-    "main",
-    "remove_empty",
-    "requirements_of",
-]
-
 ROOT_PACKAGE = "icon-classifier"
 # Required by somebody, yet of no use to a page: a debugger, completion of what is typed, the
 # widgets of the classic notebook, and what checks addresses, dates and colours in Jupyter's own
@@ -36,7 +27,7 @@ _CHECKS = {"fqdn", "isoduration", "rfc3987-syntax", "uri-template", "webcolors"}
 UNUSED = frozenset({"debugpy", "jedi", "parso", "widgetsnbextension", *_CHECKS})
 # Hosts install into this very environment at the next build; the page's examples are fastbook's.
 KEPT = frozenset({"fastbook", "pip"})
-_CHECK = "import icon_classifier.ui, ipykernel.kernelapp, voila.app"
+_CHECK = "import icon_classifier.page.ui, ipykernel.kernelapp, voila.app"
 
 
 def requirements_of(name: str) -> list[Requirement]:

@@ -13,8 +13,6 @@ from pathlib import Path
 
 from scripts.environment import ROOT, SetupError
 
-__all__ = ["Started", "free_port", "start", "tree_memory"]
-
 
 def free_port() -> int:
     """Return a port that nobody listens on just now."""

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from scripts.environment import ROOT, VENV, SetupError, apt_install, run
 
-__all__ = ["find", "install_ray", "install_tool", "main"]
-
 RAY = "ray[data,serve]==2.60.0"
 """The one version that `make test-scale` tests; too large for everybody's set-up."""
 

@@ -4,12 +4,10 @@ import asyncio
 import contextlib
 import re
 
-from icon_classifier.smoke import example_photo, visiting
+from icon_classifier.server.visitor import example_photo, visiting
 from scripts import starting
 from scripts.browser import find_browser
 from scripts.environment import SetupError
-
-__all__ = ["memory_with", "see"]
 
 
 async def _memory_with(url: str, pid: int, count: int, seconds: float) -> float:

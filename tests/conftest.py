@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from icon_classifier.model import Model
-from icon_classifier.opening import open_model
-from tests.models import write_model
-from tests.servers import ROOT, Server, project_copy, voila
+from icon_classifier.model.opening import open_model
+from icon_classifier.model.session import Model
+from tests.support.models import write_model
+from tests.support.servers import ROOT, Server, project_copy, voila
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from scripts.browser import find_browser
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 ARGUMENTS = [
     "--no-sandbox",  # root in a container has no other choice

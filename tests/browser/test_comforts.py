@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from icon_classifier.model import Model
-from tests.pictures import encode
-from tests.servers import ROOT, Server, voila
+from icon_classifier.model.session import Model
+from tests.support.pictures import encode
+from tests.support.servers import ROOT, Server, voila
 
 NewPage = Callable[..., Page]
 

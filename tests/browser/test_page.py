@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from icon_classifier.model import Model
-from tests.pictures import encode
-from tests.servers import NOTEBOOK, Server, jupyter, voila
+from icon_classifier.model.session import Model
+from tests.support.pictures import encode
+from tests.support.servers import NOTEBOOK, Server, jupyter, voila
 
 NewPage = Callable[..., Page]
 READY = 60_000

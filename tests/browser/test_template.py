@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
-from icon_classifier import delivery
-from icon_classifier.model import Model
-from tests.browser.zoo import NOTEBOOK, write_zoo
-from tests.servers import ROOT, Server, running, voila
+from icon_classifier.model.session import Model
+from icon_classifier.server import static_files as delivery
+from tests.support.servers import ROOT, Server, running, voila
+from tests.support.zoo import NOTEBOOK, write_zoo
 
 NewPage = Callable[..., Page]
 

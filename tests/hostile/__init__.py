@@ -6,7 +6,5 @@ import os
 
 import pytest
 
-__all__ = ["LONG"]
-
 LONG = pytest.mark.skipif("HOSTILE" not in os.environ, reason="runs in `make test-hostile`")
 """Marks what takes long: left out of `make test`."""

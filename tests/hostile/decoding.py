@@ -12,7 +12,7 @@ from pathlib import Path
 
 from icon_classifier.errors import ImageError
 from icon_classifier.images import read_image
-from tests.hostile.pictures import files
+from tests.support.hostile_pictures import files
 
 
 def peak(*, reset: bool = False) -> int:

@@ -19,8 +19,8 @@ with atheris.instrument_imports(include=["icon_classifier", "PIL"]):
     from icon_classifier.errors import ImageError
     from icon_classifier.images import Limits, read_image
 
-from tests.hostile.pictures import KINDS
-from tests.pictures import encode, gradient
+from tests.support.hostile_pictures import KINDS
+from tests.support.pictures import encode, gradient
 
 LIMITS = Limits(max_pixels=4_000_000)  # what is large is tested elsewhere; here many are read
 

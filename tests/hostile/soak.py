@@ -20,11 +20,11 @@ from pathlib import Path
 import psutil
 
 from icon_classifier.errors import RequestError
-from tests.hostile.pictures import some_files
-from tests.models import write_model
-from tests.pictures import encode, gradient
-from tests.servers import ROOT, Server, project_copy, voila
-from tests.visits import Visit
+from tests.support.hostile_pictures import some_files
+from tests.support.models import write_model
+from tests.support.pictures import encode, gradient
+from tests.support.servers import ROOT, Server, project_copy, voila
+from tests.support.visits import Visit
 
 AT_ONCE = 4
 GROWTH = 1.1

@@ -18,12 +18,12 @@ from jupyter_server.services.kernels import kernelmanager
 from PIL import Image
 
 from icon_classifier.errors import ModelMissingError, RequestError
-from icon_classifier.kernels import VisitorKernelManager
+from icon_classifier.kernels.manager import VisitorKernelManager
 from tests.hostile import LONG
-from tests.models import write_model
-from tests.pictures import encode
-from tests.servers import Server, project_copy, voila
-from tests.visits import Visit
+from tests.support.models import write_model
+from tests.support.pictures import encode
+from tests.support.servers import Server, project_copy, voila
+from tests.support.visits import Visit
 
 PHOTO = encode(Image.new("RGB", (32, 32), "red"))
 RED = "Prediction: red"

@@ -16,11 +16,11 @@ import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
 
+from icon_classifier.conversion.archive import open_archive
 from icon_classifier.errors import ConversionError, ModelDamagedError, ModelError
-from icon_classifier.model import Model
-from icon_classifier.pickles import open_archive
+from icon_classifier.model.session import Model
 from tests.hostile import LONG
-from tests.models import metadata, model_bytes
+from tests.support.models import metadata, model_bytes
 
 
 def changed(change: Callable[[onnx.ModelProto], None]) -> bytes:

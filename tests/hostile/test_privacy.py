@@ -11,12 +11,12 @@ import psutil
 import pytest
 from PIL import Image
 
-from icon_classifier.forkedprocess import can_fork
-from tests.leftovers import count
-from tests.models import write_model
-from tests.pictures import encode
-from tests.servers import project_copy, voila
-from tests.visits import Visit
+from icon_classifier.kernels.process import can_fork
+from tests.support.leftovers import count
+from tests.support.models import write_model
+from tests.support.pictures import encode
+from tests.support.servers import project_copy, voila
+from tests.support.visits import Visit
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="looks into /proc")
 

@@ -22,12 +22,12 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError, websocket_connect
 
 from icon_classifier.errors import RequestError
-from icon_classifier.frames import PROTOCOL
+from icon_classifier.server.messages import PROTOCOL
 from tests.hostile import LONG
-from tests.models import write_model
-from tests.pictures import encode
-from tests.servers import ROOT, Server, project_copy, voila
-from tests.visits import Visit
+from tests.support.models import write_model
+from tests.support.pictures import encode
+from tests.support.servers import ROOT, Server, project_copy, voila
+from tests.support.visits import Visit
 
 SECRET = "the owner's own"
 NOBODYS = "57a71480-bc76-4ce7-88de-1c1e51bbdc49"

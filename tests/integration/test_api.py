@@ -15,14 +15,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from icon_classifier import api_server
-from icon_classifier.api import create_app
-from icon_classifier.api_settings import ApiSettings
+from icon_classifier.api import serve as api_server
+from icon_classifier.api.app import create_app
+from icon_classifier.api.settings import ApiSettings
 from icon_classifier.images import read_image_file
-from icon_classifier.model import Model
-from tests.models import model_bytes, write_model
-from tests.pictures import encode, gradient
-from tests.servers import ROOT, free_port, running
+from icon_classifier.model.session import Model
+from tests.support.models import model_bytes, write_model
+from tests.support.pictures import encode, gradient
+from tests.support.servers import ROOT, free_port, running
 
 PHOTO = encode(gradient(), "JPEG")
 
@@ -186,7 +186,7 @@ def test_nonsense_does_not_end_the_server(model: Model) -> None:
 def test_uvicorns_own_command_finds_the_app(tmp_path: Path) -> None:
     write_model(tmp_path)
     port = free_port()
-    command = ["-m", "uvicorn", "icon_classifier.api:app", f"--port={port}"]
+    command = ["-m", "uvicorn", "icon_classifier.api.app:app", f"--port={port}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ICON_CLASSIFIER_API_MODEL", str(tmp_path))
         with running(command, port=port, ready="healthz") as server:

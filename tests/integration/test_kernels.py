@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from icon_classifier.errors import RequestError
-from icon_classifier.forkedprocess import can_fork
-from tests.servers import Server, free_port, voila
-from tests.visits import Visit
+from icon_classifier.kernels.process import can_fork
+from tests.support.servers import Server, free_port, voila
+from tests.support.visits import Visit
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
 
@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, metrics_port: int) -> Itera
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernelspec})
     notebook.cells = [nbformat.v4.new_code_cell(CELL)]
     nbformat.write(notebook, folder / "page.ipynb")
-    manager = "icon_classifier.kernels.VisitorKernelManager"
+    manager = "icon_classifier.kernels.manager.VisitorKernelManager"
     options = {
         "VoilaConfiguration": {"multi_kernel_manager_class": manager},
         "VisitorKernelManager": {
@@ -257,7 +257,7 @@ async def test_kernels_end_with_a_server_that_is_killed(tmp_path: Path) -> None:
     nbformat.write(
         nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)]), tmp_path / "page.ipynb"
     )
-    manager = "icon_classifier.kernels.VisitorKernelManager"
+    manager = "icon_classifier.kernels.manager.VisitorKernelManager"
     with voila(
         tmp_path,
         f"--VoilaConfiguration.multi_kernel_manager_class={manager}",

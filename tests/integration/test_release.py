@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from icon_classifier.model import Model
+from icon_classifier.model.session import Model
 from scripts.environment import ROOT, SetupError, digest
 from scripts.release_model import release
-from tests.models import model_bytes
+from tests.support.models import model_bytes
 
 NAMES = ["export.md", "export.onnx", "export.pkl", "export.pkl.sha256"]
 

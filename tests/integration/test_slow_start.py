@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests.servers import ROOT, voila
+from tests.support.servers import ROOT, voila
 
 
 @pytest.mark.parametrize(("template", "script"), [("slim", False), ("lab", True)])

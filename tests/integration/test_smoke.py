@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from icon_classifier.cli import app
+from icon_classifier.cli.main import app
 from icon_classifier.errors import DeploymentError
-from icon_classifier.smoke import example_photo, smoke, visiting
-from tests.servers import ROOT, Server, free_port, voila
+from icon_classifier.server.visitor import example_photo, smoke, visiting
+from tests.support.servers import ROOT, Server, free_port, voila
 
 METRICS = free_port()
 

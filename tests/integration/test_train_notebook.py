@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from icon_classifier.convert import convert
+from icon_classifier.conversion.convert import convert
 from icon_classifier.images import read_image_file
-from icon_classifier.model import Model
+from icon_classifier.model.session import Model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXECUTE = """
 import json, sys
 from papermill import execute_notebook
-from tests.kernels import own_sockets
+from tests.support.kernels import own_sockets
 notebook, report, parameters = sys.argv[1:]
 with own_sockets() as config:
     execute_notebook(

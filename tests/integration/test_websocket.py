@@ -7,8 +7,8 @@ import urllib.request
 import pytest
 from tornado.websocket import websocket_connect
 
-from icon_classifier.frames import PROTOCOL
-from tests.servers import Server
+from icon_classifier.server.messages import PROTOCOL
+from tests.support.servers import Server
 
 
 def channels_of_a_visitor(server: Server) -> str:

@@ -25,7 +25,7 @@ os.environ |= {
 os.environ.pop("RAY_ADDRESS", None)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what Ray is warned of is its own affair
-    importlib.import_module("icon_classifier.scale")
+    importlib.import_module("icon_classifier.api.on_ray")
 
 
 @pytest.fixture

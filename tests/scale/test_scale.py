@@ -19,14 +19,14 @@ import ray
 from PIL import Image
 from ray import serve
 
-from icon_classifier import scale
-from icon_classifier.api_settings import PREFIX, ApiSettings
-from icon_classifier.bulk import classify_files
+from icon_classifier.api import on_ray as scale
+from icon_classifier.api.settings import PREFIX, ApiSettings
+from icon_classifier.cli.predict import classify_files
 from icon_classifier.images import read_image
-from icon_classifier.model import Model
-from tests.models import write_model
-from tests.pictures import encode, gradient
-from tests.servers import ROOT, free_port
+from icon_classifier.model.session import Model
+from tests.support.models import write_model
+from tests.support.pictures import encode, gradient
+from tests.support.servers import ROOT, free_port
 
 # Ray warns about itself; its threads and sockets are its own affair.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.models import write_model
-from tests.pictures import encode
-from tests.servers import ROOT, Server, free_port, project_copy, voila
+from tests.support.models import write_model
+from tests.support.pictures import encode
+from tests.support.servers import ROOT, Server, free_port, project_copy, voila
 
 READY = 90_000
 """Milliseconds; a loaded machine is slow."""

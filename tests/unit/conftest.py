@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import learners
+from tests.support import learners
 
 
 @pytest.fixture(scope="session")

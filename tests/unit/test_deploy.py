@@ -11,7 +11,7 @@ import pytest
 
 from scripts import container, hosts, lock, plays, prepare, release_model, rows, slim, starting
 from scripts.environment import ROOT, SetupError, digest
-from tests.models import metadata
+from tests.support.models import metadata
 
 
 def test_serving_needs_neither_torch_nor_what_is_unused() -> None:

@@ -1,4 +1,3 @@
-import inspect
 import re
 
 import pytest
@@ -6,7 +5,11 @@ import pytest
 from icon_classifier import errors
 from icon_classifier.errors import IconClassifierError, ImageError
 
-KINDS = [getattr(errors, name) for name in errors.__all__]
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, IconClassifierError)
+]
 
 
 def depth(kind: type[IconClassifierError]) -> int:
@@ -35,8 +38,3 @@ def test_the_tree_at_the_top_is_the_tree() -> None:
         for match in re.finditer(r"^    ([│├└─ ]*)(\w+Error)", drawing, re.MULTILINE)
     }
     assert drawn == {kind.__name__: depth(kind) for kind in KINDS}
-
-
-def test_all_is_what_is_there() -> None:
-    there = {name for name, _ in inspect.getmembers(errors, inspect.isclass)}
-    assert there == set(errors.__all__)

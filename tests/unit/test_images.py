@@ -16,7 +16,7 @@ from icon_classifier.errors import (
     UnsupportedImageError,
 )
 from icon_classifier.images import Limits, read_image, read_image_file, shrink, thumbnail
-from tests.pictures import SIZE, difference, encode, gradient, turned
+from tests.support.pictures import SIZE, difference, encode, gradient, turned
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])

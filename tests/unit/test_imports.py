@@ -11,23 +11,19 @@ MODULES = [
     name
     for name in (
         "errors",
-        "flattening",
         "images",
-        "steps",
-        "transforms",
-        "model",
-        "ui",
-        "api",
-        "api_server",
-        "bulk",
-        "cli",
-        "kernels",
-        "server",
-        "delivery",
-        "smoke",
+        "model.session",
+        "page.ui",
+        "api.app",
+        "api.serve",
+        "cli.main",
+        "cli.predict",
+        "kernels.manager",
+        "server.app",
+        "server.visitor",
         # `make train` tells what is wrong with a recipe or its photos before it loads torch.
-        "recipes",
-        "dataset",
+        "dataset.recipes",
+        "dataset.gather",
     )
     if importlib.util.find_spec(f"icon_classifier.{name}")
 ]

@@ -1,0 +1,243 @@
+"""The description of the JSON API for programs: OpenAPI 3.1, built from what the code has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from icon_classifier import __version__
+from icon_classifier.api.settings import ApiSettings
+
+
+def describe(labels: Sequence[str], settings: ApiSettings) -> dict[str, Any]:
+    """Describe the API of one model.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        The classes.
+    settings : ApiSettings
+        The limits, which stand in the texts.
+    """
+    secured: dict[str, Any] = {"security": [{"key": []}, {"bearer": []}]} if settings.keys else {}
+    megabytes = settings.max_bytes // 2**20
+    photo = {"type": "string", "contentMediaType": "application/octet-stream"}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Icon Classifier",
+            "version": __version__,
+            "summary": f"Tells what a photo shows: {', '.join(labels)}.",
+        },
+        "paths": {
+            "/": {
+                "get": {
+                    "operationId": "page",
+                    "summary": "A page to send a photo from a browser.",
+                    "responses": {"200": _html("The page.")},
+                },
+                "post": {
+                    "operationId": "pageAnswer",
+                    "summary": "What that page sends to; answers with a page.",
+                    "requestBody": {
+                        "required": True,
+                        "content": {"multipart/form-data": {"schema": _form(photo)}},
+                    },
+                    "responses": {
+                        "200": _html("The answer, or what is wrong with the photo."),
+                        **_failures(
+                            ("400", "401", "408", "413", "415", "422", "429", "503"), html=True
+                        ),
+                    },
+                },
+            },
+            "/classify": {
+                "post": {
+                    "operationId": "classify",
+                    "summary": "Classify one photo or several.",
+                    "description": f"Each photo at most {megabytes} MB, at most "
+                    f"{settings.max_files} in one request. One photo gives an Answer; several "
+                    "give Answers, in which a bad photo stands as its problem.",
+                    "requestBody": {
+                        "required": True,
+                        "content": {
+                            "multipart/form-data": {"schema": _form(photo)},
+                            "application/octet-stream": {"schema": photo},
+                            "image/*": {"schema": photo},
+                        },
+                    },
+                    "responses": {
+                        "200": _json(
+                            "What the photos show.",
+                            {"oneOf": [_ref("Answer"), _ref("Answers")]},
+                        ),
+                        **_failures(("400", "401", "408", "413", "415", "422", "429", "503")),
+                    },
+                    **secured,
+                }
+            },
+            "/classify-url": {
+                "get": {
+                    "operationId": "classifyUrl",
+                    "summary": "Classify the photo at an address of the public internet.",
+                    "parameters": [
+                        {
+                            "name": "url",
+                            "in": "query",
+                            "required": True,
+                            "description": "http or https, without user name and password; "
+                            f"fetched within {settings.fetch_seconds:g} s, with at most "
+                            f"{settings.fetch_redirects} redirects.",
+                            "schema": {"type": "string", "minLength": 1, "maxLength": 2048},
+                        }
+                    ],
+                    "responses": {
+                        "200": _json("What the photo shows.", _ref("Answer")),
+                        **_failures(("400", "401", "413", "415", "422", "429", "503")),
+                    },
+                    **secured,
+                }
+            },
+            "/labels": {
+                "get": {
+                    "operationId": "labels",
+                    "summary": "The classes, in the order of the network's outputs.",
+                    "responses": {"200": _json("The classes.", _ref("Labels"))},
+                }
+            },
+            "/healthz": {
+                "get": {
+                    "operationId": "health",
+                    "summary": "Whether the API is up, for a balancer.",
+                    "responses": {"200": _json("It is.", _ref("Health"))},
+                }
+            },
+            "/openapi.json": {
+                "get": {
+                    "operationId": "openapi",
+                    "summary": "This description.",
+                    "responses": {"200": _json("OpenAPI 3.1.", {"type": "object"})},
+                }
+            },
+            "/docs": {
+                "get": {
+                    "operationId": "docs",
+                    "summary": "This description, to be read.",
+                    "responses": {"200": _html("The page.")},
+                }
+            },
+        },
+        "components": {
+            "schemas": _schemas(labels),
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _schemas(labels: Sequence[str]) -> dict[str, Any]:
+    predictions = {
+        "type": "array",
+        "description": "Every class, the most probable first.",
+        "minItems": len(labels),
+        "maxItems": len(labels),
+        "items": _object(
+            label={"enum": list(labels)},
+            probability={"type": "number", "minimum": 0, "maximum": 1},
+        ),
+    }
+    known = {
+        "type": "boolean",
+        "description": "Whether the photo looks like those that the model was trained on; "
+        "where not, the labels mean little.",
+    }
+    name = {"type": "string", "description": "The name that the file was sent under."}
+    return {
+        "Answer": _object(predictions=predictions, known=known, model=_ref("Model")),
+        "Answers": _object(
+            photos={
+                "type": "array",
+                "items": {
+                    "oneOf": [
+                        _object(name=name, predictions=predictions, known=known),
+                        _object(name=name, error=_ref("Problem")),
+                    ]
+                },
+            },
+            model=_ref("Model"),
+        ),
+        "Model": _object(
+            recipe={"type": ["string", "null"]},
+            date={"type": "string", "description": "When it was compiled, ISO 8601, UTC."},
+            export_sha256={"type": "string", "description": "SHA-256 of its export.pkl."},
+        ),
+        "Labels": _object(labels={"type": "array", "items": {"enum": list(labels)}}),
+        "Health": _object(status={"const": "ok"}, pending={"type": "integer", "minimum": 0}),
+        "Problem": _object(
+            type={"type": "string", "format": "uri-reference"},
+            title={"type": "string"},
+            status={"type": "integer", "minimum": 400, "maximum": 599},
+            detail={"type": "string", "description": "What to tell the person."},
+        ),
+    }
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _form(photo: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "photo": {"type": "array", "items": photo, "minItems": 1},
+            "key": {"type": "string", "description": "The API key, for the page only."},
+        },
+        "required": ["photo"],
+    }
+
+
+def _json(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": text, "content": {"application/json": {"schema": schema}}}
+
+
+def _html(text: str) -> dict[str, Any]:
+    return {"description": text, "content": {"text/html": {"schema": {"type": "string"}}}}
+
+
+_FAILURES = {
+    "400": "There is no photo in the request, or it cannot be read.",
+    "401": "An API key is missing or wrong.",
+    "408": "The photo took too long to arrive.",
+    "413": "Too many bytes, pixels or photos.",
+    "415": "Not a picture that can be read.",
+    "422": "The photo is damaged, empty or too small, or cannot be fetched.",
+    "429": "Too many photos from one client.",
+    "503": "Too busy.",
+}
+
+
+def _failures(statuses: Sequence[str], *, html: bool = False) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/problem+json": {"schema": _ref("Problem")}}
+    if html:
+        content = {"text/html": {"schema": {"type": "string"}}}
+    retry = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+    return {
+        status: {
+            "description": _FAILURES[status],
+            "content": content,
+            **({"headers": retry} if status in ("429", "503") else {}),
+        }
+        for status in statuses
+    }

@@ -1,0 +1,159 @@
+"""Which names an export.pkl may hold.
+
+A fastai Learner names some two hundred classes and functions. Classes may come from fastai and
+the libraries under it, torch's and torchvision's and timm's layers and architectures; functions
+from a few modules of those; little else. A name counts only in the very module whose source
+defines it: fastai's modules also hold ``os``, ``subprocess`` and the like, which they imported, and
+a dotted name such as ``os.system`` is never one. The sources are parsed, not imported.
+
+Being allowed does not mean being run: see :mod:`icon_classifier.conversion.archive`.
+"""
+
+import ast
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+EXACT: dict[str, frozenset[str]] = {
+    module: frozenset(names.split())
+    for module, names in {
+        "PIL.Image": "Image Resampling",
+        "_abcoll": "Callable _CallableGenericAlias",
+        "_codecs": "encode",
+        "_operator": "getitem or_",
+        "cloudpickle.cloudpickle": (
+            # Functions and classes stored by value; they stay on paper and are never made.
+            "_builtin_type _class_setstate _function_setstate _make_cell _make_empty_cell "
+            "_make_function _make_skeleton_class subimport"
+        ),
+        "collections": "OrderedDict defaultdict Counter",
+        "collections.abc": "Callable _CallableGenericAlias",
+        "enum": "Enum EnumMeta EnumType",
+        "functools": "partial",
+        "inspect": "Parameter Signature _ParameterKind _empty",
+        "numpy": "dtype float32 float64 int64 less greater ndarray str_",
+        "numpy._core.multiarray": "_reconstruct scalar",
+        "numpy.core.multiarray": "_reconstruct scalar",
+        "pathlib": "Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath",
+        "random": "Random",
+        "re": "Pattern _compile",
+        "torch": (
+            "BFloat16Storage BoolStorage ByteStorage CharStorage DoubleStorage FloatStorage "
+            "HalfStorage IntStorage LongStorage ShortStorage Size Tensor "
+            "bfloat16 bool channels_last contiguous_format device float16 float32 float64 int16 "
+            "int32 int64 int8 uint8"
+        ),
+        "torch._tensor": "_rebuild_from_type_v2",
+        "torch._utils": "_rebuild_parameter _rebuild_parameter_with_state _rebuild_tensor_v2",
+        "torch.nn.parameter": "Parameter",
+        "typing": "Any Callable Optional Union",
+        **dict.fromkeys(
+            ("builtins", "__builtin__"),
+            "Ellipsis NoneType NotImplemented bool bytes complex dict float frozenset getattr int "
+            "list long object print property reduce set slice str tuple type unicode",
+        ),
+    }.items()
+}
+
+CLASSES = (
+    "fastai",
+    "fastcore",
+    "fasttransform",
+    "plum",
+    "timm.data",
+    "timm.layers",
+    "timm.models",
+    "torch.nn.modules",
+    "torchvision.models",
+    "torchvision.ops",
+)
+"""Packages whose classes may be named."""
+
+FUNCTIONS = (
+    "fastai.callback.schedule",
+    "fastai.data.block",
+    "fastai.data.load",
+    "fastai.data.transforms",
+    "fastai.imports",
+    "fastai.layers",
+    "fastai.losses",
+    "fastai.metrics",
+    "fastai.optimizer",
+    "fastai.vision.augment",
+    "fastai.vision.core",
+    "fastai.vision.learner",
+    "fastai.vision.models",
+    "fastcore.basics",
+    "fastcore.foundation",
+    "timm.layers",
+    "timm.models",
+    "torch.nn.functional",
+    "torch.nn.init",
+    "torchvision.models",
+)
+"""Modules and packages whose functions may be named."""
+
+REFUSED = frozenset(
+    {
+        *("exec_eval", "exec_import", "exec_local", "exec_new"),
+        *("import_file", "import_from_file", "import_no_init"),
+        *("load_checkpoint", "load_model_config_from_hf", "load_pretrained"),
+    }
+)
+"""What runs or loads something and yet lies in a module of `FUNCTIONS`."""
+
+
+@cache
+def is_allowed(module: str, name: str) -> bool:
+    """Whether an export.pkl may name something.
+
+    Parameters
+    ----------
+    module, name : str
+        As the pickle has them.
+    """
+    if name in EXACT.get(module, ()):
+        return True
+    classes, functions = _definitions(module)
+    if name in REFUSED:
+        return False
+    return (name in classes and _is_in(module, CLASSES)) or (
+        name in functions and _is_in(module, FUNCTIONS) and "._" not in module
+    )
+
+
+def is_defined(module: str, name: str) -> bool:
+    """Whether a module's own source defines a class or function at its top level."""
+    classes, functions = _definitions(module)
+    return name in classes or name in functions
+
+
+def _is_in(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+@cache
+def _definitions(module: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the classes and functions at the top level of a module's source, without importing."""
+    nothing: frozenset[str] = frozenset()
+    if not _is_in(module, CLASSES + FUNCTIONS):
+        return nothing, nothing
+    root, *parts = module.split(".")
+    spec = importlib.util.find_spec(root)  # of a top-level package: this imports nothing
+    if spec is None or spec.origin is None or not all(part.isidentifier() for part in parts):
+        return nothing, nothing
+    base = Path(spec.origin).parent.joinpath(*parts)
+    path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    if not path.is_file():
+        return nothing, nothing
+    classes, functions = set(), set()
+    blocks: list[ast.stmt] = list(ast.parse(path.read_bytes()).body)
+    while blocks:
+        statement = blocks.pop()
+        if isinstance(statement, ast.ClassDef):
+            classes.add(statement.name)
+        elif isinstance(statement, ast.FunctionDef):
+            functions.add(statement.name)
+        elif isinstance(statement, (ast.If, ast.Try)):
+            blocks += statement.body + statement.orelse
+    return frozenset(classes), frozenset(functions)

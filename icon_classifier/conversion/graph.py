@@ -1,0 +1,262 @@
+"""The network of a Learner as an ONNX graph that also says how familiar a photo is, and where.
+
+Outputs beside the logits: ``score``, one number a photo that is HIGHER the more the photo is like
+those that the model was trained on; and ``evidence``, the head applied to each cell of the body's
+last feature map (class activation mapping, Zhou et al. 2016, generalised to any head), a heat map
+a class.
+"""
+
+import io
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from icon_classifier.errors import UnsupportedLearnerError
+
+OPSET = 17
+"""Version of ONNX's operators that is written."""
+
+SCORES = ("energy", "knn", "mahalanobis", "max_logit", "max_probability")
+"""Names that `Score` knows; two of them look at features, the others at logits."""
+
+_FORWARD_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError)
+
+
+class Score(nn.Module):
+    """How familiar a photo is; higher is more.
+
+    Parameters
+    ----------
+    unsure : mapping or None
+        What ``learn.icon_classifier["unsure"]`` holds: `score`, one of `SCORES`, and the numbers
+        it needs, as lists. None stands for "energy".
+
+        - "energy": T * logsumexp(logits / T), T being the temperature (Liu et al. 2020)
+        - "max_logit": the greatest logit (Hendrycks et al. 2022)
+        - "max_probability": the greatest of softmax(logits / T) (Hendrycks and Gimpel 2017)
+        - "knn": cosine similarity to the `k`-th most similar row of `bank`, shape (B, F)
+          (Sun et al. 2022)
+        - "mahalanobis": minus the least squared Mahalanobis distance to a row of `means`, shape
+          (C, F), under `precision`, shape (F, F) (Lee et al. 2018)
+    temperature : float
+        What logits are divided by; above 0.
+
+    Raises
+    ------
+    UnsupportedLearnerError
+        The score is unknown, or numbers are missing or of another shape.
+    """
+
+    def __init__(self, unsure: Mapping[str, Any] | None, temperature: float) -> None:
+        super().__init__()
+        unsure = {"score": "energy"} if unsure is None else unsure
+        self.name = str(unsure.get("score"))
+        self.temperature = temperature
+        if self.name not in SCORES:
+            raise UnsupportedLearnerError(
+                f"expected a score of {', '.join(SCORES)}, came {self.name!r:.80}"
+            )
+        try:
+            problem = self._read_numbers(unsure)
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        if problem:
+            raise UnsupportedLearnerError(
+                f"the numbers of the score {self.name} are missing or make no sense ({problem})"
+            )
+
+    def _read_numbers(self, unsure: Mapping[str, Any]) -> str:
+        """Keep the numbers that the score needs; return what is wrong with them, if anything."""
+        if self.name == "knn":
+            self.k = int(unsure["k"])
+            self.bank = functional.normalize(torch.tensor(unsure["bank"]).float(), dim=1)
+            if not 1 <= self.k <= len(self.bank):
+                return f"k is {self.k}, and the bank has {len(self.bank)} rows"
+        if self.name == "mahalanobis":
+            self.means = torch.tensor(unsure["means"]).float()
+            self.precision = torch.tensor(unsure["precision"]).float()
+            features = self.means.shape[1]
+            if self.precision.shape != (features, features):
+                return f"precision is of shape {tuple(self.precision.shape)}"
+        return ""
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether it looks at features; else it looks at logits alone."""
+        return self.name in ("knn", "mahalanobis")
+
+    def forward(self, logits: torch.Tensor, features: torch.Tensor | None = None) -> torch.Tensor:
+        """Score photos.
+
+        Parameters
+        ----------
+        logits : torch.Tensor
+            float32, shape (N, C).
+        features : torch.Tensor, optional
+            float32, shape (N, F): what the head's pooling gives.
+
+        Returns
+        -------
+        torch.Tensor
+            float32, shape (N,).
+        """
+        if self.name == "energy":
+            return self.temperature * torch.logsumexp(logits / self.temperature, dim=1)
+        if self.name == "max_logit":
+            return logits.amax(dim=1)
+        if self.name == "max_probability":
+            return torch.softmax(logits / self.temperature, dim=1).amax(dim=1)
+        if features is None:
+            raise UnsupportedLearnerError(
+                f"the score {self.name} needs features, and there are none"
+            )
+        if self.name == "knn":
+            similar = functional.normalize(features, dim=1) @ self.bank.T  # (N, B)
+            return similar.topk(self.k, dim=1).values[:, -1]
+        apart = features[:, None] - self.means  # (N, C, F)
+        return -((apart @ self.precision) * apart).sum(dim=2).amin(dim=1)
+
+
+class Graph(nn.Module):
+    """What is compiled: normalised photos in, logits, score and evidence out.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The network of a ``vision_learner``: a body and a head. Any other gives logits alone.
+    score : Score
+        How familiar a photo is.
+    sample : torch.Tensor
+        float32, shape (N, 3, H, W); what the parts are tried out on.
+
+    Attributes
+    ----------
+    evidence : bool
+        Whether `forward` gives evidence too.
+    without_evidence : str
+        Why not, where it does not; else empty.
+    """
+
+    def __init__(self, network: nn.Module, score: Score, sample: torch.Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.score = score
+        self.without_evidence = ""
+        self.split = isinstance(network, nn.Sequential) and len(network) == 2
+        self.pooled = self._pooled_layers()
+        if score.needs_features and not self.pooled:
+            raise UnsupportedLearnerError(
+                f"the score {score.name} needs the features after the head's pooling, but this "
+                "network has no head that starts with pooling and Flatten"
+            )
+        try:
+            with torch.no_grad():
+                self._cells(self._maps(sample))
+        except _FORWARD_ERRORS as error:
+            self.without_evidence = f"the head does not work on single cells: {error}"
+
+    @property
+    def evidence(self) -> bool:
+        """Whether `forward` gives evidence too."""
+        return not self.without_evidence
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Classify photos.
+
+        Parameters
+        ----------
+        image : torch.Tensor
+            float32, shape (N, 3, H, W), normalised.
+
+        Returns
+        -------
+        logits : torch.Tensor
+            float32, shape (N, C).
+        score : torch.Tensor
+            float32, shape (N,).
+        evidence : torch.Tensor
+            float32, shape (N, C, h, w); only where `evidence` is true.
+        """
+        if not self.split:
+            logits = self.network(image)
+            return logits, self.score(logits)
+        maps = self._maps(image)
+        features = None
+        if self.pooled:
+            features = self._head[: self.pooled](maps)
+            logits = self._head[self.pooled :](features)
+        else:
+            logits = self._head(maps)
+        outputs = logits, self.score(logits, features)
+        return (*outputs, self._cells(maps)) if self.evidence else outputs
+
+    @property
+    def _head(self) -> Any:
+        return self.network[1]  # type: ignore[index]
+
+    def _pooled_layers(self) -> int:
+        """Count the layers of the head up to and with its first Flatten; 0 if there is none."""
+        if self.split and isinstance(self._head, nn.Sequential):
+            for at, layer in enumerate(self._head):
+                if type(layer).__name__ == "Flatten":
+                    return at + 1
+        return 0
+
+    def _maps(self, image: torch.Tensor) -> torch.Tensor:
+        """Run the body, (N, 3, H, W) -> (N, K, h, w)."""
+        if not self.split:
+            raise ValueError("the network is not a body and a head")
+        maps: torch.Tensor = self.network[0](image)  # type: ignore[index]
+        return maps
+
+    def _cells(self, maps: torch.Tensor) -> torch.Tensor:
+        """Run the head on each cell of a map, (N, K, h, w) -> (N, C, h, w)."""
+        if maps.dim() != 4:
+            raise ValueError(f"the body gives {maps.dim()} dimensions, not 4")
+        _, channels, height, width = (int(side) for side in maps.shape)
+        cells = maps.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)  # -> (N h w, K, 1, 1)
+        logits: torch.Tensor = self._head(cells)  # -> (N h w, C)
+        return logits.reshape(-1, height, width, logits.shape[1]).permute(0, 3, 1, 2)
+
+
+def to_onnx(graph: Graph, sample: torch.Tensor) -> bytes:
+    """Write a graph as an ONNX model with any number of photos.
+
+    torch's exporter by tracing is used, deprecated though it is: for these networks it is exact,
+    and it needs no package more than onnx.
+
+    Parameters
+    ----------
+    graph : Graph
+        In evaluation mode.
+    sample : torch.Tensor
+        float32, shape (N, 3, H, W).
+
+    Raises
+    ------
+    UnsupportedLearnerError
+        The network does something that ONNX cannot say.
+    """
+    outputs = ["logits", "score", *(["evidence"] if graph.evidence else [])]
+    file = io.BytesIO()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            # Of the deprecation, and of sizes that become constants, as they should.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                graph,
+                (sample,),
+                file,  # type: ignore[arg-type]
+                input_names=["image"],
+                output_names=outputs,
+                dynamic_axes={name: {0: "N"} for name in ["image", *outputs]},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except (*_FORWARD_ERRORS, torch.onnx.errors.OnnxExporterError) as error:
+        raise UnsupportedLearnerError(f"the network cannot be written as ONNX: {error}") from error
+    return file.getvalue()

@@ -1,0 +1,201 @@
+"""Move photos without ever losing one: no name is taken twice, and a journal can be undone.
+
+A data folder keeps one journal, ``moves.jsonl``. The lines are written before the photos are moved,
+so that a run that is cut short leaves lines too many, never a photo that nobody knows of.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from icon_classifier.errors import DatasetError
+
+JOURNAL = "moves.jsonl"
+
+Kind = Literal["cleaner", "quarantine", "rewritten"]
+
+
+@dataclass(frozen=True)
+class Move:
+    """One photo's way from one place in a data folder to another.
+
+    Attributes
+    ----------
+    source, target : str
+        Paths relative to the data folder, with slashes.
+    reason : str
+        Why, in words.
+    """
+
+    source: str
+    target: str
+    reason: str
+
+
+def apply_moves(
+    root: Path, moves: Iterable[Move], kind: Kind, *, dry_run: bool = False
+) -> list[Move]:
+    """Move photos, and write each move into the journal.
+
+    Parameters
+    ----------
+    root : Path
+        The data folder.
+    moves : iterable of Move
+        What to move. A target whose name is taken gets a number.
+    kind : {"cleaner", "quarantine", "rewritten"}
+        Which part of the program moves; :func:`undo_moves` undoes one kind.
+    dry_run : bool
+        Only tell what would be done.
+
+    Returns
+    -------
+    list of Move
+        The moves with the targets they got.
+
+    Raises
+    ------
+    DatasetError
+        If a photo is missing or a path leaves the data folder; then nothing has been moved.
+    """
+    planned: list[Move] = []
+    taken: set[str] = set()
+    for move in moves:
+        if not (_inside(root, move.source) and _inside(root, move.target)):
+            raise DatasetError(f"{move.source} to {move.target} would leave the folder {root}")
+        if not (root / move.source).is_file():
+            raise DatasetError(f"{root / move.source} is not there any more; nothing was moved")
+        target = _free(root, move.target, taken)
+        taken.add(target.casefold())
+        planned.append(Move(move.source, target, move.reason))
+    if not dry_run:
+        batch = datetime.now(UTC).isoformat()
+        append_lines(
+            root / JOURNAL, ({"batch": batch, "kind": kind, **move.__dict__} for move in planned)
+        )
+        for move in planned:
+            _rename(root / move.source, root / move.target)
+    return planned
+
+
+def undo_moves(root: Path, kind: Kind = "cleaner", *, dry_run: bool = False) -> list[Move]:
+    """Undo the latest run of one kind that has not been undone yet.
+
+    Parameters
+    ----------
+    root : Path
+        The data folder.
+    kind : {"cleaner", "quarantine"}
+        Whose moves to undo.
+    dry_run : bool
+        Only tell what would be done.
+
+    Returns
+    -------
+    list of Move
+        The moves back, the last one first; empty if there is nothing to undo.
+
+    Raises
+    ------
+    DatasetError
+        If a photo's old place has been taken since; then nothing has been moved.
+    """
+    lines = read_lines(root / JOURNAL)
+    undone = {line["undone"] for line in lines if "undone" in line}
+    left = [line for line in lines if line.get("kind") == kind and line["batch"] not in undone]
+    if not left:
+        return []
+    batch = left[-1]["batch"]
+    back = []
+    for line in reversed([line for line in left if line["batch"] == batch]):
+        if not (root / line["target"]).is_file():
+            continue  # cut short before it was moved, or moved on by hand
+        if (root / line["source"]).exists():
+            raise DatasetError(f"{root / line['source']} is in the way; nothing was undone")
+        back.append(Move(line["target"], line["source"], f"undo: {line['reason']}"))
+    if not dry_run:
+        for move in back:
+            _rename(root / move.source, root / move.target)
+        append_lines(root / JOURNAL, [{"undone": batch}])
+    return back
+
+
+def read_moves(root: Path) -> list[Move]:
+    """Read all moves of a data folder's journal, undone ones as well, in order."""
+    lines = read_lines(root / JOURNAL)
+    return [
+        Move(each["source"], each["target"], each["reason"]) for each in lines if "kind" in each
+    ]
+
+
+def append_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Append objects to a file of JSON lines, and see them onto the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with path.open("a+b") as file:
+        _drop_cut_line(file)
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _drop_cut_line(file: BinaryIO) -> None:
+    """Take off a last line without an end: the next one must not be glued to it."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return
+    file.seek(-1, os.SEEK_END)
+    if file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file of JSON lines; none if there is no file.
+
+    A last line that was cut short is left out; it was never acted on.
+
+    Raises
+    ------
+    DatasetError
+        If another line is damaged.
+    """
+    if not path.exists():
+        return []
+    texts = path.read_text(encoding="utf-8").split("\n")  # no other end of a line counts
+    lines = []
+    for number, text in enumerate(texts, 1):
+        if not text:
+            continue
+        try:
+            lines.append(json.loads(text))
+        except ValueError as error:
+            if number < len(texts):
+                raise DatasetError(f"{path}: line {number} is damaged: {error}") from error
+    return lines
+
+
+def _inside(root: Path, path: str) -> bool:
+    return (root / path).resolve().is_relative_to(root.resolve())
+
+
+def _free(root: Path, target: str, taken: set[str]) -> str:
+    """Return the target, or the target with the first number that makes it free."""
+    path = Path(target)
+    name, number = path, 0
+    # Capitals and small letters are one name on some systems.
+    while name.as_posix().casefold() in taken or (root / name).exists():
+        number += 1
+        name = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return name.as_posix()
+
+
+def _rename(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        source.rename(target)
+    except OSError as error:
+        raise DatasetError(f"{source} cannot be moved to {target}: {error.strerror}") from error

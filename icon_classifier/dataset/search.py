@@ -1,0 +1,94 @@
+"""Find addresses of photos by an image search (``ddgs``: no key, no account)."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from icon_classifier.errors import DownloadError
+
+_WAITS = (2.0, 5.0, 15.0)
+"""Seconds before each new try of a search that was refused."""
+
+_MAX_PAGES = 10
+
+
+def search_photos(
+    terms: Sequence[str],
+    count: int = 150,
+    *,
+    region: str = "us-en",
+    pause: Callable[[float], object] = time.sleep,
+) -> list[str]:
+    """Search for photos, term by term and page by page.
+
+    Parameters
+    ----------
+    terms : sequence of str
+        What to search for. Each term gives its share; what one lacks, the later ones make up for.
+    count : int
+        How many addresses to return at most.
+    region : str
+        Country and language of the search.
+    pause : callable
+        Called with the seconds to wait before a refused search is tried again.
+
+    Returns
+    -------
+    list of str
+        Different addresses, in the order of the search.
+
+    Raises
+    ------
+    DownloadError
+        If the search refuses, or finds nothing.
+    """
+    chosen: dict[str, None] = {}
+    spare: dict[str, None] = {}
+    refusal: Exception | None = None
+    for number, term in enumerate(terms, 1):
+        share = count * number // len(terms)
+        for page in range(1, _MAX_PAGES + 1):
+            results, refusal = _page(term, page, count, region, pause)
+            new = [url for url in dict.fromkeys(results) if url not in chosen and url not in spare]
+            room = share - len(chosen)
+            chosen.update(dict.fromkeys(new[:room]))
+            spare.update(dict.fromkeys(new[room:]))
+            if not new or len(chosen) >= share:
+                break
+        if refusal is not None and chosen:
+            break  # better fewer photos than to be locked out for longer
+    if not chosen:
+        asked = ", ".join(map(repr, terms))
+        if refusal is None:
+            raise DownloadError(f"the image search found nothing for {asked}; try other words")
+        raise DownloadError(
+            f"the image search gave no answer for {asked} ({str(refusal)[:100]}). Is this machine "
+            "on the network? Then wait some minutes and run this again, write addresses into a "
+            "list (one a line), or use a folder of photos"
+        ) from refusal
+    return [*chosen, *spare][:count]
+
+
+def _page(
+    term: str, page: int, count: int, region: str, pause: Callable[[float], object]
+) -> tuple[list[str], Exception | None]:
+    """One page of results, and why there is none if the search refused to the last."""
+    import ddgs
+    from ddgs.exceptions import DDGSException
+
+    refusal: Exception | None = None
+    for wait in (*_WAITS, None):
+        try:
+            results = ddgs.DDGS(timeout=10).images(
+                term, region=region, safesearch="on", max_results=count, page=page
+            )
+        except DDGSException as error:
+            # ddgs has no kind of its own for "there are no (more) results".
+            if "no results" in str(error).lower():
+                return [], None
+            refusal = error
+            if wait is not None:
+                pause(wait)
+            continue
+        urls = (str(each.get("image") or "") for each in results)
+        return [url for url in urls if url.startswith(("http://", "https://"))], None
+    return [], refusal

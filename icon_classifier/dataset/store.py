@@ -1,0 +1,115 @@
+"""Where gathered photos are kept: under their label, named by their contents."""
+
+import hashlib
+import io
+import threading
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from icon_classifier.dataset.journal import read_moves
+from icon_classifier.images import FORMATS
+
+# What systems leave in folders; no photo of anybody's.
+_LITTER = {"thumbs.db", "desktop.ini"}
+
+_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
+
+
+class PhotoStore:
+    """The photos of one data folder, ``photos/<label>/<hash of the contents>.<kind>``.
+
+    A photo that was moved away (to quarantine, to another label) is known by the journal of moves
+    and does not come back when the same source is gathered again. Safe to use by several threads.
+
+    Parameters
+    ----------
+    root : Path
+        The data folder.
+
+    Attributes
+    ----------
+    photos : Path
+        The folder that holds one folder for each label.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.photos = root / "photos"
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str], str] = {}
+        for move in read_moves(root):
+            moved = PurePosixPath(move.source)
+            if moved.parts[0] == self.photos.name:
+                self._known[moved.parent.name, moved.stem] = moved.name
+        for path in photos_and_labels(self.photos)[0]:
+            self._known[path.parent.name, path.stem] = path.name
+
+    def keep(self, label: str, data: bytes, otherwise: str = "") -> str:
+        """Write a photo, unless it was kept before.
+
+        Parameters
+        ----------
+        label : str
+            Its label.
+        data : bytes
+            Its contents, of any kind.
+        otherwise : str
+            Suffix for contents that are no picture.
+
+        Returns
+        -------
+        str
+            The file's name.
+        """
+        stem = hashlib.sha256(data).hexdigest()[:20]
+        name = stem + (suffix_of(data) or otherwise.lower())
+        with self._lock:
+            if (label, stem) in self._known:
+                return self._known[label, stem]
+            self._known[label, stem] = name
+        folder = self.photos / label
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / f"{name}.tmp"
+        beside.write_bytes(data)
+        beside.replace(folder / name)
+        return name
+
+
+def suffix_of(data: bytes) -> str | None:
+    """Tell a picture's suffix by its contents, whatever the file was called; None for no picture.
+
+    Only the header is read: the picture may still be damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            kind = image.format or ""
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return _SUFFIXES.get(kind, f".{kind.lower()}")
+
+
+def is_photo_name(name: str) -> bool:
+    """Tell whether a file of this name may be a photo: not hidden, no litter, not half-written."""
+    name = name.casefold()
+    return not (name.startswith(".") or name.endswith((".tmp", ".part")) or name in _LITTER)
+
+
+def photos_and_labels(photos: Path) -> tuple[list[Path], list[str]]:
+    """List gathered photos and their labels.
+
+    Parameters
+    ----------
+    photos : Path
+        What :func:`~icon_classifier.dataset.gather.gather` returned.
+
+    Returns
+    -------
+    paths : list of Path
+        Sorted by label and name: the same order on every machine.
+    labels : list of str
+        The label of each, which is the name of its folder.
+    """
+    paths = sorted(
+        each for each in Path(photos).glob("*/*") if is_photo_name(each.name) and each.is_file()
+    )
+    return paths, [each.parent.name for each in paths]

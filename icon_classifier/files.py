@@ -1,0 +1,72 @@
+"""Write a file so that readers see the old one or the new one, and hash a file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+TEMPORARY_SUFFIX = ".tmp"
+"""Ends the name of a file that is being written; a run that was killed may leave one behind."""
+
+
+@contextlib.contextmanager
+def replacing(target: str | Path) -> Iterator[Path]:
+    """Write a file beside its final name and rename it at the end of the block.
+
+    Parameters
+    ----------
+    target : str or pathlib.Path
+        The file to write or replace. Its folder must exist.
+
+    Yields
+    ------
+    pathlib.Path
+        Where to write, in the same folder. It becomes the target when the block ends, and is
+        removed when the block raises.
+    """
+    target = Path(target)
+    # Dotted, so that a folder of photos never shows it; random, so that two processes never share.
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+    try:
+        yield temporary
+        # On the disk before it has the name: a machine that loses power must not keep a half file.
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_file(target: str | Path, content: bytes | str) -> Path:
+    """Write a whole file in one step; text as UTF-8. Returns the path.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; the old file is then still there.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with replacing(target) as temporary:
+        temporary.write_bytes(data)
+    return Path(target)
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hash a file.
+
+    Returns
+    -------
+    str
+        SHA-256 as 64 lower-case hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

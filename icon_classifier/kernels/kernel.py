@@ -1,0 +1,284 @@
+"""A kernel in two halves: all that needs no thread and no socket before a fork, the rest after it.
+
+The first half runs once, in the warm parent (:mod:`.fork_server`): options, IPython's
+shell with its magics, the kernel object, the widgets' comm targets. The second half runs in each
+forked child: sockets, threads, output streams. What a child does not have to do for itself it does
+not have to keep for itself either: a page of memory that is only read stays shared with the parent.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ipywidgets
+import zmq
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelapp import IPKernelApp
+from jupyter_client.session import new_id
+from zmq.eventloop.zmqstream import ZMQStream
+
+from icon_classifier.system import counter, memory, slots
+
+ARGUMENTS = (
+    # A visitor of a page types no code: no history to keep in a database, by a thread of its own.
+    "--HistoryManager.enabled=False",
+    # What C code prints goes to the server's log, not through two more threads into the page.
+    "--IPKernelApp.capture_fd_output=False",
+    # Would warn at each start that there is no debugger, and that sockets are not encrypted.
+    "--IPKernelApp.log_level=40",
+    # A picture is copied into its message: to send it without a copy takes three threads more.
+    f"--Session.copy_threshold={2**40}",
+    # The lifeline tells when the server is gone; no thread needs to ask each second.
+    "--IPKernelApp.parent_handle=0",
+)
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+"""Signals that a kernel obeys and its parent does not; blocked while one becomes the other."""
+
+_PAUSE_SECONDS = 0.25
+
+
+class Inherited(NamedTuple):
+    """Descriptors that a kernel inherits from the server, through the warm parent.
+
+    Attributes
+    ----------
+    lifeline : int
+        A pipe whose other end only the server holds: when it closes, the server is gone and the
+        kernel ends too.
+    counter : int
+        Of predictions; see :mod:`icon_classifier.system.counter`.
+    turns : int
+        What kernels take turns by; see :mod:`icon_classifier.system.slots`.
+    """
+
+    lifeline: int
+    counter: int
+    turns: int
+
+
+@dataclass(frozen=True)
+class KernelOrder:
+    """What the server asks for when it orders a kernel.
+
+    Attributes
+    ----------
+    number : int
+        Stands in the answer.
+    connection_file : str
+        Path of the file with the kernel's addresses and key.
+    cwd : str
+        Folder to run in.
+    env : dict of str to str
+        The whole environment.
+    nice : int
+        What to add to the process's niceness.
+    """
+
+    number: int
+    connection_file: str
+    cwd: str
+    env: dict[str, str]
+    nice: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Give builtins only."""
+        return asdict(self)
+
+
+class PageKernel(IPythonKernel):
+    """The kernel of a page: forgets what came, and gives memory back when its visitor pauses."""
+
+    _pause: Any = None
+
+    def post_handler_hook(self) -> None:
+        """Follow each message of the page; ipykernel calls it in the main thread."""
+        super().post_handler_hook()
+        # ipykernel keeps a message for its header, and whatever was scheduled meanwhile keeps a
+        # copy of that context: a photo of 25 MB would stay long after its answer.
+        message = self.get_parent("shell")
+        if message:
+            message["content"], message["buffers"] = {}, []
+        if self._pause is not None:
+            self.io_loop.remove_timeout(self._pause)
+        self._pause = self.io_loop.call_later(_PAUSE_SECONDS, memory.give_back)
+
+
+class ForkedKernelApp(IPKernelApp):
+    """ipykernel's application, with :meth:`initialize` cut in two."""
+
+    ballast: Any = None
+    heartbeat_socket: Any = None
+
+    def prepare(self, argv: Iterable[str] = ARGUMENTS) -> None:
+        """Do what can be done before the fork; starts no thread and opens no socket."""
+        super(IPKernelApp, self).initialize(list(argv))
+        self.init_pdb()
+        self.init_blackhole()
+        self.kernel = PageKernel.instance(
+            parent=self,
+            session=self.session,
+            log=self.log,
+            profile_dir=self.profile_dir,
+            user_ns=self.user_ns,
+        )
+        self.init_path()
+        self.init_shell()
+        self.init_gui_pylab()
+        self.init_extensions()
+        self.init_code()
+        ipywidgets.register_comm_target()
+
+    def connect(self, connection_file: str) -> None:
+        """Do the rest, in the process that is to be the kernel."""
+        self.connection_file = connection_file
+        self.session.pid = os.getpid()
+        self.session.session = new_id()
+        self.init_connection_file()
+        self.init_sockets()
+        self.init_heartbeat()
+        self.write_connection_file()
+        self.log_connection_info()
+        self.init_io()
+        self.init_signal()
+        self.init_kernel()
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    def init_heartbeat(self) -> None:
+        """Answer heartbeats from the control thread, instead of from three threads for that alone.
+
+        ipykernel keeps them apart so that a heart beats on while C code holds Python's lock. Here
+        nobody listens for it: the server sees by the process whether a kernel lives.
+        """
+        context: Any = self.context
+        self.heartbeat_socket = context.socket(zmq.ROUTER)
+        self.heartbeat_socket.linger = 1000
+        self.hb_port = self._bind_socket(self.heartbeat_socket, self.hb_port)
+        heart = ZMQStream(self.heartbeat_socket, self.control_thread.io_loop)
+        heart.on_recv(heart.send_multipart)
+
+    def close(self) -> None:
+        """Close the sockets; runs at the end of the process."""
+        if self.control_thread is not None and self.control_thread.is_alive():
+            self.control_thread.stop()
+            self.control_thread.join()
+        if self.heartbeat_socket is not None:
+            self.heartbeat_socket.close()
+        super().close()
+
+    def log_connection_info(self) -> None:
+        """Keep the ports, and print nothing: nobody else connects to this kernel."""
+        kinds = ("shell", "iopub", "stdin", "hb", "control")
+        self._ports = {kind: getattr(self, f"{kind}_port") for kind in kinds}
+
+    def init_kernel(self) -> None:
+        """Give the kernel of :meth:`prepare` its sockets and threads.
+
+        Messages of the shell channel are read by the main thread itself. The thread that ipykernel
+        has for it serves subshells, of which a page has none.
+        """
+        kernel: Any = self.kernel
+        shell: Any = self.shell
+        self.shell_channel_thread = None
+        kernel.ident = str(uuid.uuid4())
+        kernel.shell_stream = ZMQStream(self.shell_socket)
+        kernel.control_stream = ZMQStream(self.control_socket, self.control_thread.io_loop)
+        kernel.control_thread = self.control_thread
+        kernel.debug_shell_socket = self.debug_shell_socket
+        kernel.iopub_thread = self.iopub_thread
+        kernel.iopub_socket = self.iopub_socket
+        kernel.stdin_socket = self.stdin_socket
+        kernel._stdout, kernel._stderr = sys.stdout, sys.stderr
+        for publisher in (shell.displayhook, shell.display_pub):
+            publisher.session = self.session
+            publisher.pub_socket = self.iopub_socket
+        shell.displayhook.topic = kernel._topic("execute_result")
+        self.displayhook.get_execution_count = lambda: kernel.execution_count
+        self.control_thread.start()
+        kernel.record_ports({f"{name}_port": port for name, port in self._ports.items()})
+
+
+def become_kernel(app: ForkedKernelApp, order: KernelOrder, inherited: Inherited) -> None:
+    """Turn a freshly forked process into the kernel that was ordered, and run it to its end.
+
+    Parameters
+    ----------
+    app : ForkedKernelApp
+        As :meth:`ForkedKernelApp.prepare` left it.
+    order : KernelOrder
+        What the server wants.
+    inherited : Inherited
+        The descriptors that it keeps.
+    """
+    os.setsid()  # a group of its own: an interrupt reaches the kernel and what it started
+    for number in (*ENDING, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    _close_all_but({0, 1, 2, *inherited})
+    counter.share(inherited.counter)
+    slots.share(inherited.turns)
+    if order.nice:
+        os.nice(order.nice)
+    with contextlib.suppress(OSError):  # where memory runs out a kernel goes, not the server
+        Path("/proc/self/oom_score_adj").write_text("500")
+    os.environ.clear()
+    os.environ.update(order.env)
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    os.chdir(order.cwd)
+    sys.argv = ["ipykernel_launcher", "-f", order.connection_file]
+    tempfile.tempdir = None  # found again, by this environment
+    random.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+    gc.enable()
+    app.connect(order.connection_file)
+    app.control_thread.io_loop.add_callback(_watch, app, order, inherited.lifeline)
+    app.start()
+
+
+def _watch(app: ForkedKernelApp, order: KernelOrder, lifeline: int) -> None:
+    """End with the server. Runs in the control thread, which answers when the main one is busy."""
+
+    def server_is_gone(*_: Any) -> None:
+        # Nobody is left to tidy up after this kernel.
+        shutil.rmtree(order.env.get("TMPDIR", ""), ignore_errors=True)
+        app.cleanup_connection_file()
+        with contextlib.suppress(OSError):
+            Path(order.connection_file).parent.rmdir()  # if this was the last
+        os._exit(1)
+
+    loop = app.control_thread.io_loop
+    loop.add_handler(lifeline, server_is_gone, loop.READ)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        if (number := int(entry.name)) not in kept:
+            with contextlib.suppress(OSError):  # the one of this very listing is closed already
+                os.close(number)
+
+
+def leave(status: int) -> None:
+    """End a forked process as an ordinary one would end, but without taking its memory apart.
+
+    To free every object would write to, and so copy, the pages still shared with the parent.
+    """
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError):
+        sys.__stdout__.flush()  # type: ignore[union-attr]
+        sys.__stderr__.flush()  # type: ignore[union-attr]
+    os._exit(status)

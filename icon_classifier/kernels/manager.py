@@ -1,0 +1,287 @@
+"""Kernels for many visitors on a small machine: forked from a warm parent, and limited in number.
+
+:class:`VisitorKernelManager` is what voila.json names as Voilà's ``multi_kernel_manager_class``;
+``provisioner.py`` starts each kernel. docs/kernels.md tells how it works and what it costs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.provisioning.factory import KernelProvisionerFactory
+from jupyter_events import EventLogger
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+from jupyter_server.services.kernels.kernelmanager import (
+    AsyncMappingKernelManager,
+    ServerKernelManager,
+)
+from tornado.ioloop import IOLoop, PeriodicCallback
+from tornado.web import HTTPError
+from traitlets import Bool, Float, Integer, Unicode, default
+from voila.app import Voila
+
+from icon_classifier.kernels.client import PromptClient
+from icon_classifier.kernels.metrics import Metrics
+from icon_classifier.kernels.parent import WarmParent
+from icon_classifier.kernels.process import can_fork
+from icon_classifier.kernels.provisioner import PROVISIONER, ForkedProvisioner
+from icon_classifier.server import app as server
+from icon_classifier.system.memory import give_back, memory_limit, visitors_that_fit
+
+_LONGEST_FOLDER = 50
+"""In bytes: the path of a socket may have 107, and the name of a kernel's has 51 and more."""
+
+
+class NeverRestarter(AsyncIOLoopKernelRestarter):
+    """Notices that a kernel has died, and lets it rest.
+
+    A new kernel would know nothing of the widgets on the page: the page says that it has ended.
+    """
+
+    @default("restart_limit")
+    def _restart_limit(self) -> int:
+        return 0
+
+    @default("time_to_dead")
+    def _time_to_dead(self) -> float:
+        return 1.0
+
+
+class ForkedKernelManager(ServerKernelManager):
+    """One visitor's kernel."""
+
+    restarter_class = NeverRestarter
+
+    @default("client_factory")
+    def _client_factory(self) -> type[PromptClient]:
+        return PromptClient
+
+    @default("transport")
+    def _transport(self) -> str:
+        # Sockets in a folder that only this user can enter: no ports to guess, race for or lack.
+        folder = str(getattr(self.parent, "connection_dir", ""))
+        return "ipc" if can_fork() and len(os.fsencode(folder)) <= _LONGEST_FOLDER else "tcp"
+
+    @default("event_logger")
+    def _event_logger(self) -> EventLogger:
+        # One for all. Where there is no ServerApp, as in Voilà, Jupyter Server makes one for each
+        # kernel, and each leaves a logger behind in `logging` for ever.
+        kernels = self.parent
+        shared = getattr(kernels, "event_logger", None)
+        logger: EventLogger = shared or super()._default_event_logger()
+        if isinstance(kernels, VisitorKernelManager):
+            kernels.event_logger = logger
+        return logger
+
+    @property
+    def kernel_spec(self) -> KernelSpec | None:
+        """The specification of the kernel, with our provisioner where it names none."""
+        spec: KernelSpec | None = super().kernel_spec
+        if spec is not None:
+            spec.metadata.setdefault(
+                "kernel_provisioner", {"provisioner_name": PROVISIONER, "config": {}}
+            )
+        return spec
+
+
+class VisitorKernelManager(AsyncMappingKernelManager):
+    """All visitors' kernels: no more than fit, and none longer than its page."""
+
+    max_visitors = Integer(
+        min=0, help="How many visitors at once; 0 for as many as fit the memory (default)."
+    ).tag(config=True)
+    leave_timeout = Float(
+        40.0, min=1.0, help="Seconds after which a page that is gone loses its kernel."
+    ).tag(config=True)
+    template = Unicode(
+        "", help="Voilà's template where none is named otherwise; empty for Voilà's own choice."
+    ).tag(config=True)
+    rehearse = Bool(
+        True, help="Whether the warm parent runs the notebook once before the first visitor."
+    ).tag(config=True)
+    metrics_port = Integer(
+        0, help="Port for Prometheus' metrics, apart from the public one; 0 for none (default)."
+    ).tag(config=True)
+    metrics_address = Unicode("127.0.0.1", help="Address on which the metrics are served.").tag(
+        config=True
+    )
+
+    warm_parent: WarmParent | None = None
+    event_logger: EventLogger | None = None
+
+    @default("kernel_manager_class")
+    def _kernel_manager_class(self) -> str:
+        return "icon_classifier.kernels.manager.ForkedKernelManager"
+
+    @default("cull_idle_timeout")
+    def _cull_idle_timeout(self) -> int:
+        return 900
+
+    @default("cull_interval")
+    def _cull_interval(self) -> int:
+        return 30
+
+    @default("cull_connected")
+    def _cull_connected(self) -> bool:
+        return True  # an open page that nobody touches is the usual case
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Found also where this package runs from its folder, without being installed.
+        place = f"{ForkedProvisioner.__module__}:{ForkedProvisioner.__name__}"
+        entry = EntryPoint(PROVISIONER, place, KernelProvisionerFactory.GROUP_NAME)
+        KernelProvisionerFactory.instance(parent=self.parent).provisioners[PROVISIONER] = entry
+        self.room = self.max_visitors or visitors_that_fit(memory_limit())
+        self.metrics = Metrics(lambda: self.visitors, self._take_predictions)
+        self._booked = 0
+        self._had_visitors = False
+        self._alone_since: dict[str, float] = {}
+        self._leaving = PeriodicCallback(
+            self._dismiss_those_who_left, 1000 * min(5.0, self.leave_timeout / 2)
+        )
+        self._leaving.start()
+        if can_fork():
+            notebook = getattr(self.parent, "notebook_path", None)
+            self.warm_parent = WarmParent(
+                Path(self.root_dir),
+                Path(notebook).resolve() if notebook and self.rehearse else None,
+                self.log,
+            )
+            self.warm_parent.start()
+        else:
+            self.log.warning("This system cannot fork kernels: each visitor's starts on its own.")
+        self.log.info("Room for %d visitors at once.", self.room)
+        if isinstance(self.parent, Voila):
+            server.install(self.parent, self)
+
+    def _take_predictions(self) -> int:
+        return 0 if self.warm_parent is None else self.warm_parent.take_predictions()
+
+    @property
+    def visitors(self) -> int:
+        """How many kernels there are, those that are just starting included."""
+        return len({*self._kernels, *self._pending_kernels}) + self._booked
+
+    @contextlib.contextmanager
+    def booking(self) -> Iterator[bool]:
+        """Keep a place for a page that is about to start its kernel; False if there is none."""
+        if self.visitors >= self.room:
+            self.metrics.refused.inc()
+            yield False
+            return
+        place = _Place(self)
+        token = _place.set(place)
+        try:
+            yield True
+        finally:
+            _place.reset(token)
+            place.give_back()
+            # Until now the page was on its way; from here on it is to connect.
+            self._note_if_alone(place.kernel_id)
+
+    async def start_kernel(self, **kwargs: Any) -> str:  # type: ignore[override]
+        """Start a visitor's kernel.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            503, if there are as many as fit.
+        """
+        place = _place.get()
+        if place is not None:
+            place.give_back()
+        elif self.visitors >= self.room:
+            self.metrics.refused.inc()
+            raise HTTPError(503, "as many visitors as fit")
+        started = time.monotonic()
+        kernel_id = await super().start_kernel(**kwargs)
+        if place is not None:
+            place.kernel_id = kernel_id
+        else:
+            self._note_if_alone(kernel_id)
+        provisioner = self.get_kernel(kernel_id).provisioner
+        forked = getattr(provisioner, "forked", False)
+        self.metrics.started.labels(how="forked" if forked else "ordinary").inc()
+        self.metrics.start_seconds.observe(time.monotonic() - started)
+        return str(kernel_id)
+
+    async def shutdown_kernel(  # type: ignore[override]
+        self, kernel_id: str, now: bool = False, restart: bool = False
+    ) -> None:
+        """End a kernel, and tell its page."""
+        self._alone_since.pop(kernel_id, None)
+        if not restart:
+            _tell_page(kernel_id)
+        await super().shutdown_kernel(kernel_id, now=now, restart=restart)
+
+    async def shutdown_all(self, now: bool = False) -> None:  # type: ignore[override]
+        """End every kernel and the warm parent; the server is stopping."""
+        self._leaving.stop()
+        # There is nothing to save, and a host gives a stopping server few seconds.
+        await super().shutdown_all(now=True)
+        if self.warm_parent is not None:
+            self.warm_parent.stop()
+
+    def notify_connect(self, kernel_id: str) -> None:
+        """Note that a page is there."""
+        super().notify_connect(kernel_id)
+        self._alone_since.pop(kernel_id, None)
+
+    def notify_disconnect(self, kernel_id: str) -> None:
+        """Note since when no page is there."""
+        super().notify_disconnect(kernel_id)
+        self._note_if_alone(kernel_id)
+
+    def _note_if_alone(self, kernel_id: str | None) -> None:
+        if kernel_id in self._kernels and not self._kernel_connections.get(kernel_id):
+            self._alone_since[kernel_id] = time.monotonic()
+
+    def _handle_kernel_died(self, kernel_id: str) -> None:
+        """Clear away what a kernel that ended by itself has left."""
+        self.metrics.died.inc()
+        self._alone_since.pop(kernel_id, None)
+        if kernel_id in self:
+            IOLoop.current().add_callback(self.shutdown_kernel, kernel_id, now=True)
+
+    async def _dismiss_those_who_left(self) -> None:
+        now = time.monotonic()
+        for kernel_id, since in list(self._alone_since.items()):
+            if now - since > self.leave_timeout and kernel_id in self:
+                self.log.info("The page of kernel %s is gone.", kernel_id)
+                await self.shutdown_kernel(kernel_id, now=True)
+        if self.visitors or self._had_visitors:  # once more after the last: nothing of him stays
+            give_back()
+        self._had_visitors = bool(self.visitors)
+
+
+class _Place:
+    """A place kept for a page, until its kernel takes it or the page fails."""
+
+    def __init__(self, kernels: VisitorKernelManager) -> None:
+        self.kernel_id: str | None = None
+        self._kernels: VisitorKernelManager | None = kernels
+        kernels._booked += 1
+
+    def give_back(self) -> None:
+        if self._kernels is not None:
+            self._kernels._booked -= 1
+            self._kernels = None
+
+
+_place: ContextVar[_Place | None] = ContextVar("place", default=None)
+
+
+def _tell_page(kernel_id: str) -> None:
+    """Send the page of a kernel the status *dead*: it then says that it has ended."""
+    for connection in list(ZMQChannelsWebsocketConnection._open_sockets):
+        if connection.kernel_id == kernel_id:
+            connection.on_restart_failed()

@@ -1,0 +1,108 @@
+"""How one kernel is started: by a fork of the warm parent where that can be done.
+
+:class:`ForkedProvisioner` is registered as Jupyter's kernel provisioner ``icon-classifier``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+from traitlets import Integer
+
+from icon_classifier.errors import KernelError
+from icon_classifier.kernels.parent import WarmParent
+from icon_classifier.kernels.process import ForkedProcess, can_fork
+
+PROVISIONER = "icon-classifier"
+"""Name of the entry point in the group ``jupyter_client.kernel_provisioners``."""
+
+
+class ForkedProvisioner(LocalProvisioner):
+    """Starts a Python kernel by a fork of the warm parent, any other like a local one.
+
+    The kernel gets a folder of its own for temporary files, which goes with it.
+    """
+
+    niceness = Integer(5, help="How much less urgent a kernel is than the server.").tag(config=True)
+    forked = False
+    scratch: str | None = None
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Make the kernel's folder for temporary files."""
+        kwargs = await super().pre_launch(**kwargs)
+        self._drop_scratch()  # of the run before, at a restart
+        place = getattr(getattr(self.parent, "parent", None), "connection_dir", None)
+        self.scratch = tempfile.mkdtemp(prefix="kernel-", dir=place or None)
+        kwargs["env"]["TMPDIR"] = self.scratch
+        # Many visitors share few cores.
+        kwargs["env"].setdefault("OMP_NUM_THREADS", "1")
+        return kwargs
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        """Fork, or start as an ordinary kernel where that cannot be done."""
+        self.forked = False
+        cwd = str(kwargs.get("cwd") or Path.cwd())
+        try:
+            process = await self._fork(cmd, cwd, kwargs["env"])
+        except KernelError as error:
+            self.log.warning("Ordinary start of a kernel: %s", error)
+            return await super().launch_kernel(cmd, **kwargs)
+        self.forked = True
+        self.process = process  # type: ignore[assignment] # as good as a Popen
+        # become_kernel() makes the kernel the leader of its own group first thing.
+        self.pid = self.pgid = process.pid
+        self.cwd = cwd
+        return self.connection_info
+
+    async def send_signal(self, signum: int) -> None:
+        """Signal the kernel's group, unless it has ended: its number may be another's by now."""
+        if self.process is not None and self.process.poll() is None:
+            await super().send_signal(signum)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Remove the kernel's temporary files."""
+        await super().cleanup(restart=restart)
+        self._drop_scratch()
+
+    async def _fork(self, cmd: list[str], cwd: str, env: dict[str, str]) -> ForkedProcess:
+        if not can_fork():
+            raise KernelError("this system cannot fork kernels")
+        if not _is_own_ipykernel(cmd):
+            raise KernelError(f"only an ipykernel of {sys.executable} is forked, not {cmd}")
+        manager: Any = self.parent
+        parent = self._warm_parent(cwd)
+        return await parent.fork(manager.connection_file, cwd, env, self.niceness)
+
+    def _warm_parent(self, cwd: str) -> WarmParent:
+        kernels = getattr(self.parent, "parent", None)
+        owned = getattr(kernels, "warm_parent", None)
+        return owned if isinstance(owned, WarmParent) else _shared_parent(cwd)
+
+    def _drop_scratch(self) -> None:
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.scratch = None
+
+
+@functools.cache
+def _shared_parent(folder: str) -> WarmParent:
+    """Start a warm parent for a program that uses the provisioner without our kernel manager."""
+    parent = WarmParent(Path(folder))
+    parent.start()
+    atexit.register(parent.stop)
+    return parent
+
+
+def _is_own_ipykernel(cmd: list[str]) -> bool:
+    """Tell whether a command would start ipykernel in this very Python, and no more than that."""
+    if not cmd or Path(cmd[0]).resolve() != Path(sys.executable).resolve():
+        return False
+    options = [word for word in cmd[1:] if word != "-Xfrozen_modules=off"]
+    return options[:3] == ["-m", "ipykernel_launcher", "-f"] and len(options) == 4

@@ -1,0 +1,114 @@
+"""The ways in: drop, paste, camera, file chooser and examples, in one widget."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+from PIL import Image
+
+from icon_classifier.errors import ImageTooLargeError, RequestError
+from icon_classifier.images import Limits, read_image, read_image_file
+from icon_classifier.page.examples import Example
+from icon_classifier.page.texts import AT_MOST, DROP_TEXTS
+
+ACCEPT = "image/*,.heic,.heif,.avif"
+"""What the file chooser offers. Most systems do not know that HEIC is a picture."""
+
+LIMITS = Limits()
+"""What a photo that travels may cost; the same as everywhere else."""
+
+_NAME_LENGTH = 200
+_HERE = Path(__file__).parent
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A photo that came in.
+
+    Attributes
+    ----------
+    name : str
+        Its file name, as the visitor's browser tells it: anything at all.
+    read : callable
+        Decodes it, or raises an `ImageError`; works only until the taker returns.
+    index, count : int
+        Its place, from 0, among the photos that came at once.
+    """
+
+    name: str
+    read: Callable[[], Image.Image]
+    index: int = 0
+    count: int = 1
+
+
+class DropZone(anywidget.AnyWidget):
+    """Takes photos by drag and drop, from the clipboard, the camera, a file chooser and examples.
+
+    Photos are shrunk in the browser before they travel, and come one by one: the next is sent when
+    the last is answered. What the browser cannot decode travels as it is.
+
+    Parameters
+    ----------
+    take : callable
+        Called with each `Dropped`. Must not raise: it has the page to show what went wrong.
+    examples : sequence of Example, optional
+        Photos to click.
+    """
+
+    _esm = (_HERE / "dropzone.js").read_text(encoding="utf-8")
+    _css = (_HERE / "dropzone.css").read_text(encoding="utf-8")
+
+    texts = traitlets.Dict(DROP_TEXTS).tag(sync=True)
+    accept = traitlets.Unicode(ACCEPT).tag(sync=True)
+    max_bytes = traitlets.Int(LIMITS.max_bytes).tag(sync=True)
+    at_most = traitlets.Int(AT_MOST).tag(sync=True)
+    examples: traitlets.List[Any] = traitlets.List().tag(sync=True)
+
+    def __init__(self, take: Callable[[Dropped], None], examples: Sequence[Example] = ()) -> None:
+        self._take = take
+        self._paths = [example.path for example in examples]
+        shown = [{"name": example.name, "thumbnail": example.thumbnail} for example in examples]
+        super().__init__(examples=shown)
+        self.on_msg(self._on_message)
+
+    def _on_message(self, _: object, content: dict[str, Any], buffers: list[memoryview]) -> None:
+        """Answer a message of the browser's; whatever happens, tell it that it may go on."""
+        try:
+            self._take(self._dropped(content, buffers))
+        except RequestError as error:
+            _log.warning("a message of the drop zone is refused: %s", error)
+        finally:
+            # The kernel remembers the last message until the next one comes: not with a photo.
+            buffers.clear()
+            self.send({"kind": "done"})
+
+    def _dropped(self, content: dict[str, Any], buffers: list[memoryview]) -> Dropped:
+        """Read a message. Our JavaScript keeps to what is expected here; others need not."""
+        match content:
+            case {"kind": "example", "index": int(index)} if 0 <= index < len(self._paths):
+                path = self._paths[index]
+                return Dropped(path.name, functools.partial(read_image_file, path))
+            case {"kind": "photo", "name": str(name), "index": int(index), "count": int(count)} if (
+                0 <= index < count <= AT_MOST
+            ):
+                return Dropped(name[:_NAME_LENGTH], lambda: _decode(buffers), index, count)
+        raise RequestError(f"expected a photo or an example, came {content!r:.200}")
+
+
+def _decode(buffers: list[memoryview]) -> Image.Image:
+    """Decode the photo of a message; the browser does not send what is too large."""
+    if not buffers:
+        raise ImageTooLargeError(
+            f"more than {LIMITS.max_bytes} bytes, not sent",
+            words=f"This file is larger than {LIMITS.max_bytes // 2**20} MB; "
+            "please choose a smaller one.",
+        )
+    return read_image(buffers[0], LIMITS)

@@ -1,0 +1,87 @@
+"""Photos to click: fastbook's grizzly and cat, and what a maintainer puts into ``examples/``."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from icon_classifier.errors import ImageError
+from icon_classifier.images import SUFFIXES, read_image_file, thumbnail
+
+FOLDER = "examples"
+"""Name of the maintainer's folder, beside the notebook."""
+
+MOST = 12
+"""How many examples are shown at most."""
+
+_FASTBOOK = ("grizzly.jpg", "cat.jpg")
+_SIDE = 96
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A photo that a visitor may click.
+
+    Attributes
+    ----------
+    name : str
+        What it is called on the page.
+    path : pathlib.Path
+        Where it lies.
+    thumbnail : bytes
+        A small JPEG of it.
+    """
+
+    name: str
+    path: Path
+    thumbnail: bytes
+
+
+def find_examples(folder: str | Path = ".") -> tuple[Example, ...]:
+    """Find the examples of a page.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path, optional
+        The project folder; its ``examples/`` is looked into, by name, without sub-folders.
+
+    Returns
+    -------
+    tuple of Example
+        fastbook's first, where it is installed. A file that cannot be read is left out, and the
+        log says why.
+    """
+    paths = [*_of_fastbook(), *_of_maintainer(Path(folder) / FOLDER)]
+    examples = (_example(path.resolve(), path.stat().st_mtime_ns) for path in paths)
+    return tuple(example for example in examples if example is not None)[:MOST]
+
+
+def _of_fastbook() -> list[Path]:
+    """List fastbook's photographs without importing it: that would load half of fastai."""
+    spec = importlib.util.find_spec("fastbook")
+    if spec is None or spec.origin is None:
+        return []
+    images = Path(spec.origin).parent / "images"
+    return [images / name for name in _FASTBOOK if (images / name).is_file()]
+
+
+def _of_maintainer(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
+
+
+@functools.lru_cache(maxsize=4 * MOST)
+def _example(path: Path, _changed: int) -> Example | None:
+    """Read an example once a process, and again when its file has changed."""
+    try:
+        small = thumbnail(read_image_file(path), _SIDE)
+    except ImageError as error:
+        _log.warning("the example %s is left out: %s", path, error)
+        return None
+    return Example(path.stem.replace("_", " ").replace("-", " "), path, small)

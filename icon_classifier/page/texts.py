@@ -1,0 +1,142 @@
+"""Every text of the page, in one place.
+
+What an error says to a visitor stands with its class in :mod:`icon_classifier.errors`. The texts of
+the widgets' JavaScript are here too and travel to it as a dictionary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from icon_classifier.model.session import Prediction
+
+CHOOSE_FIRST = "Please choose a photo first."
+WORKING = "Classifying…"
+NO_HEAT_MAP = "This model cannot show where it looked."
+UNEXPECTED = "Something went wrong here; please try again or choose another photo."
+
+AT_MOST = 50
+"""How many photos are taken at once."""
+
+DROP_TEXTS = {
+    "region": "Give a photo",
+    "invite": "Drop photos here, or paste them",
+    "invite_phone": "Take or choose a photo",
+    "choose": "Choose photos",
+    "camera": "Use the camera",
+    "shoot": "Take the photo",
+    "close": "Close the camera",
+    "viewfinder": "What the camera sees",
+    "examples": "Or try one of these",
+    "example": "Try the example {name}",
+    "preparing": "Preparing the photo…",
+    "looking": "Looking at the photo…",
+    "counting": "Looking at photo {index} of {count}…",
+    "slow": "This takes long: the connection is slow or gone. Please wait, or reload the page.",
+    "no_file": "That was no photo file; please save the photo on your device and drop it again.",
+    "too_many": f"That is a lot: only the first {AT_MOST} photos are taken.",
+    "camera_denied": "The camera is not allowed; please allow it in the browser or choose a photo.",
+    "camera_missing": "No camera was found; please choose a photo instead.",
+}
+"""What the drop zone says; words in braces are filled in by its JavaScript."""
+
+ANSWER_TEXTS = {
+    "region": "Answer",
+    "preview": "Your photo",
+    "bars": "Probability of each class",
+    "more": "and {count} more, each less likely",
+    "heat": "Show where it looked",
+    "no_heat": "Hide where it looked",
+    "heat_legend": "The brighter a spot, the more it spoke for “{label}”.",
+    "looking": "Looking again…",
+    "clear": "Start over",
+    "table": "Your photos",
+    "photo": "Photo",
+    "file": "File",
+    "answer": "Answer",
+    "probability": "Probability",
+    "unsure": "not sure; closest: {label}",
+    "csv": "Download as CSV",
+    "csv_name": "answers.csv",
+}
+"""What the answer says; words in braces are filled in by its JavaScript."""
+
+
+def plain(label: str) -> str:
+    """Make the name of a class readable: underscores become spaces."""
+    return label.replace("_", " ")
+
+
+def either(labels: Sequence[str], most: int = 6) -> str:
+    """Join names of classes: ``black, grizzly or teddy``.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        At least one name; underscores become spaces.
+    most : int, optional
+        How many to name before the rest is only counted.
+    """
+    names = [plain(label) for label in labels]
+    if len(names) > most:
+        return f"{', '.join(names[:most])} or one of {len(names) - most} more"
+    return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
+def question(labels: Sequence[str]) -> str:
+    """Put the page's title: the question that it answers."""
+    title = either(labels)
+    return f"{title[:1].upper()}{title[1:]}?"
+
+
+def hint(labels: Sequence[str]) -> str:
+    """Say what to do."""
+    return f"Choose a photo, then press the button: {either(labels)}?"
+
+
+def verdict(prediction: Prediction) -> str:
+    """Say the answer as a headline."""
+    return plain(prediction.label) if prediction.known else "Not sure"
+
+
+def line(prediction: Prediction, labels: Sequence[str]) -> str:
+    """Put an answer into one line.
+
+    Where the photo does not look like those that the model was trained on, that is said in words,
+    with the closest class; else the line is that of the prediction itself.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        The answer.
+    labels : sequence of str
+        All classes of the model.
+    """
+    if prediction.known:
+        return str(prediction)
+    return (
+        f"Not sure: this does not look like {either(labels)}; "
+        f"closest: {plain(prediction.label)} ({prediction.probability:.4f})."
+    )
+
+
+def percent(probability: float) -> str:
+    """Write a probability in percent; only certainty itself is 0 or 100."""
+    if 0.0 < probability < 0.0005:
+        return "< 0.1 %"
+    if 0.9995 <= probability < 1.0:
+        return "> 99.9 %"
+    return f"{100 * probability:.1f} %"
+
+
+def progress(index: int, count: int) -> str:
+    """Say how far a batch has come, counted from 1."""
+    return f"Photo {index} of {count}…"
+
+
+def summary(answered: int, unreadable: int) -> str:
+    """Say what became of several photos."""
+    total = answered + unreadable
+    if not unreadable:
+        return f"{total} photos answered."
+    return f"{answered} of {total} photos answered; {unreadable} could not be read."

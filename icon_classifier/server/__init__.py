@@ -1,0 +1,1 @@
+"""What stands between strangers and Voilà: requests, messages, static files."""

@@ -1,0 +1,1 @@
+"""What the machine allows: memory, cores, who may compute now, a shared count."""

@@ -1,0 +1,165 @@
+"""How much memory there is, how many visitors fit in it, and how a process keeps to little."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+# Found once, before any fork: a child that looked them up would write to more of its memory. The
+# GNU library has both, others do not.
+_malloc_trim, _mallopt = (
+    getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
+    for name in ("malloc_trim", "mallopt")
+)
+
+AT_REST = 180 * 2**20
+"""Bytes that the server and the parent of the kernels take, after a first visitor."""
+
+PER_VISITOR = 16 * 2**20
+"""Bytes that each visitor adds, page open and a prediction made (figures: docs/kernels.md)."""
+
+MAX_VISITORS = 200
+"""However large the machine: what one event loop serves without getting slow."""
+
+PER_WORK = 512 * 2**20
+"""Bytes of a host's memory for each photo that may be worked on at once: a full house leaves some
+20 MB of 512, and the network alone takes 30 for a moment."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_PR_SET_THP_DISABLE = 41
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def memory_limit(root: Path = Path("/")) -> int:
+    """Find the memory that this process may use.
+
+    The lowest of the limits of its control group and of the groups above it, version 2 and
+    version 1, and of the machine's RAM.
+
+    Parameters
+    ----------
+    root : pathlib.Path, optional
+        Folder that holds ``proc`` and ``sys``.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
+    limits = [_ram(root)]
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            for base in ("sys/fs/cgroup", "sys/fs/cgroup/unified"):
+                limits += _limits(root / base, path, "memory.max")
+        elif "memory" in controllers.split(","):
+            limits += _limits(root / "sys/fs/cgroup/memory", path, "memory.limit_in_bytes")
+    return min(limits)
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use: fewer than the machine has in many a container."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def visitors_that_fit(limit: int) -> int:
+    """Tell how many visitors a limit on memory leaves room for.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes.
+
+    Returns
+    -------
+    int
+        From 1 to :data:`MAX_VISITORS`.
+    """
+    return max(1, min(MAX_VISITORS, (limit - AT_REST) // PER_VISITOR))
+
+
+def works_that_fit(limit: int, cores: int) -> int:
+    """Tell how many photos may be decoded or predicted at the same time.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes, as :func:`memory_limit` finds them.
+    cores : int
+        More at once than these would only take longer.
+
+    Returns
+    -------
+    int
+        From 1 to ``cores``.
+    """
+    return max(1, min(cores, limit // PER_WORK))
+
+
+def give_back() -> None:
+    """Return to the system what Python has freed but the C library still keeps."""
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+
+
+def keep_freed() -> None:
+    """Let this process keep what it has freed, for what it will ask for next.
+
+    For training on a CPU, the opposite of :func:`give_back`: the C library returns each large
+    tensor to the system when it is freed, which then has to clear the pages of the next one. For
+    batches of 32 photos that took as long as the arithmetic (figures: docs/training.md).
+    """
+    if _mallopt is not None:
+        _mallopt(_M_MMAP_MAX, 0)
+        _mallopt(_M_TRIM_THRESHOLD, -1)  # the greatest size: never
+
+
+def few_huge_pages() -> None:
+    """Keep to small pages of memory: of a huge one a child would copy more than it writes.
+
+    Only where the system gives huge pages to nobody but those who ask may a prediction have some:
+    the C library asks for them, and the network's 30 MB are then there in a third of the time.
+    """
+    try:
+        on_request = "[madvise]" in _HUGE_PAGES.read_text()
+    except OSError:
+        on_request = False
+    if not on_request:
+        ctypes.CDLL(None).prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
+
+
+def _limits(base: Path, path: str, name: str) -> list[int]:
+    """Read the limits of a group and of those above it.
+
+    In a container the path may be the host's and lead nowhere: the group itself is then mounted
+    at the base.
+    """
+    group = base / path.lstrip("/")
+    found = []
+    while group.is_relative_to(base):
+        text = _read(group / name).strip()
+        if text.isdigit():  # version 2 says "max" for none
+            found.append(int(text))
+        if group == base:
+            break
+        group = group.parent
+    return found
+
+
+def _ram(root: Path) -> int:
+    for line in _read(root / "proc/meminfo").splitlines():
+        key, _, value = line.partition(":")
+        if key == "MemTotal":
+            return int(value.split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("ascii")
+    except (OSError, ValueError):  # not there, or not text: says nothing
+        return ""

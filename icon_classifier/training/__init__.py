@@ -1,0 +1,1 @@
+"""From a recipe to export.pkl, and how good the model is."""

@@ -1,0 +1,259 @@
+"""fastai Learners for the photos of a recipe: their data, their networks, the steps of a lesson."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from icon_classifier.conversion.torch_setup import import_fastai
+from icon_classifier.dataset.recipes import Training
+from icon_classifier.errors import DatasetError
+from icon_classifier.system.memory import keep_freed
+from icon_classifier.training.pretrained import Pretrained, check_architecture, load_pretrained
+
+import_fastai()
+
+import torch  # noqa: E402
+from fastai.callback.tracker import SaveModelCallback  # noqa: E402
+from fastai.data.block import CategoryBlock, DataBlock  # noqa: E402
+from fastai.data.transforms import (  # noqa: E402
+    FuncSplitter,
+    Normalize,
+    get_image_files,
+    parent_label,
+)
+from fastai.layers import Flatten  # noqa: E402
+from fastai.metrics import error_rate  # noqa: E402
+from fastai.torch_core import set_seed  # noqa: E402
+from fastai.vision.augment import RandomResizedCrop, Resize, aug_transforms  # noqa: E402
+from fastai.vision.data import ImageBlock  # noqa: E402
+from fastai.vision.learner import create_body, vision_learner  # noqa: E402
+from torch import nn  # noqa: E402
+
+from icon_classifier.dataset.duplicates import group_duplicates, split  # noqa: E402
+from icon_classifier.dataset.store import photos_and_labels  # noqa: E402
+
+_JUDGED_AT_ONCE = 4
+"""Validation photos of a batch without a GPU, where more only take more memory."""
+
+_STEPS = 60
+"""Of ``lr_find``: a batch each. fastai's hundred take minutes without a GPU and tell no more."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos to train on and to validate with.
+
+    Attributes
+    ----------
+    folder : Path
+        Holds one folder a class.
+    paths, labels : list
+        The photos, sorted, and the label of each.
+    vocab : list of str
+        The labels, sorted: the order of the network's outputs.
+    groups : list of int
+        Near-duplicates share a number.
+    train, valid : list of int
+        Indices of the photos of either side.
+    """
+
+    folder: Path
+    paths: list[Path]
+    labels: list[str]
+    vocab: list[str]
+    groups: list[int]
+    train: list[int]
+    valid: list[int]
+
+    @property
+    def targets(self) -> npt.NDArray[np.int64]:
+        """Index of each photo's label in the vocab, shape (N,)."""
+        return np.array([self.vocab.index(label) for label in self.labels], np.int64)
+
+
+def load_photos(
+    folder: str | Path, training: Training, *, groups: Sequence[int] | None = None
+) -> Photos:
+    """Find photos and split them, and refuse what cannot be trained on before any long work.
+
+    Parameters
+    ----------
+    folder : str or Path
+        What ``dataset.gather`` returned: one folder a class.
+    training : Training
+        The share and the seed of the split; its architectures are checked as well.
+    groups : sequence of int, optional
+        Groups of near-duplicates, where they are known; found here otherwise.
+
+    Raises
+    ------
+    DatasetError
+        If the folder is missing, a class has no photos or there is only one class.
+    RecipeError
+        If an architecture is unknown.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DatasetError(f"there is no folder {folder}; gather photos first")
+    check_architecture(training.architecture)
+    check_architecture(training.offline_architecture)
+    paths, labels = photos_and_labels(folder)
+    classes = sorted(each.name for each in folder.iterdir() if each.is_dir())
+    classes = [name for name in classes if not name.startswith((".", "_"))]
+    if empty := sorted(set(classes) - set(labels)):
+        raise DatasetError(f"no photos of {', '.join(empty)} in {folder}")
+    if len(classes) < 2:
+        found = f"only {classes[0]!r}" if classes else "none"
+        raise DatasetError(
+            f"expected a folder for each of at least two classes in {folder}, got {found}"
+        )
+    groups = list(group_duplicates(paths) if groups is None else groups)
+    sides = split(paths, labels, training.valid_share, training.seed, groups=groups)
+    return Photos(folder, paths, labels, classes, groups, sides.train, sides.valid)
+
+
+def data_loaders(
+    photos: Photos, training: Training, pretrained: Pretrained, *, random_crop: bool = True
+) -> Any:
+    """Make fastai's DataLoaders by a DataBlock.
+
+    With `random_crop` each epoch sees another part of every photo, as a lesson teaches. Without it
+    photos are resized as the finished page resizes them.
+    """
+    valid = {photos.paths[index] for index in photos.valid}
+    size = training.image_size
+    crop = RandomResizedCrop(size, min_scale=training.min_scale)
+    block = DataBlock(
+        blocks=(ImageBlock, CategoryBlock(vocab=photos.vocab)),
+        # Sorted, for folders list their files in another order on every machine.
+        get_items=lambda folder: sorted(set(get_image_files(folder)) & set(photos.paths)),
+        # RandomSplitter, but with near-duplicates on one side.
+        splitter=FuncSplitter(valid.__contains__),
+        get_y=parent_label,
+        item_tfms=crop if random_crop else Resize(size, method=training.resize),
+        batch_tfms=[
+            *aug_transforms(),
+            Normalize.from_stats(*map(torch.tensor, (pretrained.mean, pretrained.std)), cuda=False),
+        ],
+    )
+    set_seed(training.seed, reproducible=True)
+    judged = training.batch_size
+    if not torch.cuda.is_available():
+        judged = _JUDGED_AT_ONCE
+        keep_freed()  # before the first batch
+    with quiet():
+        # No worker processes: a few hundred photos are read as fast, and in the same order.
+        return block.dataloaders(
+            photos.folder, bs=training.batch_size, val_bs=judged, num_workers=0
+        )
+
+
+def plain_learner(photos: Photos, training: Training, pretrained: Pretrained | None = None) -> Any:
+    """Make the Learner of a lesson: a pretrained body and a fresh head, in half precision on a GPU.
+
+    The best epoch is kept as ``models/best.pth``.
+    """
+    chosen = pretrained or load_pretrained(training.architecture, training.offline_architecture)
+    learn = _learner(photos, training, chosen, data_loaders(photos, training, chosen))
+    return learn.to_fp16() if training.fp16 and torch.cuda.is_available() else learn
+
+
+def linear_learner(photos: Photos, training: Training, pretrained: Pretrained) -> Any:
+    """Make a Learner whose head is an average over the maps and one linear layer."""
+    loaders = data_loaders(photos, training, pretrained, random_crop=False)
+    sample = torch.zeros(1, 3, 64, 64)
+    learn = _learner(photos, training, pretrained, loaders, head=nn.Sequential(nn.Flatten()))
+    body = learn.model[0].eval()
+    with torch.inference_mode():
+        width = body(sample.to(next(body.parameters()).device)).shape[1]
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(width, len(photos.vocab)))
+    return _learner(photos, training, pretrained, loaders, head=head)
+
+
+def _learner(
+    photos: Photos, training: Training, pretrained: Pretrained, loaders: Any, head: Any = None
+) -> Any:
+    set_seed(training.seed, reproducible=True)
+    with quiet():
+        learn = vision_learner(
+            loaders,
+            pretrained.architecture,
+            pretrained=False,  # the weights are there already; nothing is to be fetched again
+            normalize=False,
+            custom_head=head,
+            metrics=[error_rate],
+            wd=training.weight_decay,
+            path=photos.folder.parent,
+        )
+    body = learn.model[0]
+    weights = pretrained.network.state_dict()
+    if isinstance(pretrained.architecture, str):
+        body.model.load_state_dict({key: weights[key] for key in body.model.state_dict()})
+    else:
+        body.load_state_dict(_cut(pretrained).state_dict())
+    learn.freeze()
+    return learn
+
+
+def _cut(pretrained: Pretrained) -> Any:
+    """Take torchvision's network apart as vision_learner does."""
+    from fastai.vision.learner import model_meta
+
+    cut = model_meta.get(pretrained.architecture, {}).get("cut")
+    return create_body(pretrained.network, 3, False, cut)
+
+
+def find_rate(learn: Any, *, show_plot: bool = True) -> float:
+    """Look for a learning rate with ``lr_find``: show its plot, return what it suggests."""
+    with quiet():
+        return float(learn.lr_find(num_it=_STEPS, show_plot=show_plot).valley)
+
+
+def train_plainly(learn: Any, training: Training, rate: float | None = None) -> Any:
+    """Train as a lesson does: ``fine_tune``, with the best epoch kept."""
+    rate = rate or training.learning_rate or 2e-3
+    set_seed(training.seed, reproducible=True)
+    with quiet():
+        learn.fine_tune(
+            training.epochs, rate, freeze_epochs=training.frozen_epochs, cbs=_keeper("best")
+        )
+    return learn
+
+
+def train_staged(learn: Any, training: Training, rate: float | None = None) -> Any:
+    """Train in two stages, each with a checkpoint: ``stage-1`` (the head), ``stage-2`` (all).
+
+    Both follow the one-cycle policy; in the second, early layers learn a hundredth as fast.
+    """
+    rate = rate or training.learning_rate or 2e-3
+    set_seed(training.seed, reproducible=True)
+    with quiet():
+        learn.freeze()
+        learn.fit_one_cycle(max(training.frozen_epochs, 1), rate, cbs=_keeper("best-1"))
+        learn.save("stage-1")
+        if training.epochs:
+            learn.unfreeze()
+            learn.fit_one_cycle(training.epochs, slice(rate / 200, rate / 2), cbs=_keeper("best-2"))
+            learn.save("stage-2")
+    return learn
+
+
+def _keeper(name: str) -> Any:
+    return SaveModelCallback(monitor="valid_loss", fname=name)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep warnings that fastai itself causes under newer torch and pandas from a reader."""
+    with warnings.catch_warnings():
+        for category in (UserWarning, FutureWarning, DeprecationWarning):
+            warnings.filterwarnings(
+                "ignore", category=category, module=r"(fastai|torch|fastprogress)\b"
+            )
+        yield

@@ -1,0 +1,169 @@
+"""The model card: what a model is for, how good it is and where it ends, beside its export.pkl.
+
+After Mitchell et al. 2019, "Model Cards for Model Reporting": a reader who never saw the training
+learns in a minute whether this model is for him.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from icon_classifier.training.evaluation import ClassFigures, Figures
+
+CARD = "export.md"
+"""Name of the card, beside export.pkl."""
+
+_WARNING = (
+    "Do not use a picture classifier to tell who somebody is, what somebody believes, feels or is "
+    "worth, or any other attribute of people. It has learned what photos of its classes look like, "
+    "nothing else."
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What stands in a model card.
+
+    Attributes
+    ----------
+    title, use : str
+        What the model tells apart, and what it is meant for.
+    labels : sequence of str
+        Names of the classes.
+    architecture : str
+        Name of the network, and where its pretrained weights came from.
+    data : str
+        Where the photos came from, and how many.
+    fingerprint : str
+        SHA-256 over names and contents of the photos.
+    split : str
+        How photos were kept apart for judging.
+    figures : Figures
+        What was measured on them.
+    score : str or None
+        Name of the score for "not sure".
+    training : mapping of str to str
+        What else a reader needs to train it again: recipe, seed, epochs.
+    versions : mapping of str to str
+        Versions of the packages that took part.
+    date : str
+        ISO 8601.
+    """
+
+    title: str
+    use: str
+    labels: Sequence[str]
+    architecture: str
+    data: str
+    fingerprint: str
+    split: str
+    figures: Figures
+    score: str | None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    date: str = ""
+
+    def to_markdown(self) -> str:
+        """Write the card."""
+        return "\n".join(_lines(self)) + "\n"
+
+
+def write_card(card: Card, folder: Path) -> Path:
+    """Write the card into the folder of export.pkl, whole or not at all.
+
+    Returns
+    -------
+    Path
+        The card.
+    """
+    target = folder / CARD
+    draft = target.with_suffix(".md.tmp")
+    draft.write_text(card.to_markdown(), encoding="utf-8")
+    return draft.replace(target)
+
+
+def _lines(card: Card) -> Iterator[str]:
+    figures = card.figures
+    low, high = figures.interval
+    yield f"# Model card: {_plain(card.title)}"
+    yield ""
+    yield f"Trained {card.date}." if card.date else ""
+    yield ""
+    yield "## What it is for"
+    yield ""
+    yield _plain(card.use)
+    yield ""
+    yield f"It knows {len(card.labels)} classes: {', '.join(map(_plain, card.labels))}."
+    yield ""
+    yield "## What it is not for"
+    yield ""
+    yield _WARNING
+    yield ""
+    yield "## How good it is"
+    yield ""
+    yield (
+        f"Of {figures.photos} photos that it was not trained on, {figures.errors} got a wrong "
+        f"label: {_percent(figures.error)} (95 % confidence interval {_percent(low)} to "
+        f"{_percent(high)}). {card.split}"
+    )
+    yield ""
+    yield "| class | photos | precision | recall |"
+    yield "| --- | --- | --- | --- |"
+    yield from (_row(entry) for entry in figures.classes)
+    yield ""
+    yield f"| true \\ answer | {' | '.join(map(_plain, card.labels))} |"
+    yield "| --- " * (len(card.labels) + 1) + "|"
+    for label, row in zip(card.labels, figures.confusion, strict=True):
+        yield f"| {_plain(label)} | {' | '.join(map(str, row))} |"
+    yield ""
+    yield (
+        f"Its probabilities are off by {_percent(figures.calibration_after)} on average (expected "
+        f"calibration error; {_percent(figures.calibration_before)} before the logits were divided "
+        f"by a temperature of {figures.temperature:.3f})."
+    )
+    yield ""
+    if figures.accepted is None or card.score is None:
+        yield 'It never says "not sure": whatever it is shown gets one of its labels.'
+    else:
+        yield (
+            f'It says "not sure" by the score "{card.score}"; {_percent(figures.accepted)} of '
+            "these photos are answered."
+        )
+    yield ""
+    yield "## Where it ends"
+    yield ""
+    yield (
+        "The figures hold for photos like those that it was trained and judged on. Drawings, "
+        "other kinds of photos, several things in one photo and things between two classes were "
+        "not tested. A high probability is no proof."
+    )
+    yield ""
+    yield "## Data"
+    yield ""
+    yield f"{card.data} Fingerprint: `{card.fingerprint}`."
+    yield ""
+    yield "## Training"
+    yield ""
+    yield f"- network: {_plain(card.architecture)}"
+    yield from (f"- {name}: {_plain(str(value))}" for name, value in card.training.items())
+    versions = ", ".join(f"{name} {version}" for name, version in card.versions.items())
+    yield f"- versions: {versions}"
+
+
+def _row(entry: ClassFigures) -> str:
+    precision = "never called" if entry.precision is None else _percent(entry.precision)
+    return f"| {_plain(entry.label)} | {entry.photos} | {precision} | {_percent(entry.recall)} |"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _plain(text: str) -> str:
+    """Keep what somebody typed from being read as markdown or HTML."""
+    for sign in "\\`*_[]<>|#":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())

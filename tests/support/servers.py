@@ -1,0 +1,136 @@
+"""Real servers for tests: on a free port, awaited, and their own error shown if they fail."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOK = "icon_classifier.ipynb"
+START_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: its address (ends with a slash), process and log."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def project_copy(folder: Path, model: Path | None = None) -> Path:
+    """Copy what serving needs into a folder, with another model where one is given."""
+    for name in (NOTEBOOK, "voila.json"):
+        shutil.copy(ROOT / name, folder / name)
+    if model is not None:
+        shutil.copy(model, folder / "export.onnx")
+    return folder
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str],
+    *,
+    port: int,
+    ready: str,
+    cwd: Path = ROOT,
+    python: str | Path = sys.executable,
+) -> Iterator[Server]:
+    """Run a server until the block ends.
+
+    Parameters
+    ----------
+    command : sequence of str
+        Arguments for the Python.
+    port : int
+        Where it listens.
+    ready : str
+        A path that answers once the server is up.
+    cwd : Path
+        Its working folder.
+    python : str or Path
+        Another Python than this one.
+
+    Raises
+    ------
+    RuntimeError
+        With the server's own log, if it ends early or is not up in time.
+    """
+    with tempfile.TemporaryDirectory() as home:
+        log = Path(home) / "log.txt"
+        jupyter = {f"JUPYTER_{name}_DIR": home for name in ("CONFIG", "DATA", "RUNTIME")}
+        environment = os.environ | jupyter | {"IPYTHONDIR": home, "PYTHONPATH": str(ROOT)}
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [python, *command], cwd=cwd, env=environment, stdout=file, stderr=file
+            )
+        server = Server(f"http://localhost:{port}/", process, log)
+        try:
+            _wait(server, ready)
+            yield server
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait(server: Server, ready: str) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        if server.process.poll() is not None:
+            raise RuntimeError(f"the server ended with {server.process.returncode}:\n{server.text}")
+        try:
+            with urllib.request.urlopen(server.url + ready, timeout=5):
+                return
+        except urllib.error.HTTPError:
+            return  # it answers
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.05)  # between two looks at a condition, not in its place
+    raise RuntimeError(f"the server was not up in {START_SECONDS:.0f} s:\n{server.text}")
+
+
+@contextlib.contextmanager
+def voila(folder: Path = ROOT, *options: str, notebook: str = NOTEBOOK) -> Iterator[Server]:
+    """Voilà as it is run on a host: the notebook of a folder, with that folder's voila.json."""
+    port = free_port()
+    command = ["-m", "voila", notebook, f"--port={port}", "--port_retries=0", "--no-browser"]
+    with running([*command, *options], port=port, ready="voila/static/", cwd=folder) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def jupyter(folder: Path = ROOT) -> Iterator[Server]:
+    """A Jupyter server with Voilà as its extension."""
+    port = free_port()
+    command = [
+        *("-m", "jupyter_server", f"--port={port}", "--ServerApp.port_retries=0", "--no-browser"),
+        *("--allow-root", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"),
+    ]
+    with running(command, port=port, ready="api", cwd=folder) as server:
+        yield server

@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import io
+
+import httpx2
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from icon_classifier.api import app as api
+from icon_classifier.api.settings import PREFIX, ApiSettings
+from icon_classifier.errors import FetchError
+from icon_classifier.images import read_image
+from icon_classifier.model.session import Model
+from tests.support.models import LABELS, model_bytes, write_model
+from tests.support.pictures import encode, gradient
+
+PHOTO = encode(gradient(), "JPEG")
+
+
+class Fetcher:
+    """Knows one address."""
+
+    async def fetch(self, url):
+        if url != "https://example.org/photo.jpg":
+            raise FetchError(f"there is no {url}")
+        return PHOTO
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Model(model_bytes())
+
+
+@pytest.fixture
+def connect(model):
+    """Connect a client to an app with these settings."""
+    clients = []
+
+    def make(**options):
+        app = api.create_app(model, ApiSettings(**options), fetcher=Fetcher())
+        client = TestClient(app, raise_server_exceptions=False)
+        client.__enter__()
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(connect):
+    return connect()
+
+
+def is_problem(response: httpx2.Response, status: int) -> bool:
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json().keys() == {"type", "title", "status", "detail"}
+    assert response.json()["status"] == response.status_code
+    return response.status_code == status
+
+
+def is_answer(response: httpx2.Response, model: Model) -> bool:
+    expected = model.predict(read_image(PHOTO))
+    assert response.status_code == 200, response.text
+    body = response.json()
+    assert body.keys() == {"predictions", "known", "model"}
+    assert [entry["label"] for entry in body["predictions"]] == [
+        label for label, _ in expected.ranking
+    ]
+    for entry, (_, probability) in zip(body["predictions"], expected.ranking, strict=True):
+        assert entry["probability"] == pytest.approx(probability, abs=1e-6)
+    assert body["model"]["recipe"] == "colours"
+    return body["known"] is expected.known
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Content-Type": "image/jpeg"}, {"Content-Type": "text/plain"}]
+)
+def test_a_raw_body(client, model, headers):
+    assert is_answer(client.post("/classify", content=PHOTO, headers=headers), model)
+
+
+def test_a_form_with_one_file(client, model):
+    assert is_answer(client.post("/classify", files={"photo": PHOTO}), model)
+
+
+def test_a_form_with_several_files(client):
+    files = [
+        ("photo", ("red.png", encode(Image.new("RGB", (20, 20), "red")))),
+        ("photo", ("text.jpg", b"only text")),
+        ("other", ("blue.png", encode(Image.new("RGB", (20, 20), "blue")))),
+    ]
+    body = client.post("/classify", files=files).json()
+    red, text, blue = body["photos"]
+    assert (red["name"], red["predictions"][0]["label"], red["known"]) == ("red.png", "red", True)
+    assert blue["predictions"][0]["label"] == "blue"
+    assert text.keys() == {"name", "error"}
+    assert text["error"]["status"] == 415
+    assert body["model"]["export_sha256"] == "0" * 64
+
+
+def test_an_address(client, model):
+    url = "https://example.org/photo.jpg"
+    assert is_answer(client.get("/classify-url", params={"url": url}), model)
+
+
+@pytest.mark.parametrize(("query", "status"), [("", 400), ("?url=", 400), ("?url=http://a/", 422)])
+def test_a_bad_address(client, query, status):
+    assert is_problem(client.get("/classify-url" + query), status)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 422),
+        (b"only text", 415),
+        (PHOTO[: len(PHOTO) // 2], 422),
+        (encode(Image.new("RGB", (4, 400))), 422),
+        (encode(Image.new("1", (8000, 8000))), 413),
+    ],
+)
+def test_bad_photos(client, body, status):
+    response = client.post("/classify", content=body)
+    assert is_problem(response, status)
+    assert response.json()["type"].startswith("/docs#")
+    assert f'id="{response.json()["type"][6:]}"' in client.get("/docs").text
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "multipart/form-data"),
+        (b"", "multipart/form-data; boundary=x"),
+        (b"nonsense", "multipart/form-data; boundary=x"),
+        (b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--x--\r\n', None),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="a"; filename=""\r\n\r\n\r\n--x--\r\n',
+            None,
+        ),
+        (b"--x\r\nContent-Disposition: form-data\r\n\r\nb\r\n--x--\r\n", None),
+    ],
+)
+def test_bad_forms(client, content, kind):
+    headers = {"Content-Type": kind or "multipart/form-data; boundary=x"}
+    assert is_problem(client.post("/classify", content=content, headers=headers), 400)
+
+
+def test_too_many_files(connect):
+    client = connect(max_files=3, queue=3)
+    files = [("photo", ("a.jpg", PHOTO))] * 4
+    assert client.post("/classify", files=files[:3]).status_code == 200
+    for count in (4, 5, 20):
+        assert is_problem(client.post("/classify", files=files[:1] * count), 413)
+
+
+@pytest.mark.parametrize("size", [1001, 1500, 5000])
+def test_too_large_a_body(connect, size):
+    client = connect(max_body=1000)
+    assert is_problem(client.post("/classify", content=b"x" * size), 413)
+    assert is_problem(client.post("/classify", files={"photo": b"x" * size}), 413)
+    response = client.post("/classify", content=iter([b"x"] * size))  # announces no length
+    assert is_problem(response, 413)
+    assert response.headers["connection"] == "close"
+
+
+def test_too_large_a_photo(connect):
+    client = connect(max_bytes=len(PHOTO) - 1)
+    assert is_problem(client.post("/classify", content=PHOTO), 413)
+
+
+def test_the_memory_of_all_requests_is_bounded(connect):
+    client = connect(max_memory=100)
+    response = client.post("/classify", content=PHOTO)
+    assert is_problem(response, 503)
+    assert int(response.headers["retry-after"]) > 0
+
+
+def test_more_than_fits_into_the_queue(connect, monkeypatch):
+    client = connect(queue=16)
+    monkeypatch.setattr(client.app_state["classifier"], "_pending", 16)
+    response = client.post("/classify", content=PHOTO)
+    assert is_problem(response, 503)
+    assert int(response.headers["retry-after"]) > 0
+    assert client.get("/healthz").json() == {"status": "ok", "pending": 16}
+
+
+def test_labels_and_health(client):
+    assert client.get("/labels").json() == {"labels": LABELS}
+    assert client.get("/healthz").json() == {"status": "ok", "pending": 0}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("GET", "/classify", 405), ("DELETE", "/", 405)],
+)
+def test_what_there_is_not(client, method, path, status):
+    assert is_problem(client.request(method, path), status)
+
+
+def test_a_crash_tells_nothing_of_the_inside(client, monkeypatch):
+    def crash(self, upload):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(Model, "predict_arrays", crash)
+    response = client.post("/classify", content=PHOTO)
+    assert is_problem(response, 500)
+    assert "secret" not in response.text
+
+
+class TestKeys:
+    """The API with keys."""
+
+    @pytest.fixture
+    def client(self, connect):
+        return connect(keys=("one", "two"))
+
+    @pytest.mark.parametrize(
+        "headers",
+        [{"X-API-Key": "one"}, {"X-API-Key": "two"}, {"Authorization": "Bearer two"}],
+    )
+    def test_with_a_key(self, client, model, headers):
+        assert is_answer(client.post("/classify", content=PHOTO, headers=headers), model)
+
+    @pytest.mark.parametrize(
+        "headers",
+        [{}, {"X-API-Key": "three"}, {"X-API-Key": ""}, {"Authorization": "Basic one"}],
+    )
+    def test_without(self, client, headers):
+        response = client.post("/classify", content=PHOTO, headers=headers)
+        assert is_problem(response, 401)
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert is_problem(client.get("/classify-url?url=http://a/", headers=headers), 401)
+
+    def test_what_stays_open(self, client):
+        for path in ("/", "/labels", "/healthz", "/openapi.json", "/docs"):
+            assert client.get(path).status_code == 200
+
+    def test_the_page_asks_for_it(self, client):
+        assert 'name="key"' in client.get("/").text
+        assert client.post("/", files={"photo": PHOTO}).status_code == 401
+        good = client.post("/", files={"photo": PHOTO}, data={"key": "two"})
+        assert good.status_code == 200
+        assert "Prediction: " in good.text
+
+
+class TestRate:
+    """The limit on each client."""
+
+    def test_too_often(self, connect):
+        client = connect(rate=2)
+        assert [client.post("/classify", content=PHOTO).status_code for _ in range(2)] == [200, 200]
+        response = client.post("/classify", content=PHOTO)
+        assert is_problem(response, 429)
+        assert 0 < int(response.headers["retry-after"]) <= 30
+        assert client.get("/healthz").status_code == 200
+        assert client.post("/", files={"photo": PHOTO}).headers["retry-after"]
+
+    def test_each_photo_of_a_form_counts(self, connect):
+        client = connect(rate=3)
+        files = [("photo", ("a.jpg", PHOTO))] * 4
+        assert is_problem(client.post("/classify", files=files), 429)
+
+    def test_the_forwarded_address_is_believed_only_if_told(self, connect):
+        for proxies, expected in ((0, 429), (1, 200)):
+            client = connect(rate=1, proxies=proxies)
+            answers = [
+                client.post(
+                    "/classify", content=PHOTO, headers={"X-Forwarded-For": f"1.2.3.{host}"}
+                )
+                for host in range(2)
+            ]
+            assert [answer.status_code for answer in answers] == [200, expected]
+
+
+def test_cors_is_off_unless_set(client, connect):
+    headers = {"Origin": "https://site.example"}
+    assert "access-control-allow-origin" not in client.get("/labels", headers=headers).headers
+    allowed = connect(cors_origins=("https://site.example",))
+    answer = allowed.get("/labels", headers=headers)
+    assert answer.headers["access-control-allow-origin"] == "https://site.example"
+    other = allowed.get("/labels", headers={"Origin": "https://other.example"})
+    assert "access-control-allow-origin" not in other.headers
+
+
+class TestPages:
+    """The pages for a person."""
+
+    def test_the_page_sends_to_itself_without_a_script(self, client):
+        response = client.get("/")
+        assert response.headers["content-type"].startswith("text/html")
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert '<form method="post" action="/" enctype="multipart/form-data">' in response.text
+        assert "<script" not in response.text
+
+    def test_the_answer(self, client, model):
+        response = client.post("/", files={"photo": ("a.jpg", PHOTO)})
+        assert str(model.predict(read_image(PHOTO))) in response.text
+
+    def test_an_error(self, client):
+        response = client.post("/", files={"photo": ("a.jpg", b"only text")})
+        assert "not a picture that can be read" in response.text
+        assert response.status_code == 415
+        assert client.post("/", files={"photo": ("", b"")}).status_code == 400
+
+    def test_an_error_among_several_photos(self, client):
+        files = [("photo", ("good.jpg", PHOTO)), ("photo", ("bad.jpg", b"only text"))]
+        response = client.post("/", files=files)
+        assert response.status_code == 200
+        assert "Prediction: " in response.text
+        assert "not a picture that can be read" in response.text
+
+    def test_a_name_is_no_markup(self, client):
+        text = client.post("/", files={"photo": ("<b>&.jpg", PHOTO)}).text
+        assert "<b>" not in text
+        assert "&lt;b&gt;&amp;.jpg" in text
+
+    def test_the_page_of_the_api_lists_every_path(self, client):
+        text = client.get("/docs").text
+        for path in client.get("/openapi.json").json()["paths"]:
+            assert f"<code>GET {path}</code>" in text or f"<code>POST {path}</code>" in text
+
+
+def test_the_app_of_the_environment(tmp_path, monkeypatch):
+    write_model(tmp_path)
+    monkeypatch.setenv(PREFIX + "MODEL", str(tmp_path))
+    with TestClient(api.app) as client:
+        assert client.get("/labels").json() == {"labels": LABELS}
+
+
+def test_no_other_attribute_is_made_up():
+    with pytest.raises(AttributeError):
+        api.application  # noqa: B018
+
+
+def test_a_gif_of_the_largest_size_is_still_one_photo(client):
+    file = io.BytesIO()
+    frames = [Image.new("P", (50, 50), shade) for shade in range(5)]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    assert client.post("/classify", content=file.getvalue()).status_code == 200

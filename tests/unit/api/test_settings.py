@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from icon_classifier.api.settings import PREFIX, ApiSettings
+from icon_classifier.errors import SettingsError
+
+
+def test_defaults():
+    settings = ApiSettings.from_environ({"PATH": "/bin", "RATE": "3"})
+    assert settings == ApiSettings()
+    assert settings.limits.max_bytes == 25 * 2**20
+    assert settings.batch == 16
+    assert settings.batch_wait == 0.002
+    assert settings.fetch_redirects == 3
+
+
+def test_values_are_typed():
+    settings = ApiSettings.from_environ(
+        {
+            PREFIX + "MODEL": "some/folder",
+            PREFIX + "RATE": "12",
+            PREFIX + "FETCH_SECONDS": "2.5",
+            PREFIX + "KEYS": "one, two,,",
+        }
+    )
+    assert settings.model == Path("some/folder")
+    assert settings.rate == 12
+    assert settings.fetch_seconds == 2.5
+    assert settings.keys == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("QUEUE", "many"),
+        ("QUEUE", "-1"),
+        ("QUEUE", "0"),
+        ("QUEUE", "8"),  # smaller than one request may be
+        ("BATCH_WAIT", "-0.1"),
+        ("ANSWER_SECONDS", "nan"),
+        ("NO_SUCH_OPTION", "1"),
+    ],
+)
+def test_nonsense_is_refused(name, value):
+    with pytest.raises(SettingsError):
+        ApiSettings.from_environ({PREFIX + name: value})
+
+
+def test_an_unknown_name_is_told():
+    with pytest.raises(SettingsError, match=f"no option {PREFIX}REATE.*{PREFIX}RATE"):
+        ApiSettings.from_environ({PREFIX + "REATE": "1"})

@@ -1,0 +1,114 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from icon_classifier.cli.main import app
+from tests.support.models import write_model
+from tests.support.pictures import encode
+from tests.support.servers import ROOT
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model of three colours and a folder of photos, one of which is none."""
+    write_model(tmp_path)
+    photos = tmp_path / "photos" / "deep"
+    photos.mkdir(parents=True)
+    for colour in ("red", "blue"):
+        (photos / f"{colour}.PNG").write_bytes(encode(Image.new("RGB", (20, 20), colour)))
+    (photos / "broken.jpg").write_bytes(b"nothing")
+    (photos / "notes.txt").write_text("not a photo")
+    return tmp_path
+
+
+def run(*arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout
+
+
+def test_json_lines(folder: Path) -> None:
+    code, output = run("predict", folder / "photos", "--json", "--model", folder)
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert code == 1
+    assert [Path(line["path"]).name for line in lines] == ["blue.PNG", "broken.jpg", "red.PNG"]
+    blue, broken, red = lines
+    assert blue["label"] == "blue"
+    assert broken.keys() == {"path", "error"}
+    assert "not a picture" in broken["error"]
+    assert red["probability"] > 0.9
+    assert red["ranking"][0]["label"] == "red"
+    assert sum(entry["probability"] for entry in red["ranking"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_plain_lines_and_exit_code(folder: Path) -> None:
+    photo = folder / "photos" / "deep" / "red.PNG"
+    code, output = run("predict", photo, "--model", folder)
+    assert code == 0
+    assert output.split("\t")[:2] == [str(photo), "red"]
+
+
+def test_a_missing_photo_is_a_line(folder: Path) -> None:
+    code, output = run("predict", folder / "none.jpg", "--model", folder)
+    assert code == 1
+    assert "cannot be opened" in output
+
+
+def test_info(folder: Path) -> None:
+    code, output = run("info", "--model", folder)
+    assert code == 0
+    assert "red, green, blue" in output
+    assert json.loads(run("info", "--json", "--model", folder)[1])["recipe"] == "colours"
+
+
+def test_an_error_of_ours_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "icon_classifier", "info", "--model", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("icon-classifier: there is no ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_convert_says_what_is_wrong_with_an_export(tmp_path: Path) -> None:
+    export = tmp_path / "export.pkl"
+    export.write_bytes(b"no learner")
+    command = [sys.executable, "-m", "icon_classifier", "convert", str(export), "--trust"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "export.onnx").exists()
+
+
+def test_a_table_in_a_file_is_gone_on_with(folder: Path) -> None:
+    target = folder / "results.csv"
+    options = ("--csv", "--top", "2", "-o", target, "--model", folder)
+    assert run("predict", folder / "photos/deep/red.PNG", *options) == (0, "")
+    assert run("predict", folder / "photos", *options) == (1, "")
+    names = [Path(line.partition(",")[0]).name for line in target.read_text().splitlines()]
+    assert names == ["path", "red.PNG", "blue.PNG", "broken.jpg"]
+
+
+def test_patterns_are_ours_where_the_shell_leaves_them(folder: Path) -> None:
+    code, output = run("predict", folder / "photos/**/*.PNG", "--json", "--model", folder)
+    assert code == 0
+    assert len(output.splitlines()) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_a_person_sees_how_far_it_is(folder: Path) -> None:
+    import pty
+
+    screen, terminal = pty.openpty()
+    command = [sys.executable, "-m", "icon_classifier", "predict", str(folder / "photos")]
+    command += ["--json", "-o", str(folder / "results.json"), "--model", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, stderr=terminal, stdout=subprocess.PIPE, check=False)
+    os.close(terminal)
+    with os.fdopen(screen, "rb", buffering=0) as file:
+        shown = file.read(65536).decode()
+    assert done.returncode == 1
+    assert "3/3 photos" in shown

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from icon_classifier.cli.predict import classify_files, find_photos
+from icon_classifier.images import read_image_file
+from icon_classifier.model.session import Model
+from tests.support.models import model_bytes
+from tests.support.pictures import encode
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model(model_bytes())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b/2.png", "b/1.PNG", "a.jpg", "b/c/deep.webp"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colour = ("red", "green", "blue")[len(name) % 3]
+        path.write_bytes(encode(Image.new("RGB", (20, 20), colour)))
+    (tmp_path / "notes.txt").write_text("no photo")
+    return tmp_path
+
+
+def names(folder: Path, *arguments: str) -> list[str]:
+    found = find_photos(str(folder / argument) for argument in arguments)
+    return [Path(path).relative_to(folder).as_posix() for path in found]
+
+
+def test_folders_are_walked_in_order(folder: Path) -> None:
+    assert names(folder, "") == ["a.jpg", "b/1.PNG", "b/2.png", "b/c/deep.webp"]
+
+
+def test_files_are_taken_as_they_are(folder: Path) -> None:
+    assert names(folder, "notes.txt", "none.jpg") == ["notes.txt", "none.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.jpg", {"a.jpg"}),
+        ("b/?.*", {"b/1.PNG", "b/2.png"}),
+        ("**/*.webp", {"b/c/deep.webp"}),
+        ("b*", {"b/1.PNG", "b/2.png", "b/c/deep.webp"}),
+        ("*.gif", {"*.gif"}),
+    ],
+)
+def test_patterns(folder: Path, pattern: str, expected: set[str]) -> None:
+    assert set(names(folder, pattern)) == expected
+
+
+def test_a_file_named_like_a_pattern_is_a_file(folder: Path) -> None:
+    (folder / "[a].jpg").write_bytes(b"")
+    assert names(folder, "[a].jpg") == ["[a].jpg"]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_answers_of_one_at_a_time_in_order(folder: Path, model: Model, threads: int) -> None:
+    paths = [*find_photos([str(folder)]), str(folder / "notes.txt"), str(folder / "none.jpg")] * 5
+    records = list(classify_files(model, paths, threads=threads))
+    assert [record["path"] for record in records] == paths
+    for record in records:
+        if record["path"].endswith(("notes.txt", "none.jpg")):
+            assert record.keys() == {"path", "error"}
+        else:
+            expected = model.predict(read_image_file(record["path"]))
+            assert record["label"] == expected.label
+            assert record["probability"] == pytest.approx(expected.probability, abs=1e-6)
+
+
+def test_top_shortens_the_ranking(folder: Path, model: Model) -> None:
+    [record] = classify_files(model, [str(folder / "a.jpg")], threads=1, top=2)
+    assert len(record["ranking"]) == 2
+
+
+def test_paths_are_read_only_as_far_ahead_as_needed(folder: Path, model: Model) -> None:
+    read = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal read
+        while True:
+            read += 1
+            yield str(folder / "a.jpg")
+
+    records = classify_files(model, endless(), threads=2)
+    for _ in range(50):
+        next(records)
+    records.close()
+    assert read <= 60
+
+
+def test_stopping_early_ends_the_threads(folder: Path, model: Model) -> None:
+    records = classify_files(model, [str(folder / "a.jpg")] * 100, threads=2)
+    next(records)
+    records.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("predict")]
+
+
+def test_a_fault_of_ours_is_not_hidden(folder: Path, model: Model, monkeypatch) -> None:
+    def fail(self, batch, *, explain=False):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(Model, "predict_arrays", fail)
+    with pytest.raises(RuntimeError, match="a fault"):
+        list(classify_files(model, [str(folder / "a.jpg")] * 20, threads=2))

@@ -1,0 +1,288 @@
+"""Nothing in an export.pkl is ever run: what is honest is read, what is crafted is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from icon_classifier.conversion.archive import open_archive
+from icon_classifier.conversion.convert import convert
+from icon_classifier.conversion.unpickler import Global, Object, Storage
+from icon_classifier.errors import ConversionError, UntrustedExportError
+
+
+def text(value: str) -> bytes:
+    """The opcode that pushes a text."""
+    raw = value.encode()
+    return b"X" + struct.pack("<I", len(raw)) + raw
+
+
+def stack_global(module: str, name: str) -> bytes:
+    """The opcodes by which protocol 4 names something; the name may be dotted."""
+    return text(module) + text(name) + b"\x93"
+
+
+def archive(path: Path, program: bytes, **others: bytes) -> Path:
+    """Write a zip as torch.save lays it out."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", program)
+        file.writestr("archive/byteorder", "little")
+        for name, content in others.items():
+            file.writestr(f"archive/{name}", content)
+    return path
+
+
+class Call:
+    """Pickles as a call."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self.call = function, args
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def crafted(canary: Path) -> dict[str, bytes]:
+    """Pickles each of which creates the canary when it is loaded by pickle."""
+    command = f"touch {canary}"
+    touch = Call(os.system, command)
+    code = f"__import__('os').system({command!r})"
+    shell = text(command) + b"\x85R."  # one argument, call, stop
+    head = b"\x80\x04"
+    return {
+        "os.system": pickle.dumps(touch, 2),
+        "nested": pickle.dumps({"model": [OrderedDict(a=(1, {"b": touch}))]}, 2),
+        "protocol 4": pickle.dumps(touch, 4),
+        "protocol 0": pickle.dumps(touch, 0),
+        "eval": pickle.dumps(Call(eval, code), 2),
+        "exec": pickle.dumps(Call(exec, code), 4),
+        "import": pickle.dumps(Call(__import__, "antigravity"), 2),
+        "subprocess": pickle.dumps(Call(subprocess.run, command, -1, None, None), 2),
+        "torch.load": pickle.dumps(Call(torch.load, str(canary)), 2),
+        "torch.hub": pickle.dumps(Call(torch.hub.load, "a/b", "c"), 2),
+        "load_library": b"\x80\x02ctorch\nops.load_library\n" + shell,
+        "dotted": head + stack_global("fastai.imports", "os.system") + shell,
+        "dotted fastai": head + stack_global("fastai.learner", "os.system") + shell,
+        "re-exported": b"\x80\x02cfastai.imports\nos\n0" + pickle.dumps(None, 2)[2:],
+        "re-exported function": head + stack_global("fastcore.xtras", "run") + shell,
+        "exec_new": head + stack_global("fastcore.basics", "exec_new") + text(code) + b"\x85R.",
+        "posix": head + stack_global("posix", "system") + shell,
+        "getattr chain": (
+            head
+            + stack_global("builtins", "getattr")
+            + stack_global("fastai.learner", "Learner")
+            + text("__init__")
+            + b"\x86R."
+        ),
+        "operator": head + stack_global("operator", "methodcaller") + shell,
+        "INST": b"\x80\x02(" + text(command) + b"ios\nsystem\n.",
+        "OBJ": b"\x80\x02(cos\nsystem\n" + text(command) + b"o.",
+        "extension registry": b"\x80\x02\x82\x01.",
+        "text persistent id": b"\x80\x02Pstorage\n.",
+        "setstate on a class": b"\x80\x02cfastai.learner\nLearner\n}" + text("f") + b"Nsb.",
+        "call of a text": b"\x80\x02" + text("os.system") + shell,
+        "by value, at once": (
+            b"\x80\x02ccloudpickle.cloudpickle\nsubimport\n" + text("os") + b"\x85R"
+            b"cos\nsystem\n" + shell
+        ),
+        "in the storage": b"\x80\x02(" + text("storage") + pickle.dumps(touch, 2)[2:-1] + b"tQ.",
+        "as the storage's kind": (
+            b"\x80\x02("
+            + text("storage")
+            + b"cos\nsystem\n"
+            + text("0")
+            + text("cpu")
+            + b"K\x01tQ."
+        ),
+        "storage elsewhere": (
+            b"\x80\x02("
+            + text("storage")
+            + b"ctorch\nFloatStorage\n"
+            + text("../../x")
+            + text("cpu")
+            + b"K\x01tQ."
+        ),
+        "codec": head + stack_global("_codecs", "encode") + text("a") + text("rot13") + b"\x86R.",
+    }
+
+
+@pytest.mark.parametrize("name", crafted(Path("canary")))
+def test_crafted_pickles_are_refused_before_anything_runs(tmp_path, name):
+    canary = tmp_path / "canary"
+    path = archive(tmp_path / "export.pkl", crafted(canary)[name])
+    with pytest.raises(UntrustedExportError, match="the pickle") as caught:
+        convert(path, trust=True)
+    assert str(path) in str(caught.value)
+    assert not canary.exists()
+    assert not path.with_suffix(".onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["os.system", "nested", "protocol 4", "protocol 0", "eval", "INST"]
+)
+def test_the_crafted_pickles_are_sharp(tmp_path, name):
+    """Loaded by pickle they would have run; in a process of its own."""
+    canary = tmp_path / "canary"
+    program = crafted(canary)[name]
+    script = f"import pickle; pickle.loads({program!r})"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    assert canary.exists()
+
+
+def test_a_second_pickle_in_the_zip_is_refused(tmp_path):
+    canary = tmp_path / "canary"
+    evil = crafted(canary)["os.system"]
+    path = archive(tmp_path / "export.pkl", pickle.dumps(None, 2), **{"constants.pkl": evil})
+    with pytest.raises(UntrustedExportError, match="one pickle"):
+        convert(path, trust=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the name that is there twice
+        path = archive(tmp_path / "twice.pkl", pickle.dumps(None, 2), **{"data.pkl": evil})
+    with pytest.raises(UntrustedExportError, match="one pickle"):
+        convert(path, trust=True)
+    assert not canary.exists()
+
+
+def test_a_pickle_among_the_numbers_is_never_looked_at(tiny_export, tmp_path):
+    canary = tmp_path / "canary"
+    path = shutil.copy(tiny_export, tmp_path / "export.pkl")
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("export/data/9999", crafted(canary)["os.system"])
+    convert(path, trust=True)
+    assert not canary.exists()
+
+
+def test_the_old_format_is_refused(tmp_path):
+    canary, path = tmp_path / "canary", tmp_path / "export.pkl"
+    evil = Call(os.system, f"touch {canary}")
+    torch.save(evil, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(ConversionError, match="not a file of torch"):
+        convert(path, trust=True)
+    path.write_bytes(pickle.dumps(evil))
+    with pytest.raises(ConversionError, match="not a file of torch"):
+        convert(path, trust=True)
+    assert not canary.exists()
+
+
+def test_a_compressed_pickle_is_refused(tmp_path):
+    path = tmp_path / "export.pkl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data.pkl", b"\x80\x02" + b"N0" * 10_000_000 + b"N.")
+    with pytest.raises(UntrustedExportError, match="compressed"):
+        open_archive(path)
+
+
+def test_a_big_endian_file_is_refused(tmp_path):
+    path = tmp_path / "export.pkl"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps(None, 2))
+        file.writestr("archive/byteorder", "big")
+    with pytest.raises(ConversionError, match="big-endian"):
+        open_archive(path)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_plain_values_are_read(tmp_path, protocol):
+    shared = ["a", 1]
+    value = {
+        "numbers": [0, -1, 255, 70_000, 2**40, -(2**70), 1.5, True, False, None],
+        "texts": ("", "ü", "x" * 300, b"\x00\xff", b"y" * 300),
+        "tuples": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)),
+        "sets": ({1, 2}, frozenset({3})),
+        "ordered": OrderedDict(b=1, a=2),
+        "shared": [shared, shared],
+    }
+    read = open_archive(archive(tmp_path / "a.pkl", pickle.dumps(value, protocol))).root
+    assert read == value
+    assert list(read["ordered"]) == ["b", "a"]
+    assert read["shared"][0] is read["shared"][1]
+
+
+def test_objects_become_records(tmp_path):
+    value = {"weight": torch.arange(6.0).reshape(2, 3), "path": Path("a/b")}
+    torch.save(value, tmp_path / "a.pkl")
+    opened = open_archive(tmp_path / "a.pkl")
+    tensor, path = opened.root["weight"], opened.root["path"]
+    assert tensor.cls == "torch._utils._rebuild_tensor_v2"
+    assert tensor.args[:4] == (Storage("FloatStorage", "0", 6), 0, (2, 3), (3, 1))
+    assert isinstance(path, Object)
+    assert path.call == Global("pathlib", "PosixPath")
+    with opened.numbers() as read:
+        assert read("0", 24) == struct.pack("<6f", *range(6))
+        with pytest.raises(ConversionError, match="expected 28 plain bytes"):
+            read("0", 28)
+        with pytest.raises(ConversionError, match="no item named"):
+            read("1", 24)
+
+
+def test_state_and_attributes(tiny_export):
+    learn = open_archive(tiny_export).root
+    assert learn.cls == "fastai.learner.Learner"
+    assert learn.get("model_dir") == "models"
+    assert learn.get("nothing", 3) == 3
+    assert learn.get("dls").cls == "fastai.data.core.DataLoaders"
+
+
+@pytest.fixture(scope="session")
+def small_program() -> bytes:
+    """The pickle of a small layer, for mutations."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save({"layer": torch.nn.Linear(2, 2), "labels": ["a", "b"]}, file)
+    with zipfile.ZipFile(file) as opened:
+        return opened.read("archive/data.pkl")
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_mutated_pickles_raise_nothing_but_ours(tmp_path, small_program, data):
+    program = bytearray(small_program)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(program) - 1))
+        change = data.draw(st.binary(min_size=0, max_size=4))
+        program[at : at + data.draw(st.integers(0, 4))] = change
+    path = archive(tmp_path / "export.pkl", bytes(program))
+    with contextlib.suppress(ConversionError):
+        open_archive(path)
+
+
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(program=st.binary(max_size=60))
+def test_noise_raises_nothing_but_ours(tmp_path, program):
+    path = archive(tmp_path / "export.pkl", b"\x80\x02" + program)
+    with contextlib.suppress(ConversionError):
+        open_archive(path)
+
+
+def test_a_deep_pickle_is_no_way_out(tmp_path):
+    program = b"\x80\x02" + b"(" * 50_000 + b"l" * 50_000 + b"."
+    nested = open_archive(archive(tmp_path / "deep.pkl", program))
+    assert isinstance(nested.root, list)
+    with pytest.raises(ConversionError, match=r"not a fastai Learner|recursion"):
+        convert(tmp_path / "deep.pkl", trust=True)

@@ -1,0 +1,174 @@
+import bz2
+import gzip
+import io
+import lzma
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from icon_classifier.dataset.archive import ArchiveLimits, read_archive
+from icon_classifier.errors import DatasetError
+from icon_classifier.images import Limits
+
+FILES = {"set/cat/1.jpg": b"one", "set/dog/2.jpg": b"two", "set/empty.txt": b""}
+
+
+def tar_of(files: dict[str, bytes], *others: tarfile.TarInfo) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        folder = tarfile.TarInfo("set")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for other in others:
+            tar.addfile(other)
+    return buffer.getvalue()
+
+
+def zip_of(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as packed:
+        packed.mkdir("set")
+        for name, data in files.items():
+            packed.writestr(name, data)
+    return buffer.getvalue()
+
+
+def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.linkname = target
+    return info
+
+
+def read(folder: Path, data: bytes, **options: object) -> dict[str, bytes]:
+    file = folder / "archive"
+    file.write_bytes(data)
+    return {str(path): data for path, data in read_archive(file, **options)}  # type: ignore[arg-type]
+
+
+PACKED: dict[str, Callable[[], bytes]] = {
+    "tar": lambda: tar_of(FILES),
+    "tar.gz": lambda: gzip.compress(tar_of(FILES)),
+    "tar.bz2": lambda: bz2.compress(tar_of(FILES)),
+    "tar.xz": lambda: lzma.compress(tar_of(FILES)),
+    "zip": lambda: zip_of(FILES),
+    "zip, stored": lambda: zip_of(FILES, zipfile.ZIP_STORED),
+}
+
+
+@pytest.mark.parametrize("pack", PACKED.values(), ids=PACKED)
+def test_files_are_read(tmp_path: Path, pack: Callable[[], bytes]) -> None:
+    assert read(tmp_path, pack()) == FILES
+
+
+def test_paths_are_relative(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(zip_of({"a\\b\\c.jpg": b"1"}))
+
+    assert next(read_archive(tmp_path / "x"))[0] == PurePosixPath("a/b/c.jpg")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "a/../../b.jpg", "/etc/passwd", "C:\\x.jpg", "C:x.jpg", "..\\x"]
+)
+@pytest.mark.parametrize("pack", [tar_of, zip_of])
+def test_name_that_climbs_out_is_refused(
+    tmp_path: Path, name: str, pack: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    with pytest.raises(DatasetError, match="climbs out of its folder; do not trust this archive"):
+        read(tmp_path, pack({name: b"1"}))
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
+)
+def test_links_and_devices_are_passed_over(tmp_path: Path, kind: bytes) -> None:
+    data = tar_of(FILES, link("set/cat/3.jpg", "/etc/passwd", kind))
+
+    assert read(tmp_path, data) == FILES
+
+
+def test_link_in_a_zip_is_passed_over(tmp_path: Path) -> None:
+    buffer = io.BytesIO(zip_of(FILES))
+    with zipfile.ZipFile(buffer, "a") as packed:
+        info = zipfile.ZipInfo("set/cat/3.jpg")
+        info.create_system = 3
+        info.external_attr = 0o120777 << 16
+        packed.writestr(info, "/etc/passwd")
+
+    assert read(tmp_path, buffer.getvalue()) == FILES
+
+
+def test_large_file_is_passed_over(tmp_path: Path) -> None:
+    data = zip_of({**FILES, "set/cat/film.mp4": bytes(5000)})
+
+    assert read(tmp_path, data, photo=Limits(max_bytes=4999)) == FILES
+    assert len(read(tmp_path, data, photo=Limits(max_bytes=5000))) == 4
+
+
+@pytest.mark.parametrize("pack", PACKED.values(), ids=PACKED)
+@pytest.mark.parametrize("limits", [ArchiveLimits(max_bytes=5), ArchiveLimits(max_files=2)])
+def test_bomb_is_stopped(tmp_path: Path, pack: Callable[[], bytes], limits: ArchiveLimits) -> None:
+    with pytest.raises(DatasetError, match="unpacks to more than"):
+        read(tmp_path, pack(), limits=limits)
+
+
+def test_bomb_is_stopped_before_it_is_unpacked(tmp_path: Path) -> None:
+    # The directory says 2 GB: that is enough to stop, without reading a byte of it.
+    chunk = zip_of({"set/cat/1.jpg": bytes(2**20)})
+    with zipfile.ZipFile(io.BytesIO(chunk)) as packed:
+        info = packed.infolist()[1]
+    lie = chunk.replace(struct.pack("<L", info.file_size), struct.pack("<L", 2**31))
+
+    with pytest.raises(DatasetError, match="unpacks to more than 1000000000 bytes"):
+        read(tmp_path, lie, limits=ArchiveLimits(max_bytes=10**9))
+
+
+def test_file_longer_than_it_says(tmp_path: Path) -> None:
+    data = zip_of({"set/cat/1.jpg": b"x" * 5000}, zipfile.ZIP_STORED)
+    lie = data.replace(struct.pack("<LL", 5000, 5000), struct.pack("<LL", 5000, 50))
+
+    with pytest.raises(DatasetError, match=r"damaged|another length"):
+        read(tmp_path, lie)
+
+
+def test_announced_giant_name_is_not_read(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("././@LongLink")
+    info.type = tarfile.GNUTYPE_LONGNAME
+    info.size = 200 * 2**20
+    header = info.tobuf(tarfile.GNU_FORMAT)
+
+    with pytest.raises(DatasetError, match="damaged"):
+        read(tmp_path, header + bytes(10_000))
+
+
+DAMAGED: dict[str, bytes] = {
+    "text": b"<html>not found</html>",
+    "empty": b"",
+    "cut tar.gz": gzip.compress(tar_of({"a/b.jpg": bytes(range(256)) * 100}))[:-60],
+    "cut tar": tar_of({"a/b.jpg": bytes(20_000)})[:9000],
+    "cut zip": zip_of(FILES)[:-30],
+    "broken zip": zip_of({"a/b.jpg": b"x" * 500}, zipfile.ZIP_STORED).replace(b"x" * 9, b"y" * 9),
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_archive(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(DatasetError, match="is damaged or no archive that is read"):
+        read(tmp_path, data)
+
+
+def test_locked_zip(tmp_path: Path) -> None:
+    data = bytearray(zip_of({"a/b.jpg": b"1"}))
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.rindex(signature) + offset] |= 1  # "encrypted"
+
+    with pytest.raises(DatasetError, match="password"):
+        read(tmp_path, bytes(data))

@@ -1,0 +1,334 @@
+import hashlib
+import io
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ddgs
+import pytest
+from ddgs.exceptions import RatelimitException
+from PIL import Image
+
+from icon_classifier.dataset.gather import Patience, gather, photos_and_labels
+from icon_classifier.dataset.journal import Move, apply_moves
+from icon_classifier.dataset.recipes import Recipe, load_recipe
+from icon_classifier.dataset.sources import ArchiveSource, ClassRecipe, FolderSource, UrlsSource
+from icon_classifier.errors import DatasetError, DownloadError
+from tests.support.photo_server import PhotoServer, body, in_turn, photo_server, ranged, status
+from tests.support.pictures import encode
+
+PETS = Recipe(
+    "pets", "Pets", "folder", (ClassRecipe("cat"), ClassRecipe("dog", folders=("n02084071",)))
+)
+
+
+QUICK = Patience(connect=10, read=10, total=20, tries=1, pause=0)
+
+
+@pytest.fixture(name="server")
+def _server() -> Iterator[PhotoServer]:
+    with photo_server() as server:
+        yield server
+
+
+def coloured(number: int) -> bytes:
+    return encode(Image.new("RGB", (20, 20), (number, 255 - number, 7)))
+
+
+def photo(path: Path, colour: str, kind: str = "PNG") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 20), colour).save(path, kind)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        each.relative_to(folder).as_posix(): each.read_bytes()
+        for each in folder.rglob("*")
+        if each.is_file()
+    }
+
+
+def test_shapes(tmp_path: Path) -> None:
+    photos = gather(load_recipe("shapes"), tmp_path)
+    paths, labels = photos_and_labels(photos)
+
+    assert len(paths) == 120
+    assert sorted(set(labels)) == ["circle", "square", "triangle"]
+    assert all(path.parent.name == label for path, label in zip(paths, labels, strict=True))
+
+
+def test_folder_is_copied_under_labels_and_left_as_it_was(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    photo(given / "train" / "Cat" / "a.JPG", "red")  # a PNG by its contents
+    photo(given / "train" / "n02084071" / "b.jpeg", "blue", "JPEG")
+    photo(given / "val" / "n02084071" / "b.png", "green")
+    photo(given / "val" / "cat" / "the same again.png", "red")
+    photo(given / "val" / "horse" / "c.png", "white")
+    photo(given / ".cache" / "cat" / "d.png", "black")
+    (given / "train" / "Cat" / "Thumbs.db").write_bytes(b"litter")
+    before = tree(given)
+
+    photos = gather(PETS, tmp_path / "work", data=given)
+    paths, labels = photos_and_labels(photos)
+
+    assert labels == ["cat", "dog", "dog"]
+    assert sorted(path.suffix for path in paths) == [".jpg", ".png", ".png"]
+    assert tree(given) == before
+    again = tree(photos)
+    assert gather(PETS, tmp_path / "work", data=given) == photos
+    assert tree(photos) == again
+
+
+def test_folders_name_the_classes_of_a_recipe_without_any(tmp_path: Path) -> None:
+    photo(tmp_path / "given" / "b" / "1.png", "red")
+    photo(tmp_path / "given" / "a" / "1.png", "blue")
+    photo(tmp_path / "given" / "stray.png", "green")
+    recipe = Recipe("own", "Own", "folder", folder=FolderSource(str(tmp_path / "given")))
+
+    _, labels = photos_and_labels(gather(recipe, tmp_path / "work"))
+
+    assert labels == ["a", "b"]
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"there is no folder .*nowhere"):
+        gather(PETS, tmp_path, data=tmp_path / "nowhere")
+
+
+def test_no_folder_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="needs a folder of photos, but none is named"):
+        gather(PETS, tmp_path)
+
+
+def test_class_without_photos(tmp_path: Path) -> None:
+    photo(tmp_path / "given" / "cat" / "a.png", "red")
+    (tmp_path / "given" / "dog").mkdir()
+
+    with pytest.raises(DatasetError, match="there are no photos of dog in"):
+        gather(PETS, tmp_path / "work", data=tmp_path / "given")
+
+
+def test_one_class_only(tmp_path: Path) -> None:
+    photo(tmp_path / "given" / "cat" / "a.png", "red")
+    recipe = Recipe("own", "Own", "folder")
+
+    with pytest.raises(DatasetError, match="at least two classes, one folder each, got 1: cat"):
+        gather(recipe, tmp_path / "work", data=tmp_path / "given")
+
+
+def test_stray_files_and_large_ones_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = tmp_path / "given"
+    photo(given / "cat" / "a.png", "red")
+    photo(given / "dog" / "b.png", "blue")
+    with (given / "dog" / "film.mp4").open("wb") as film:
+        film.truncate(26 * 2**20)
+
+    _, labels = photos_and_labels(gather(PETS, tmp_path / "work", data=given))
+
+    assert labels == ["cat", "dog"]
+    assert "film.mp4 is left out: larger than" in caplog.text
+
+
+def lists(folder: Path, server: PhotoServer) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(("cat", "dog")):
+        paths = [f"/{name}/{each}" for each in range(4)]
+        for each, path in enumerate(paths):
+            server.routes[path] = body(coloured(10 * number + each))
+        (folder / f"urls_{name}.txt").write_text("\n".join(server.url(path) for path in paths))
+
+
+def test_url_lists(server: PhotoServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lists(tmp_path, server)
+    server.routes["/dog/2"] = status(404)
+
+    photos = gather(PETS, tmp_path, source="urls", patience=QUICK, progress=False)
+
+    assert photos_and_labels(photos)[1] == ["cat"] * 4 + ["dog"] * 3
+    assert "dog: 1 of 4 addresses gave no photo (1 x HTTP 404 Not Found)" in caplog.text
+
+
+def test_url_lists_elsewhere_and_only_some_of_each(server: PhotoServer, tmp_path: Path) -> None:
+    lists(tmp_path / "lists", server)
+    recipe = replace(PETS, source="urls", urls=UrlsSource(path=str(tmp_path / "lists")))
+
+    photos = gather(recipe, tmp_path / "work", max_pics=2, patience=QUICK, progress=False)
+
+    assert photos_and_labels(photos)[1] == ["cat", "cat", "dog", "dog"]
+
+
+def test_missing_list_is_told_before_any_download(server: PhotoServer, tmp_path: Path) -> None:
+    lists(tmp_path, server)
+    (tmp_path / "urls_dog.txt").unlink()
+
+    with pytest.raises(DownloadError, match=r"urls_dog\.txt cannot be read"):
+        gather(PETS, tmp_path, source="urls", progress=False)
+
+    assert not server.requests
+
+
+def test_no_workers_raise_the_first_problem(server: PhotoServer, tmp_path: Path) -> None:
+    lists(tmp_path, server)
+    server.routes["/cat/1"] = status(404)
+
+    with pytest.raises(DownloadError, match="/cat/1: HTTP 404"):
+        gather(PETS, tmp_path, source="urls", max_workers=0, patience=QUICK, progress=False)
+
+
+def test_class_of_which_no_photo_came(server: PhotoServer, tmp_path: Path) -> None:
+    lists(tmp_path, server)
+    server.routes.update({f"/dog/{each}": status(404) for each in range(4)})
+
+    with pytest.raises(DatasetError, match="there are no photos of dog"):
+        gather(PETS, tmp_path, source="urls", patience=QUICK, progress=False)
+
+
+class FakeSearch:
+    def __init__(self, server: PhotoServer) -> None:
+        self.server = server
+        self.asked: list[str] = []
+        self.refuses = False
+
+    def __call__(self, **_: Any) -> "FakeSearch":
+        return self
+
+    def images(self, query: str, **_: Any) -> list[dict[str, str]]:
+        self.asked.append(query)
+        if self.refuses:
+            raise RatelimitException("202 Ratelimit")
+        return [{"image": self.server.url(f"/{query}/{each}")} for each in range(4)]
+
+
+def test_search_then_again_without_a_search(
+    server: PhotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeSearch(server)
+    monkeypatch.setattr(ddgs, "DDGS", fake)
+    lists(tmp_path / "unused", server)
+    server.routes["/dog/3"] = in_turn(status(503), body(coloured(99)))
+
+    def run() -> list[str]:
+        photos = gather(PETS, tmp_path / "w", source="search", patience=QUICK, progress=False)
+        return photos_and_labels(photos)[1]
+
+    assert run() == ["cat"] * 4 + ["dog"] * 3
+    asked = len(fake.asked)
+    server.requests.clear()
+    assert run() == ["cat"] * 4 + ["dog"] * 4
+    assert len(fake.asked) == asked
+    assert [path for path, _ in server.requests] == ["/dog/3"]
+
+
+def test_refused_search(
+    server: PhotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeSearch(server)
+    fake.refuses = True
+    monkeypatch.setattr(ddgs, "DDGS", fake)
+    monkeypatch.setattr("icon_classifier.dataset.search._WAITS", ())
+
+    with pytest.raises(DownloadError, match=r"no answer for 'cat' \(202 Ratelimit\)"):
+        gather(PETS, tmp_path, source="search", progress=False)
+
+    assert not list(tmp_path.glob("urls_*"))
+
+
+def archive_of_pets() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, number in {
+            "set/train/cat/1.JPEG": 1,
+            "set/val/cat/2.JPEG": 2,
+            "set/train/n02084071/1.JPEG": 3,
+            "set/train/horse/1.JPEG": 4,
+            "set/train/cat/._1.JPEG": 5,
+            "__MACOSX/set/cat/1.JPEG": 1,
+        }.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(coloured(number))
+            tar.addfile(info, io.BytesIO(coloured(number)))
+    return buffer.getvalue()
+
+
+def test_archive_from_an_address(server: PhotoServer, tmp_path: Path) -> None:
+    data = archive_of_pets()
+    server.routes["/pets.tgz?raw=1"] = ranged(data, break_after=len(data) // 2)
+    checksum = hashlib.sha256(data).hexdigest()
+    recipe = replace(PETS, archive=ArchiveSource(server.url("/pets.tgz?raw=1"), checksum))
+
+    photos = gather(recipe, tmp_path, source="archive", patience=QUICK, progress=False)
+
+    paths, labels = photos_and_labels(photos)
+    assert labels == ["cat", "cat", "dog"]
+    assert {path.read_bytes() for path in paths} == {coloured(1), coloured(2), coloured(3)}
+    asked = len(server.requests)
+    gather(recipe, tmp_path, source="archive", patience=QUICK, progress=False)
+    assert len(server.requests) == asked
+    assert photos_and_labels(photos)[0] == paths
+
+
+def test_archive_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "pets.zip"
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr("a/1.png", coloured(1))
+        packed.writestr("b/1.png", coloured(2))
+        packed.writestr("readme.txt", "no photo")
+
+    photos = gather(Recipe("own", "Own", "folder"), tmp_path / "work", data=file)
+
+    assert photos_and_labels(photos)[1] == ["a", "b"]
+
+
+def test_recipe_without_an_archive(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="recipe 'pets' names no archive"):
+        gather(PETS, tmp_path, source="archive")
+
+
+def test_no_network(tmp_path: Path) -> None:
+    with photo_server() as gone:
+        url = gone.url("/pets.tgz")
+    recipe = replace(PETS, archive=ArchiveSource(url))
+
+    with pytest.raises(DownloadError, match="cannot be downloaded"):
+        gather(recipe, tmp_path, source="archive", patience=QUICK, progress=False)
+
+
+def test_two_sources_are_not_mixed(tmp_path: Path) -> None:
+    for given in ("one", "two"):
+        photo(tmp_path / given / "cat" / "a.png", "red")
+        photo(tmp_path / given / "dog" / "b.png", "blue")
+    photos = gather(PETS, tmp_path / "work", data=tmp_path / "one")
+    before = tree(photos)
+
+    with pytest.raises(DatasetError, match=r"holds photos of another source .*one.*Name another"):
+        gather(PETS, tmp_path / "work", data=tmp_path / "two")
+
+    assert tree(photos) == before
+    assert gather(PETS, tmp_path / "work", data=tmp_path / "one") == photos
+
+
+def test_misspelt_folder_binds_nobody(tmp_path: Path) -> None:
+    photo(tmp_path / "given" / "cat" / "a.png", "red")
+    photo(tmp_path / "given" / "dog" / "b.png", "blue")
+    with pytest.raises(DatasetError, match="there is no folder"):
+        gather(PETS, tmp_path / "work", data=tmp_path / "gievn")
+
+    photos = gather(PETS, tmp_path / "work", data=tmp_path / "given")
+
+    assert photos_and_labels(photos)[1] == ["cat", "dog"]
+
+
+def test_shapes_that_were_moved_away_are_not_drawn_again(tmp_path: Path) -> None:
+    photos = gather(load_recipe("shapes"), tmp_path)
+    first = photos_and_labels(photos)[0][0]
+    source = first.relative_to(tmp_path).as_posix()
+    apply_moves(tmp_path, [Move(source, f"quarantine/{first.name}", "")], "cleaner")
+
+    gather(load_recipe("shapes"), tmp_path)
+
+    assert len(photos_and_labels(photos)[0]) == 119

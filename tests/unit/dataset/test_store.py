@@ -1,0 +1,61 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from icon_classifier.dataset.journal import Move, apply_moves
+from icon_classifier.dataset.store import PhotoStore, is_photo_name, photos_and_labels, suffix_of
+from tests.support.pictures import encode, gradient
+
+
+def test_photo_is_kept_once_a_label(tmp_path: Path) -> None:
+    data = encode(gradient())
+    store = PhotoStore(tmp_path)
+
+    name = store.keep("a", data, ".gif")
+
+    assert name == hashlib.sha256(data).hexdigest()[:20] + ".png"
+    assert store.keep("a", data) == name
+    assert store.keep("b", data) == name
+    paths, labels = photos_and_labels(store.photos)
+    assert paths == [store.photos / "a" / name, store.photos / "b" / name]
+    assert labels == ["a", "b"]
+    assert paths[0].read_bytes() == data
+
+
+def test_what_is_no_picture_keeps_its_suffix(tmp_path: Path) -> None:
+    name = PhotoStore(tmp_path).keep("a", b"no picture", ".JPG")
+
+    assert Path(name).suffix == ".jpg"
+
+
+def test_photo_that_was_moved_away_does_not_come_back(tmp_path: Path) -> None:
+    data = encode(gradient())
+    name = PhotoStore(tmp_path).keep("a", data)
+    move = Move(f"photos/a/{name}", f"quarantine/a/{name}", "seen enough of it")
+    apply_moves(tmp_path, [move], "cleaner")
+
+    PhotoStore(tmp_path).keep("a", data)
+
+    assert photos_and_labels(tmp_path / "photos") == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".webp"), ("HEIF", ".heic"), ("AVIF", ".avif")],
+)
+def test_suffix_follows_the_contents(kind: str, suffix: str) -> None:
+    assert suffix_of(encode(gradient(), kind)) == suffix
+
+
+@pytest.mark.parametrize("data", [b"", b"text", b"%!PS-Adobe-3.0 EPSF-3.0", b"GIF89a"])
+def test_no_picture_no_suffix(data: bytes) -> None:
+    assert suffix_of(data) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.jpg", True), ("a", True), (".a.jpg", False), ("Thumbs.db", False), ("a.jpg.tmp", False)],
+)
+def test_names_of_photos(name: str, expected: bool) -> None:
+    assert is_photo_name(name) is expected

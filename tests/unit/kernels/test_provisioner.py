@@ -1,0 +1,243 @@
+"""The provisioner with real tiny kernels."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.provisioning.factory import KernelProvisionerFactory
+from traitlets import Unicode
+from traitlets.config import LoggingConfigurable
+
+from icon_classifier.kernels.manager import ForkedKernelManager
+from icon_classifier.kernels.parent import WarmParent
+from icon_classifier.kernels.process import can_fork
+from icon_classifier.kernels.provisioner import ForkedProvisioner, _is_own_ipykernel
+
+pytestmark = [
+    pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+
+class Owner(LoggingConfigurable):
+    """Stands where Voilà's kernel manager stands."""
+
+    connection_dir = Unicode()
+    warm_parent: WarmParent
+
+
+@pytest.fixture(scope="module")
+def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
+    owner = Owner(connection_dir=str(tmp_path_factory.mktemp("connections")))
+    owner.warm_parent = WarmParent(tmp_path_factory.mktemp("empty"))
+    owner.warm_parent.start()
+    assert owner.warm_parent.wait_until_ready(60)
+    yield owner
+    parent = psutil.Process(owner.warm_parent.pid)
+    owner.warm_parent.stop()
+    assert not parent.is_running()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def kernel(owner: Owner) -> AsyncIterator[ForkedKernelManager]:
+    manager = await start(owner, "kernel")
+    yield manager
+    if manager.has_kernel:
+        await manager.shutdown_kernel(now=True)
+
+
+async def start(owner: Owner, name: str) -> ForkedKernelManager:
+    file = os.path.join(owner.connection_dir, f"{name}.json")  # noqa: PTH118
+    factory = KernelProvisionerFactory.instance()
+    from importlib.metadata import EntryPoint
+
+    factory.provisioners["icon-classifier"] = EntryPoint(
+        "icon-classifier",
+        "icon_classifier.kernels.provisioner:ForkedProvisioner",
+        factory.GROUP_NAME,
+    )
+    manager = ForkedKernelManager(parent=owner, connection_file=file, kernel_name="python3")
+    await manager.start_kernel()
+    assert isinstance(manager.provisioner, ForkedProvisioner)
+    assert manager.provisioner.forked
+    return manager
+
+
+async def run(
+    manager: ForkedKernelManager, code: str, printed: asyncio.Event | None = None
+) -> dict[str, Any]:
+    """Run code; return the reply, and what it printed as ``text``."""
+    client: AsyncKernelClient = manager.client()
+    client.start_channels()
+    try:
+        await client.wait_for_ready(timeout=30)
+        texts: list[str] = []
+
+        def hear(message: dict[str, Any]) -> None:
+            if message["msg_type"] == "stream":
+                texts.append(message["content"]["text"])
+                if printed is not None:
+                    printed.set()
+
+        reply = await client.execute_interactive(code, timeout=30, output_hook=hear)
+        return {**reply["content"], "text": "".join(texts).strip()}
+    finally:
+        client.stop_channels()
+
+
+async def ended(manager: ForkedKernelManager) -> int:
+    """Wait for the kernel's end; return its exit status."""
+    async with asyncio.timeout(20):
+        while (status := await manager.provisioner.poll()) is None:
+            await asyncio.sleep(0.02)
+    return status
+
+
+async def test_a_forked_kernel_runs_code(kernel: ForkedKernelManager, owner: Owner) -> None:
+    reply = await run(kernel, "import os; print(6 * 7, os.getppid())")
+    assert reply["text"] == f"42 {owner.warm_parent.pid}"
+
+
+async def test_it_is_like_an_ordinary_kernel(kernel: ForkedKernelManager) -> None:
+    code = """
+        import os, sys, tempfile, gc
+        print(os.getpgid(0) == os.getpid(), sys.modules["__main__"].__dict__ is globals(),
+              "" in sys.path, gc.isenabled(), tempfile.gettempdir() == os.environ["TMPDIR"],
+              "debugpy" in sys.modules, "get_ipython" in globals())"""
+    reply = await run(kernel, "\n".join(line.strip() for line in code.splitlines()))
+    assert reply["text"] == "True True True True True False True"
+
+
+async def test_it_inherits_no_socket(kernel: ForkedKernelManager, owner: Owner) -> None:
+    parents = sockets(owner.warm_parent.pid)
+    assert parents  # the line to the server
+    assert (await run(kernel, ""))["status"] == "ok"
+    assert not sockets(kernel.provisioner.pid) & parents
+
+
+def sockets(pid: int | None) -> set[str]:
+    links = (os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())  # noqa: PTH115
+    return {link for link in links if link.startswith("socket:")}
+
+
+async def test_two_kernels_share_no_variable_no_random_number_and_no_key(owner: Owner) -> None:
+    first, second = await asyncio.gather(start(owner, "first"), start(owner, "second"))
+    try:
+        draw = (
+            "import random, uuid, numpy; print(random.random(), uuid.uuid4(), numpy.random.rand())"
+        )
+        assert (await run(first, "secret = 1"))["status"] == "ok"
+        assert (await run(second, "secret"))["ename"] == "NameError"
+        numbers = [(await run(kernel, draw))["text"].split() for kernel in (first, second)]
+        assert not set(numbers[0]) & set(numbers[1])
+        assert first.session.key != second.session.key
+    finally:
+        await first.shutdown_kernel(now=True)
+        await second.shutdown_kernel(now=True)
+
+
+async def test_interrupt(kernel: ForkedKernelManager) -> None:
+    printed = asyncio.Event()
+    code = "import time; print('on', flush=True); time.sleep(60)"
+    running = asyncio.create_task(run(kernel, code, printed))
+    await asyncio.wait_for(printed.wait(), 20)
+    await kernel.interrupt_kernel()
+    assert (await running)["ename"] == "KeyboardInterrupt"
+    assert (await run(kernel, "print('well')"))["text"] == "well"
+
+
+async def test_restart(kernel: ForkedKernelManager) -> None:
+    await run(kernel, "left = 1")
+    before = kernel.provisioner.pid
+    await kernel.restart_kernel()
+    assert kernel.provisioner.forked
+    assert kernel.provisioner.pid != before
+    assert (await run(kernel, "left"))["ename"] == "NameError"
+
+
+async def test_shutdown_leaves_nothing(kernel: ForkedKernelManager, owner: Owner) -> None:
+    await run(kernel, "import tempfile; file = tempfile.NamedTemporaryFile(delete=False)")
+    provisioner = kernel.provisioner
+    pid, scratch = provisioner.pid, Path(provisioner.scratch)
+    assert list(scratch.iterdir())
+    await kernel.shutdown_kernel()
+    assert not psutil.pid_exists(pid)  # a zombie would exist
+    assert not scratch.exists()
+    assert not Path(kernel.connection_file).exists()
+    assert not [path for path in Path(owner.connection_dir).iterdir() if "kernel" in path.name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_death_by_a_signal_is_told(
+    kernel: ForkedKernelManager, number: signal.Signals
+) -> None:
+    await kernel.signal_kernel(number)
+    assert await ended(kernel) == -number
+    assert not await kernel.is_alive()
+
+
+async def test_exit_status_is_told(kernel: ForkedKernelManager) -> None:
+    client = kernel.client()
+    client.start_channels()
+    client.execute("import os; os._exit(3)")
+    assert await ended(kernel) == 3
+    client.stop_channels()
+
+
+async def test_a_kernel_that_has_ended_is_not_signalled(kernel: ForkedKernelManager) -> None:
+    process = kernel.provisioner.process
+    await kernel.signal_kernel(signal.SIGKILL)
+    await ended(kernel)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=5) == -signal.SIGKILL
+
+
+async def test_the_parents_death_leaves_its_kernels_alone_and_another_takes_its_place(
+    kernel: ForkedKernelManager, owner: Owner
+) -> None:
+    old = owner.warm_parent.pid
+    assert old is not None
+    os.kill(old, signal.SIGKILL)
+    assert (await run(kernel, "print('here')"))["text"] == "here"
+    another = await start(owner, "another")  # waits until the new parent is warm
+    assert owner.warm_parent.pid not in (None, old)
+    await another.shutdown_kernel(now=True)
+    await kernel.signal_kernel(signal.SIGKILL)
+    assert await ended(kernel) != 0  # which status nobody knows: its parent is gone
+
+
+async def test_without_a_parent_a_kernel_starts_in_the_ordinary_way(tmp_path: Path) -> None:
+    owner = Owner(connection_dir=str(tmp_path))
+    owner.warm_parent = WarmParent(tmp_path)  # never started
+    file = str(tmp_path / "k.json")
+    manager = ForkedKernelManager(parent=owner, connection_file=file, kernel_name="python3")
+    await manager.start_kernel()
+    try:
+        assert not manager.provisioner.forked
+        assert (await run(manager, "print('well')"))["text"] == "well"
+    finally:
+        await manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "own"),
+    [
+        (["-m", "ipykernel_launcher", "-f", "x.json"], True),
+        (["-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "x.json"], True),
+        (["-m", "ipykernel_launcher", "-f", "x.json", "--pylab"], False),
+        (["-m", "bash_kernel", "-f", "x.json"], False),
+        ([], False),
+    ],
+)
+async def test_which_commands_are_forked(command: list[str], own: bool) -> None:
+    import sys
+
+    assert _is_own_ipykernel([sys.executable, *command]) is own
+    assert not _is_own_ipykernel(["/usr/bin/true", *command])

@@ -1,0 +1,41 @@
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from icon_classifier.images import read_image
+from icon_classifier.page.examples import FOLDER, MOST, find_examples
+from tests.support.pictures import encode, gradient
+
+
+def test_of_fastbook(tmp_path: Path) -> None:
+    examples = find_examples(tmp_path)
+    assert [example.name for example in examples] == ["grizzly", "cat"]
+    assert max(read_image(examples[0].thumbnail).size) == 96
+    assert "fastbook" not in sys.modules
+
+
+def test_of_the_maintainer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    (folder / "my_bear.png").write_bytes(encode(gradient()))
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "README.md").write_text("about")
+    with caplog.at_level(logging.WARNING):
+        examples = find_examples(tmp_path)
+    assert [example.name for example in examples] == ["grizzly", "cat", "my bear"]
+    assert "broken.jpg" in caplog.text
+
+
+def test_not_too_many(tmp_path: Path) -> None:
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    for index in range(MOST + 3):
+        (folder / f"{index:02}.png").write_bytes(encode(gradient()))
+    assert len(find_examples(tmp_path)) == MOST
+
+
+def test_without_fastbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    assert find_examples(tmp_path) == ()

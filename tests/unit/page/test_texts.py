@@ -1,0 +1,60 @@
+import pytest
+
+from icon_classifier.model.session import Prediction
+from icon_classifier.page import texts
+
+
+def prediction(*, known: bool) -> Prediction:
+    ranking = (("black_bear", 0.75), ("teddy", 0.25))
+    return Prediction("black_bear", 0.75, ranking, known=known, score=1.0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["bear"], "bear"),
+        (["black", "teddy"], "black or teddy"),
+        (["black", "grizzly", "teddy"], "black, grizzly or teddy"),
+        (["Old_English_sheepdog", "beagle"], "Old English sheepdog or beagle"),
+        (list("abcdefghi"), "a, b, c, d, e, f or one of 3 more"),
+    ],
+)
+def test_either(labels: list[str], expected: str) -> None:
+    assert texts.either(labels) == expected
+
+
+def test_question_keeps_names_as_they_are() -> None:
+    assert texts.question(["beagle", "Shih-Tzu"]) == "Beagle or Shih-Tzu?"
+
+
+def test_line_of_a_known_photo() -> None:
+    assert texts.line(prediction(known=True), ["black_bear", "teddy"]) == (
+        "Prediction: black_bear; Probability: 0.7500"
+    )
+
+
+def test_line_of_an_unknown_photo() -> None:
+    assert texts.line(prediction(known=False), ["black_bear", "teddy"]) == (
+        "Not sure: this does not look like black bear or teddy; closest: black bear (0.7500)."
+    )
+    assert texts.verdict(prediction(known=False)) == "Not sure"
+
+
+@pytest.mark.parametrize(
+    ("probability", "expected"),
+    [(0.0, "0.0 %"), (0.0001, "< 0.1 %"), (0.5, "50.0 %"), (0.99951, "> 99.9 %"), (1.0, "100.0 %")],
+)
+def test_percent(probability: float, expected: str) -> None:
+    assert texts.percent(probability) == expected
+
+
+def test_summary() -> None:
+    assert texts.summary(3, 0) == "3 photos answered."
+    assert texts.summary(2, 1) == "2 of 3 photos answered; 1 could not be read."
+
+
+@pytest.mark.parametrize("texts", [texts.DROP_TEXTS, texts.ANSWER_TEXTS])
+def test_texts_are_plain(texts: dict[str, str]) -> None:
+    for text in texts.values():
+        assert text == text.strip()
+        assert "<" not in text

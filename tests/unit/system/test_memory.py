@@ -1,0 +1,111 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from icon_classifier.system.memory import (
+    AT_REST,
+    MAX_VISITORS,
+    memory_limit,
+    visitors_that_fit,
+    works_that_fit,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+MB = 2**20
+
+
+def machine(root: Path, **files: str) -> Path:
+    """Lay out a small /proc and /sys."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/meminfo").write_text("MemTotal:        2097152 kB\nMemFree:  1 kB\n")
+    for path, text in files.items():
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return root
+
+
+def test_without_control_groups_it_is_the_ram(tmp_path: Path) -> None:
+    assert memory_limit(machine(tmp_path)) == 2048 * MB
+
+
+def test_version_2(tmp_path: Path) -> None:
+    root = machine(
+        tmp_path,
+        **{
+            "proc/self/cgroup": "0::/app/web\n",
+            "sys/fs/cgroup/app/web/memory.max": "max\n",
+            "sys/fs/cgroup/app/memory.max": str(512 * MB),
+        },
+    )
+    assert memory_limit(root) == 512 * MB
+
+
+def test_version_1(tmp_path: Path) -> None:
+    root = machine(
+        tmp_path,
+        **{
+            "proc/self/cgroup": "4:memory:/docker/abc\n1:cpu:/\n0::/\n",
+            "sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes": str(300 * MB),
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+        },
+    )
+    assert memory_limit(root) == 300 * MB
+
+
+def test_a_path_of_the_host_that_leads_nowhere_in_the_container(tmp_path: Path) -> None:
+    root = machine(
+        tmp_path,
+        **{
+            "proc/self/cgroup": "4:memory:/docker/abc\n",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": str(256 * MB),
+        },
+    )
+    assert memory_limit(root) == 256 * MB
+
+
+def test_this_machine() -> None:
+    assert memory_limit() > 64 * MB
+
+
+@pytest.mark.parametrize(
+    ("limit", "visitors"), [(64 * MB, 1), (AT_REST, 1), (512 * MB, 20), (2**40, MAX_VISITORS)]
+)
+def test_visitors_that_fit(limit: int, visitors: int) -> None:
+    assert visitors_that_fit(limit) == visitors
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores", "works"),
+    [(64 * MB, 8, 1), (512 * MB, 2, 1), (1024 * MB, 8, 2), (2**40, 8, 8)],
+)
+def test_works_that_fit(limit: int, cores: int, works: int) -> None:
+    assert works_that_fit(limit, cores) == works
+
+
+# Fills 64 MB and frees them, a few times over; prints how many pages the last time had to ask for.
+# Small pages (41: PR_SET_THP_DISABLE): of huge ones a handful fill as much.
+FILLING = """
+import ctypes, resource, sys
+import numpy as np
+from icon_classifier.system.memory import keep_freed
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)
+if sys.argv[1] == "keep":
+    keep_freed()
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(64 * 2**20, np.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the GNU library's")
+def test_what_was_freed_is_kept_for_the_next() -> None:
+    asked = {}
+    for way in ("keep", "return"):
+        told = subprocess.check_output([sys.executable, "-c", FILLING, way], cwd=ROOT)
+        asked[way] = int(told)
+    assert asked["return"] >= 64 * MB // 65536  # a page has 4 to 64 kB
+    assert asked["keep"] < asked["return"] / 10

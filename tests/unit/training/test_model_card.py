@@ -1,0 +1,64 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from icon_classifier.training.evaluation import judge
+from icon_classifier.training.model_card import CARD, Card, write_card
+
+
+@pytest.fixture
+def card() -> Card:
+    logits = np.eye(3)[[0, 1, 2, 1]] * 4
+    figures = judge(
+        logits, [0, 1, 2, 0], ["black", "grizzly", "teddy"], scores=[1, 2, 3, 4], threshold=2
+    )
+    return Card(
+        title="Grizzly, black or teddy bear",
+        use="An exercise.",
+        labels=("black", "grizzly", "teddy"),
+        architecture="tf_efficientnet_lite0, packaged weights",
+        data="329 photos of a folder.",
+        fingerprint="ab" * 32,
+        split="Five splits.",
+        figures=figures,
+        score="energy",
+        training={"seed": 42},
+        versions={"fastai": "2.8.12"},
+        date="2026-11-21",
+    )
+
+
+def test_it_says_what_a_reader_needs(card: Card) -> None:
+    text = card.to_markdown()
+    for words in (
+        "# Model card: Grizzly, black or teddy bear",
+        "attribute of people",
+        "Of 4 photos that it was not trained on, 1 got a wrong label: 25.0 %",
+        "95 % confidence interval",
+        "| black | 2 | 100.0 % | 50.0 % |",
+        "| grizzly | 1 | 50.0 % | 100.0 % |",
+        "| black | 1 | 1 | 0 |",
+        "expected calibration error",
+        'the score "energy"; 75.0 % of these photos are answered',
+        "ab" * 32,
+        "- seed: 42",
+        "fastai 2.8.12",
+    ):
+        assert words in text
+
+
+def test_a_model_that_is_always_sure_says_so(card: Card) -> None:
+    assert 'never says "not sure"' in replace(card, score=None).to_markdown()
+
+
+def test_what_somebody_typed_is_no_markup(card: Card) -> None:
+    text = replace(card, use="A <script> of | [mine](x)\n# not a title").to_markdown()
+    assert r"A \<script\> of \| \[mine\](x) \# not a title" in text
+
+
+def test_written_whole_or_not_at_all(card: Card, tmp_path: Path) -> None:
+    path = write_card(card, tmp_path)
+    assert path.read_text() == card.to_markdown()
+    assert [file.name for file in tmp_path.iterdir()] == [CARD]
