@@ -18,10 +18,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from bench.bench_visitors import p95
+from icon_classifier.server.visitor import Visit
 from scripts import starting
 from scripts.environment import ROOT
 from tests.conftest import example
-from tests.support.visits import Visit
 
 ROUNDS = 3
 AT_ONCE = 4

@@ -27,11 +27,11 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from bench.gradio_app import VERSION, gradio_app
 from bench.plain import write_plain_page
+from icon_classifier.server.visitor import Visit
 from icon_classifier.system.memory import memory_limit
 from scripts.browser import find_browser
 from tests.conftest import example
 from tests.support.servers import ROOT, Server, voila
-from tests.support.visits import Visit
 
 STEPS = (1, 5, 10, 20)
 BUTTON = "Classify Icon"

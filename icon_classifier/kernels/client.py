@@ -17,12 +17,12 @@ _REPLY_SECONDS = 1.0
 class PromptClient(AsyncKernelClient):
     """Waits for a kernel without the fifth of a second that Jupyter's own client spends idle.
 
-    Jupyter's client reads IOPub until 0.2 s pass in silence. This one reads until the kernel has
-    said there that it is done with the request that was just answered: nothing older can follow.
+    Jupyter's client reads IOPub until 0.2 s pass without a message. This one reads until the kernel
+    reports there that it has finished the request that was just answered: nothing older can follow.
     """
 
     async def wait_for_ready(self, timeout: float | None = None) -> None:
-        """Wait until the kernel answers and its IOPub is heard.
+        """Wait until the kernel answers and its IOPub is connected.
 
         Called by nbclient before a notebook runs.
 
@@ -45,14 +45,14 @@ class PromptClient(AsyncKernelClient):
                 pass
             else:
                 self._handle_kernel_info_reply(reply)
-                if await self._hear_the_end_of(request):
+                if await self._read_until_idle(request):
                     return
             if not await self.is_alive():
                 raise RuntimeError("Kernel died before replying to kernel_info")
             if time.monotonic() > deadline:
                 raise RuntimeError(f"Kernel didn't respond in {timeout} seconds")
 
-    async def _hear_the_end_of(self, request: str) -> bool:
+    async def _read_until_idle(self, request: str) -> bool:
         while True:
             try:
                 message: dict[str, Any] = await self.get_iopub_msg(timeout=_ECHO_SECONDS)

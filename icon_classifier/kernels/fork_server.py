@@ -1,226 +1,279 @@
-"""The warm parent: a process that has everything loaded, and forks a kernel when it is told to.
+"""Start the process that kernels are forked from, request kernels from it, restart it if it dies.
 
-Run by :mod:`.parent` as ``python -m icon_classifier.kernels.fork_server``. It has one thread, or a
-fork would be unsafe. It speaks JSON over a socket of packets: an order comes in, the child's
-process id goes out, and its exit status when it has ended. When the socket closes, the server is
-gone and the parent ends.
+The server's side; :mod:`.parent` is the program that runs in the process.
 """
 
 from __future__ import annotations
 
-import gc
-import importlib
+import asyncio
+import contextlib
 import json
 import logging
 import os
-import re
-import select
-import signal
 import socket
+import subprocess
 import sys
-import tempfile
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from icon_classifier.errors import ModelError
-
-if TYPE_CHECKING:
-    from icon_classifier.kernels.kernel import Inherited
-
-LARGEST = 2**20
-"""Bytes of the largest message; an environment is the most that stands in one."""
-
-ENVIRONMENT = {
-    # No thread may exist at the fork.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "ORT_DISABLE_TELEMETRY": "1",
-    # One heap for all threads, and what a photo took goes back to the system at once.
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "131072",
-    "MALLOC_TRIM_THRESHOLD_": "131072",
-    # Large blocks may come in huge pages; see memory.few_huge_pages.
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}
-"""What the warm parent is started with, beside the server's own environment."""
-
-_log = logging.getLogger("icon_classifier.kernels.fork_server")
+from icon_classifier.errors import KernelError
+from icon_classifier.kernels.parent import ENVIRONMENT, MAX_MESSAGE, Descriptors, WarmUp
+from icon_classifier.kernels.process import ForkedProcess
+from icon_classifier.system import counter, slots
 
 
-def main(argv: list[str]) -> None:
-    """Warm up, then serve orders until the server goes.
+class ForkServer:
+    """The process that kernels are forked from.
 
     Parameters
     ----------
-    argv : list of str
-        Descriptors of the socket, of the lifeline, of the counter of predictions and of what
-        kernels take turns by, and the notebook to rehearse or ``-`` for none.
+    folder : pathlib.Path
+        Its working folder: where the notebook is.
+    warm_up : WarmUp, optional
+        What it imports and runs before the first fork.
+    log : logging.Logger, optional
+        Where to log.
+
+    Attributes
+    ----------
+    ready_timeout : float
+        Seconds that a request for a kernel waits while the parent is warming up.
+    ran_notebook : bool
+        Whether the present parent has run the notebook.
     """
-    logging.basicConfig(format="[forkserver] %(levelname)s %(message)s", level=logging.WARNING)
-    control = socket.socket(fileno=int(argv[0]))
-    lifeline, counter, turns = (int(number) for number in argv[1:4])
-    # Both belong to the server, which ends this process by closing the socket.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    notebook = None if argv[4] == "-" else Path(argv[4])
-    app = _warm_up(notebook)
-    from icon_classifier.kernels.kernel import Inherited
 
-    if notebook is not None and _threads() > 1:
-        _log.warning("%s has left threads behind: starting again without it", notebook)
-        module = ["-m", "icon_classifier.kernels.fork_server"]
-        os.execv(sys.executable, [sys.executable, *module, *argv[:4], "-"])  # noqa: S606
-    _send(control, {"ready": True, "threads": _threads(), "rehearsed": notebook is not None})
-    _serve(control, Inherited(lifeline, counter, turns), app)
+    ready_timeout = 20.0
+    _fork_timeout = 5.0
+    _restart_delays = (0.0, 1.0, 10.0, 60.0)  # seconds; the last one for all further restarts
 
+    def __init__(
+        self, folder: Path, warm_up: WarmUp | None = None, log: logging.Logger | None = None
+    ) -> None:
+        self.folder = folder
+        self.warm_up = warm_up or WarmUp()
+        self.log = log or logging.getLogger(__name__)
+        self.ran_notebook = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._lifeline: tuple[int, int] | None = None
+        self._counter: int | None = None
+        self._slots: int | None = None
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._stopped = threading.Event()
+        self._requests: dict[int, Future[int]] = {}
+        self._statuses: dict[int, int] = {}
+        self._last_request = 0
+        self._thread: threading.Thread | None = None
 
-def _warm_up(notebook: Path | None) -> Any:
-    gc.disable()  # a collection writes to every object; children switch it on for their own
-    _without_debugger()
-    from icon_classifier.kernels import kernel as forkedkernel
-    from icon_classifier.system import memory, slots
+    @property
+    def pid(self) -> int | None:
+        """Process id of the parent, None when there is none."""
+        return None if self._process is None else self._process.pid
 
-    memory.few_huge_pages()
-    slots.reckon()
-    importlib.import_module("icon_classifier.page.ui")
-    from icon_classifier.model.opening import open_model
+    def start(self) -> None:
+        """Start the process and the thread that listens to it; does not wait for either."""
+        if self._thread is None:
+            self._lifeline = os.pipe()
+            self._counter = counter.create()
+            self._slots = slots.create()
+            self._thread = threading.Thread(target=self._run, name="fork-server", daemon=True)
+            self._thread.start()
 
-    try:
-        open_model()
-    except ModelError as error:
-        _log.info("no model to share: %s", error)  # another notebook than ours may need none
-    if notebook is not None:
-        from icon_classifier.kernels.warm_up import rehearse
+    def stop(self) -> None:
+        """End the parent, and by their lifeline the kernels that are left."""
+        self._stopped.set()
+        self._disconnect()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=10)
+            self._thread = None
+        if self._lifeline is not None:
+            for end in self._lifeline:
+                os.close(end)
+            self._lifeline = None
+        for descriptor in (self._counter, self._slots):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._counter = self._slots = None
 
-        rehearse(notebook)
-    app = forkedkernel.ForkedKernelApp.instance()
-    app.prepare()
-    gc.collect()
-    app.ballast = fill_holes()
-    gc.freeze()  # what is here now is never garbage: children need not look at it
-    return app
+    def take_count(self) -> int:
+        """Return what its kernels have counted since the last call."""
+        return 0 if self._counter is None else counter.take(self._counter)
 
+    def wait_until_ready(self, timeout: float) -> bool:
+        """Block until a kernel can be forked; False if ``timeout`` seconds are not enough."""
+        return self._ready.wait(timeout)
 
-def fill_holes() -> list[list[object]]:
-    """Take the free blocks between Python's objects, so that children do not.
+    async def fork(
+        self, connection_file: str, cwd: str, env: dict[str, str], nice: int
+    ) -> ForkedProcess:
+        """Fork a kernel.
 
-    A child would put its first small objects there, one here and one there, and for each copy a
-    whole page that it could have shared. With the holes filled they stand together in new pages,
-    which saves each child 1 MB.
+        Parameters
+        ----------
+        connection_file : str
+            The file with its addresses and its key.
+        cwd : str
+            Its working folder.
+        env : dict of str to str
+            Its environment.
+        nice : int
+            What to add to the process's niceness.
 
-    Returns
-    -------
-    list of list of object
-        To be kept for as long as there are children; empty where the allocator does not tell what
-        is free.
-    """
-    ballast: list[list[object]] = []
-    for size, free in _free_blocks():
-        if size < 48:  # too small for bytes, whose empty one has 33
-            ballast.append([object() if size == 16 else float(number) for number in range(free)])
-        else:
-            ballast.append([bytes(size - 33) for _ in range(free)])
-    return ballast
-
-
-def _free_blocks() -> list[tuple[int, int]]:
-    """Read from the report of Python's allocator, which goes to standard error only, what is free.
-
-    Returns
-    -------
-    list of (int, int)
-        Size of the blocks in bytes, and how many of them are free.
-    """
-    with tempfile.TemporaryFile() as report:
-        standard_error = os.dup(2)
-        os.dup2(report.fileno(), 2)
+        Raises
+        ------
+        KernelError
+            If there is no parent, or it cannot fork.
+        """
+        deadline = time.monotonic() + self.ready_timeout
+        while not self._ready.is_set():
+            if self._stopped.is_set() or self._thread is None or time.monotonic() > deadline:
+                raise KernelError("the parent of the kernels is not ready")
+            await asyncio.sleep(0.02)
+        future: Future[int] = Future()
+        with self._lock:
+            self._last_request += 1
+            number = self._last_request
+            self._requests[number] = future
+        request = {
+            "number": number,
+            "connection_file": connection_file,
+            "cwd": cwd,
+            "env": env,
+            "nice": nice,
+        }
         try:
-            sys._debugmallocstats()
+            self._send(request)
+            pid = await asyncio.wait_for(asyncio.wrap_future(future), self._fork_timeout)
+        except TimeoutError as error:
+            raise KernelError("the parent of the kernels does not answer") from error
         finally:
-            os.dup2(standard_error, 2)
-            os.close(standard_error)
-        report.seek(0)
-        text = report.read().decode("ascii", "replace")
-    # class, size of a block, pools, blocks in use, blocks free
-    rows = re.findall(r"^ *\d+ +(\d+) +\d+ +\d+ +(\d+)$", text, re.MULTILINE)
-    return [(int(size), int(free)) for size, free in rows]
+            with self._lock:
+                self._requests.pop(number, None)
+        return ForkedProcess(pid, self._take_status)
 
-
-def _without_debugger() -> None:
-    """Let ipykernel find no debugger: a page has no use for one, and it weighs 10 MB."""
-    sys.modules["debugpy"] = None  # type: ignore[assignment]
-    importlib.import_module("ipykernel.debugger")
-    del sys.modules["debugpy"]
-
-
-def _serve(control: socket.socket, inherited: Inherited, app: Any) -> None:
-    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # the descriptor is what wakes the loop
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    while True:
-        readable, _, _ = select.select([control.fileno(), woken], [], [])
-        if woken in readable:
-            os.read(woken, 4096)
-            _reap(control)
-        if control.fileno() in readable:
-            message = control.recv(LARGEST)
-            if not message:
-                return
-            _fork(control, inherited, app, json.loads(message))
-
-
-def _fork(control: socket.socket, inherited: Inherited, app: Any, order: dict[str, Any]) -> None:
-    from icon_classifier.kernels.kernel import ENDING, KernelOrder, become_kernel, leave
-
-    # The parent ignores these. A kernel does not, and must not lose one that comes before it has
-    # said so: blocked, it waits for become_kernel().
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    try:
-        pid = os.fork()
-    except OSError as error:  # no memory, or no process left
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        _send(control, {"number": order["number"], "error": str(error)})
-        return
-    if pid:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        _send(control, {"number": order["number"], "pid": pid})
-        return
-    status = 1
-    try:
-        signal.set_wakeup_fd(-1)
-        become_kernel(app, KernelOrder(**order), inherited)
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001 - a child must never get back into the parent's loop
-        _log.exception("a kernel failed")
-    finally:
-        leave(status)
-
-
-def _reap(control: socket.socket) -> None:
-    """Tell the server of each child that has ended. Signals may have melted into one."""
-    while True:
+    def _send(self, request: dict[str, Any]) -> None:
+        message = json.dumps(request).encode()
+        if len(message) > MAX_MESSAGE:
+            raise KernelError(
+                f"expected a request of at most {MAX_MESSAGE} bytes, got {len(message)}"
+            )
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
+            if self._control is None:
+                raise BrokenPipeError("no connection")
+            self._control.send(message)
+        except OSError as error:
+            raise KernelError(f"the parent of the kernels is gone: {error}") from error
+
+    def _take_status(self, pid: int) -> int | None:
+        with self._lock:
+            return self._statuses.pop(pid, None)
+
+    def _run(self) -> None:
+        """Keep a parent running. The body of the thread."""
+        failures = 0
+        while not self._stopped.wait(
+            self._restart_delays[min(failures, len(self._restart_delays) - 1)]
+        ):
+            # A notebook that cannot be run ahead must not cost the others their fork.
+            warm_up = self.warm_up if failures < 2 else replace(self.warm_up, notebook=None)
+            was_ready = self._run_once(warm_up)
+            if self._stopped.is_set():
+                return
+            failures = 1 if was_ready else failures + 1
+            self.log.warning(
+                "The parent of the kernels has ended%s; starting it again.",
+                "" if was_ready else " before it was ready",
+            )
+
+    def _run_once(self, warm_up: WarmUp) -> bool:
+        """Run one parent from its start to its end; return whether it was ever ready."""
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if self._lifeline is None or self._counter is None or self._slots is None:
+            raise KernelError("expected start() to be called first")
+        descriptors = Descriptors(its.fileno(), self._lifeline[0], self._counter, self._slots)
+        # Found also where this package runs from its folder, without being installed.
+        package_root = str(Path(__file__).resolve().parents[2])
+        paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        program = [sys.executable, "-m", "icon_classifier.kernels.parent"]
+        started = time.monotonic()
+        try:
+            with its:
+                self._process = subprocess.Popen(
+                    [*program, json.dumps(descriptors), warm_up.to_json()],
+                    cwd=self.folder,
+                    env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)},
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=descriptors,
+                    start_new_session=True,  # an interrupt at the terminal is for the server
+                )
+        except OSError as error:
+            self.log.warning("Cannot start the parent of the kernels: %s", error)
+            ours.close()
+            return False
+        self._control = ours
+        was_ready = False
+        while message := self._receive(ours):
+            if "ready" in message:
+                was_ready = True
+                self.ran_notebook = message["ran_notebook"]
+                self._ready.set()
+                self.log.info(
+                    "Kernels are forked from process %d, ready after %.1f s.",
+                    self._process.pid,
+                    time.monotonic() - started,
+                )
+                if message["threads"] != 1:
+                    self.log.warning("Expected it to have 1 thread, got %d.", message["threads"])
+            else:
+                self._handle(message)
+        self._ready.clear()
+        self._disconnect()
+        self._fail_requests()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+        return was_ready
+
+    def _receive(self, control: socket.socket) -> dict[str, Any] | None:
+        try:
+            packet = control.recv(MAX_MESSAGE)
+        except OSError:  # closed by stop()
+            return None
+        message: dict[str, Any] | None = json.loads(packet) if packet else None
+        return message
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        with self._lock:
+            if "exited" in message:
+                self._statuses[message["exited"]] = message["status"]
+                return
+            future = self._requests.get(message["number"])
+        if future is None or future.cancelled():
             return
-        if pid == 0:
-            return
-        _send(control, {"exited": pid, "status": os.waitstatus_to_exitcode(status)})
+        if "pid" in message:
+            future.set_result(message["pid"])
+        else:
+            future.set_exception(KernelError(f"cannot fork: {message['error']}"))
 
+    def _fail_requests(self) -> None:
+        with self._lock:
+            waiting = list(self._requests.values())
+        for future in waiting:
+            if not future.done():
+                future.set_exception(KernelError("the parent of the kernels has ended"))
 
-def _send(control: socket.socket, message: dict[str, Any]) -> None:
-    try:
-        control.send(json.dumps(message).encode())
-    except (BrokenPipeError, ConnectionResetError):
-        sys.exit(0)  # the server is gone
-
-
-def _threads() -> int:
-    return len(list(Path("/proc/self/task").iterdir()))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    def _disconnect(self) -> None:
+        control, self._control = self._control, None
+        if control is not None:
+            # Wakes the thread that waits in recv(), which closing alone would not.
+            with contextlib.suppress(OSError):
+                control.shutdown(socket.SHUT_RDWR)
+            control.close()

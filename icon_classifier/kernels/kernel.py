@@ -1,9 +1,9 @@
-"""A kernel in two halves: all that needs no thread and no socket before a fork, the rest after it.
+"""ipykernel's application in two halves: before a fork and after it.
 
-The first half runs once, in the warm parent (:mod:`.fork_server`): options, IPython's
-shell with its magics, the kernel object, the widgets' comm targets. The second half runs in each
-forked child: sockets, threads, output streams. What a child does not have to do for itself it does
-not have to keep for itself either: a page of memory that is only read stays shared with the parent.
+The first half runs once, in the parent (:mod:`.parent`), and needs no thread and no socket:
+options, IPython's shell with its magics, the kernel object, the widgets' comm targets. The second
+half runs in each forked child: sockets, threads, output streams. A page of memory that a child only
+reads stays shared with the parent.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import zmq
@@ -31,6 +31,9 @@ from jupyter_client.session import new_id
 from zmq.eventloop.zmqstream import ZMQStream
 
 from icon_classifier.system import counter, memory, slots
+
+if TYPE_CHECKING:
+    from icon_classifier.kernels.parent import Descriptors
 
 ARGUMENTS = (
     # A visitor of a page types no code: no history to keep in a database, by a thread of its own.
@@ -45,43 +48,25 @@ ARGUMENTS = (
     "--IPKernelApp.parent_handle=0",
 )
 
-ENDING = (signal.SIGTERM, signal.SIGINT)
+TERMINATING = (signal.SIGTERM, signal.SIGINT)
 """Signals that a kernel obeys and its parent does not; blocked while one becomes the other."""
 
-_PAUSE_SECONDS = 0.25
-
-
-class Inherited(NamedTuple):
-    """Descriptors that a kernel inherits from the server, through the warm parent.
-
-    Attributes
-    ----------
-    lifeline : int
-        A pipe whose other end only the server holds: when it closes, the server is gone and the
-        kernel ends too.
-    counter : int
-        Of predictions; see :mod:`icon_classifier.system.counter`.
-    turns : int
-        What kernels take turns by; see :mod:`icon_classifier.system.slots`.
-    """
-
-    lifeline: int
-    counter: int
-    turns: int
+_IDLE_SECONDS = 0.25
+"""Seconds without a message after which a kernel returns freed memory to the system."""
 
 
 @dataclass(frozen=True)
-class KernelOrder:
-    """What the server asks for when it orders a kernel.
+class KernelRequest:
+    """What the server wants of a new kernel.
 
     Attributes
     ----------
     number : int
-        Stands in the answer.
+        Identifies the answer.
     connection_file : str
         Path of the file with the kernel's addresses and key.
     cwd : str
-        Folder to run in.
+        Its working folder.
     env : dict of str to str
         The whole environment.
     nice : int
@@ -94,37 +79,33 @@ class KernelOrder:
     env: dict[str, str]
     nice: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """Give builtins only."""
-        return asdict(self)
-
 
 class PageKernel(IPythonKernel):
-    """The kernel of a page: forgets what came, and gives memory back when its visitor pauses."""
+    """The kernel of a page: drops each message's content, and returns freed memory when idle."""
 
-    _pause: Any = None
+    _idle_timer: Any = None
 
     def post_handler_hook(self) -> None:
-        """Follow each message of the page; ipykernel calls it in the main thread."""
+        """Clean up after a message; ipykernel calls it in the main thread, super must be called."""
         super().post_handler_hook()
         # ipykernel keeps a message for its header, and whatever was scheduled meanwhile keeps a
-        # copy of that context: a photo of 25 MB would stay long after its answer.
+        # copy of that context: an upload of 25 MB would stay long after its answer.
         message = self.get_parent("shell")
         if message:
             message["content"], message["buffers"] = {}, []
-        if self._pause is not None:
-            self.io_loop.remove_timeout(self._pause)
-        self._pause = self.io_loop.call_later(_PAUSE_SECONDS, memory.give_back)
+        if self._idle_timer is not None:
+            self.io_loop.remove_timeout(self._idle_timer)
+        self._idle_timer = self.io_loop.call_later(_IDLE_SECONDS, memory.trim_heap)
 
 
 class ForkedKernelApp(IPKernelApp):
     """ipykernel's application, with :meth:`initialize` cut in two."""
 
-    ballast: Any = None
+    filler: Any = None
     heartbeat_socket: Any = None
 
     def prepare(self, argv: Iterable[str] = ARGUMENTS) -> None:
-        """Do what can be done before the fork; starts no thread and opens no socket."""
+        """Do what can be done before the fork: no thread is started, no socket opened."""
         super(IPKernelApp, self).initialize(list(argv))
         self.init_pdb()
         self.init_blackhole()
@@ -143,7 +124,7 @@ class ForkedKernelApp(IPKernelApp):
         ipywidgets.register_comm_target()
 
     def connect(self, connection_file: str) -> None:
-        """Do the rest, in the process that is to be the kernel."""
+        """Do the rest, in the process that is the kernel."""
         self.connection_file = connection_file
         self.session.pid = os.getpid()
         self.session.session = new_id()
@@ -159,10 +140,10 @@ class ForkedKernelApp(IPKernelApp):
         sys.stderr.flush()
 
     def init_heartbeat(self) -> None:
-        """Answer heartbeats from the control thread, instead of from three threads for that alone.
+        """Answer heartbeats in the control thread, instead of in three threads for that alone.
 
         ipykernel keeps them apart so that a heart beats on while C code holds Python's lock. Here
-        nobody listens for it: the server sees by the process whether a kernel lives.
+        nobody listens: the server sees by the process whether a kernel is alive.
         """
         context: Any = self.context
         self.heartbeat_socket = context.socket(zmq.ROUTER)
@@ -172,7 +153,7 @@ class ForkedKernelApp(IPKernelApp):
         heart.on_recv(heart.send_multipart)
 
     def close(self) -> None:
-        """Close the sockets; runs at the end of the process."""
+        """Close the sockets; called at the end of the process."""
         if self.control_thread is not None and self.control_thread.is_alive():
             self.control_thread.stop()
             self.control_thread.join()
@@ -181,15 +162,15 @@ class ForkedKernelApp(IPKernelApp):
         super().close()
 
     def log_connection_info(self) -> None:
-        """Keep the ports, and print nothing: nobody else connects to this kernel."""
+        """Keep the ports and print nothing: nobody else connects to this kernel."""
         kinds = ("shell", "iopub", "stdin", "hb", "control")
         self._ports = {kind: getattr(self, f"{kind}_port") for kind in kinds}
 
     def init_kernel(self) -> None:
-        """Give the kernel of :meth:`prepare` its sockets and threads.
+        """Connect the kernel of :meth:`prepare` with its sockets and threads.
 
-        Messages of the shell channel are read by the main thread itself. The thread that ipykernel
-        has for it serves subshells, of which a page has none.
+        The main thread itself reads the shell channel. The thread that ipykernel has for it serves
+        subshells, of which a page has none.
         """
         kernel: Any = self.kernel
         shell: Any = self.shell
@@ -212,53 +193,53 @@ class ForkedKernelApp(IPKernelApp):
         kernel.record_ports({f"{name}_port": port for name, port in self._ports.items()})
 
 
-def become_kernel(app: ForkedKernelApp, order: KernelOrder, inherited: Inherited) -> None:
-    """Turn a freshly forked process into the kernel that was ordered, and run it to its end.
+def run_kernel(app: ForkedKernelApp, request: KernelRequest, descriptors: Descriptors) -> None:
+    """Turn a freshly forked process into a kernel, and run it to its end.
 
     Parameters
     ----------
     app : ForkedKernelApp
         As :meth:`ForkedKernelApp.prepare` left it.
-    order : KernelOrder
+    request : KernelRequest
         What the server wants.
-    inherited : Inherited
-        The descriptors that it keeps.
+    descriptors : Descriptors
+        All but ``control`` stay open.
     """
     os.setsid()  # a group of its own: an interrupt reaches the kernel and what it started
-    for number in (*ENDING, signal.SIGCHLD):
+    for number in (*TERMINATING, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-    _close_all_but({0, 1, 2, *inherited})
-    counter.share(inherited.counter)
-    slots.share(inherited.turns)
-    if order.nice:
-        os.nice(order.nice)
-    with contextlib.suppress(OSError):  # where memory runs out a kernel goes, not the server
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINATING)
+    _close_all_but({0, 1, 2, *descriptors} - {descriptors.control})
+    counter.share(descriptors.counter)
+    slots.share(descriptors.slots)
+    if request.nice:
+        os.nice(request.nice)
+    with contextlib.suppress(OSError):  # where memory runs out a kernel ends, not the server
         Path("/proc/self/oom_score_adj").write_text("500")
     os.environ.clear()
-    os.environ.update(order.env)
+    os.environ.update(request.env)
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    os.chdir(order.cwd)
-    sys.argv = ["ipykernel_launcher", "-f", order.connection_file]
-    tempfile.tempdir = None  # found again, by this environment
+    os.chdir(request.cwd)
+    sys.argv = ["ipykernel_launcher", "-f", request.connection_file]
+    tempfile.tempdir = None  # looked up again, in this environment
     random.seed()
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
     gc.enable()
-    app.connect(order.connection_file)
-    app.control_thread.io_loop.add_callback(_watch, app, order, inherited.lifeline)
+    app.connect(request.connection_file)
+    app.control_thread.io_loop.add_callback(_watch, app, request, descriptors.lifeline)
     app.start()
 
 
-def _watch(app: ForkedKernelApp, order: KernelOrder, lifeline: int) -> None:
-    """End with the server. Runs in the control thread, which answers when the main one is busy."""
+def _watch(app: ForkedKernelApp, request: KernelRequest, lifeline: int) -> None:
+    """End when the server does. Runs in the control thread, as the main one may be busy."""
 
     def server_is_gone(*_: Any) -> None:
-        # Nobody is left to tidy up after this kernel.
-        shutil.rmtree(order.env.get("TMPDIR", ""), ignore_errors=True)
+        # Nobody is left to clean up after this kernel.
+        shutil.rmtree(request.env.get("TMPDIR", ""), ignore_errors=True)
         app.cleanup_connection_file()
         with contextlib.suppress(OSError):
-            Path(order.connection_file).parent.rmdir()  # if this was the last
+            Path(request.connection_file).parent.rmdir()  # if this was the last
         os._exit(1)
 
     loop = app.control_thread.io_loop
@@ -268,14 +249,14 @@ def _watch(app: ForkedKernelApp, order: KernelOrder, lifeline: int) -> None:
 def _close_all_but(kept: set[int]) -> None:
     for entry in list(Path("/proc/self/fd").iterdir()):
         if (number := int(entry.name)) not in kept:
-            with contextlib.suppress(OSError):  # the one of this very listing is closed already
+            with contextlib.suppress(OSError):  # the listing's own is closed already
                 os.close(number)
 
 
 def leave(status: int) -> None:
-    """End a forked process as an ordinary one would end, but without taking its memory apart.
+    """End a forked process as an ordinary one would end, but without freeing its objects.
 
-    To free every object would write to, and so copy, the pages still shared with the parent.
+    To free each of them would write to, and so copy, the pages still shared with the parent.
     """
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Kernels for many visitors on a small machine: forked from a warm parent, and limited in number.
+"""Kernels for many visitors on a small machine: forked from one parent, and limited in number.
 
-:class:`VisitorKernelManager` is what voila.json names as Voilà's ``multi_kernel_manager_class``;
-``provisioner.py`` starts each kernel. docs/kernels.md tells how it works and what it costs.
+:class:`VisitorKernelManager` can be any Voilà server's ``multi_kernel_manager_class``; a page that
+needs more derives from it. docs/kernels.md describes how it works.
 """
 
 from __future__ import annotations
@@ -26,23 +26,22 @@ from jupyter_server.services.kernels.kernelmanager import (
 )
 from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.web import HTTPError
-from traitlets import Bool, Float, Integer, Unicode, default
-from voila.app import Voila
+from traitlets import Bool, Float, Integer, List, Unicode, default
 
 from icon_classifier.kernels.client import PromptClient
+from icon_classifier.kernels.fork_server import ForkServer
 from icon_classifier.kernels.metrics import Metrics
-from icon_classifier.kernels.parent import WarmParent
+from icon_classifier.kernels.parent import WarmUp
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.kernels.provisioner import PROVISIONER, ForkedProvisioner
-from icon_classifier.server import app as server
-from icon_classifier.system.memory import give_back, memory_limit, visitors_that_fit
+from icon_classifier.system.memory import kernel_capacity, memory_limit, trim_heap
 
-_LONGEST_FOLDER = 50
+_MAX_FOLDER = 50
 """In bytes: the path of a socket may have 107, and the name of a kernel's has 51 and more."""
 
 
 class NeverRestarter(AsyncIOLoopKernelRestarter):
-    """Notices that a kernel has died, and lets it rest.
+    """Notices that a kernel has died, and does not restart it.
 
     A new kernel would know nothing of the widgets on the page: the page says that it has ended.
     """
@@ -69,7 +68,7 @@ class ForkedKernelManager(ServerKernelManager):
     def _transport(self) -> str:
         # Sockets in a folder that only this user can enter: no ports to guess, race for or lack.
         folder = str(getattr(self.parent, "connection_dir", ""))
-        return "ipc" if can_fork() and len(os.fsencode(folder)) <= _LONGEST_FOLDER else "tcp"
+        return "ipc" if can_fork() and len(os.fsencode(folder)) <= _MAX_FOLDER else "tcp"
 
     @default("event_logger")
     def _event_logger(self) -> EventLogger:
@@ -97,30 +96,30 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     """All visitors' kernels: no more than fit, and none longer than its page."""
 
     max_visitors = Integer(
-        min=0, help="How many visitors at once; 0 for as many as fit the memory (default)."
+        min=0, help="How many visitors at the same time; 0 for as many as fit the memory (default)."
     ).tag(config=True)
     leave_timeout = Float(
         40.0, min=1.0, help="Seconds after which a page that is gone loses its kernel."
     ).tag(config=True)
-    template = Unicode(
-        "", help="Voilà's template where none is named otherwise; empty for Voilà's own choice."
+    preload: List[str] = List(
+        Unicode(),
+        help="Modules that the parent of the kernels imports before the first fork, and functions "
+        "that it calls, as 'module:function'.",
     ).tag(config=True)
-    rehearse = Bool(
-        True, help="Whether the warm parent runs the notebook once before the first visitor."
+    warm_up = Bool(
+        True, help="Whether the parent runs the notebook once before the first visitor."
     ).tag(config=True)
-    metrics_port = Integer(
-        0, help="Port for Prometheus' metrics, apart from the public one; 0 for none (default)."
+    warm_up_visit = Unicode(
+        help="A coroutine function, as 'module:function', that plays a visit to that notebook; it "
+        "is called with a jupyter_client.AsyncKernelClient."
     ).tag(config=True)
-    metrics_address = Unicode("127.0.0.1", help="Address on which the metrics are served.").tag(
-        config=True
-    )
 
-    warm_parent: WarmParent | None = None
+    fork_server: ForkServer | None = None
     event_logger: EventLogger | None = None
 
     @default("kernel_manager_class")
     def _kernel_manager_class(self) -> str:
-        return "icon_classifier.kernels.manager.ForkedKernelManager"
+        return f"{ForkedKernelManager.__module__}.{ForkedKernelManager.__name__}"
 
     @default("cull_idle_timeout")
     def _cull_idle_timeout(self) -> int:
@@ -137,56 +136,56 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # Found also where this package runs from its folder, without being installed.
-        place = f"{ForkedProvisioner.__module__}:{ForkedProvisioner.__name__}"
-        entry = EntryPoint(PROVISIONER, place, KernelProvisionerFactory.GROUP_NAME)
+        value = f"{ForkedProvisioner.__module__}:{ForkedProvisioner.__name__}"
+        entry = EntryPoint(PROVISIONER, value, KernelProvisionerFactory.GROUP_NAME)
         KernelProvisionerFactory.instance(parent=self.parent).provisioners[PROVISIONER] = entry
-        self.room = self.max_visitors or visitors_that_fit(memory_limit())
-        self.metrics = Metrics(lambda: self.visitors, self._take_predictions)
-        self._booked = 0
+        self.capacity = self.max_visitors or kernel_capacity(memory_limit())
+        self.metrics = Metrics(lambda: self.visitors)
+        self._reserved = 0
         self._had_visitors = False
-        self._alone_since: dict[str, float] = {}
-        self._leaving = PeriodicCallback(
-            self._dismiss_those_who_left, 1000 * min(5.0, self.leave_timeout / 2)
+        self._disconnected_since: dict[str, float] = {}
+        self._disconnect_check = PeriodicCallback(
+            self._shut_down_disconnected, 1000 * min(5.0, self.leave_timeout / 2)
         )
-        self._leaving.start()
+        self._disconnect_check.start()
         if can_fork():
             notebook = getattr(self.parent, "notebook_path", None)
-            self.warm_parent = WarmParent(
-                Path(self.root_dir),
-                Path(notebook).resolve() if notebook and self.rehearse else None,
-                self.log,
+            warm_up = WarmUp(
+                tuple(self.preload),
+                str(Path(notebook).resolve()) if notebook and self.warm_up else None,
+                self.warm_up_visit or None,
             )
-            self.warm_parent.start()
+            self.fork_server = ForkServer(Path(self.root_dir), warm_up, self.log)
+            self.fork_server.start()
         else:
-            self.log.warning("This system cannot fork kernels: each visitor's starts on its own.")
-        self.log.info("Room for %d visitors at once.", self.room)
-        if isinstance(self.parent, Voila):
-            server.install(self.parent, self)
+            self.log.warning("This system cannot fork kernels: each is started on its own.")
+        self.log.info("Capacity: %d visitors at the same time.", self.capacity)
 
-    def _take_predictions(self) -> int:
-        return 0 if self.warm_parent is None else self.warm_parent.take_predictions()
+    def take_count(self) -> int:
+        """Return what the kernels have counted since the last call (see `system.counter`)."""
+        return 0 if self.fork_server is None else self.fork_server.take_count()
 
     @property
     def visitors(self) -> int:
         """How many kernels there are, those that are just starting included."""
-        return len({*self._kernels, *self._pending_kernels}) + self._booked
+        return len({*self._kernels, *self._pending_kernels}) + self._reserved
 
     @contextlib.contextmanager
-    def booking(self) -> Iterator[bool]:
-        """Keep a place for a page that is about to start its kernel; False if there is none."""
-        if self.visitors >= self.room:
+    def reserve(self) -> Iterator[bool]:
+        """Reserve capacity for a page that is about to start its kernel; False if none is left."""
+        if self.visitors >= self.capacity:
             self.metrics.refused.inc()
             yield False
             return
-        place = _Place(self)
-        token = _place.set(place)
+        reservation = _Reservation(self)
+        token = _reservation.set(reservation)
         try:
             yield True
         finally:
-            _place.reset(token)
-            place.give_back()
-            # Until now the page was on its way; from here on it is to connect.
-            self._note_if_alone(place.kernel_id)
+            _reservation.reset(token)
+            reservation.release()
+            # Until now the page was on its way; from here on it is expected to connect.
+            self._note_if_disconnected(reservation.kernel_id)
 
     async def start_kernel(self, **kwargs: Any) -> str:  # type: ignore[override]
         """Start a visitor's kernel.
@@ -196,18 +195,18 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         tornado.web.HTTPError
             503, if there are as many as fit.
         """
-        place = _place.get()
-        if place is not None:
-            place.give_back()
-        elif self.visitors >= self.room:
+        reservation = _reservation.get()
+        if reservation is not None:
+            reservation.release()
+        elif self.visitors >= self.capacity:
             self.metrics.refused.inc()
             raise HTTPError(503, "as many visitors as fit")
         started = time.monotonic()
         kernel_id = await super().start_kernel(**kwargs)
-        if place is not None:
-            place.kernel_id = kernel_id
+        if reservation is not None:
+            reservation.kernel_id = kernel_id
         else:
-            self._note_if_alone(kernel_id)
+            self._note_if_disconnected(kernel_id)
         provisioner = self.get_kernel(kernel_id).provisioner
         forked = getattr(provisioner, "forked", False)
         self.metrics.started.labels(how="forked" if forked else "ordinary").inc()
@@ -217,67 +216,67 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     async def shutdown_kernel(  # type: ignore[override]
         self, kernel_id: str, now: bool = False, restart: bool = False
     ) -> None:
-        """End a kernel, and tell its page."""
-        self._alone_since.pop(kernel_id, None)
+        """Shut a kernel down, and tell its page."""
+        self._disconnected_since.pop(kernel_id, None)
         if not restart:
             _tell_page(kernel_id)
         await super().shutdown_kernel(kernel_id, now=now, restart=restart)
 
     async def shutdown_all(self, now: bool = False) -> None:  # type: ignore[override]
-        """End every kernel and the warm parent; the server is stopping."""
-        self._leaving.stop()
+        """Shut every kernel and their parent down; the server is stopping."""
+        self._disconnect_check.stop()
         # There is nothing to save, and a host gives a stopping server few seconds.
         await super().shutdown_all(now=True)
-        if self.warm_parent is not None:
-            self.warm_parent.stop()
+        if self.fork_server is not None:
+            self.fork_server.stop()
 
     def notify_connect(self, kernel_id: str) -> None:
-        """Note that a page is there."""
+        """Note that a page has connected."""
         super().notify_connect(kernel_id)
-        self._alone_since.pop(kernel_id, None)
+        self._disconnected_since.pop(kernel_id, None)
 
     def notify_disconnect(self, kernel_id: str) -> None:
-        """Note since when no page is there."""
+        """Note since when no page is connected."""
         super().notify_disconnect(kernel_id)
-        self._note_if_alone(kernel_id)
+        self._note_if_disconnected(kernel_id)
 
-    def _note_if_alone(self, kernel_id: str | None) -> None:
+    def _note_if_disconnected(self, kernel_id: str | None) -> None:
         if kernel_id in self._kernels and not self._kernel_connections.get(kernel_id):
-            self._alone_since[kernel_id] = time.monotonic()
+            self._disconnected_since[kernel_id] = time.monotonic()
 
     def _handle_kernel_died(self, kernel_id: str) -> None:
-        """Clear away what a kernel that ended by itself has left."""
+        """Clean up after a kernel that ended by itself."""
         self.metrics.died.inc()
-        self._alone_since.pop(kernel_id, None)
+        self._disconnected_since.pop(kernel_id, None)
         if kernel_id in self:
             IOLoop.current().add_callback(self.shutdown_kernel, kernel_id, now=True)
 
-    async def _dismiss_those_who_left(self) -> None:
+    async def _shut_down_disconnected(self) -> None:
         now = time.monotonic()
-        for kernel_id, since in list(self._alone_since.items()):
+        for kernel_id, since in list(self._disconnected_since.items()):
             if now - since > self.leave_timeout and kernel_id in self:
                 self.log.info("The page of kernel %s is gone.", kernel_id)
                 await self.shutdown_kernel(kernel_id, now=True)
-        if self.visitors or self._had_visitors:  # once more after the last: nothing of him stays
-            give_back()
+        if self.visitors or self._had_visitors:  # once more after the last visitor
+            trim_heap()
         self._had_visitors = bool(self.visitors)
 
 
-class _Place:
-    """A place kept for a page, until its kernel takes it or the page fails."""
+class _Reservation:
+    """Capacity for one page, until its kernel takes it or the page fails."""
 
     def __init__(self, kernels: VisitorKernelManager) -> None:
         self.kernel_id: str | None = None
         self._kernels: VisitorKernelManager | None = kernels
-        kernels._booked += 1
+        kernels._reserved += 1
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         if self._kernels is not None:
-            self._kernels._booked -= 1
+            self._kernels._reserved -= 1
             self._kernels = None
 
 
-_place: ContextVar[_Place | None] = ContextVar("place", default=None)
+_reservation: ContextVar[_Reservation | None] = ContextVar("reservation", default=None)
 
 
 def _tell_page(kernel_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Figures of the running server, for Prometheus."""
+"""Metrics of the running server in Prometheus' format."""
 
 from __future__ import annotations
 
@@ -9,35 +9,47 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 
 class Metrics:
-    """What is counted. Each server has a registry of its own.
+    """The metrics of one server, in a registry of its own.
 
     Parameters
     ----------
     visitors : callable
-        Tells how many visitors there are now.
-    predictions : callable
-        Tells how many predictions were made since it was last called.
+        Returns how many visitors there are now.
     """
 
-    def __init__(self, visitors: Callable[[], int], predictions: Callable[[], int]) -> None:
+    def __init__(self, visitors: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
-        here: Any = {"namespace": "icon_classifier", "registry": self.registry}
-        Gauge("visitors", "Visitors here now.", **here).set_function(visitors)
-        self.started = Counter("kernels_started", "Kernels started.", ["how"], **here)
-        self.refused = Counter("visitors_refused", "Visitors who found no room.", **here)
-        self.predictions = Counter("predictions", "Photos answered in forked kernels.", **here)
-        self._take_predictions = predictions
-        self.died = Counter("kernels_died", "Kernels that ended by themselves.", **here)
+        self._options: Any = {"namespace": "icon_classifier", "registry": self.registry}
+        self._counts: list[tuple[Counter, Callable[[], int]]] = []
+        Gauge("visitors", "Visitors here now.", **self._options).set_function(visitors)
+        self.started = Counter("kernels_started", "Kernels started.", ["how"], **self._options)
+        self.refused = Counter(
+            "visitors_refused", "Visitors refused because no more fit.", **self._options
+        )
+        self.died = Counter("kernels_died", "Kernels that ended by themselves.", **self._options)
         self.start_seconds = Histogram(
             "kernel_start_seconds",
             "Seconds to start a kernel's process.",
             buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
-            **here,
+            **self._options,
         )
         for how in ("forked", "ordinary"):
             self.started.labels(how=how)  # so that a zero is there before the first
 
+    def add_count(self, name: str, description: str, take: Callable[[], int]) -> None:
+        """Add a metric that counts up.
+
+        Parameters
+        ----------
+        name, description : str
+            In Prometheus' sense.
+        take : callable
+            Returns the count since its last call; called whenever the metrics are read.
+        """
+        self._counts.append((Counter(name, description, **self._options), take))
+
     def text(self) -> bytes:
-        """Give all figures in Prometheus' text format."""
-        self.predictions.inc(self._take_predictions())
+        """Return all metrics in Prometheus' text format."""
+        for counter, take in self._counts:
+            counter.inc(take())
         return generate_latest(self.registry)

@@ -1,288 +1,282 @@
-"""The server's side of the warm parent: start it, order kernels from it, start it again if it dies.
+"""The parent of the kernels: imports everything, runs the page once, forks a kernel on request.
 
-:class:`WarmParent` owns the process of :mod:`icon_classifier.kernels.fork_server`.
+:mod:`.fork_server` starts it as ``python -m icon_classifier.kernels.parent``. It has one thread, or
+a fork would be unsafe. It speaks JSON over a socket of packets: a request comes in, the child's
+process id goes out, and its exit status when it has ended. When the socket closes, the server is
+gone and the parent ends.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import gc
+import importlib
 import json
 import logging
 import os
+import re
+import select
+import signal
 import socket
-import subprocess
 import sys
-import threading
-import time
-from concurrent.futures import Future
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from icon_classifier.errors import KernelError
-from icon_classifier.kernels.fork_server import ENVIRONMENT, LARGEST
-from icon_classifier.kernels.process import ForkedProcess
-from icon_classifier.system import counter, slots
+MAX_MESSAGE = 2**20
+"""Bytes of the largest message; an environment is most of it."""
+
+ENVIRONMENT = {
+    # No thread may exist at the fork.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    # One heap for all threads, and large blocks go back to the system when they are freed.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+    # Large blocks may come in huge pages; see memory.avoid_huge_pages.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+"""What the parent is started with, beside the server's own environment."""
+
+_log = logging.getLogger("icon_classifier.kernels.parent")
 
 
-class WarmParent:
-    """The process that kernels are forked from.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Where the notebook and its model lie.
-    notebook : pathlib.Path, optional
-        Run once before the first visitor.
-    log : logging.Logger, optional
-        Where to say what happens.
+class Descriptors(NamedTuple):
+    """File descriptors that the parent inherits from the server, and kernels from the parent.
 
     Attributes
     ----------
-    patience : float
-        Seconds that an order waits while the parent is warming up.
-    rehearsed : bool
-        Whether the present parent has run the notebook.
+    control : int
+        The parent's socket to the server; kernels close it.
+    lifeline : int
+        A pipe whose other end only the server holds: when it closes, the server is gone and the
+        kernel ends too.
+    counter : int
+        See :mod:`icon_classifier.system.counter`.
+    slots : int
+        See :mod:`icon_classifier.system.slots`.
     """
 
-    patience = 20.0
-    _slowest_fork = 5.0
-    _pauses = (0.0, 1.0, 10.0, 60.0)  # seconds before each start again, the last for all further
+    control: int
+    lifeline: int
+    counter: int
+    slots: int
 
-    def __init__(
-        self, folder: Path, notebook: Path | None = None, log: logging.Logger | None = None
-    ) -> None:
-        self.folder = folder
-        self.notebook = notebook
-        self.log = log or logging.getLogger(__name__)
-        self.forks = 0
-        self.rehearsed = False
-        self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-        self._lifeline: tuple[int, int] | None = None
-        self._counter: int | None = None
-        self._turns: int | None = None
-        self._lock = threading.Lock()
-        self._ready = threading.Event()
-        self._stopped = threading.Event()
-        self._orders: dict[int, Future[int]] = {}
-        self._running: set[int] = set()
-        self._statuses: dict[int, int] = {}
-        self._last_order = 0
-        self._thread: threading.Thread | None = None
 
-    @property
-    def pid(self) -> int | None:
-        """Process id of the parent, None when there is none."""
-        return None if self._process is None else self._process.pid
+@dataclass(frozen=True)
+class WarmUp:
+    """What is done once in the parent, so that no kernel has to do it again.
 
-    @property
-    def ready(self) -> bool:
-        """Whether a kernel can be forked right now."""
-        return self._ready.is_set()
+    Attributes
+    ----------
+    preload : tuple of str
+        Modules to import, and functions to call as ``module:function``. A function that raises is
+        logged, and the warm-up goes on.
+    notebook : str or None
+        Path of a notebook to run once.
+    visit : str or None
+        ``module:function`` that plays a visit to that notebook; called with a connected
+        ``jupyter_client.AsyncKernelClient`` in an event loop, in a process of its own.
+    """
 
-    def start(self) -> None:
-        """Start the process and the thread that listens to it; does not wait for either."""
-        if self._thread is None:
-            self._lifeline = os.pipe()
-            self._counter = counter.create()
-            self._turns = slots.create()
-            self._thread = threading.Thread(target=self._keep, name="warm-parent", daemon=True)
-            self._thread.start()
+    preload: tuple[str, ...] = ()
+    notebook: str | None = None
+    visit: str | None = None
 
-    def stop(self) -> None:
-        """End the parent, and by their lifeline the kernels that are left."""
-        self._stopped.set()
-        self._hang_up()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=10)
-            self._thread = None
-        if self._lifeline is not None:
-            for end in self._lifeline:
-                os.close(end)
-            self._lifeline = None
-        for descriptor in (self._counter, self._turns):
-            if descriptor is not None:
-                os.close(descriptor)
-        self._counter = self._turns = None
+    def to_json(self) -> str:
+        """Write it as one argument of the command line."""
+        return json.dumps(asdict(self))
 
-    def take_predictions(self) -> int:
-        """Tell how many predictions its kernels have made since the last time."""
-        return 0 if self._counter is None else counter.take(self._counter)
+    @classmethod
+    def from_json(cls, text: str) -> WarmUp:
+        """Read what :meth:`to_json` wrote."""
+        entries = json.loads(text)
+        return cls(tuple(entries["preload"]), entries["notebook"], entries["visit"])
 
-    def wait_until_ready(self, timeout: float) -> bool:
-        """Block until a kernel can be forked; False if ``timeout`` seconds are not enough."""
-        return self._ready.wait(timeout)
 
-    async def fork(
-        self, connection_file: str, cwd: str, env: dict[str, str], nice: int
-    ) -> ForkedProcess:
-        """Order a kernel.
+def resolve(name: str) -> Callable[..., Any] | None:
+    """Import ``module`` or ``module:function``; return the function, None for a module alone."""
+    module, _, function = name.partition(":")
+    imported = importlib.import_module(module)
+    return getattr(imported, function) if function else None
 
-        Parameters
-        ----------
-        connection_file : str
-            The file that tells it its addresses and its key.
-        cwd : str
-            Folder to run in.
-        env : dict of str to str
-            Its environment.
-        nice : int
-            How much less urgent than the server.
 
-        Returns
-        -------
-        ForkedProcess
+def main(argv: list[str]) -> None:
+    """Warm up, then serve requests until the server is gone.
 
-        Raises
-        ------
-        KernelError
-            If the parent is not there, or cannot fork.
-        """
-        deadline = time.monotonic() + self.patience
-        while not self._ready.is_set():
-            if self._stopped.is_set() or self._thread is None or time.monotonic() > deadline:
-                raise KernelError("the warm parent of the kernels is not ready")
-            await asyncio.sleep(0.02)
-        future: Future[int] = Future()
-        with self._lock:
-            self._last_order += 1
-            number = self._last_order
-            self._orders[number] = future
-        order = {
-            "number": number,
-            "connection_file": connection_file,
-            "cwd": cwd,
-            "env": env,
-            "nice": nice,
-        }
+    Parameters
+    ----------
+    argv : list of str
+        :class:`Descriptors` and :class:`WarmUp`, each as JSON.
+    """
+    logging.basicConfig(format="[kernels] %(levelname)s %(message)s", level=logging.WARNING)
+    descriptors, warm_up = Descriptors(*json.loads(argv[0])), WarmUp.from_json(argv[1])
+    control = socket.socket(fileno=descriptors.control)
+    # Both are for the server, which ends this process by closing the socket.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    app = _warm_up(warm_up)
+    if warm_up.notebook is not None and _threads() > 1:
+        _log.warning("%s leaves threads behind: starting again without it", warm_up.notebook)
+        program = [sys.executable, "-m", "icon_classifier.kernels.parent"]
+        without = replace(warm_up, notebook=None).to_json()
+        os.execv(sys.executable, [*program, argv[0], without])  # noqa: S606
+    ready = {"ready": True, "threads": _threads(), "ran_notebook": warm_up.notebook is not None}
+    _send(control, ready)
+    _serve(control, descriptors, app)
+
+
+def _warm_up(warm_up: WarmUp) -> Any:
+    gc.disable()  # a collection writes to every object; children switch it on for their own
+    _without_debugger()
+    from icon_classifier.kernels.kernel import ForkedKernelApp
+    from icon_classifier.system import memory, slots
+
+    memory.avoid_huge_pages()
+    slots.prepare()
+    for name in warm_up.preload:
         try:
-            self._send(order)
-            pid = await asyncio.wait_for(asyncio.wrap_future(future), self._slowest_fork)
-        except TimeoutError as error:
-            raise KernelError("the warm parent of the kernels does not answer") from error
-        finally:
-            with self._lock:
-                self._orders.pop(number, None)
-        self.forks += 1
-        return ForkedProcess(pid, self._take_status)
+            if (function := resolve(name)) is not None:
+                function()
+        except Exception as error:  # noqa: BLE001 - kernels still start, only later
+            _log.warning("cannot preload %s: %s", name, error)
+    if warm_up.notebook is not None:
+        from icon_classifier.kernels.warm_up import run_notebook
 
-    def _send(self, order: dict[str, Any]) -> None:
-        message = json.dumps(order).encode()
-        if len(message) > LARGEST:
-            raise KernelError(f"the order of a kernel has {len(message)} bytes, {LARGEST} fit")
-        try:
-            if self._control is None:
-                raise BrokenPipeError("no connection")
-            self._control.send(message)
-        except OSError as error:
-            raise KernelError(f"the warm parent of the kernels is gone: {error}") from error
+        run_notebook(Path(warm_up.notebook), warm_up.visit)
+    app = ForkedKernelApp.instance()
+    app.prepare()
+    gc.collect()
+    app.filler = fill_free_blocks()
+    gc.freeze()  # what is here now is never garbage: children need not look at it
+    return app
 
-    def _take_status(self, pid: int) -> int | None:
-        with self._lock:
-            status = self._statuses.pop(pid, None)
-            if status is not None:
-                self._running.discard(pid)
-        return status
 
-    def _keep(self) -> None:
-        """Keep a parent running. The body of the thread."""
-        failures = 0
-        while not self._stopped.wait(self._pauses[min(failures, len(self._pauses) - 1)]):
-            # A page that cannot be rehearsed must not cost the others their fork.
-            notebook = self.notebook if failures < 2 else None
-            warmed = self._run_once(notebook)
-            if self._stopped.is_set():
-                return
-            failures = 1 if warmed else failures + 1
-            self.log.warning(
-                "The warm parent of the kernels has ended%s; starting it again.",
-                "" if warmed else " before it was ready",
-            )
+def fill_free_blocks() -> list[list[object]]:
+    """Occupy the free blocks between Python's objects, so that children do not.
 
-    def _run_once(self, notebook: Path | None) -> bool:
-        """Run one parent from its start to its end; tell whether it got ready."""
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if self._lifeline is None or self._counter is None or self._turns is None:
-            raise KernelError("start() comes first")
-        descriptors = (its.fileno(), self._lifeline[0], self._counter, self._turns)
-        arguments = [*map(str, descriptors), str(notebook or "-")]
-        package_root = str(Path(__file__).resolve().parents[2])
-        paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        started = time.monotonic()
-        try:
-            with its:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "icon_classifier.kernels.fork_server", *arguments],
-                    cwd=self.folder,
-                    env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)},
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=descriptors,
-                    start_new_session=True,  # an interrupt at the terminal is the server's
-                )
-        except OSError as error:
-            self.log.warning("Cannot start the warm parent of the kernels: %s", error)
-            ours.close()
-            return False
-        self._control = ours
-        warmed = False
-        while message := self._receive(ours):
-            if "ready" in message:
-                warmed = True
-                self.rehearsed = message["rehearsed"]
-                self._ready.set()
-                self.log.info(
-                    "Kernels are forked from process %d, warm after %.1f s.",
-                    self._process.pid,
-                    time.monotonic() - started,
-                )
-                if message["threads"] != 1:
-                    self.log.warning("It has %d threads; 1 was expected.", message["threads"])
-            else:
-                self._note(message)
-        self._ready.clear()
-        self._hang_up()
-        self._fail_orders()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-        return warmed
+    A child would put its first small objects there, one here and one there, and for each copy a
+    whole page that it could have shared. With the free blocks filled its objects stand together in
+    new pages, which saves each child 1 MB.
 
-    def _receive(self, control: socket.socket) -> dict[str, Any] | None:
-        try:
-            packet = control.recv(LARGEST)
-        except OSError:  # closed by stop()
-            return None
-        message: dict[str, Any] | None = json.loads(packet) if packet else None
-        return message
-
-    def _note(self, message: dict[str, Any]) -> None:
-        with self._lock:
-            if "exited" in message:
-                self._statuses[message["exited"]] = message["status"]
-                return
-            future = self._orders.get(message["number"])
-        if future is None or future.cancelled():
-            return
-        if "pid" in message:
-            future.set_result(message["pid"])
+    Returns
+    -------
+    list of list of object
+        To be kept for as long as there are children; empty where the allocator does not report
+        what is free.
+    """
+    filler: list[list[object]] = []
+    for size, free in _free_blocks():
+        if size < 48:  # too small for bytes, of which even an empty one has 33
+            filler.append([object() if size == 16 else float(number) for number in range(free)])
         else:
-            future.set_exception(KernelError(f"cannot fork: {message['error']}"))
+            filler.append([bytes(size - 33) for _ in range(free)])
+    return filler
 
-    def _fail_orders(self) -> None:
-        with self._lock:
-            waiting = list(self._orders.values())
-        for future in waiting:
-            if not future.done():
-                future.set_exception(KernelError("the warm parent of the kernels has ended"))
 
-    def _hang_up(self) -> None:
-        control, self._control = self._control, None
-        if control is not None:
-            # Wakes the thread that waits in recv(), which closing alone would not.
-            with contextlib.suppress(OSError):
-                control.shutdown(socket.SHUT_RDWR)
-            control.close()
+def _free_blocks() -> list[tuple[int, int]]:
+    """Parse the report of Python's allocator, which goes to standard error only.
+
+    Returns
+    -------
+    list of (int, int)
+        Size of the blocks in bytes, and how many of them are free.
+    """
+    with tempfile.TemporaryFile() as report:
+        standard_error = os.dup(2)
+        os.dup2(report.fileno(), 2)
+        try:
+            sys._debugmallocstats()
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+        report.seek(0)
+        text = report.read().decode("ascii", "replace")
+    # class, size of a block, pools, blocks in use, blocks free
+    rows = re.findall(r"^ *\d+ +(\d+) +\d+ +\d+ +(\d+)$", text, re.MULTILINE)
+    return [(int(size), int(free)) for size, free in rows]
+
+
+def _without_debugger() -> None:
+    """Import ipykernel without its debugger: a page has no use for one, and it takes 10 MB."""
+    sys.modules["debugpy"] = None  # type: ignore[assignment]
+    importlib.import_module("ipykernel.debugger")
+    del sys.modules["debugpy"]
+
+
+def _serve(control: socket.socket, descriptors: Descriptors, app: Any) -> None:
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # the descriptor is what wakes the loop
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    while True:
+        readable, _, _ = select.select([control.fileno(), woken], [], [])
+        if woken in readable:
+            os.read(woken, 4096)
+            _reap(control)
+        if control.fileno() in readable:
+            message = control.recv(MAX_MESSAGE)
+            if not message:
+                return
+            _fork(control, descriptors, app, json.loads(message))
+
+
+def _fork(
+    control: socket.socket, descriptors: Descriptors, app: Any, request: dict[str, Any]
+) -> None:
+    from icon_classifier.kernels.kernel import TERMINATING, KernelRequest, leave, run_kernel
+
+    # The parent ignores these. A kernel does not, and must not lose one that comes before it has
+    # said so: blocked, the signal waits for run_kernel().
+    signal.pthread_sigmask(signal.SIG_BLOCK, TERMINATING)
+    try:
+        pid = os.fork()
+    except OSError as error:  # no memory, or no process left
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINATING)
+        _send(control, {"number": request["number"], "error": str(error)})
+        return
+    if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINATING)
+        _send(control, {"number": request["number"], "pid": pid})
+        return
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        run_kernel(app, KernelRequest(**request), descriptors)
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001 - a child must never get back into the parent's loop
+        _log.exception("a kernel failed")
+    finally:
+        leave(status)
+
+
+def _reap(control: socket.socket) -> None:
+    """Send the server the exit status of each child that has ended; one signal may mean several."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        _send(control, {"exited": pid, "status": os.waitstatus_to_exitcode(status)})
+
+
+def _send(control: socket.socket, message: dict[str, Any]) -> None:
+    try:
+        control.send(json.dumps(message).encode())
+    except (BrokenPipeError, ConnectionResetError):
+        sys.exit(0)  # the server is gone
+
+
+def _threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""A kernel forked by the warm parent, seen from the server, whose child it is not."""
+"""A kernel's process as the server sees it: forked by the parent, so not the server's child."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EXIT_UNKNOWN = 1
 
 
 def can_fork() -> bool:
-    """Tell whether kernels can be forked on this system: on Linux from 5.3 on."""
+    """Return whether kernels can be forked on this system: on Linux from 5.3 on."""
     if not sys.platform.startswith("linux"):
         # macOS forks, but its own libraries do not survive it; Windows has no fork.
         return False
@@ -27,7 +27,7 @@ def can_fork() -> bool:
 
 
 class ForkedProcess:
-    """A kernel forked by the warm parent.
+    """A forked kernel, with the interface of :class:`subprocess.Popen`.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class ForkedProcess:
         self._exit_status = exit_status
         self._gone_since: float | None = None
         try:
-            # Means this process and no later one of the same number.
+            # Refers to this process and to no later one with the same number.
             self._pidfd: int | None = os.pidfd_open(pid)
         except ProcessLookupError:
             self._pidfd = None
@@ -77,13 +77,13 @@ class ForkedProcess:
             if left <= 0:
                 raise subprocess.TimeoutExpired(f"kernel {self.pid}", timeout or 0.0)
             if self._is_gone():
-                time.sleep(0.01)  # the warm parent is about to tell the status
+                time.sleep(0.01)  # the parent is about to send the status
             elif self._pidfd is not None:
                 select.select([self._pidfd], [], [], min(left, 1.0))
         return status
 
     def send_signal(self, number: int) -> None:
-        """Send a signal, to nobody if the kernel has ended."""
+        """Send a signal unless the kernel has ended."""
         if self._pidfd is not None and self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
@@ -108,7 +108,7 @@ class ForkedProcess:
         return bool(select.select([self._pidfd], [], [], 0)[0])
 
     def _find_status(self) -> int | None:
-        """Ask the warm parent; if that is gone too, perhaps the kernel has become our own child."""
+        """Ask the parent; if that is gone too, perhaps the kernel has become our own child."""
         if (status := self._exit_status(self.pid)) is not None:
             return status
         if self._pidfd is not None:
@@ -117,6 +117,6 @@ class ForkedProcess:
                 if ended is not None:
                     killed = ended.si_code != os.CLD_EXITED
                     return -ended.si_status if killed else ended.si_status
-        # The warm parent tells within milliseconds of the end, or never.
+        # The parent sends it within milliseconds of the end, or never.
         self._gone_since = self._gone_since or time.monotonic()
         return _EXIT_UNKNOWN if time.monotonic() - self._gone_since > 1.0 else None

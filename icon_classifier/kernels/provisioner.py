@@ -1,4 +1,4 @@
-"""How one kernel is started: by a fork of the warm parent where that can be done.
+"""Start one kernel: by a fork of the kernels' parent where that can be done.
 
 :class:`ForkedProvisioner` is registered as Jupyter's kernel provisioner ``icon-classifier``.
 """
@@ -17,7 +17,7 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Integer
 
 from icon_classifier.errors import KernelError
-from icon_classifier.kernels.parent import WarmParent
+from icon_classifier.kernels.fork_server import ForkServer
 from icon_classifier.kernels.process import ForkedProcess, can_fork
 
 PROVISIONER = "icon-classifier"
@@ -25,9 +25,9 @@ PROVISIONER = "icon-classifier"
 
 
 class ForkedProvisioner(LocalProvisioner):
-    """Starts a Python kernel by a fork of the warm parent, any other like a local one.
+    """Starts a Python kernel by a fork of the parent, any other like a local one.
 
-    The kernel gets a folder of its own for temporary files, which goes with it.
+    The kernel gets a folder of its own for temporary files, which is removed with it.
     """
 
     niceness = Integer(5, help="How much less urgent a kernel is than the server.").tag(config=True)
@@ -37,9 +37,9 @@ class ForkedProvisioner(LocalProvisioner):
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Make the kernel's folder for temporary files."""
         kwargs = await super().pre_launch(**kwargs)
-        self._drop_scratch()  # of the run before, at a restart
-        place = getattr(getattr(self.parent, "parent", None), "connection_dir", None)
-        self.scratch = tempfile.mkdtemp(prefix="kernel-", dir=place or None)
+        self._remove_scratch()  # of the run before, at a restart
+        folder = getattr(getattr(self.parent, "parent", None), "connection_dir", None)
+        self.scratch = tempfile.mkdtemp(prefix="kernel-", dir=folder or None)
         kwargs["env"]["TMPDIR"] = self.scratch
         # Many visitors share few cores.
         kwargs["env"].setdefault("OMP_NUM_THREADS", "1")
@@ -56,7 +56,7 @@ class ForkedProvisioner(LocalProvisioner):
             return await super().launch_kernel(cmd, **kwargs)
         self.forked = True
         self.process = process  # type: ignore[assignment] # as good as a Popen
-        # become_kernel() makes the kernel the leader of its own group first thing.
+        # run_kernel() makes the kernel the leader of its own group first thing.
         self.pid = self.pgid = process.pid
         self.cwd = cwd
         return self.connection_info
@@ -69,39 +69,39 @@ class ForkedProvisioner(LocalProvisioner):
     async def cleanup(self, restart: bool = False) -> None:
         """Remove the kernel's temporary files."""
         await super().cleanup(restart=restart)
-        self._drop_scratch()
+        self._remove_scratch()
 
     async def _fork(self, cmd: list[str], cwd: str, env: dict[str, str]) -> ForkedProcess:
         if not can_fork():
             raise KernelError("this system cannot fork kernels")
         if not _is_own_ipykernel(cmd):
-            raise KernelError(f"only an ipykernel of {sys.executable} is forked, not {cmd}")
+            raise KernelError(f"expected an ipykernel of {sys.executable}, got {cmd}")
         manager: Any = self.parent
-        parent = self._warm_parent(cwd)
-        return await parent.fork(manager.connection_file, cwd, env, self.niceness)
+        server = self._fork_server(cwd)
+        return await server.fork(manager.connection_file, cwd, env, self.niceness)
 
-    def _warm_parent(self, cwd: str) -> WarmParent:
+    def _fork_server(self, cwd: str) -> ForkServer:
         kernels = getattr(self.parent, "parent", None)
-        owned = getattr(kernels, "warm_parent", None)
-        return owned if isinstance(owned, WarmParent) else _shared_parent(cwd)
+        owned = getattr(kernels, "fork_server", None)
+        return owned if isinstance(owned, ForkServer) else _shared_fork_server(cwd)
 
-    def _drop_scratch(self) -> None:
+    def _remove_scratch(self) -> None:
         if self.scratch is not None:
             shutil.rmtree(self.scratch, ignore_errors=True)
             self.scratch = None
 
 
 @functools.cache
-def _shared_parent(folder: str) -> WarmParent:
-    """Start a warm parent for a program that uses the provisioner without our kernel manager."""
-    parent = WarmParent(Path(folder))
-    parent.start()
-    atexit.register(parent.stop)
-    return parent
+def _shared_fork_server(folder: str) -> ForkServer:
+    """Start a fork server for a program that uses the provisioner without our kernel manager."""
+    server = ForkServer(Path(folder))
+    server.start()
+    atexit.register(server.stop)
+    return server
 
 
 def _is_own_ipykernel(cmd: list[str]) -> bool:
-    """Tell whether a command would start ipykernel in this very Python, and no more than that."""
+    """Return whether a command would start ipykernel in this very Python, and no more than that."""
     if not cmd or Path(cmd[0]).resolve() != Path(sys.executable).resolve():
         return False
     options = [word for word in cmd[1:] if word != "-Xfrozen_modules=off"]

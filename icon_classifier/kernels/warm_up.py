@@ -1,7 +1,7 @@
-"""A first visit before the first visitor: the warm parent runs the page once, then clears up.
+"""Run a notebook once in the parent of the kernels, before the first visitor.
 
-What Python does late, at the first use - imports, caches, specialised bytecode, the decoder's and
-the model's buffers - is then done in the parent, once, and shared by every kernel forked from it.
+What Python does late, at the first use - imports, caches, specialised bytecode, the buffers of
+decoders and models - is then done in the parent, once, and shared by every kernel forked from it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import io
 import json
 import logging
 import os
@@ -17,7 +16,6 @@ import secrets
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,25 +27,27 @@ from jupyter_client.connect import write_connection_file
 
 from icon_classifier.kernels.kernel import ForkedKernelApp, PageKernel
 
-SECONDS = 60.0
-"""After this long a rehearsal is broken off."""
+MAX_SECONDS = 60.0
+"""After this long the warm-up is broken off."""
 
 _log = logging.getLogger(__name__)
 
 
-def rehearse(notebook: Path) -> None:
-    """Run a notebook in this very process, upload a photo and press the button.
+def run_notebook(notebook: Path, visit: str | None = None) -> None:
+    """Run a notebook in this very process, and let a child process visit it.
 
-    The names of the widgets are those of DESIGN.md, decision 6; a notebook without them is only
-    run. Nothing of it is left: another shell with another namespace takes its place, every widget
-    is closed, every thread ended.
+    Nothing of it is left: another shell with another namespace takes its place, every widget is
+    closed, every thread ended.
 
     Parameters
     ----------
     notebook : pathlib.Path
         An .ipynb file.
+    visit : str, optional
+        ``module:function`` to call in the child with a connected client of the kernel, after the
+        last cell.
     """
-    with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder, _restored():
+    with tempfile.TemporaryDirectory(prefix="warm-up-") as folder, _restored():
         connection_file = str(Path(folder, "kernel.json"))
         write_connection_file(
             connection_file,
@@ -57,13 +57,13 @@ def rehearse(notebook: Path) -> None:
         )
         visitor = os.fork()
         if visitor == 0:
-            _visit(connection_file, notebook)
+            _visit_and_exit(connection_file, notebook, visit)
         app = ForkedKernelApp.instance()
         app.prepare()
         shell: Any = app.shell
         app.connect(connection_file)
         loop = asyncio.get_event_loop_policy().get_event_loop()
-        loop.call_later(SECONDS, loop.stop)
+        loop.call_later(MAX_SECONDS, loop.stop)
         try:
             app.start()
         finally:
@@ -85,7 +85,7 @@ def rehearse(notebook: Path) -> None:
 
 @contextlib.contextmanager
 def _restored() -> Iterator[None]:
-    """Put back what a kernel replaces in the process that it runs in."""
+    """Restore what a kernel replaces in the process that it runs in."""
     streams = sys.stdout, sys.stderr, sys.displayhook, sys.excepthook
     environment, arguments, path = dict(os.environ), sys.argv[:], sys.path[:]
     handlers = logging.getLogger("tornado").handlers[:]
@@ -101,61 +101,44 @@ def _restored() -> Iterator[None]:
         signal.signal(signal.SIGINT, sigint)
 
 
-def _visit(connection_file: str, notebook: Path) -> None:
-    """Be the visitor, in a forked process that never returns."""
+def _visit_and_exit(connection_file: str, notebook: Path, visit: str | None) -> None:
+    """Run the notebook's cells from a forked process; never returns."""
     status = 1
     try:
         os.setsid()
-        signal.alarm(int(SECONDS))
-        _play(connection_file, notebook)
+        signal.alarm(int(MAX_SECONDS))
+        asyncio.run(_visit(connection_file, notebook, visit))
         status = 0
     except BaseException:  # noqa: BLE001 - the parent must not run on twice
-        _log.exception("the rehearsal's visitor failed")
+        _log.exception("the warm-up failed")
     finally:
         os._exit(status)
 
 
-def _play(connection_file: str, notebook: Path) -> None:
+async def _visit(connection_file: str, notebook: Path, visit: str | None) -> None:
     # Imported here, in the process that ends, so that the parent does not carry them.
-    from jupyter_client.blocking.client import BlockingKernelClient
+    from jupyter_client.asynchronous.client import AsyncKernelClient
 
-    client = BlockingKernelClient(connection_file=connection_file)
+    from icon_classifier.kernels.parent import resolve
+
+    client = AsyncKernelClient(connection_file=connection_file)
     client.load_connection_file()
     client.start_channels()
-    client.wait_for_ready(timeout=SECONDS)
+    await client.wait_for_ready(timeout=MAX_SECONDS)
     for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
         if cell["cell_type"] == "code":
-            client.execute_interactive(
+            await client.execute_interactive(
                 "".join(cell["source"]),
                 store_history=False,
-                timeout=SECONDS,
+                timeout=MAX_SECONDS,
                 output_hook=lambda _: None,
             )
-    names = client.execute_interactive(
-        "", user_expressions={name: f"{name}.model_id" for name in ("btn_upload", "btn_run")}
-    )["content"]["user_expressions"]
-    if all(answer["status"] == "ok" for answer in names.values()):
-        upload, button = (answer["data"]["text/plain"].strip("'") for answer in names.values())
-        photo = _photo()
-        state = {"name": "a.jpg", "type": "image/jpeg", "size": len(photo), "last_modified": 0}
-        update = {"method": "update", "state": {"value": [state]}}
-        paths = [["value", 0, "content"]]
-        _send(client, upload, {**update, "buffer_paths": paths}, [photo])
-        _send(client, button, {"method": "custom", "content": {"event": "click"}}, [])
-    client.kernel_info(reply=True, timeout=SECONDS)  # the shell channel keeps the order
-    client.shutdown()
-    time.sleep(1)  # the message is on its way; when the kernel has it, it ends this process
-
-
-def _send(client: Any, model_id: str, data: dict[str, Any], buffers: list[bytes]) -> None:
-    message = client.session.msg("comm_msg", {"comm_id": model_id, "data": data})
-    client.session.send(client.shell_channel.socket, message, buffers=buffers)
-
-
-def _photo() -> bytes:
-    """Draw a JPEG of noise: every decoder of a photo is used, and nobody's photo is."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.effect_noise((640, 480), 80).convert("RGB").save(buffer, "JPEG")
-    return buffer.getvalue()
+    play = resolve(visit) if visit else None
+    if play is not None:
+        try:
+            await play(client)
+        except Exception as error:  # noqa: BLE001 - another notebook than the visit is made for
+            _log.warning("%s could not visit %s: %s", visit, notebook, error)
+    await client.kernel_info(reply=True, timeout=MAX_SECONDS)  # the shell channel keeps the order
+    with contextlib.suppress(Exception):  # the kernel may be gone before its reply is read
+        await client.shutdown(reply=True, timeout=MAX_SECONDS)

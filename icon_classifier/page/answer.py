@@ -1,4 +1,4 @@
-"""The answer: bars for the classes, the photo, where the model looked, and a table for several."""
+"""The answer widget: bars for the classes, the photo, its heat map, a table for several photos."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from icon_classifier.model.session import Prediction
 from icon_classifier.page import texts
 
 BARS = 10
-"""How many classes get a bar."""
+"""How many classes have a bar."""
 
 _THUMBNAIL_SIDE = 72
 _REDRAW_SECONDS = 0.4
@@ -29,19 +29,19 @@ _HERE = Path(__file__).parent
 _log = logging.getLogger(__name__)
 
 Explain = Callable[[tuple[int, int], Prediction], HeatMap]
-"""Makes a heat map of a photo's width and height, in pixels, and its prediction."""
+"""Computes a heat map from a photo's width and height, in pixels, and its prediction."""
 
 
 class Answer(anywidget.AnyWidget):
     """Shows one answer, or a table of several.
 
-    Of a photo it keeps what the page shows, a preview of at most 640 pixels, until the next photo
-    or the button to start over.
+    Of a photo it keeps a preview of at most 640 pixels, until the next photo or until the visitor
+    starts over.
 
     Parameters
     ----------
     explain : callable, optional
-        Makes the heat map; without it the page offers none.
+        Computes the heat map; without it the page offers none.
     """
 
     _esm = (_HERE / "answer.js").read_text(encoding="utf-8")
@@ -59,14 +59,14 @@ class Answer(anywidget.AnyWidget):
     def __init__(self, explain: Explain | None = None) -> None:
         self._explain = explain
         self._answered: tuple[tuple[int, int], Prediction] | None = None
-        self._clearers: list[Callable[[], None]] = []
+        self._clear_callbacks: list[Callable[[], None]] = []
         self._pending: list[dict[str, Any]] = []
         self._drawn = 0.0
         super().__init__(can_explain=explain is not None)
         self.on_msg(self._on_message)
 
     def show(self, image: Image.Image, prediction: Prediction) -> None:
-        """Show the answer for one photo, in place of what was there.
+        """Show the answer for one photo, replacing the last one.
 
         Parameters
         ----------
@@ -86,15 +86,15 @@ class Answer(anywidget.AnyWidget):
                 "rest": len(prediction.ranking) - len(top),
             }
             self.preview = thumbnail(image, PREVIEW_SIDE)
-            self._forget_heat()
+            self._clear_heat()
             self.rows = []
             self.busy = False
 
     def start_table(self) -> None:
-        """Show an empty table, in place of what was there."""
+        """Show an empty table, replacing the last answer."""
         self._pending = []
         with self.hold_sync():
-            self._forget_photo()
+            self._clear_photo()
             self.rows = []
 
     def add_row(
@@ -107,10 +107,10 @@ class Answer(anywidget.AnyWidget):
         name : str
             Its file name.
         result : (PIL.Image.Image, Prediction) or str
-            The photo with its answer, or in words why there is none.
+            The photo with its answer, or the sentence that says why there is none.
         last : bool, optional
-            Whether it is the last one. Before that the page is told twice a second at most: the
-            whole table travels every time.
+            Whether it is the last one. Before that the page is updated twice a second at most: the
+            whole table is sent every time.
         """
         row: dict[str, Any] = {"name": name}
         if isinstance(result, str):
@@ -131,27 +131,27 @@ class Answer(anywidget.AnyWidget):
             self._drawn = time.monotonic()
 
     def clear(self) -> None:
-        """Show nothing and keep nothing."""
+        """Clear the answer, and keep nothing of it."""
         self._pending = []
         with self.hold_sync():
-            self._forget_photo()
+            self._clear_photo()
             self.rows = []
             self.busy = False
 
     def on_clear(self, callback: Callable[[], None]) -> None:
-        """Call something when the visitor starts over."""
-        self._clearers.append(callback)
+        """Call ``callback`` when the visitor starts over."""
+        self._clear_callbacks.append(callback)
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many photos of the table are answered, and how many could not be read."""
+        """How many photos of the table have an answer, and how many could not be read."""
         unreadable = sum("problem" in row for row in self._pending)
         return len(self._pending) - unreadable, unreadable
 
     def csv(self) -> str:
         """Write the table as comma-separated values, RFC 4180.
 
-        A name that a spreadsheet would take for a formula gets an apostrophe in front: it comes
+        A name that a spreadsheet would take for a formula is prefixed with an apostrophe: it comes
         from a stranger.
         """
         file = io.StringIO()
@@ -160,8 +160,8 @@ class Answer(anywidget.AnyWidget):
         for row in self._pending:
             writer.writerow(
                 [
-                    _harmless(row["name"]),
-                    _harmless(row.get("label", "")),
+                    _escape_formula(row["name"]),
+                    _escape_formula(row.get("label", "")),
                     f"{row['probability']:.4f}" if "probability" in row else "",
                     {True: "yes", False: "no"}.get(row.get("known"), ""),  # type: ignore[arg-type]
                     row.get("problem", ""),
@@ -169,13 +169,13 @@ class Answer(anywidget.AnyWidget):
             )
         return file.getvalue()
 
-    def _forget_heat(self) -> None:
+    def _clear_heat(self) -> None:
         self.heat, self.heat_box = b"", []
 
-    def _forget_photo(self) -> None:
+    def _clear_photo(self) -> None:
         self._answered = None
         self.answer, self.preview = {}, b""
-        self._forget_heat()
+        self._clear_heat()
 
     def _show_heat(self, explain: Explain, answered: tuple[tuple[int, int], Prediction]) -> None:
         try:
@@ -191,15 +191,15 @@ class Answer(anywidget.AnyWidget):
         match content:
             case {"kind": "clear"}:
                 self.clear()
-                for callback in self._clearers:
+                for callback in self._clear_callbacks:
                     callback()
             case {"kind": "heat"} if self._explain is not None and self._answered is not None:
                 self._show_heat(self._explain, self._answered)
             case {"kind": "csv"}:
                 self.send({"kind": "csv", "text": self.csv()})
             case _:
-                _log.warning("a message of the answer is refused: %.200r", content)
+                _log.warning("refused a message of the answer widget: %.200r", content)
 
 
-def _harmless(text: str) -> str:
+def _escape_formula(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,4 +1,4 @@
-"""The model as the page knows it: its question, its answers, and what is said without it."""
+"""The model of the page, and what the page says when there is none."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _log = logging.getLogger(__name__)
 
 
 class Classifier:
-    """The model beside the notebook, and what the page says of it.
+    """The model in the notebook's folder.
 
-    Where the model cannot be opened the page still comes up and says so in plain words; the log has
-    the reason.
+    Where it cannot be opened the page still comes up and says so in plain words; the log has the
+    reason.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Classifier:
         self._model: Model | None = None
         self._error: ModelError | None = None
         self._listeners: list[Callable[[Image.Image, Prediction], None]] = []
-        self._foreseen: tuple[Image.Image, Prediction] | None = None
+        self._prefetched: tuple[Image.Image, Prediction] | None = None
         try:
             self._model = open_model(folder)
         except ModelError as error:
@@ -44,12 +44,12 @@ class Classifier:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes; none where the model could not be opened."""
+        """The labels of the model; none where it could not be opened."""
         return () if self._model is None else self._model.labels
 
     @property
     def title(self) -> str:
-        """The question that this page answers, of the model's own classes."""
+        """The question that this page answers, made of the labels."""
         return "What is it?" if self._model is None else texts.question(self._model.labels)
 
     @property
@@ -61,7 +61,7 @@ class Classifier:
 
     @property
     def can_explain(self) -> bool:
-        """Whether the model can tell where it looked."""
+        """Whether the model can compute a heat map."""
         return self._model is not None and self._model.can_explain
 
     def predict(self, image: Image.Image, *, explain: bool = False) -> Prediction:
@@ -72,22 +72,22 @@ class Classifier:
         image : PIL.Image.Image
             Mode RGB, upright.
         explain : bool, optional
-            Keep what a heat map is made of.
+            Keep what a heat map is computed from.
 
         Raises
         ------
         ModelError
             If the model could not be opened.
         """
-        if self._foreseen is not None and self._foreseen[0] is image:
-            return self._foreseen[1]
+        if self._prefetched is not None and self._prefetched[0] is image:
+            return self._prefetched[1]
         model = self._opened()
-        with slots.turn():
+        with slots.slot():
             prediction = model.predict(image, explain=explain)
-        counter.count()
+        counter.increment()
         return prediction
 
-    def foresee(self, image: Image.Image) -> Image.Image:
+    def prefetch(self, image: Image.Image) -> Image.Image:
         """Classify a photo before its answer is asked for.
 
         Parameters
@@ -98,27 +98,27 @@ class Classifier:
         Returns
         -------
         PIL.Image.Image
-            What stands for it from here on: a copy as small as the page shows it, whose prediction
-            is that of the photo. Twenty visitors who have not clicked yet must not hold twenty
-            photos of a phone, each 50 MB when it is decoded.
+            A copy as small as the page shows it, to be used in its place: its prediction is that of
+            the photo. Twenty visitors who have not clicked yet must not hold twenty photos of a
+            phone, each 50 MB when it is decoded.
 
         Raises
         ------
         ModelError
             If the model could not be opened.
         """
-        self.forget()
+        self.discard()
         prediction = self.predict(image, explain=True)
         small = shrink(image, PREVIEW_SIDE)
-        self._foreseen = small, prediction
+        self._prefetched = small, prediction
         return small
 
-    def forget(self) -> None:
-        """Drop what was foreseen: its photo is no longer asked for."""
-        self._foreseen = None
+    def discard(self) -> None:
+        """Drop the prefetched photo and its prediction."""
+        self._prefetched = None
 
     def answer(self, image: Image.Image) -> str:
-        """Classify a photo, tell those who listen, and put the answer into one line.
+        """Classify a photo, call the listeners, and return the answer as one line.
 
         Parameters
         ----------
@@ -131,17 +131,17 @@ class Classifier:
             If the model could not be opened.
         """
         prediction = self.predict(image, explain=True)
-        self.forget()
+        self.discard()
         for listener in self._listeners:
             listener(image, prediction)
         return texts.line(prediction, self._opened().labels)
 
     def on_answer(self, listener: Callable[[Image.Image, Prediction], None]) -> None:
-        """Call something with each photo that is answered, and its prediction."""
+        """Call ``listener`` with each photo that is answered, and its prediction."""
         self._listeners.append(listener)
 
     def heat_map(self, size: tuple[int, int], prediction: Prediction) -> HeatMap:
-        """Tell where in a photo the model saw what it answered.
+        """Compute where in a photo the evidence for its label is.
 
         Parameters
         ----------

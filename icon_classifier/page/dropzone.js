@@ -1,5 +1,5 @@
-// The ways in: drop, paste, camera, file chooser, examples. A photo is shrunk here before it
-// travels. Texts come from Python (words.py), so that they are all in one place.
+// The drop zone: photos by drag and drop, paste, camera, file chooser and examples. A photo is
+// shrunk here before it is sent. All texts come from Python (texts.py).
 
 const LONG_SIDE = 1024; // pixels; the model looks at some 300
 const SMALL = 120_000; // bytes, half a second at 2 Mbit/s; a file of at most so many stays as it is
@@ -240,7 +240,7 @@ function render({ model, el }) {
   const texts = model.get('texts');
   const work = progressLine();
   const send = sender(model, work, texts);
-  const most = model.get('at_most');
+  const most = model.get('max_photos');
   const take = (files) => {
     const note = files.length > most ? texts.too_many : '';
     if (files.length) send.photos(files.slice(0, most), note);

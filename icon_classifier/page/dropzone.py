@@ -1,4 +1,4 @@
-"""The ways in: drop, paste, camera, file chooser and examples, in one widget."""
+"""The drop zone widget: photos by drag and drop, paste, camera, file chooser and examples."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from PIL import Image
 from icon_classifier.errors import ImageTooLargeError, RequestError
 from icon_classifier.images import Limits, read_image, read_image_file
 from icon_classifier.page.examples import Example
-from icon_classifier.page.texts import AT_MOST, DROP_TEXTS
+from icon_classifier.page.texts import DROP_TEXTS, MAX_PHOTOS
 
 ACCEPT = "image/*,.heic,.heif,.avif"
-"""What the file chooser offers. Most systems do not know that HEIC is a picture."""
+"""What the file chooser accepts. Most systems do not know that HEIC is a picture."""
 
 LIMITS = Limits()
-"""What a photo that travels may cost; the same as everywhere else."""
+"""Limits on a photo that is sent; the same as everywhere else."""
 
 _NAME_LENGTH = 200
 _HERE = Path(__file__).parent
@@ -31,16 +31,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Dropped:
-    """A photo that came in.
+    """A photo that was dropped, or came in another way.
 
     Attributes
     ----------
     name : str
-        Its file name, as the visitor's browser tells it: anything at all.
+        Its file name, from the visitor's browser: any text.
     read : callable
-        Decodes it, or raises an `ImageError`; works only until the taker returns.
+        Decodes it, or raises an `ImageError`; works only until the callback returns.
     index, count : int
-        Its place, from 0, among the photos that came at once.
+        Its index, from 0, among the photos of one drop, and their number.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Dropped:
 class DropZone(anywidget.AnyWidget):
     """Takes photos by drag and drop, from the clipboard, the camera, a file chooser and examples.
 
-    Photos are shrunk in the browser before they travel, and come one by one: the next is sent when
-    the last is answered. What the browser cannot decode travels as it is.
+    Photos are shrunk in the browser before they are sent, one by one: the next is sent when the
+    last is answered. What the browser cannot decode is sent as it is.
 
     Parameters
     ----------
     take : callable
-        Called with each `Dropped`. Must not raise: it has the page to show what went wrong.
+        Called with each `Dropped`. Must not raise: it shows errors on the page.
     examples : sequence of Example, optional
         Photos to click.
     """
@@ -69,7 +69,7 @@ class DropZone(anywidget.AnyWidget):
     texts = traitlets.Dict(DROP_TEXTS).tag(sync=True)
     accept = traitlets.Unicode(ACCEPT).tag(sync=True)
     max_bytes = traitlets.Int(LIMITS.max_bytes).tag(sync=True)
-    at_most = traitlets.Int(AT_MOST).tag(sync=True)
+    max_photos = traitlets.Int(MAX_PHOTOS).tag(sync=True)
     examples: traitlets.List[Any] = traitlets.List().tag(sync=True)
 
     def __init__(self, take: Callable[[Dropped], None], examples: Sequence[Example] = ()) -> None:
@@ -80,27 +80,27 @@ class DropZone(anywidget.AnyWidget):
         self.on_msg(self._on_message)
 
     def _on_message(self, _: object, content: dict[str, Any], buffers: list[memoryview]) -> None:
-        """Answer a message of the browser's; whatever happens, tell it that it may go on."""
+        """Handle a message from the browser; whatever happens, reply that it may go on."""
         try:
             self._take(self._dropped(content, buffers))
         except RequestError as error:
-            _log.warning("a message of the drop zone is refused: %s", error)
+            _log.warning("refused a message of the drop zone: %s", error)
         finally:
-            # The kernel remembers the last message until the next one comes: not with a photo.
+            # The kernel keeps the last message until the next one comes: not with a photo.
             buffers.clear()
             self.send({"kind": "done"})
 
     def _dropped(self, content: dict[str, Any], buffers: list[memoryview]) -> Dropped:
-        """Read a message. Our JavaScript keeps to what is expected here; others need not."""
+        """Parse a message. Our JavaScript sends what is expected here; others may send anything."""
         match content:
             case {"kind": "example", "index": int(index)} if 0 <= index < len(self._paths):
                 path = self._paths[index]
                 return Dropped(path.name, functools.partial(read_image_file, path))
             case {"kind": "photo", "name": str(name), "index": int(index), "count": int(count)} if (
-                0 <= index < count <= AT_MOST
+                0 <= index < count <= MAX_PHOTOS
             ):
                 return Dropped(name[:_NAME_LENGTH], lambda: _decode(buffers), index, count)
-        raise RequestError(f"expected a photo or an example, came {content!r:.200}")
+        raise RequestError(f"expected a photo or an example, got {content!r:.200}")
 
 
 def _decode(buffers: list[memoryview]) -> Image.Image:

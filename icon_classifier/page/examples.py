@@ -1,4 +1,4 @@
-"""Photos to click: fastbook's grizzly and cat, and what a maintainer puts into ``examples/``."""
+"""The photos that a visitor may click: fastbook's two, and the maintainer's in ``examples/``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from icon_classifier.errors import ImageError
 from icon_classifier.images import SUFFIXES, read_image_file, thumbnail
 
 FOLDER = "examples"
-"""Name of the maintainer's folder, beside the notebook."""
+"""Name of the maintainer's folder, in the notebook's folder."""
 
-MOST = 12
+MAX_EXAMPLES = 12
 """How many examples are shown at most."""
 
 _FASTBOOK = ("grizzly.jpg", "cat.jpg")
@@ -56,18 +56,25 @@ def find_examples(folder: str | Path = ".") -> tuple[Example, ...]:
         fastbook's first, where it is installed. A file that cannot be read is left out, and the
         log says why.
     """
-    paths = [*_of_fastbook(), *_of_maintainer(Path(folder) / FOLDER)]
+    fastbook = [path for name in _FASTBOOK if (path := fastbook_photo(name))]
+    paths = [*fastbook, *_of_maintainer(Path(folder) / FOLDER)]
     examples = (_example(path.resolve(), path.stat().st_mtime_ns) for path in paths)
-    return tuple(example for example in examples if example is not None)[:MOST]
+    return tuple(example for example in examples if example is not None)[:MAX_EXAMPLES]
 
 
-def _of_fastbook() -> list[Path]:
-    """List fastbook's photographs without importing it: that would load half of fastai."""
+def fastbook_photo(name: str) -> Path | None:
+    """Find a photograph of fastbook without importing it: that would load half of fastai.
+
+    Returns
+    -------
+    pathlib.Path or None
+        None where fastbook is not installed, or lacks it.
+    """
     spec = importlib.util.find_spec("fastbook")
     if spec is None or spec.origin is None:
-        return []
-    images = Path(spec.origin).parent / "images"
-    return [images / name for name in _FASTBOOK if (images / name).is_file()]
+        return None
+    path = Path(spec.origin).parent / "images" / name
+    return path if path.is_file() else None
 
 
 def _of_maintainer(folder: Path) -> list[Path]:
@@ -76,7 +83,7 @@ def _of_maintainer(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
 
 
-@functools.lru_cache(maxsize=4 * MOST)
+@functools.lru_cache(maxsize=4 * MAX_EXAMPLES)
 def _example(path: Path, _changed: int) -> Example | None:
     """Read an example once a process, and again when its file has changed."""
     try:

@@ -1,22 +1,24 @@
 """Every text of the page, in one place.
 
-What an error says to a visitor stands with its class in :mod:`icon_classifier.errors`. The texts of
-the widgets' JavaScript are here too and travel to it as a dictionary.
+An error's message for a visitor is with its class in :mod:`icon_classifier.errors`. The texts of
+the widgets' JavaScript are here too, and are sent to it as a dictionary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from icon_classifier.model.session import Prediction
+if TYPE_CHECKING:  # the web server needs the texts, and no ONNX Runtime
+    from icon_classifier.model.session import Prediction
 
 CHOOSE_FIRST = "Please choose a photo first."
 WORKING = "Classifying…"
 NO_HEAT_MAP = "This model cannot show where it looked."
 UNEXPECTED = "Something went wrong here; please try again or choose another photo."
 
-AT_MOST = 50
-"""How many photos are taken at once."""
+MAX_PHOTOS = 50
+"""How many photos one drop may have."""
 
 DROP_TEXTS = {
     "region": "Give a photo",
@@ -34,11 +36,20 @@ DROP_TEXTS = {
     "counting": "Looking at photo {index} of {count}…",
     "slow": "This takes long: the connection is slow or gone. Please wait, or reload the page.",
     "no_file": "That was no photo file; please save the photo on your device and drop it again.",
-    "too_many": f"That is a lot: only the first {AT_MOST} photos are taken.",
+    "too_many": f"That is a lot: only the first {MAX_PHOTOS} photos are taken.",
     "camera_denied": "The camera is not allowed; please allow it in the browser or choose a photo.",
     "camera_missing": "No camera was found; please choose a photo instead.",
 }
-"""What the drop zone says; words in braces are filled in by its JavaScript."""
+"""The texts of the drop zone; words in braces are filled in by its JavaScript."""
+
+BUSY = {
+    "title": "Busy",
+    "heading": "Just a moment",
+    "reason": "As many people as this page can serve are here right now.",
+    "retry": "It tries again by itself every {seconds} seconds; you need not do anything.",
+    "link": "Try again now",
+}
+"""The page that is served when there are as many visitors as fit; ``seconds`` is filled in."""
 
 ANSWER_TEXTS = {
     "region": "Answer",
@@ -59,21 +70,21 @@ ANSWER_TEXTS = {
     "csv": "Download as CSV",
     "csv_name": "answers.csv",
 }
-"""What the answer says; words in braces are filled in by its JavaScript."""
+"""The texts of the answer; words in braces are filled in by its JavaScript."""
 
 
 def plain(label: str) -> str:
-    """Make the name of a class readable: underscores become spaces."""
+    """Return a label for people to read: underscores become spaces."""
     return label.replace("_", " ")
 
 
 def either(labels: Sequence[str], most: int = 6) -> str:
-    """Join names of classes: ``black, grizzly or teddy``.
+    """Join labels: ``black, grizzly or teddy``.
 
     Parameters
     ----------
     labels : sequence of str
-        At least one name; underscores become spaces.
+        At least one; underscores become spaces.
     most : int, optional
         How many to name before the rest is only counted.
     """
@@ -84,26 +95,26 @@ def either(labels: Sequence[str], most: int = 6) -> str:
 
 
 def question(labels: Sequence[str]) -> str:
-    """Put the page's title: the question that it answers."""
+    """Return the page's title: the question that it answers."""
     title = either(labels)
     return f"{title[:1].upper()}{title[1:]}?"
 
 
 def hint(labels: Sequence[str]) -> str:
-    """Say what to do."""
+    """Return the sentence that says what to do."""
     return f"Choose a photo, then press the button: {either(labels)}?"
 
 
 def verdict(prediction: Prediction) -> str:
-    """Say the answer as a headline."""
+    """Return the answer as a headline."""
     return plain(prediction.label) if prediction.known else "Not sure"
 
 
 def line(prediction: Prediction, labels: Sequence[str]) -> str:
-    """Put an answer into one line.
+    """Return the answer as one line.
 
-    Where the photo does not look like those that the model was trained on, that is said in words,
-    with the closest class; else the line is that of the prediction itself.
+    Where the photo does not look like those that the model was trained on, the line says so, with
+    the closest label; otherwise it is that of the prediction itself.
 
     Parameters
     ----------
@@ -121,7 +132,7 @@ def line(prediction: Prediction, labels: Sequence[str]) -> str:
 
 
 def percent(probability: float) -> str:
-    """Write a probability in percent; only certainty itself is 0 or 100."""
+    """Format a probability in percent; only 0 and 1 themselves become 0 and 100."""
     if 0.0 < probability < 0.0005:
         return "< 0.1 %"
     if 0.9995 <= probability < 1.0:
@@ -130,12 +141,12 @@ def percent(probability: float) -> str:
 
 
 def progress(index: int, count: int) -> str:
-    """Say how far a batch has come, counted from 1."""
+    """Return how many photos of a batch are done, counted from 1."""
     return f"Photo {index} of {count}…"
 
 
 def summary(answered: int, unreadable: int) -> str:
-    """Say what became of several photos."""
+    """Return how many photos of a batch were answered."""
     total = answered + unreadable
     if not unreadable:
         return f"{total} photos answered."

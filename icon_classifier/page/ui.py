@@ -1,4 +1,4 @@
-"""The pieces of the page: what the notebook's few cells are made of."""
+"""The parts of the page that the notebook's few cells put together."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from icon_classifier.system import slots
 
 _log = logging.getLogger(__name__)
 
-_foreseen: WeakKeyDictionary[widgets.FileUpload, Image.Image] = WeakKeyDictionary()
-"""What stands for the photo in an uploader, where it was looked at already."""
+_prefetched: WeakKeyDictionary[widgets.FileUpload, Image.Image] = WeakKeyDictionary()
+"""The small copy of an uploader's photo, where that was classified ahead of the click."""
 
 
 def heading(text: str) -> widgets.HTML:
-    """Make the page's title. Names of classes may hold anything; they are shown, not run."""
+    """Return the page's title as a heading. Labels may hold anything: they are escaped."""
     return widgets.HTML(f"<h2>{html.escape(text)}</h2>")
 
 
 def take_photo(upload: widgets.FileUpload) -> Image.Image:
-    """Decode the photo that was chosen last, and forget its file.
+    """Decode the photo that was chosen last, and drop its file.
 
     Raises
     ------
@@ -47,20 +47,20 @@ def take_photo(upload: widgets.FileUpload) -> Image.Image:
     if not upload.value:
         raise IconClassifierError("no photo chosen", words=texts.CHOOSE_FIRST)
     try:
-        foreseen = _foreseen.get(upload)
-        return _read(upload) if foreseen is None else foreseen
+        prefetched = _prefetched.get(upload)
+        return _read(upload) if prefetched is None else prefetched
     finally:
-        upload.value = ()  # up to 25 MB; the counter on the button goes back to 0 with it
+        upload.value = ()  # up to 25 MB; the count on the button goes back to 0 with it
 
 
 def show_photo(output: widgets.Output, image: Image.Image, side: int = 128) -> None:
-    """Show a photo in an Output, in place of what was there.
+    """Show a photo in an Output, replacing its content.
 
     Parameters
     ----------
     output : ipywidgets.Output
-        Its outputs are set, not captured: they then belong to the widget's state and are there
-        again when a page comes back.
+        Its outputs are set, not captured: they then belong to the widget's state and are still
+        there when a page reconnects.
     image : PIL.Image.Image
         Mode RGB.
     side : int, optional
@@ -74,10 +74,10 @@ def show_photo(output: widgets.Output, image: Image.Image, side: int = 128) -> N
 def responding(
     button: widgets.Button, label: widgets.Label
 ) -> Callable[[Callable[[], str]], Callable[..., None]]:
-    """Make a function the answer to a click.
+    """Return a decorator that makes a function the callback of a click.
 
     While it works the button is disabled and says so. What it returns is shown in the label, and
-    so are the words of an error: Voilà swallows exceptions of callbacks, and the button would look
+    so is the message of an error: Voilà swallows exceptions of callbacks, and the button would look
     dead.
 
     Parameters
@@ -85,7 +85,7 @@ def responding(
     button : ipywidgets.Button
         What was clicked.
     label : ipywidgets.Label
-        Where the answer goes.
+        Where the answer is shown.
     """
 
     def decorate(answer: Callable[[], str]) -> Callable[..., None]:
@@ -109,17 +109,17 @@ def comforts(
     output: widgets.Output,
     label: widgets.Label,
 ) -> tuple[DropZone, Answer]:
-    """Make what surrounds the plain uploader: more ways in, and a fuller answer.
+    """Return what surrounds the plain uploader: the drop zone and the detailed answer.
 
-    The plain widgets work without; these only listen to them and use the same label. They also have
-    a chosen photo looked at while the visitor still moves to the button.
+    The plain widgets work without them; these only observe them and use the same label. They also
+    classify a chosen photo while the visitor still moves to the button.
 
     Parameters
     ----------
     classifier : Classifier
-        Answers, and is listened to.
+        Classifies; the answer is shown through its ``on_answer``.
     upload, output, label
-        The plain uploader, its thumbnail and its line; emptied when the visitor starts over.
+        The plain uploader, its thumbnail and its line; cleared when the visitor starts over.
 
     Returns
     -------
@@ -133,36 +133,36 @@ def comforts(
     classifier.on_answer(lambda image, prediction: unshown.append((image, prediction)))
 
     def on_upload(change: dict[str, Any]) -> None:
-        """Work ahead. What goes wrong here will do so again at the click, and is told then."""
-        _foreseen.pop(upload, None)
+        """Classify ahead. An error here comes again at the click, and is shown then."""
+        _prefetched.pop(upload, None)
         if change["new"]:
-            classifier.forget()  # also where the new file cannot be read
+            classifier.discard()  # also where the new file cannot be read
             with contextlib.suppress(IconClassifierError):
-                with slots.turn():
-                    _foreseen[upload] = classifier.foresee(_read(upload))
+                with slots.slot():
+                    _prefetched[upload] = classifier.prefetch(_read(upload))
                 change["new"][-1].content = memoryview(b"")  # up to 25 MB that nobody reads again
 
     def take(photo: Dropped) -> None:
         upload.value, output.outputs = (), ()
-        classifier.forget()
+        classifier.discard()
         if photo.count == 1:
             _put(label, lambda: _answer_dropped(classifier, photo))
         else:
             _put_row(label, answer, classifier, photo)
 
     def on_line(change: dict[str, Any]) -> None:
-        """Show the answer behind a line that is there already: drawing it takes longer."""
+        """Show the detailed answer after the line: drawing it takes longer."""
         if change["new"] == "":
             answer.busy = True
             unshown.clear()
         elif unshown:
             answer.show(*unshown.pop())
-        elif answer.busy:  # nothing new was shown: the line tells of an error
+        elif answer.busy:  # there is no new answer: the line is an error message
             answer.clear()
 
     def on_clear() -> None:
         upload.value, output.outputs, label.value = (), (), ""
-        classifier.forget()
+        classifier.discard()
         answer.busy = False
 
     upload.observe(on_upload, "value")
@@ -172,18 +172,18 @@ def comforts(
 
 
 def _read(upload: widgets.FileUpload) -> Image.Image:
-    with slots.turn():
+    with slots.slot():
         return read_image(upload.value[-1].content)
 
 
 def _answer_dropped(classifier: Classifier, photo: Dropped) -> str:
-    with slots.turn():
-        small = classifier.foresee(photo.read())
-    return classifier.answer(small)  # shows it, too: by then the large one is gone
+    with slots.slot():
+        small = classifier.prefetch(photo.read())
+    return classifier.answer(small)  # shows it, too: by then the large one is freed
 
 
 def _put(label: widgets.Label, answer: Callable[[], str]) -> None:
-    """Show an answer in a label, or the words of what went wrong."""
+    """Show an answer in a label, or the message of an error."""
     label.value = ""
     try:
         label.value = answer()
@@ -202,7 +202,7 @@ def _put_row(label: widgets.Label, answer: Answer, classifier: Classifier, photo
 
     def add() -> str:
         try:
-            with slots.turn():
+            with slots.slot():
                 image = photo.read()
                 answer.add_row(photo.name, (image, classifier.predict(image)), last=last)
         except ImageError as error:

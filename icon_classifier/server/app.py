@@ -1,11 +1,8 @@
-"""The one place that hooks into Voilà's web application.
+"""What stands between strangers and Voilà: handlers, limits, and the manager that installs them.
 
-Voilà has no interface for that, but it makes its kernel manager before its handlers: so
-:class:`icon_classifier.kernels.manager.VisitorKernelManager` calls :func:`install`.
-
-It is the fence between strangers and the server: what a page has no use for is refused here, be it
-an address, a request's size, or a message to the kernel. docs/security.md tells what each attempt
-meets.
+Voilà has no interface for that, but it creates its kernel manager before its handlers: so
+:class:`PageKernelManager`, which voila.json names, calls :func:`install`. What a page does not need
+is refused here, be it an address, a request's size or a message to the kernel (docs/security.md).
 """
 
 from __future__ import annotations
@@ -13,45 +10,47 @@ from __future__ import annotations
 import html
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from jupyter_server.utils import url_path_join
 from tornado.iostream import StreamBufferFullError
 from tornado.web import Application, HTTPError, RequestHandler
 from tornado.websocket import WebSocketClosedError
+from traitlets import Integer, Unicode, default
 from voila import notebook_renderer
 from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
 from icon_classifier.errors import RequestError
-from icon_classifier.server import static_files as delivery
+from icon_classifier.kernels.manager import VisitorKernelManager
+from icon_classifier.page import texts
+from icon_classifier.server import static_files
 from icon_classifier.server.exporter import PageExporter
 from icon_classifier.server.messages import (
     PROTOCOL,
     Backlog,
     is_allowed,
-    read_frame,
-    read_kernels,
-    without_the_inside,
+    parse_kernel_message,
+    parse_page_message,
+    redact_traceback,
 )
 
-if TYPE_CHECKING:
-    from icon_classifier.kernels.manager import VisitorKernelManager
-
 RETRY_SECONDS = 10
-"""After this long a visitor who found no room knocks again."""
+"""After this long a page that was refused tries again."""
 
 LISTENING = {"max_body_size": 2**16, "idle_connection_timeout": 60.0, "body_timeout": 20.0}
-"""How patient the server is, in bytes and seconds: pages send photos over the kernel's line, and by
-HTTP nothing but a word. Tornado itself keeps 100 MB for each request that announces them."""
+"""Limits on requests, in bytes and seconds: pages send photos over the websocket, and next to
+nothing in the body of a request. Tornado itself keeps 100 MB for each request that announces
+them."""
 
-_MOST_LINES = 4
-"""Of one kernel: a page has one, and for a while the dead ones of a phone that lost the network."""
+MAX_CONNECTIONS = 4
+"""Websockets of one kernel: a page has one, and for a while the dead ones of a phone that lost its
+network."""
 
-_MOST_WAITING = 2**26
-"""Bytes that may wait on a line in each direction."""
+MAX_WAITING = 2**26
+"""Bytes that may wait on a connection in each direction."""
 
 # The page's Content-Security-Policy allows style attributes, but no style element.
 _BUSY = """<!DOCTYPE html>
@@ -60,27 +59,55 @@ _BUSY = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="refresh" content="{seconds}">
-<title>Busy</title>
+<title>{title}</title>
 <body style="font: 1.125rem/1.5 system-ui, sans-serif; margin: 15vh auto; max-width: 34rem;
   padding: 0 1rem">
-<h1>Just a moment</h1>
-<p>As many people as this page has room for are here right now.</p>
-<p>It tries again by itself every {seconds} seconds; you need not do anything.</p>
-<p><a href="{address}">Try again now</a></p>
+<h1>{heading}</h1>
+<p>{reason}</p>
+<p>{retry}</p>
+<p><a href="{address}">{link}</a></p>
 </html>
 """
 
 
+class PageKernelManager(VisitorKernelManager):
+    """The kernels of this project's page; voila.json names it as Voilà's kernel manager."""
+
+    template = Unicode(
+        "", help="Voilà's template where none is named otherwise; empty for Voilà's own choice."
+    ).tag(config=True)
+    metrics_port = Integer(
+        0, help="Port for Prometheus' metrics, apart from the public one; 0 for none (default)."
+    ).tag(config=True)
+    metrics_address = Unicode("127.0.0.1", help="Address on which the metrics are served.").tag(
+        config=True
+    )
+
+    @default("preload")
+    def _preload(self) -> list[str]:
+        return ["icon_classifier.page.ui", "icon_classifier.model.opening:open_model"]
+
+    @default("warm_up_visit")
+    def _warm_up_visit(self) -> str:
+        return "icon_classifier.server.visitor:play_visit"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.metrics.add_count("predictions", "Photos answered in forked kernels.", self.take_count)
+        if isinstance(self.parent, Voila):
+            install(self.parent, self)
+
+
 class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
-    """Voilà's page, for as many visitors as there is room for."""
+    """Voilà's page, for as many visitors as there is capacity for."""
 
     async def get(self, path: str | None = None) -> None:
-        """Serve the page, or say that the house is full."""
-        if self.notebook_path and path and not self._is_a_file_for_all(path):
+        """Serve the page, or 503 when there are as many visitors as fit."""
+        if self.notebook_path and path and not self._is_allowed_file(path):
             raise HTTPError(404)
         kernels: VisitorKernelManager = self.kernel_manager
-        with kernels.booking() as there_is_room:
-            if there_is_room:
+        with kernels.reserve() as reserved:
+            if reserved:
                 await super().get(path)
             else:
                 self._refuse()
@@ -88,28 +115,28 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
     def write(self, chunk: str | bytes | dict[str, Any]) -> None:
         """Write a part of the page.
 
-        While a kernel takes long to start, Voilà sends a script every ten seconds to keep the line
-        open. The slim page's Content-Security-Policy forbids scripts in the page, and a comment
-        keeps the line open as well.
+        While a kernel takes long to start, Voilà sends a script every ten seconds to keep the
+        connection open. The slim page's Content-Security-Policy forbids inline scripts, and a
+        comment keeps the connection open as well.
         """
-        if chunk == _HEARTBEAT and self.voila_configuration.template == delivery.SLIM:
+        if chunk == _HEARTBEAT and self.voila_configuration.template == static_files.SLIM:
             chunk = "<!-- still starting -->\n"
         super().write(chunk)
 
     def head(self, path: str | None = None) -> None:
-        """Tell who only asks whether the page is there; starts no kernel."""
+        """Answer a HEAD request; starts no kernel."""
         if path:
             raise HTTPError(404)
 
     def write_error(self, status_code: int, **about: Any) -> None:
-        """Name the error; Jupyter's page of it cannot be made for a method that nobody knows."""
+        """Write the error's name; Jupyter's error page cannot be rendered for an unknown method."""
         if status_code not in (404, 405):
             super().write_error(status_code, **about)
             return
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(f"{status_code}: {self._reason}\n")
 
-    def _is_a_file_for_all(self, path: str) -> bool:
+    def _is_allowed_file(self, path: str) -> bool:
         allowed = self.voila_configuration.file_allowlist
         return any(re.fullmatch(pattern, path, re.IGNORECASE) for pattern in allowed)
 
@@ -119,130 +146,131 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Type", "text/html; charset=utf-8")
         address = html.escape(self.request.uri or "")
-        self.finish(_BUSY.format(seconds=RETRY_SECONDS, address=address))
+        sentences = {name: text.format(seconds=RETRY_SECONDS) for name, text in texts.BUSY.items()}
+        self.finish(_BUSY.format(seconds=RETRY_SECONDS, address=address, **sentences))
 
 
 class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
-    """A page's line to its kernel, for the few messages that widgets need.
+    """A page's websocket to its kernel, for the few messages that widgets need.
 
     Voilà 0.5.13 and Jupyter Server 2.21 take the first eight bytes of a message for the number of
-    its parts and make a list of so many, whatever they say. One message in Jupyter's older form, or
-    a forged one, would fill the memory of the server and stop it for everybody. So would messages
-    that come faster than the kernel reads them, or answers that nobody fetches.
+    its parts and allocate a list of so many, whatever they are. One message in Jupyter's older
+    form, or a forged one, would fill the memory of the server and stop it for everybody. So would
+    messages that come faster than the kernel reads them, or answers that nobody reads.
     """
 
-    _lines: ClassVar[dict[str, list[ChannelsHandler]]] = {}
+    _connections: ClassVar[dict[str, list[ChannelsHandler]]] = {}
 
     async def get(self, kernel_id: str) -> None:
-        """Open the line, if the page speaks the form that can be checked."""
+        """Open the websocket, if the page speaks the subprotocol that can be checked."""
         offered = self.request.headers.get("Sec-WebSocket-Protocol", "")
         if PROTOCOL not in (name.strip() for name in offered.split(",")):
             raise HTTPError(400, f"expected the subprotocol {PROTOCOL}, got {offered!r:.80}")
         await super().get(kernel_id=kernel_id)
 
     async def open(self, kernel_id: str) -> None:
-        """Begin; where a kernel has too many lines, the oldest goes."""
-        self._backlog = Backlog(_MOST_WAITING)
-        self.ws_connection.stream.max_write_buffer_size = _MOST_WAITING
-        lines = self._lines.setdefault(kernel_id, [])
-        lines.append(self)
-        if len(lines) > _MOST_LINES:
-            lines[0].close(1008, "too many lines")
+        """Connect; where a kernel has too many connections, the oldest is closed."""
+        self._backlog = Backlog(MAX_WAITING)
+        self.ws_connection.stream.max_write_buffer_size = MAX_WAITING
+        connections = self._connections.setdefault(kernel_id, [])
+        connections.append(self)
+        if len(connections) > MAX_CONNECTIONS:
+            connections[0].close(1008, "too many connections")
         await super().open(kernel_id)
 
     def on_message(self, message: bytes | str) -> None:
-        """Pass on what a page has use for, drop the rest, and hang up on what no page sends."""
+        """Pass on what a page needs, drop other types, and close on what no page sends."""
         try:
-            frame = read_frame(message)
+            frame = parse_page_message(message)
         except RequestError as error:
-            self.log.info("Hung up on a malformed message: %s", error)
+            self.log.info("Closed a websocket after a malformed message: %s", error)
             self.close(1002, "malformed message")
             return
         if not is_allowed(frame):
-            self.log.info("Dropped a message of kind %.40r", frame.header["msg_type"])
+            self.log.info("Dropped a message of type %.40r", frame.header["msg_type"])
         elif self._backlog.add(frame.header["msg_id"], len(message)):
             super().on_message(message)
         else:
             self.close(1008, "too much at once")
 
     def write_message(self, message: bytes | dict[str, Any], binary: bool = False) -> Any:
-        """Send what the kernel says, as long as it is fetched.
+        """Send the page a message of its kernel, as long as the page reads.
 
-        What comes for a line that is just closing is dropped. Jupyter Server packs it in its older
-        form, in which Voilà would look for a header until the end of time.
+        What comes for a websocket that is just closing is dropped. Jupyter Server packs it in its
+        older form, in which Voilà would look for a header for ever.
         """
         if self.ws_connection is None or self.selected_subprotocol != PROTOCOL:
             return None
         if isinstance(message, bytes):
-            kind, parent, content = read_kernels(message)
+            kind, parent, content = parse_kernel_message(message)
             if content.get("execution_state") == "idle":
                 self._backlog.done(str(parent.get("msg_id", "")))
-            fit = without_the_inside(message, kind, content)
-            if fit is not message:
+            redacted = redact_traceback(message, kind, content)
+            if redacted is not message:
                 self.log.warning("Kept from the page: %s", content.get("ename", "a traceback"))
-            if fit is None:
+            if redacted is None:
                 return None
-            message = fit
+            message = redacted
         try:
             sent = super().write_message(message, binary)
         except WebSocketClosedError:
             return None
         except StreamBufferFullError:
-            self.log.info("Hung up on a page that does not listen.")
+            self.log.info("Closed the websocket of a page that does not read.")
             self.ws_connection.stream.close()
             return None
-        if sent is not None:  # nobody waits for it, and that it failed is no news on a closed line
+        if sent is not None:  # nobody awaits it, and on a closed websocket it always fails
             sent.add_done_callback(lambda future: future.cancelled() or future.exception())
         return sent
 
     def on_close(self) -> None:
-        """End; the kernel manager sees to the kernel."""
-        lines = self._lines.get(self.kernel_id, [])
-        if self in lines:
-            lines.remove(self)
-        if not lines:
-            self._lines.pop(self.kernel_id, None)
+        """Disconnect; the kernel manager shuts the kernel down if it is needed no more."""
+        connections = self._connections.get(self.kernel_id, [])
+        if self in connections:
+            connections.remove(self)
+        if not connections:
+            self._connections.pop(self.kernel_id, None)
         super().on_close()
 
 
 class HealthHandler(RequestHandler):
-    """Says that the server answers; starts no kernel."""
+    """Answers while the server works; starts no kernel."""
 
     def get(self) -> None:
-        """Answer at once."""
+        """Answer."""
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
         self.write("ok\n")
 
 
 class MetricsHandler(RequestHandler):
-    """Gives the figures to Prometheus, on a port of its own."""
+    """Serves the metrics for Prometheus, on a port of its own."""
 
     def initialize(self, kernels: VisitorKernelManager) -> None:
-        """Keep the kernels whose figures are asked for."""
+        """Set the kernels whose metrics are served."""
         self.kernels = kernels
 
     def get(self) -> None:
-        """Give them."""
+        """Answer."""
         self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.write(self.kernels.metrics.text())
 
 
-def install(voila: Voila, kernels: VisitorKernelManager) -> None:
-    """Add to Voilà's web application what this project needs there.
+def install(voila: Voila, kernels: PageKernelManager) -> None:
+    """Add this project's handlers, limits and static files to Voilà's web application.
 
     Parameters
     ----------
     voila : voila.app.Voila
-        Configured, but without handlers yet: Voilà makes them after its kernel manager.
-    kernels : VisitorKernelManager
+        Configured, but without handlers yet: Voilà creates them after its kernel manager.
+    kernels : PageKernelManager
         Its kernels.
     """
     if kernels.template and "template" not in voila.config.VoilaConfiguration:
         voila.voila_configuration.template = kernels.template
-    delivery.install(voila)
+    static_files.install(voila)
     notebook_renderer.VoilaExporter = PageExporter
-    # Jupyter's page of an error asks for an icon there; Voilà forgets to say where.
+    # Jupyter's error page asks for an icon there; Voilà does not set where.
     voila.tornado_settings = {
         "static_path": DEFAULT_STATIC_FILES_PATH,
         "static_url_prefix": url_path_join(voila.server_url, "/voila/static/"),
@@ -250,13 +278,13 @@ def install(voila: Voila, kernels: VisitorKernelManager) -> None:
     }
     init_handlers = voila.init_handlers
 
-    def init_handlers_for_visitors() -> list[Any]:
+    def init_handlers_with_ours() -> list[Any]:
         voila.app.listen = partial(voila.app.listen, **LISTENING)
         health = (url_path_join(voila.server_url, "/healthz"), HealthHandler)
         # First: Voilà's own page matches every address.
-        return [health, *map(_for_visitors, init_handlers())]
+        return [health, *map(_ours, init_handlers())]
 
-    voila.init_handlers = init_handlers_for_visitors
+    voila.init_handlers = init_handlers_with_ours
     if kernels.metrics_port:
         routes = [("/metrics", MetricsHandler, {"kernels": kernels})]
         Application(routes).listen(kernels.metrics_port, kernels.metrics_address)
@@ -266,10 +294,10 @@ def install(voila: Voila, kernels: VisitorKernelManager) -> None:
 
 
 _HEARTBEAT = "<script>window.voila_heartbeat()</script>\n"
-_OURS = {TornadoVoilaHandler: PageHandler, VoilaKernelWebsocketHandler: ChannelsHandler}
+_HANDLERS = {TornadoVoilaHandler: PageHandler, VoilaKernelWebsocketHandler: ChannelsHandler}
 
 
-def _for_visitors(rule: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Put our handlers in the place of Voilà's, whatever their addresses and arguments."""
+def _ours(rule: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Replace Voilà's handler in a rule by ours, whatever its pattern and arguments."""
     pattern, handler, *arguments = rule
-    return (pattern, _OURS.get(handler, handler), *arguments)
+    return (pattern, _HANDLERS.get(handler, handler), *arguments)

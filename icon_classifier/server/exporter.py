@@ -1,6 +1,6 @@
 """Voilà's exporter, with templates compiled once for all visitors instead of once for each.
 
-Voilà makes an exporter, with a Jinja environment, for every page. To parse the template again took
+Voilà makes an exporter, with a Jinja environment, for every page. Parsing the template again takes
 a quarter of the server's time for a page, all of it before the first byte.
 """
 
@@ -20,13 +20,13 @@ class CodeCache(jinja2.BytecodeCache):
         self._codes: dict[str, tuple[str, CodeType]] = {}
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        """Give what was kept, if the template's source is still the same."""
+        """Load the cached code, if the template's source is still the same."""
         checksum, code = self._codes.get(bucket.key, ("", None))
         if checksum == bucket.checksum:
             bucket.code = code
 
     def dump_bytecode(self, bucket: Bucket) -> None:
-        """Keep a template: as many as there are files, visitors cannot name others."""
+        """Cache a template: there are as many as files, visitors cannot name others."""
         if bucket.code is not None:
             self._codes[bucket.key] = bucket.checksum, bucket.code
 

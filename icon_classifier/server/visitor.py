@@ -1,7 +1,6 @@
-"""Open a served page as a browser would, upload a photo, and check the label.
+"""Visit a page without a browser, as its own script does: over HTTP and the kernel's websocket.
 
-No browser is needed: the page is fetched by HTTP, and then its widgets are spoken to through the
-kernel's websocket in Jupyter's protocol. For use after each deployment, and on a schedule.
+For the smoke test after a deployment, for tests and benchmarks, and for the kernels' warm-up.
 """
 
 from __future__ import annotations
@@ -12,14 +11,15 @@ import json
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from http.cookies import SimpleCookie
-from importlib import metadata
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, NamedTuple, Self
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
+from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_server.services.kernels.connection.base import (
     deserialize_msg_from_ws_v1,
     serialize_msg_to_ws_v1,
@@ -28,10 +28,317 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HT
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
 from icon_classifier.errors import DeploymentError
+from icon_classifier.page.examples import fastbook_photo
 from icon_classifier.server.messages import PROTOCOL
 
 _CONTROL = "jupyter.widget.control"
-_ANSWER = re.compile(r"Prediction: (?P<label>.+); Probability: (?P<probability>[01]\.\d+)")
+_KERNEL_ID = re.compile(
+    r'kernel[-_]?id"?\s*[:=]\s*"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})', re.IGNORECASE
+)
+_BASE_URL = re.compile(r'"baseUrl"\s*:\s*"([^"]*)"')
+_PREDICTION = re.compile(r"Prediction: (?P<label>.+); Probability: (?P<probability>[01]\.\d+)")
+_MAX_MESSAGE = 64 * 2**20
+
+
+class Message(NamedTuple):
+    """A message of the kernel: its type, the header of its request, its content and buffers."""
+
+    kind: str
+    parent: dict[str, Any]
+    content: dict[str, Any]
+    buffers: list[bytes]
+
+
+class Page(ABC):
+    """A page's widgets, spoken to in Jupyter's protocol.
+
+    Attributes
+    ----------
+    widgets : dict of str to dict
+        The state of each widget, by model id, as last received.
+    """
+
+    def __init__(self) -> None:
+        self.widgets: dict[str, dict[str, Any]] = {}
+
+    @abstractmethod
+    async def send(
+        self,
+        kind: str,
+        content: dict[str, Any],
+        buffers: Sequence[bytes] = (),
+        metadata: dict[str, Any] | None = None,
+        channel: str = "shell",
+    ) -> str:
+        """Send a message to the kernel; return its id."""
+
+    @abstractmethod
+    async def receive(self) -> Message:
+        """Wait for the next message of the kernel.
+
+        Raises
+        ------
+        DeploymentError
+            If the connection is closed.
+        """
+
+    async def load_widgets(self) -> None:
+        """Ask the kernel for the states of all widgets."""
+        comm_id = uuid.uuid4().hex
+        opening = {"comm_id": comm_id, "target_name": _CONTROL, "data": {}}
+        await self.send("comm_open", opening, metadata={"version": "1.0.0"})
+        await self.send("comm_msg", {"comm_id": comm_id, "data": {"method": "request_states"}})
+        while True:
+            message = await self.receive()
+            data = message.content.get("data", {})
+            if message.kind == "comm_msg" and data.get("method") == "update_states":
+                for key, model in data["states"].items():
+                    self.widgets[key] = {**model["state"], "_model_name": model["model_name"]}
+                return
+
+    def find(self, model_name: str) -> list[str]:
+        """Return the ids of the widgets of a kind such as ``ButtonModel``, the oldest first.
+
+        Raises
+        ------
+        DeploymentError
+            If there is none.
+        """
+        found = [key for key, state in self.widgets.items() if state["_model_name"] == model_name]
+        if not found:
+            raise DeploymentError(f"the page has no {model_name.removesuffix('Model')}")
+        return found
+
+    async def choose(self, photo: bytes, name: str = "photo.jpg") -> None:
+        """Put a photo into the page's file chooser, as a browser does."""
+        file = {"name": name, "type": "image/jpeg", "size": len(photo), "last_modified": 0}
+        update = {"method": "update", "state": {"value": [file]}}
+        paths = [["value", 0, "content"]]
+        content = {
+            "comm_id": self.find("FileUploadModel")[0],
+            "data": {**update, "buffer_paths": paths},
+        }
+        await self.send("comm_msg", content, [photo])
+
+    async def click(self) -> None:
+        """Press the page's button."""
+        data = {"method": "custom", "content": {"event": "click"}}
+        await self.send("comm_msg", {"comm_id": self.find("ButtonModel")[0], "data": data})
+
+    async def answer(self) -> str:
+        """Wait until the button is enabled again; return the label's text."""
+        button = self.find("ButtonModel")[0]
+        before = {key: self.widgets[key].get("value") for key in self.find("LabelModel")}
+        while True:
+            message = await self.receive()
+            comm_id = message.content.get("comm_id")
+            if message.kind != "comm_msg" or comm_id not in self.widgets:
+                continue
+            state = message.content["data"].get("state", {})
+            self.widgets[comm_id].update(state)
+            if comm_id == button and state.get("disabled") is False:
+                now = [self.widgets[key].get("value", "") for key in before]
+                return str(next((text for text in now if text not in before.values()), now[-1]))
+
+    async def classify(self, photo: bytes, seconds: float = 60.0) -> str:
+        """Choose a photo, press the button and wait for the answer.
+
+        Returns
+        -------
+        str
+            The label's text.
+
+        Raises
+        ------
+        TimeoutError
+            If there is no answer after so many seconds.
+        """
+        await self.choose(photo)
+        await self.click()
+        return await asyncio.wait_for(self.answer(), seconds)
+
+
+class Visit(Page):
+    """One open page of a server; made by :meth:`open`, disconnected at the end of its block.
+
+    Attributes
+    ----------
+    url : str
+        The page's address.
+    kernel_id : str
+        The id of its kernel.
+    html : str
+        The page.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        kernel_id: str,
+        html: str,
+        connection: WebSocketClientConnection,
+        shutdown: HTTPRequest,
+    ) -> None:
+        super().__init__()
+        self.url = url
+        self.kernel_id = kernel_id
+        self.html = html
+        self._connection = connection
+        self._shutdown = shutdown
+        self._closed = False
+        self._session = uuid.uuid4().hex
+
+    @classmethod
+    async def open(cls, url: str, seconds: float = 60.0) -> Self:
+        """Load the page, connect to its kernel and load its widgets.
+
+        Parameters
+        ----------
+        url : str
+            Address of the page, http or https.
+        seconds : float, optional
+            How long that may take.
+
+        Raises
+        ------
+        DeploymentError
+            If there is no page, or it has no kernel.
+        TimeoutError
+            If it takes longer.
+        """
+        page = await _fetch(HTTPRequest(url, connect_timeout=seconds, request_timeout=seconds))
+        html = page.body.decode("utf-8", "replace")
+        kernel, base = _KERNEL_ID.search(html), _BASE_URL.search(html)
+        if kernel is None:
+            raise DeploymentError(f"{url} is no page of this app: it names no kernel")
+        root = urlsplit(urljoin(page.effective_url, base[1] if base else "/"))
+        headers = _headers(page)
+        shutdown = f"{root.scheme}://{root.netloc}{root.path}voila/api/shutdown/{kernel[1]}"
+        scheme = {"http": "ws", "https": "wss"}[root.scheme]
+        path = f"{root.path}api/kernels/{kernel[1]}/channels"
+        address = urlunsplit((scheme, root.netloc, path, f"session_id={uuid.uuid4().hex}", ""))
+        origin = {"Origin": f"{root.scheme}://{root.netloc}"}
+        try:
+            connection = await websocket_connect(
+                HTTPRequest(address, headers=headers | origin, connect_timeout=seconds),
+                subprotocols=[PROTOCOL],
+                max_message_size=_MAX_MESSAGE,
+            )
+        except (WebSocketError, HTTPClientError, OSError) as error:
+            raise DeploymentError(f"the websocket of {url} failed: {error}") from error
+        leaving = HTTPRequest(shutdown, method="POST", body=b"", headers=headers)
+        visit = cls(url, kernel[1], html, connection, leaving)
+        await asyncio.wait_for(visit.load_widgets(), seconds)
+        return visit
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Disconnect without telling the server, as a browser that is killed does."""
+        self._connection.close()
+        while not self._closed and await self._connection.read_message() is not None:
+            pass
+
+    async def leave(self) -> None:
+        """Shut the kernel down, as a browser does when its window is closed, and disconnect.
+
+        Raises
+        ------
+        DeploymentError
+            If the server does not accept that.
+        """
+        try:
+            await _fetch(self._shutdown)
+        finally:
+            self._connection.close()
+
+    async def send(
+        self,
+        kind: str,
+        content: dict[str, Any],
+        buffers: Sequence[bytes] = (),
+        metadata: dict[str, Any] | None = None,
+        channel: str = "shell",
+    ) -> str:
+        """Send a message to the kernel; return its id."""
+        header = {
+            "msg_id": uuid.uuid4().hex,
+            "msg_type": kind,
+            "session": self._session,
+            "username": "",
+            "date": "",
+            "version": "5.3",
+        }
+        parts = [json.dumps(part).encode() for part in (header, {}, metadata or {}, content)]
+        packed = serialize_msg_to_ws_v1([*parts, *buffers], channel)  # type: ignore[no-untyped-call]
+        await self._connection.write_message(packed, binary=True)
+        return header["msg_id"]
+
+    async def send_raw(self, frame: bytes | str) -> None:
+        """Send any bytes or text."""
+        await self._connection.write_message(frame, binary=isinstance(frame, bytes))
+
+    async def receive(self) -> Message:
+        """Wait for the next message of the kernel."""
+        packet = await self._connection.read_message()
+        if packet is None:
+            self._closed = True
+            raise DeploymentError("the server closed the websocket")
+        if isinstance(packet, str):
+            raise DeploymentError("expected a binary message on the page's websocket, got text")
+        _, parts = deserialize_msg_from_ws_v1(packet)  # type: ignore[no-untyped-call]
+        header, parent, _, content = (json.loads(part) for part in parts[:4])
+        return Message(header["msg_type"], parent, content, parts[4:])
+
+
+class _KernelPage(Page):
+    """A page's widgets in a kernel that is spoken to directly."""
+
+    def __init__(self, client: AsyncKernelClient) -> None:
+        super().__init__()
+        self._client = client
+
+    async def send(
+        self,
+        kind: str,
+        content: dict[str, Any],
+        buffers: Sequence[bytes] = (),
+        metadata: dict[str, Any] | None = None,
+        channel: str = "shell",
+    ) -> str:
+        session = self._client.session
+        message = session.msg(kind, content, metadata=metadata or {})
+        socket = getattr(self._client, f"{channel}_channel").socket
+        session.send(socket, message, buffers=list(buffers))
+        return str(message["header"]["msg_id"])
+
+    async def receive(self) -> Message:
+        message = await self._client.get_iopub_msg()
+        header = message["header"]
+        return Message(
+            header["msg_type"], message["parent_header"], message["content"], message["buffers"]
+        )
+
+
+async def play_visit(client: AsyncKernelClient) -> None:
+    """Choose a picture of noise and press the button, through a kernel's client.
+
+    For ``VisitorKernelManager.warm_up_visit``, which waits until the kernel has processed both.
+    """
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.effect_noise((640, 480), 80).convert("RGB").save(buffer, "JPEG")
+    page = _KernelPage(client)
+    await page.load_widgets()
+    await page.choose(buffer.getvalue())
+    await page.click()
 
 
 @dataclass(frozen=True)
@@ -43,11 +350,11 @@ class SmokeReport:
     url : str
         The page.
     label : str
-        What it saw in the photo.
+        The label that it predicted.
     probability : float
-        How sure it was, from 0 to 1.
+        Its probability, 0 to 1.
     page_seconds, answer_seconds : float
-        From the request to the whole page, and from the click to the label.
+        From the request to the page with its widgets, and from the click to the label.
     """
 
     url: str
@@ -64,122 +371,22 @@ class SmokeReport:
 
 
 def example_photo() -> Path:
-    """Find fastbook's grizzly, without importing fastbook.
+    """Return the path of fastbook's grizzly.
 
     Raises
     ------
     DeploymentError
         If fastbook is not installed.
     """
-    try:
-        files = metadata.files("fastbook") or []
-    except metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.name == "grizzly.jpg" and (path := Path(str(file.locate()))).is_file():
-            return path
-    raise DeploymentError("fastbook is not installed, so name a photo: --photo PATH --label LABEL")
-
-
-@dataclass
-class _Page:
-    """A page's kernel, spoken to through its websocket."""
-
-    socket: WebSocketClientConnection
-    comm: str = field(default_factory=lambda: uuid.uuid4().hex)
-    session: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-    async def send(
-        self, kind: str, content: Mapping[str, Any], buffers: Sequence[bytes] = (), **meta: str
-    ) -> None:
-        """Send a message of the widgets' protocol on the shell channel."""
-        header = {"msg_id": uuid.uuid4().hex, "msg_type": kind, "version": "5.3"}
-        message = {
-            "header": header | {"session": self.session, "username": "", "date": None},
-            "parent_header": {},
-            "metadata": meta,
-            "content": content,
-        }
-        parts = [json.dumps(part).encode() for part in message.values()]
-        raw = serialize_msg_to_ws_v1([*parts, *buffers], "shell")  # type: ignore[no-untyped-call]
-        await self.socket.write_message(raw, binary=True)
-
-    async def receive(self) -> tuple[str, dict[str, Any]]:
-        """Return the next message's comm and data, other kinds passed over."""
-        while True:
-            raw = await self.socket.read_message()
-            if raw is None:
-                raise DeploymentError("the page's websocket was closed before an answer came")
-            if isinstance(raw, str):
-                raise DeploymentError("the page's websocket speaks an old form of the protocol")
-            _, parts = deserialize_msg_from_ws_v1(raw)  # type: ignore[no-untyped-call]
-            header, _, _, content = (json.loads(part) for part in parts[:4])
-            if header["msg_type"] == "comm_msg":
-                return content["comm_id"], content["data"]
-
-    async def widgets(self) -> dict[str, dict[str, Any]]:
-        """Ask for the state of every widget, by model id."""
-        opening = {"comm_id": self.comm, "target_name": _CONTROL, "data": {"widgets": None}}
-        await self.send("comm_open", opening, version="1.0.0")
-        wanted = {"comm_id": self.comm, "data": {"method": "request_states"}}
-        await self.send("comm_msg", wanted)
-        while True:
-            comm, data = await self.receive()
-            if comm == self.comm and data["method"] == "update_states":
-                states: dict[str, dict[str, Any]] = data["states"]
-                return states
-
-    async def upload(self, model: str, photo: Path) -> None:
-        """Put a photo into the file chooser, exactly as a browser does."""
-        content = photo.read_bytes()
-        entry = {"name": photo.name, "type": "image/jpeg", "size": len(content)}
-        state = {"value": [entry | {"last_modified": 0}]}
-        data = {"method": "update", "state": state, "buffer_paths": [["value", 0, "content"]]}
-        await self.send("comm_msg", {"comm_id": model, "data": data}, [content])
-
-    async def click(self, model: str) -> None:
-        """Press a button."""
-        data = {"method": "custom", "content": {"event": "click"}}
-        await self.send("comm_msg", {"comm_id": model, "data": data})
-
-    async def answer(self) -> re.Match[str]:
-        """Wait for the line with the prediction."""
-        while True:
-            _, data = await self.receive()
-            value = data.get("state", {}).get("value")
-            if isinstance(value, str) and (match := _ANSWER.search(value)):
-                return match
-
-
-async def _fetch(request: HTTPRequest) -> HTTPResponse:
-    try:
-        return await AsyncHTTPClient().fetch(request)
-    except HTTPClientError as error:
-        raise DeploymentError(f"{request.url} answered {error.code}: {error.message}") from error
-    except OSError as error:
-        raise DeploymentError(f"{request.url} cannot be reached: {error}") from error
-
-
-def _find(html: str, name: str, url: str) -> str:
-    """Read one of Jupyter's page settings."""
-    match = re.search(rf'"{name}"\s*:\s*"([^"]*)"', html)
-    if match is None:
-        raise DeploymentError(f"{url} is no page of this app: it names no {name}")
-    return match[1]
-
-
-def _first(states: Mapping[str, Mapping[str, Any]], kind: str, word: str = "") -> str:
-    """Find the first widget of a kind, with `word` at the start of what stands on it."""
-    for model, entry in states.items():
-        description = entry["state"].get("description", "")
-        if entry["model_name"] == kind and description.startswith(word):
-            return model
-    raise DeploymentError(f"the page has no {kind.removesuffix('Model')}")
+    path = fastbook_photo("grizzly.jpg")
+    if path is None:
+        raise DeploymentError("fastbook is not installed; name a photo: --photo PATH --label LABEL")
+    return path
 
 
 @contextlib.asynccontextmanager
 async def visiting(url: str, photo: Path, timeout: float = 60) -> AsyncIterator[SmokeReport]:
-    """Visit a page, upload `photo`, wait for the label, and stay until the block ends.
+    """Visit a page, classify `photo`, and stay until the block ends.
 
     Parameters
     ----------
@@ -193,81 +400,50 @@ async def visiting(url: str, photo: Path, timeout: float = 60) -> AsyncIterator[
     Yields
     ------
     SmokeReport
-        What the page answered. Its kernel runs on as long as the block does.
+        What the page answered. Its kernel is shut down at the end of the block.
 
     Raises
     ------
     DeploymentError
-        If the page cannot be reached, is not this app's, or gives no label in time.
+        If the page cannot be reached, is not this app's, or answers with no label in time.
     """
     async with contextlib.AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(timeout):
-                report = await _visit(url, photo, timeout, stack)
+                started = time.perf_counter()
+                visit = await Visit.open(url, timeout)
+                stack.push_async_exit(_leaving(visit))
+                page_seconds = time.perf_counter() - started
+                await visit.choose(photo.read_bytes(), photo.name)
+                clicked = time.perf_counter()
+                await visit.click()
+                line = await visit.answer()
+                answer_seconds = time.perf_counter() - clicked
         except TimeoutError as error:
-            raise DeploymentError(f"{url} gave no label within {timeout:g} s") from error
-        except (WebSocketError, HTTPClientError, ConnectionError) as error:
+            raise DeploymentError(f"{url} gave no answer within {timeout:g} s") from error
+        except (WebSocketError, ConnectionError) as error:
             raise DeploymentError(f"the websocket of {url} failed: {error}") from error
-        yield report
+        found = _PREDICTION.search(line)
+        if found is None:
+            raise DeploymentError(f"{url}: expected a prediction, got {line!r}")
+        yield SmokeReport(
+            url, found["label"], float(found["probability"]), page_seconds, answer_seconds
+        )
 
 
-async def visit(url: str, photo: Path, timeout: float = 60) -> SmokeReport:
-    """Visit a page once as :func:`visiting` does, and leave it."""
-    async with visiting(url, photo, timeout) as report:
-        return report
-
-
-async def _visit(
-    url: str, photo: Path, timeout: float, stack: contextlib.AsyncExitStack
-) -> SmokeReport:
-    started = time.perf_counter()
-    page = await _fetch(HTTPRequest(url, connect_timeout=timeout, request_timeout=timeout))
-    page_seconds = time.perf_counter() - started
-    html = page.body.decode()
-    kernel, base = _find(html, "kernelId", url), _find(html, "baseUrl", url)
-    parts = urlsplit(page.effective_url)
-    # A router that sends each visitor to the same machine knows him by its cookie.
-    cookies = {
-        name: item.value
-        for name, item in SimpleCookie("; ".join(page.headers.get_list("Set-Cookie"))).items()
-    }
-    # What guards against forged requests is that cookie and header are the same.
-    token = cookies.setdefault("_xsrf", uuid.uuid4().hex)
-    headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
-    headers["X-XSRFToken"] = token
-    # As a browser does when its window is closed: the kernel's memory is free.
-    shutdown = f"{parts.scheme}://{parts.netloc}{base}voila/api/shutdown/{kernel}"
-    leaving = HTTPRequest(shutdown, method="POST", body=b"", headers=headers)
-
+def _leaving(visit: Visit) -> Any:
     async def leave(_: Any, error: BaseException | None, __: Any) -> None:
         # What went wrong before is what the reader wants to know.
         with contextlib.suppress(DeploymentError) if error else contextlib.nullcontext():
-            await _fetch(leaving)
+            await visit.leave()
 
-    stack.push_async_exit(leave)
-    channels = f"{base}api/kernels/{kernel}/channels"
-    scheme = "wss" if parts.scheme == "https" else "ws"
-    address = urlunsplit((scheme, parts.netloc, channels, f"session_id={uuid.uuid4().hex}", ""))
-    origin = {"Origin": f"{parts.scheme}://{parts.netloc}"}
-    request = HTTPRequest(address, headers=headers | origin)
-    socket = await websocket_connect(request, subprotocols=[PROTOCOL])
-    stack.callback(socket.close)
-    kernels_page = _Page(socket)
-    states = await kernels_page.widgets()
-    await kernels_page.upload(_first(states, "FileUploadModel"), photo)
-    clicked = time.perf_counter()
-    await kernels_page.click(_first(states, "ButtonModel", "Classify"))
-    answer = await kernels_page.answer()
-    answer_seconds = time.perf_counter() - clicked
-    return SmokeReport(
-        url, answer["label"], float(answer["probability"]), page_seconds, answer_seconds
-    )
+    return leave
 
 
 def smoke(
     url: str, photo: Path | None = None, label: str = "grizzly", timeout: float = 60
 ) -> SmokeReport:
-    """Visit a page and check that it sees `label` in `photo`.
+    """Visit a page and check that it predicts `label` for `photo`.
 
     Parameters
     ----------
@@ -276,16 +452,47 @@ def smoke(
     photo : Path, optional
         A photo on this machine; fastbook's grizzly if left out.
     label : str
-        What must be seen in it.
+        The expected label.
     timeout : float
         Seconds for the whole visit.
 
     Raises
     ------
     DeploymentError
-        If the page does not do its job; the text says what came instead.
+        If the page does not do that; the text says what it did instead.
     """
-    report = asyncio.run(visit(url, photo or example_photo(), timeout))
+
+    async def visit() -> SmokeReport:
+        async with visiting(url, photo or example_photo(), timeout) as report:
+            return report
+
+    report = asyncio.run(visit())
     if report.label != label:
-        raise DeploymentError(f"{url} saw {report.label!r} in a photo of {label!r}")
+        raise DeploymentError(f"{url}: expected {label!r}, got {report.label!r}")
     return report
+
+
+async def _fetch(request: HTTPRequest) -> HTTPResponse:
+    try:
+        return await AsyncHTTPClient().fetch(request)
+    except HTTPClientError as error:
+        raise DeploymentError(f"{request.url} answered {error.code}: {error.message}") from error
+    except OSError as error:
+        raise DeploymentError(f"{request.url} cannot be reached: {error}") from error
+
+
+def _headers(page: HTTPResponse) -> dict[str, str]:
+    """Return the headers of the page's further requests: its cookies, and what XSRF checks want.
+
+    A router that sends each visitor to the same machine recognises them by its cookie.
+    """
+    cookies = {
+        name: item.value
+        for name, item in SimpleCookie("; ".join(page.headers.get_list("Set-Cookie"))).items()
+    }
+    # What guards against forged requests is that cookie and header are the same.
+    token = cookies.setdefault("_xsrf", uuid.uuid4().hex)
+    return {
+        "Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items()),
+        "X-XSRFToken": token,
+    }

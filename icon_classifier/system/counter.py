@@ -1,4 +1,4 @@
-"""Counting across processes: forked kernels count, the server reads."""
+"""A count that many processes share: forked kernels add to it, the server reads it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _shared: int | None = None
 
 
 def create() -> int:
-    """Make a counter that forked processes inherit: an eventfd, whose sum the system keeps.
+    """Create a counter that forked processes inherit: an eventfd, whose sum the system keeps.
 
     Returns
     -------
@@ -20,13 +20,13 @@ def create() -> int:
 
 
 def share(descriptor: int) -> None:
-    """Let :func:`count` count here; called in a forked kernel."""
+    """Let :func:`increment` add to the counter of this descriptor; called in a forked kernel."""
     global _shared
     _shared = descriptor
 
 
-def count() -> None:
-    """Count one; does nothing where nobody reads."""
+def increment() -> None:
+    """Add one; does nothing in a process without a shared counter."""
     if _shared is not None:
         # A count that is lost is no reason to lose an answer.
         with contextlib.suppress(OSError):
@@ -34,7 +34,7 @@ def count() -> None:
 
 
 def take(descriptor: int) -> int:
-    """Read how many were counted since the last time."""
+    """Return the count since the last call."""
     try:
         return os.eventfd_read(descriptor)
     except BlockingIOError:  # none

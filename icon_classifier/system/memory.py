@@ -1,4 +1,4 @@
-"""How much memory there is, how many visitors fit in it, and how a process keeps to little."""
+"""Limits on memory and cores, what fits in them, and the heap of this process."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _malloc_trim, _mallopt = (
 AT_REST = 180 * 2**20
 """Bytes that the server and the parent of the kernels take, after a first visitor."""
 
-PER_VISITOR = 16 * 2**20
-"""Bytes that each visitor adds, page open and a prediction made (figures: docs/kernels.md)."""
+PER_KERNEL = 16 * 2**20
+"""Bytes that each further kernel adds, page open and a prediction made."""
 
-MAX_VISITORS = 200
+MAX_KERNELS = 200
 """However large the machine: what one event loop serves without getting slow."""
 
-PER_WORK = 512 * 2**20
-"""Bytes of a host's memory for each photo that may be worked on at once: a full house leaves some
-20 MB of 512, and the network alone takes 30 for a moment."""
+PER_SLOT = 512 * 2**20
+"""Bytes of a host's memory for each photo that may be computed at the same time: with all kernels
+there some 20 MB of 512 are left, and the network alone takes 30 for a moment."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _PR_SET_THP_DISABLE = 41
@@ -33,7 +33,7 @@ _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def memory_limit(root: Path = Path("/")) -> int:
-    """Find the memory that this process may use.
+    """Return the memory that this process may use.
 
     The lowest of the limits of its control group and of the groups above it, version 2 and
     version 1, and of the machine's RAM.
@@ -66,41 +66,41 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def visitors_that_fit(limit: int) -> int:
-    """Tell how many visitors a limit on memory leaves room for.
+def kernel_capacity(limit: int, at_rest: int = AT_REST, per_kernel: int = PER_KERNEL) -> int:
+    """Return how many kernels fit a limit on memory.
 
     Parameters
     ----------
-    limit : int
-        Bytes.
+    limit, at_rest, per_kernel : int
+        Bytes: allowed in all, taken by the server and the kernels' parent, added by each kernel.
 
     Returns
     -------
     int
-        From 1 to :data:`MAX_VISITORS`.
+        From 1 to :data:`MAX_KERNELS`.
     """
-    return max(1, min(MAX_VISITORS, (limit - AT_REST) // PER_VISITOR))
+    return max(1, min(MAX_KERNELS, (limit - at_rest) // per_kernel))
 
 
-def works_that_fit(limit: int, cores: int) -> int:
-    """Tell how many photos may be decoded or predicted at the same time.
+def slot_count(limit: int, cores: int) -> int:
+    """Return how many photos may be decoded or classified at the same time.
 
     Parameters
     ----------
     limit : int
         Bytes, as :func:`memory_limit` finds them.
     cores : int
-        More at once than these would only take longer.
+        More slots than these would only make each photo take longer.
 
     Returns
     -------
     int
         From 1 to ``cores``.
     """
-    return max(1, min(cores, limit // PER_WORK))
+    return max(1, min(cores, limit // PER_SLOT))
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Return to the system what Python has freed but the C library still keeps."""
     if _malloc_trim is not None:
         _malloc_trim(0)
@@ -109,20 +109,20 @@ def give_back() -> None:
 def keep_freed() -> None:
     """Let this process keep what it has freed, for what it will ask for next.
 
-    For training on a CPU, the opposite of :func:`give_back`: the C library returns each large
+    For training on a CPU, the opposite of :func:`trim_heap`: the C library returns each large
     tensor to the system when it is freed, which then has to clear the pages of the next one. For
-    batches of 32 photos that took as long as the arithmetic (figures: docs/training.md).
+    batches of 32 photos that takes as long as the arithmetic.
     """
     if _mallopt is not None:
         _mallopt(_M_MMAP_MAX, 0)
         _mallopt(_M_TRIM_THRESHOLD, -1)  # the greatest size: never
 
 
-def few_huge_pages() -> None:
-    """Keep to small pages of memory: of a huge one a child would copy more than it writes.
+def avoid_huge_pages() -> None:
+    """Keep to small pages of memory: of a huge one a forked child would copy more than it writes.
 
-    Only where the system gives huge pages to nobody but those who ask may a prediction have some:
-    the C library asks for them, and the network's 30 MB are then there in a third of the time.
+    Where the system gives huge pages only to those who ask, a prediction may have some: the C
+    library asks for them, and the network's 30 MB are then mapped in a third of the time.
     """
     try:
         on_request = "[madvise]" in _HUGE_PAGES.read_text()

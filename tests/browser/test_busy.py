@@ -22,7 +22,7 @@ def test_who_finds_no_room_gets_in_by_himself_when_there_is_some(
 ) -> None:
     cells = [nbformat.v4.new_code_cell(CELL)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "page.ipynb")
-    manager = "icon_classifier.kernels.manager.VisitorKernelManager"
+    manager = "icon_classifier.server.app.PageKernelManager"
     options = {
         "VoilaConfiguration": {"multi_kernel_manager_class": manager},
         "VisitorKernelManager": {"max_visitors": 1, "leave_timeout": 2},

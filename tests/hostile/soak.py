@@ -19,12 +19,12 @@ from pathlib import Path
 
 import psutil
 
-from icon_classifier.errors import RequestError
+from icon_classifier.errors import DeploymentError
+from icon_classifier.server.visitor import Visit
 from tests.support.hostile_pictures import some_files
 from tests.support.models import write_model
 from tests.support.pictures import encode, gradient
 from tests.support.servers import ROOT, Server, project_copy, voila
-from tests.support.visits import Visit
 
 AT_ONCE = 4
 GROWTH = 1.1
@@ -64,7 +64,7 @@ async def come_and_go(server: Server, junk: list[bytes], chance: random.Random) 
         for _ in range(chance.randint(1, 4)):
             photo = chance.choice(junk) if chance.random() < 0.2 else good
             if not await visit.classify(photo):
-                raise RequestError("the page gave no answer")
+                raise DeploymentError("the page gave no answer")
         if chance.random() < 0.2:
             await visit.choose(good)
             await visit.click()  # and away, without waiting for what comes
@@ -92,7 +92,7 @@ async def soak(
         came += 1
         try:
             await come_and_go(server, junk, chance)
-        except (RequestError, OSError, TimeoutError) as error:
+        except (DeploymentError, OSError, TimeoutError) as error:
             wrong += 1
             print(f"visitor {came}: {error!r}", file=sys.stderr)
 

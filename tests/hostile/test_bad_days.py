@@ -17,13 +17,13 @@ import pytest
 from jupyter_server.services.kernels import kernelmanager
 from PIL import Image
 
-from icon_classifier.errors import ModelMissingError, RequestError
+from icon_classifier.errors import DeploymentError, ModelMissingError
 from icon_classifier.kernels.manager import VisitorKernelManager
+from icon_classifier.server.visitor import Visit
 from tests.hostile import LONG
 from tests.support.models import write_model
 from tests.support.pictures import encode
 from tests.support.servers import Server, project_copy, voila
-from tests.support.visits import Visit
 
 PHOTO = encode(Image.new("RGB", (32, 32), "red"))
 RED = "Prediction: red"
@@ -38,7 +38,7 @@ async def until_room(server: Server, seconds: float = 60) -> None:
                 async with await Visit.open(server.url) as visit:
                     if (await visit.classify(PHOTO)).startswith(RED):
                         return
-            except RequestError:
+            except DeploymentError:
                 await asyncio.sleep(0.2)
 
 

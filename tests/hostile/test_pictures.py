@@ -18,13 +18,13 @@ from icon_classifier.errors import ImageError
 from icon_classifier.images import read_image
 from icon_classifier.model.session import Model
 from icon_classifier.page.texts import UNEXPECTED
+from icon_classifier.server.visitor import Visit
 from tests.hostile import LONG
 from tests.integration.test_api import serving
 from tests.support.hostile_pictures import KINDS, files, some_files
 from tests.support.models import model_bytes, write_model
 from tests.support.pictures import encode, gradient
 from tests.support.servers import ROOT, project_copy, voila
-from tests.support.visits import Visit
 
 MOST_BYTES = 300e6
 MOST_SECONDS = 5.0

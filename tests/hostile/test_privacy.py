@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from icon_classifier.kernels.process import can_fork
+from icon_classifier.server.visitor import Visit
 from tests.support.leftovers import count
 from tests.support.models import write_model
 from tests.support.pictures import encode
 from tests.support.servers import project_copy, voila
-from tests.support.visits import Visit
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="looks into /proc")
 

@@ -21,13 +21,13 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError, websocket_connect
 
-from icon_classifier.errors import RequestError
+from icon_classifier.errors import DeploymentError
 from icon_classifier.server.messages import PROTOCOL
+from icon_classifier.server.visitor import Visit
 from tests.hostile import LONG
 from tests.support.models import write_model
 from tests.support.pictures import encode
 from tests.support.servers import ROOT, Server, project_copy, voila
-from tests.support.visits import Visit
 
 SECRET = "the owner's own"
 NOBODYS = "57a71480-bc76-4ce7-88de-1c1e51bbdc49"
@@ -253,7 +253,7 @@ async def test_forged_comms(visit: Visit) -> None:
 
 
 async def until_hung_up(visit: Visit, seconds: float = 20) -> None:
-    with pytest.raises(RequestError, match="closed"):
+    with pytest.raises(DeploymentError, match="closed"):
         async with asyncio.timeout(seconds):
             await _listen(visit)
 

@@ -15,10 +15,10 @@ import nbformat
 import psutil
 import pytest
 
-from icon_classifier.errors import RequestError
+from icon_classifier.errors import DeploymentError
 from icon_classifier.kernels.process import can_fork
+from icon_classifier.server.visitor import Visit
 from tests.support.servers import Server, free_port, voila
-from tests.support.visits import Visit
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
 
@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, metrics_port: int) -> Itera
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernelspec})
     notebook.cells = [nbformat.v4.new_code_cell(CELL)]
     nbformat.write(notebook, folder / "page.ipynb")
-    manager = "icon_classifier.kernels.manager.VisitorKernelManager"
+    manager = "icon_classifier.server.app.PageKernelManager"
     options = {
         "VoilaConfiguration": {"multi_kernel_manager_class": manager},
         "VisitorKernelManager": {
@@ -183,7 +183,7 @@ async def test_ten_at_the_door_at_once(server: Server) -> None:
     async def knock() -> Visit | None:
         try:
             return await Visit.open(server.url)
-        except RequestError as error:
+        except DeploymentError as error:
             answers.append(str(error))
             return None
 
@@ -257,7 +257,7 @@ async def test_kernels_end_with_a_server_that_is_killed(tmp_path: Path) -> None:
     nbformat.write(
         nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)]), tmp_path / "page.ipynb"
     )
-    manager = "icon_classifier.kernels.manager.VisitorKernelManager"
+    manager = "icon_classifier.server.app.PageKernelManager"
     with voila(
         tmp_path,
         f"--VoilaConfiguration.multi_kernel_manager_class={manager}",

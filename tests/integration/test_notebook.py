@@ -147,9 +147,8 @@ def test_nothing_of_a_photo_stays_in_memory(colours: Page, way: str) -> None:
     rows = np.frombuffer(mark * (1200 * 300), np.uint8).reshape(1200, 1200, 3)
     photo = encode(Image.fromarray(rows), "BMP")  # uncompressed: 4 MB, little but marks
     stored = mark[::-1].hex()  # the other way round, so that the question does not count itself
-    question = (
-        f"__import__('tests.support.leftovers').leftovers.count(bytes.fromhex('{stored}')[::-1])"
-    )
+    module = "__import__('importlib').import_module('tests.support.leftovers')"
+    question = f"{module}.count(bytes.fromhex('{stored}')[::-1])"
     held = f"[globals().update(held=bytes.fromhex('{stored}')[::-1] * 10**5), {question}][1]"
     assert colours.value(held) >= 100_000, "the search finds what is there"
     colours.value("globals().pop('held') and 0")
@@ -160,5 +159,7 @@ def test_nothing_of_a_photo_stays_in_memory(colours: Page, way: str) -> None:
         colours.click()
     assert "red" in colours.answer or "blue" in colours.answer
     # Freed buffers of a decoder lie in holes of the heap until a page's kernel pauses:
-    colours.value("__import__('icon_classifier.system.memory').memory.give_back()")
+    colours.value(
+        "__import__('importlib').import_module('icon_classifier.system.memory').trim_heap()"
+    )
     assert colours.value(question) * len(mark) < 100_000 < 0.03 * len(photo)

@@ -15,8 +15,8 @@ from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from traitlets import Unicode
 from traitlets.config import LoggingConfigurable
 
+from icon_classifier.kernels.fork_server import ForkServer
 from icon_classifier.kernels.manager import ForkedKernelManager
-from icon_classifier.kernels.parent import WarmParent
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.kernels.provisioner import ForkedProvisioner, _is_own_ipykernel
 
@@ -30,18 +30,18 @@ class Owner(LoggingConfigurable):
     """Stands where Voilà's kernel manager stands."""
 
     connection_dir = Unicode()
-    warm_parent: WarmParent
+    fork_server: ForkServer
 
 
 @pytest.fixture(scope="module")
 def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
     owner = Owner(connection_dir=str(tmp_path_factory.mktemp("connections")))
-    owner.warm_parent = WarmParent(tmp_path_factory.mktemp("empty"))
-    owner.warm_parent.start()
-    assert owner.warm_parent.wait_until_ready(60)
+    owner.fork_server = ForkServer(tmp_path_factory.mktemp("empty"))
+    owner.fork_server.start()
+    assert owner.fork_server.wait_until_ready(60)
     yield owner
-    parent = psutil.Process(owner.warm_parent.pid)
-    owner.warm_parent.stop()
+    parent = psutil.Process(owner.fork_server.pid)
+    owner.fork_server.stop()
     assert not parent.is_running()
 
 
@@ -102,7 +102,7 @@ async def ended(manager: ForkedKernelManager) -> int:
 
 async def test_a_forked_kernel_runs_code(kernel: ForkedKernelManager, owner: Owner) -> None:
     reply = await run(kernel, "import os; print(6 * 7, os.getppid())")
-    assert reply["text"] == f"42 {owner.warm_parent.pid}"
+    assert reply["text"] == f"42 {owner.fork_server.pid}"
 
 
 async def test_it_is_like_an_ordinary_kernel(kernel: ForkedKernelManager) -> None:
@@ -116,7 +116,7 @@ async def test_it_is_like_an_ordinary_kernel(kernel: ForkedKernelManager) -> Non
 
 
 async def test_it_inherits_no_socket(kernel: ForkedKernelManager, owner: Owner) -> None:
-    parents = sockets(owner.warm_parent.pid)
+    parents = sockets(owner.fork_server.pid)
     assert parents  # the line to the server
     assert (await run(kernel, ""))["status"] == "ok"
     assert not sockets(kernel.provisioner.pid) & parents
@@ -202,12 +202,12 @@ async def test_a_kernel_that_has_ended_is_not_signalled(kernel: ForkedKernelMana
 async def test_the_parents_death_leaves_its_kernels_alone_and_another_takes_its_place(
     kernel: ForkedKernelManager, owner: Owner
 ) -> None:
-    old = owner.warm_parent.pid
+    old = owner.fork_server.pid
     assert old is not None
     os.kill(old, signal.SIGKILL)
     assert (await run(kernel, "print('here')"))["text"] == "here"
     another = await start(owner, "another")  # waits until the new parent is warm
-    assert owner.warm_parent.pid not in (None, old)
+    assert owner.fork_server.pid not in (None, old)
     await another.shutdown_kernel(now=True)
     await kernel.signal_kernel(signal.SIGKILL)
     assert await ended(kernel) != 0  # which status nobody knows: its parent is gone
@@ -215,7 +215,7 @@ async def test_the_parents_death_leaves_its_kernels_alone_and_another_takes_its_
 
 async def test_without_a_parent_a_kernel_starts_in_the_ordinary_way(tmp_path: Path) -> None:
     owner = Owner(connection_dir=str(tmp_path))
-    owner.warm_parent = WarmParent(tmp_path)  # never started
+    owner.fork_server = ForkServer(tmp_path)  # never started
     file = str(tmp_path / "k.json")
     manager = ForkedKernelManager(parent=owner, connection_file=file, kernel_name="python3")
     await manager.start_kernel()

@@ -35,46 +35,46 @@ class TestForesee:
         write_model(tmp_path)
         self.classifier = Classifier(str(tmp_path))
         self.passes = []
-        monkeypatch.setattr(counter, "count", lambda: self.passes.append(None))
+        monkeypatch.setattr(counter, "increment", lambda: self.passes.append(None))
 
     def test_the_answer_is_there_and_the_same(self) -> None:
         red = Image.new("RGB", (9, 9), "red")
         expected = self.classifier.answer(red)
-        small = self.classifier.foresee(red)
+        small = self.classifier.prefetch(red)
         seen = len(self.passes)
         assert self.classifier.predict(small).label == "red"
         assert self.classifier.answer(small) == expected
         assert len(self.passes) == seen
 
     def test_it_serves_one_answer(self) -> None:
-        small = self.classifier.foresee(Image.new("RGB", (9, 9), "red"))
+        small = self.classifier.prefetch(Image.new("RGB", (9, 9), "red"))
         self.classifier.answer(small)
         self.classifier.answer(small)
         assert len(self.passes) == 2
 
     def test_another_photo_gets_its_own_answer(self) -> None:
-        self.classifier.foresee(Image.new("RGB", (9, 9), "red"))
+        self.classifier.prefetch(Image.new("RGB", (9, 9), "red"))
         assert "blue" in self.classifier.answer(Image.new("RGB", (9, 9), "blue"))
 
     def test_forgotten(self) -> None:
-        small = self.classifier.foresee(Image.new("RGB", (9, 9), "red"))
-        self.classifier.forget()
+        small = self.classifier.prefetch(Image.new("RGB", (9, 9), "red"))
+        self.classifier.discard()
         self.classifier.answer(small)
         assert len(self.passes) == 2
 
     def test_a_large_photo_is_not_held(self) -> None:
-        assert self.classifier.foresee(Image.new("RGB", (4000, 3000), "red")).size == (640, 480)
+        assert self.classifier.prefetch(Image.new("RGB", (4000, 3000), "red")).size == (640, 480)
 
     def test_listeners_hear_of_it_at_the_answer(self) -> None:
         heard: list[str] = []
         self.classifier.on_answer(lambda _, prediction: heard.append(prediction.label))
         red = Image.new("RGB", (9, 9), "red")
-        small = self.classifier.foresee(red)
+        small = self.classifier.prefetch(red)
         assert heard == []
         self.classifier.answer(small)
         assert heard == ["red"]
 
 
-def test_without_a_model_nothing_is_foreseen(tmp_path: Path) -> None:
+def test_without_a_model_nothing_is_prefetched(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
-        Classifier(str(tmp_path)).foresee(Image.new("RGB", (9, 9)))
+        Classifier(str(tmp_path)).prefetch(Image.new("RGB", (9, 9)))

@@ -6,7 +6,7 @@ import pytest
 from icon_classifier.errors import ImageError, ImageTooLargeError
 from icon_classifier.page.dropzone import Dropped, DropZone
 from icon_classifier.page.examples import Example
-from icon_classifier.page.texts import AT_MOST
+from icon_classifier.page.texts import MAX_PHOTOS
 from tests.support.pictures import encode, gradient
 
 PHOTO = {"kind": "photo", "name": "a.png", "index": 0, "count": 1}
@@ -66,7 +66,7 @@ def test_an_example(taken: list[Dropped], grizzly: Any) -> None:
         {"kind": "photo"},
         PHOTO | {"index": 1},
         PHOTO | {"index": -1},
-        PHOTO | {"count": AT_MOST + 1},
+        PHOTO | {"count": MAX_PHOTOS + 1},
         PHOTO | {"name": 5},
         {"kind": "file", "path": "/etc/passwd"},
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from icon_classifier.images import read_image
-from icon_classifier.page.examples import FOLDER, MOST, find_examples
+from icon_classifier.page.examples import FOLDER, MAX_EXAMPLES, find_examples
 from tests.support.pictures import encode, gradient
 
 
@@ -31,9 +31,9 @@ def test_of_the_maintainer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
 def test_not_too_many(tmp_path: Path) -> None:
     folder = tmp_path / FOLDER
     folder.mkdir()
-    for index in range(MOST + 3):
+    for index in range(MAX_EXAMPLES + 3):
         (folder / f"{index:02}.png").write_bytes(encode(gradient()))
-    assert len(find_examples(tmp_path)) == MOST
+    assert len(find_examples(tmp_path)) == MAX_EXAMPLES
 
 
 def test_without_fastbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ class TestComforts:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         passes: list[None] = []
-        monkeypatch.setattr(counter, "count", lambda: passes.append(None))
+        monkeypatch.setattr(counter, "increment", lambda: passes.append(None))
         self.choose(encode(Image.new("RGB", (60, 40), "red")))
         assert len(passes) == 1
         assert self.label.value == "", "the visitor has not asked yet"
@@ -182,7 +182,7 @@ class TestComforts:
     def test_a_chosen_file_that_is_no_picture_is_told_at_the_click(self) -> None:
         self.choose(encode(Image.new("RGB", (60, 40), "red")))
         self.choose(b"no picture")
-        assert self.classifier._foreseen is None, "of the photo before nothing is kept"
+        assert self.classifier._prefetched is None, "of the photo before nothing is kept"
         assert self.label.value == ""
         self.button.click()
         assert "not a picture" in self.label.value

@@ -7,14 +7,13 @@ from icon_classifier.errors import RequestError
 from icon_classifier.server.messages import (
     Backlog,
     is_allowed,
-    is_well_formed,
-    read_frame,
-    read_kernels,
-    without_the_inside,
+    parse_kernel_message,
+    parse_page_message,
+    redact_traceback,
 )
 
 HEADER = {"msg_id": "1", "msg_type": "comm_msg", "session": "s"}
-PARTS = [json.dumps(part).encode() for part in ({"msg_type": "comm_msg"}, {}, {}, {"data": 1})]
+PARTS = [json.dumps(part).encode() for part in (HEADER, {}, {}, {"comm_id": "1", "data": {}})]
 
 
 def message(*buffers: bytes) -> bytes:
@@ -23,8 +22,9 @@ def message(*buffers: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("buffers", [(), (b"",), (b"photo" * 1000, b"")], ids=len)
-def test_what_a_page_sends(buffers: tuple[bytes, ...]) -> None:
-    assert is_well_formed(message(*buffers))
+def test_message_of_a_page_is_parsed(buffers: tuple[bytes, ...]) -> None:
+    frame = parse_page_message(message(*buffers))
+    assert frame == ("shell", HEADER, {"comm_id": "1", "data": {}})
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,15 @@ def test_what_a_page_sends(buffers: tuple[bytes, ...]) -> None:
         pytest.param(b"\x00\x00\x00\x02" + bytes(60), id="Jupyter's older form"),
     ],
 )
-def test_what_nobody_should_send(forged: bytes) -> None:
-    assert not is_well_formed(forged)
+def test_forged_head_is_refused(forged: bytes) -> None:
+    with pytest.raises(RequestError, match="head"):
+        parse_page_message(forged)
 
 
-def test_more_parts_than_any_widget_has() -> None:
-    assert is_well_formed(message(*[b"x"] * 58))
-    assert not is_well_formed(message(*[b"x"] * 59))
+def test_message_of_more_than_64_parts_is_refused() -> None:
+    parse_page_message(message(*[b"x"] * 58))
+    with pytest.raises(RequestError, match="head"):
+        parse_page_message(message(*[b"x"] * 59))
 
 
 def pack(*parts: object, channel: str = "shell") -> bytes:
@@ -76,9 +78,9 @@ def of_kind(kind: str, channel: str = "shell", **content: object) -> bytes:
         pytest.param(pack(HEADER, {}, {}, {"x": "x" * 2**20}), id="a megabyte of JSON"),
     ],
 )
-def test_what_is_no_message(frame: bytes | str) -> None:
+def test_message_of_another_form_is_refused(frame: bytes | str) -> None:
     with pytest.raises(RequestError):
-        read_frame(frame)
+        parse_page_message(frame)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +94,8 @@ def test_what_is_no_message(frame: bytes | str) -> None:
         of_kind("kernel_info_request", "control"),
     ],
 )
-def test_what_pages_need_passes(frame: bytes) -> None:
-    assert is_allowed(read_frame(frame))
+def test_message_that_pages_need_is_allowed(frame: bytes) -> None:
+    assert is_allowed(parse_page_message(frame))
 
 
 @pytest.mark.parametrize(
@@ -109,39 +111,46 @@ def test_what_pages_need_passes(frame: bytes) -> None:
         of_kind(""),
     ],
 )
-def test_what_no_page_needs_is_dropped(frame: bytes) -> None:
-    assert not is_allowed(read_frame(frame))
+def test_message_that_no_page_needs_is_not_allowed(frame: bytes) -> None:
+    assert not is_allowed(parse_page_message(frame))
 
 
-def test_what_the_kernel_says() -> None:
+def test_kernel_message_is_parsed_only_where_it_is_inspected() -> None:
     parent, idle = {"msg_id": "7"}, {"execution_state": "idle"}
-    assert read_kernels(pack({"msg_type": "status"}, parent, {}, idle)) == ("status", parent, idle)
-    assert read_kernels(pack({"msg_type": "comm_msg"}, parent, {}, idle)) == ("comm_msg", {}, {})
+    assert parse_kernel_message(pack({"msg_type": "status"}, parent, {}, idle)) == (
+        "status",
+        parent,
+        idle,
+    )
+    assert parse_kernel_message(pack({"msg_type": "comm_msg"}, parent, {}, idle)) == (
+        "comm_msg",
+        {},
+        {},
+    )
 
 
-def test_tracebacks_stay_inside() -> None:
+def test_redact_traceback_removes_the_traceback() -> None:
     content = {"ename": "ValueError", "evalue": "secret", "traceback": ["secret"]}
     error = pack({"msg_type": "error"}, {"msg_id": "7"}, {}, content)
-    blank = without_the_inside(error, "error", content)
+    blank = redact_traceback(error, "error", content)
     assert blank is not None
-    assert is_well_formed(blank)
-    kind, parent, said = read_kernels(blank)
+    kind, parent, said = parse_kernel_message(blank)
     assert (kind, parent) == ("error", {"msg_id": "7"})
     assert "secret" not in str(said)
     stream = {"name": "stderr", "text": "Traceback (most recent call last):\n"}
-    assert without_the_inside(b"", "stream", stream) is None
+    assert redact_traceback(b"", "stream", stream) is None
 
 
 @pytest.mark.parametrize(
     ("kind", "content"),
     [("stream", {"name": "stdout", "text": "hello"}), ("status", {"execution_state": "idle"})],
 )
-def test_the_rest_passes_as_it_is(kind: str, content: dict[str, str]) -> None:
+def test_redact_traceback_leaves_other_messages(kind: str, content: dict[str, str]) -> None:
     message = pack({"msg_type": kind}, {}, {}, content)
-    assert without_the_inside(message, kind, content) is message
+    assert redact_traceback(message, kind, content) is message
 
 
-def test_backlog() -> None:
+def test_backlog_refuses_too_many_bytes_or_messages() -> None:
     backlog = Backlog(100, 3)
     assert backlog.add("a", 60)
     assert backlog.add("b", 40)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from icon_classifier.system import counter
+from tests.support.processes import exit_code, forked
 
 
 @pytest.fixture
@@ -14,32 +15,25 @@ def descriptor(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     os.close(created)
 
 
-def test_what_forked_processes_count_is_read_once(descriptor: int) -> None:
-    children = []
-    for _ in range(3):
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                counter.share(descriptor)
-                counter.count()
-                counter.count()
-                status = 0
-            finally:
-                os._exit(status)  # a child must never get back into pytest
-        children.append(pid)
-    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0, 0]
+def test_counts_of_forked_processes_are_taken_once(descriptor: int) -> None:
+    def count() -> None:
+        counter.share(descriptor)
+        counter.increment()
+        counter.increment()
+
+    assert [exit_code(pid) for pid in [forked(count) for _ in range(3)]] == [0, 0, 0]
     assert counter.take(descriptor) == 6
     assert counter.take(descriptor) == 0
 
 
-def test_nobody_reads(descriptor: int) -> None:
-    counter.count()
+def test_process_without_a_shared_counter_counts_nothing(descriptor: int) -> None:
+    counter.increment()
     assert counter.take(descriptor) == 0
 
 
-def test_a_counter_that_is_gone_costs_no_answer() -> None:
-    descriptor = counter.create()
-    os.close(descriptor)
-    counter.share(descriptor)
-    counter.count()
+@pytest.mark.usefixtures("descriptor")
+def test_closed_counter_raises_nothing() -> None:
+    closed = counter.create()
+    os.close(closed)
+    counter.share(closed)
+    counter.increment()

@@ -6,10 +6,11 @@ import pytest
 
 from icon_classifier.system.memory import (
     AT_REST,
-    MAX_VISITORS,
+    MAX_KERNELS,
+    kernel_capacity,
     memory_limit,
-    visitors_that_fit,
-    works_that_fit,
+    slot_count,
+    usable_cores,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -71,18 +72,18 @@ def test_this_machine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "visitors"), [(64 * MB, 1), (AT_REST, 1), (512 * MB, 20), (2**40, MAX_VISITORS)]
+    ("limit", "visitors"), [(64 * MB, 1), (AT_REST, 1), (512 * MB, 20), (2**40, MAX_KERNELS)]
 )
-def test_visitors_that_fit(limit: int, visitors: int) -> None:
-    assert visitors_that_fit(limit) == visitors
+def test_kernel_capacity(limit: int, visitors: int) -> None:
+    assert kernel_capacity(limit) == visitors
 
 
 @pytest.mark.parametrize(
     ("limit", "cores", "works"),
     [(64 * MB, 8, 1), (512 * MB, 2, 1), (1024 * MB, 8, 2), (2**40, 8, 8)],
 )
-def test_works_that_fit(limit: int, cores: int, works: int) -> None:
-    assert works_that_fit(limit, cores) == works
+def test_slot_count(limit: int, cores: int, works: int) -> None:
+    assert slot_count(limit, cores) == works
 
 
 # Fills 64 MB and frees them, a few times over; prints how many pages the last time had to ask for.
@@ -109,3 +110,11 @@ def test_what_was_freed_is_kept_for_the_next() -> None:
         asked[way] = int(told)
     assert asked["return"] >= 64 * MB // 65536  # a page has 4 to 64 kB
     assert asked["keep"] < asked["return"] / 10
+
+
+def test_usable_cores_counts_all_where_there_is_no_affinity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    assert usable_cores() == 3
