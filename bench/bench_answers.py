@@ -22,9 +22,9 @@ from bench.bench_main import median_ms
 from icon_classifier.images import read_image_file
 from icon_classifier.model.opening import open_model
 from icon_classifier.page.ui import Classifier
+from icon_classifier.server.visitor import example_photo
 from scripts.browser import find_browser
-from tests.browser.conftest import ARGUMENTS
-from tests.conftest import example
+from tests.support.browser import ARGUMENTS, keep_file_choosers
 from tests.support.servers import ROOT, voila
 
 REPEATS = 7
@@ -50,7 +50,7 @@ WATCH = """() => {
 
 def large_photo(folder: Path) -> Path:
     """A photo as a phone takes it: 12 megapixels, grain and all, close to 12 MB."""
-    photo = Image.open(example("grizzly.jpg")).resize((3024, 4032), Image.Resampling.BICUBIC)
+    photo = Image.open(example_photo()).resize((3024, 4032), Image.Resampling.BICUBIC)
     grain = np.random.default_rng(0).normal(0, 29, (4032, 3024, 1))
     pixels = np.clip(np.asarray(photo, np.float32) + grain, 0, 255).astype(np.uint8)
     path = folder / "phone.jpg"
@@ -99,11 +99,12 @@ def told(name: str, values: list[float], goal: str) -> None:
 
 
 def in_browser(folder: Path) -> None:
-    photo, grizzly = large_photo(folder), example("grizzly.jpg")
+    photo, grizzly = large_photo(folder), example_photo()
     print(f"The photo has {photo.stat().st_size / 1e6:.1f} MB.")
     with voila(ROOT) as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
+        keep_file_choosers(page)
         page.goto(server.url)
         expect(page.get_by_role("button", name="Choose photos")).to_be_visible(timeout=LIMIT)
         page.evaluate(WATCH)
@@ -130,7 +131,7 @@ def in_browser(folder: Path) -> None:
 
 def in_process() -> None:
     # One thread, as in a kernel that was forked.
-    model, photo = open_model(ROOT, threads=1), read_image_file(example("grizzly.jpg"))
+    model, photo = open_model(ROOT, threads=1), read_image_file(example_photo())
     classifier = Classifier(str(ROOT))
 
     def explained() -> None:

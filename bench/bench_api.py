@@ -26,7 +26,7 @@ import pytest
 
 from bench.gradio_app import VERSION, gradio_app
 from icon_classifier.api.settings import PREFIX, cores
-from tests.conftest import example
+from icon_classifier.server.visitor import example_photo
 from tests.support.servers import ROOT, Server, free_port, running
 
 CONNECTIONS = (1, 8, 32)
@@ -229,7 +229,7 @@ def main() -> None:
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: run 'apt-get install wrk' (or brew install wrk)")
-    photo = example("grizzly.jpg").read_bytes()
+    photo = example_photo().read_bytes()
     rivals: dict[str, Serve] = {"plain": plain}
     if not options.no_gradio:
         rivals[f"Gradio {VERSION}"] = gradio

@@ -20,7 +20,7 @@ from icon_classifier.errors import ImageError
 from icon_classifier.images import read_image_file
 from icon_classifier.model.heatmap import relevance
 from icon_classifier.model.opening import EXPORT, open_model
-from tests.conftest import example
+from icon_classifier.server.visitor import example_photo
 from tests.support.servers import ROOT
 
 PHOTOS = 60
@@ -54,7 +54,7 @@ def main() -> None:
     network = load_learner(ROOT / EXPORT).model.eval()
     model = open_model(ROOT)
     cam = GradCAM(model=network, target_layers=[network[0]])
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else example("grizzly.jpg").parent
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else example_photo().parent
     paths = sorted(path for path in folder.rglob("*.*") if path.is_file())
     random.Random(0).shuffle(paths)
     found = []

@@ -18,10 +18,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from bench.bench_visitors import p95
-from icon_classifier.server.visitor import Visit
+from icon_classifier.server.visitor import Visit, example_photo
 from scripts import starting
 from scripts.environment import ROOT
-from tests.conftest import example
 
 ROUNDS = 3
 AT_ONCE = 4
@@ -78,7 +77,7 @@ def main() -> None:
     parser.add_argument("--visitors", type=int, default=20)
     parser.add_argument("--megabytes", type=int, default=512)
     options = parser.parse_args()
-    photo = options.photo.read_bytes() if options.photo else example("grizzly.jpg").read_bytes()
+    photo = options.photo.read_bytes() if options.photo else example_photo().read_bytes()
     port = starting.free_port()
     command = [sys.executable, "-m", "voila", "icon_classifier.ipynb", "--no-browser"]
     limit = {"megabytes": options.megabytes}

@@ -22,8 +22,9 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from bench.plain import write_plain_page
 from icon_classifier.images import read_image
 from icon_classifier.model.opening import open_model
+from icon_classifier.server.visitor import example_photo
 from scripts.browser import find_browser
-from tests.conftest import example
+from tests.support.browser import keep_file_choosers
 from tests.support.servers import ROOT, Server, voila
 
 REPEATS = 30
@@ -65,6 +66,7 @@ def visit(browser: Browser, server: Server, photo: Path) -> tuple[float, float, 
     before = pss_mb(process)
     context = browser.new_context()
     page = context.new_page()
+    keep_file_choosers(page)
     start = time.perf_counter()
     page.goto(server.url, wait_until="commit")
     button = page.get_by_role("button", name="Classify Icon")
@@ -98,7 +100,7 @@ def row(name: str, ours: float, plain: float, unit: str) -> None:
 
 
 def main() -> None:
-    photo = example("grizzly.jpg")
+    photo = example_photo()
     data = photo.read_bytes()
     small = next(iter(sorted((ROOT / "../shared/data/bears/teddy").glob("*.jpg"))), None)
     print(f"{'':<34}{'ours':>10} {'plain':>10} {'':<4}{'ratio':>8}")

@@ -27,10 +27,10 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from bench.gradio_app import VERSION, gradio_app
 from bench.plain import write_plain_page
-from icon_classifier.server.visitor import Visit
+from icon_classifier.server.visitor import Visit, example_photo
 from icon_classifier.system.memory import memory_limit
 from scripts.browser import find_browser
-from tests.conftest import example
+from tests.support.browser import keep_file_choosers
 from tests.support.servers import ROOT, Server, voila
 
 STEPS = (1, 5, 10, 20)
@@ -83,7 +83,7 @@ class Figures:
     unanswered: int = 0
 
 
-PHOTO = example("grizzly.jpg").read_bytes()
+PHOTO = example_photo().read_bytes()
 
 
 def megabytes(server: Server) -> float:
@@ -114,6 +114,7 @@ async def open_page(browser: Browser, url: str) -> tuple[BrowserContext, Page, f
     """Open a page as a new visitor; also return the seconds until its button can be used."""
     context = await browser.new_context()
     page = await context.new_page()
+    keep_file_choosers(page)
     page.set_default_timeout(WAIT_MS)
     started = time.perf_counter()
     await page.goto(url, wait_until="commit")

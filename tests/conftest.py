@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import pytest
 
 from icon_classifier.model.opening import open_model
 from icon_classifier.model.session import Model
+from icon_classifier.page.examples import fastbook_photo
+from icon_classifier.server.visitor import example_photo
 from tests.support.models import write_model
 from tests.support.servers import ROOT, Server, project_copy, voila
 
@@ -29,19 +30,13 @@ def colour_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def example(name: str) -> Path:
-    """A photograph of fastbook's, read from its installed files without importing it."""
-    spec = importlib.util.find_spec("fastbook")
-    assert spec is not None, "fastbook is not installed: run make test"
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "images" / name
-
-
 @pytest.fixture(scope="session")
 def grizzly() -> Path:
-    return example("grizzly.jpg")
+    return example_photo()
 
 
 @pytest.fixture(scope="session")
 def cat() -> Path:
-    return example("cat.jpg")
+    path = fastbook_photo("cat.jpg")
+    assert path is not None, "fastbook is not installed: run make test"
+    return path

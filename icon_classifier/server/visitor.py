@@ -61,7 +61,6 @@ class Page(ABC):
     def __init__(self) -> None:
         self.widgets: dict[str, dict[str, Any]] = {}
 
-    @abstractmethod
     async def send(
         self,
         kind: str,
@@ -71,6 +70,11 @@ class Page(ABC):
         channel: str = "shell",
     ) -> str:
         """Send a message to the kernel; return its id."""
+        return await self._send(channel, kind, content, list(buffers), metadata or {})
+
+    @abstractmethod
+    async def _send(self, channel: str, kind: str, *parts: Any) -> str:
+        """Send content, buffers and metadata as a message on a channel; return its id."""
 
     @abstractmethod
     async def receive(self) -> Message:
@@ -256,15 +260,8 @@ class Visit(Page):
         finally:
             self._connection.close()
 
-    async def send(
-        self,
-        kind: str,
-        content: dict[str, Any],
-        buffers: Sequence[bytes] = (),
-        metadata: dict[str, Any] | None = None,
-        channel: str = "shell",
-    ) -> str:
-        """Send a message to the kernel; return its id."""
+    async def _send(self, channel: str, kind: str, *parts: Any) -> str:
+        content, buffers, metadata = parts
         header = {
             "msg_id": uuid.uuid4().hex,
             "msg_type": kind,
@@ -273,8 +270,8 @@ class Visit(Page):
             "date": "",
             "version": "5.3",
         }
-        parts = [json.dumps(part).encode() for part in (header, {}, metadata or {}, content)]
-        packed = serialize_msg_to_ws_v1([*parts, *buffers], channel)  # type: ignore[no-untyped-call]
+        texts = [json.dumps(part).encode() for part in (header, {}, metadata, content)]
+        packed = serialize_msg_to_ws_v1([*texts, *buffers], channel)  # type: ignore[no-untyped-call]
         await self._connection.write_message(packed, binary=True)
         return header["msg_id"]
 
@@ -302,18 +299,12 @@ class _KernelPage(Page):
         super().__init__()
         self._client = client
 
-    async def send(
-        self,
-        kind: str,
-        content: dict[str, Any],
-        buffers: Sequence[bytes] = (),
-        metadata: dict[str, Any] | None = None,
-        channel: str = "shell",
-    ) -> str:
+    async def _send(self, channel: str, kind: str, *parts: Any) -> str:
+        content, buffers, metadata = parts
         session = self._client.session
-        message = session.msg(kind, content, metadata=metadata or {})
+        message = session.msg(kind, content, metadata=metadata)
         socket = getattr(self._client, f"{channel}_channel").socket
-        session.send(socket, message, buffers=list(buffers))
+        session.send(socket, message, buffers=buffers)
         return str(message["header"]["msg_id"])
 
     async def receive(self) -> Message:

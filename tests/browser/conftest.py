@@ -11,27 +11,17 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from scripts.browser import find_browser
+from tests.support.browser import ARGUMENTS, keep_file_choosers
 from tests.support.servers import ROOT
-
-ARGUMENTS = [
-    "--no-sandbox",  # root in a container has no other choice
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-    "--no-first-run",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
 
 STOCK = (
     "https://cdn.jsdelivr.net/npm/@fortawesome/",
     "https://cdnjs.cloudflare.com/ajax/libs/mathjax/",
 )
-"""What Voilà's stock template asks of other hosts: nothing of ours, and all that is let pass."""
+"""What Voilà's stock template requests from other hosts; nothing else may be requested."""
 
-PATIENCE = 90_000
-"""How long to wait for what must come, in milliseconds; a loaded machine is slow."""
+TIMEOUT_MS = 90_000
+"""How long to wait for what is expected, in milliseconds; a loaded machine is slow."""
 
 ARTEFACTS = ROOT / "artefacts"
 
@@ -53,34 +43,35 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Open pages, each a visitor of his own; what goes wrong in one fails the test."""
-    troubles: list[str] = []
+    """Open pages, each with a browser context of its own; an error in one fails the test."""
+    problems: list[str] = []
     contexts = []
 
     def watch(page: Page) -> None:
         def on_console(message: Any) -> None:
             url = message.location.get("url", "")
-            # A browser that a test took off line says so by itself.
+            # A browser that a test took offline logs that by itself.
             offline = "ERR_INTERNET_DISCONNECTED" in message.text
             if message.type == "error" and not url.startswith(STOCK) and not offline:
-                troubles.append(f"console: {message.text} ({url})")
+                problems.append(f"console: {message.text} ({url})")
 
         def on_request(request: Any) -> None:
             parts = urlsplit(request.url)
             if request.url.startswith(STOCK):
                 return
             if parts.scheme.startswith(("http", "ws")) and parts.hostname != "localhost":
-                troubles.append(f"request to another host: {request.url}")
+                problems.append(f"request to another host: {request.url}")
 
+        keep_file_choosers(page)
         page.on("console", on_console)
-        page.on("pageerror", lambda error: troubles.append(f"script: {error}"))
+        page.on("pageerror", lambda error: problems.append(f"script: {error}"))
         page.on("request", on_request)
         page.on("websocket", on_request)
 
     def open_page(url: str | None = None, **options: Any) -> Page:
         context = browser.new_context(**options)
         contexts.append(context)
-        context.set_default_timeout(PATIENCE)
+        context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
         watch(page)
         if url is not None:
@@ -90,7 +81,7 @@ def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     yield open_page
     for context in contexts:
         context.close()
-    assert troubles == []
+    assert problems == []
 
 
 @pytest.fixture(scope="session")

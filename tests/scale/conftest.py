@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from scripts.browser import find_browser
-from tests.browser.conftest import ARGUMENTS
+from tests.support.browser import ARGUMENTS
 
 # Read by Ray when it is imported. A loaded machine takes its time to start it.
 os.environ |= {
