@@ -1,8 +1,8 @@
 """Untrusted bytes become an upright RGB picture, within limits.
 
-The one door through which every photo comes: the page, the API, the command line and the cleaning
-of training data use it, so that one photo is one picture everywhere. Whatever is wrong with the
-bytes ends in an :class:`~icon_classifier.errors.ImageError`; nothing else escapes.
+The page, the API, the command line and the cleaning of training data all read photos here, so that
+one photo is the same picture everywhere. Whatever is wrong with the bytes raises an
+:class:`~icon_classifier.errors.ImageError`, and nothing else.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PREVIEW_SIDE = 640
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 """Pillow's names of the formats that are read. Pillow knows forty more; a photo needs none of them,
-and each is a parser for strangers to play with (EPS even starts Ghostscript)."""
+and each is one more parser for a stranger to attack (EPS even starts Ghostscript)."""
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp"),
@@ -144,7 +144,7 @@ def read_image(
         _check_size(image, limits)  # some formats tell their true size only now
         # Flattened first: a large picture is halved there, and the turned copy is small.
         halve = not halved and image.width * image.height > _LARGE
-        return upright(flatten(image, halve=halve), orientation(image))
+        return _upright(_flatten(image, halve=halve), _orientation(image))
 
 
 def read_image_file(path: str | Path, limits: Limits = Limits()) -> Image.Image:
@@ -265,21 +265,11 @@ def _half_decoded(image: Image.Image) -> bool:
     return image.draft(image.mode, (image.width // 2, image.height // 2)) is not None
 
 
-def flatten(image: Image.Image, *, halve: bool) -> Image.Image:
-    """Convert any mode of Pillow to RGB.
+def _flatten(image: Image.Image, *, halve: bool) -> Image.Image:
+    """Convert a decoded picture of any mode to RGB, transparent parts on white, grey to 8 bits.
 
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        Decoded, of any mode; stays as it is.
-    halve : bool
-        Whether to halve width and height (pixels), which is then done in strips, for a large
-        picture's sake.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode RGB, transparent parts on white, grey values of more than 8 bits scaled to 8.
+    Where `halve` is true width and height are halved, which is done in strips: no second picture of
+    its size is in memory.
     """
     convert = _converter(image)
     width, height = image.size
@@ -335,38 +325,14 @@ def _scale(image: Image.Image, white: float) -> Image.Image:
     return Image.fromarray(grey).convert("RGB")  # (H, W) -> L -> RGB
 
 
-def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Turn a picture as its EXIF orientation says.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        Stays as it is.
-    orientation : int
-        1 to 8; any other number turns nothing.
-
-    Returns
-    -------
-    PIL.Image.Image
-        The same picture where there is nothing to turn.
-    """
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Undo an EXIF orientation of 1 to 8; any other number turns nothing."""
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
-def orientation(image: Image.Image) -> int:
-    """Read the EXIF orientation of an opened picture.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        As Pillow opened it, its metadata still with it.
-
-    Returns
-    -------
-    int
-        1 to 8, whatever number else stands there, or 1 where EXIF is missing or broken.
-    """
+def _orientation(image: Image.Image) -> int:
+    """Read the EXIF orientation of an opened picture: 1 where EXIF is missing or broken."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001 - the photo is fine even where what is said about it is not

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,12 @@ class ForkedKernelManager(ServerKernelManager):
         # Sockets in a folder that only this user can enter: no ports to guess, race for or lack.
         folder = str(getattr(self.parent, "connection_dir", ""))
         return "ipc" if can_fork() and len(os.fsencode(folder)) <= _MAX_FOLDER else "tcp"
+
+    @default("last_activity")
+    def _last_activity(self) -> datetime:
+        # The sweep for idle kernels also meets one that is registered and just starting, of which
+        # Jupyter Server has not set it yet.
+        return datetime.now(UTC)
 
     @default("event_logger")
     def _event_logger(self) -> EventLogger:

@@ -1,4 +1,4 @@
-"""What a visitor sees who finds no room, and what those inside see of him: nothing."""
+"""What a visitor beyond the capacity sees, and that the others notice nothing."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ widgets.VBox([button, label])
 READY = 120_000
 
 
-def test_who_finds_no_room_gets_in_by_himself_when_there_is_some(
+def test_refused_page_loads_by_itself_when_there_is_capacity(
     browser: Browser, tmp_path: Path
 ) -> None:
     cells = [nbformat.v4.new_code_cell(CELL)]

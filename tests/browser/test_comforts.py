@@ -104,7 +104,7 @@ def fits(page: Page) -> bool:
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_a_visit(
+def test_drop_is_answered_on_every_screen(
     look: dict[str, Any],
     visit: Callable[..., Page],
     grizzly: Path,
@@ -136,7 +136,7 @@ def test_a_visit(
     page.screenshot(path=artefacts / f"heat-{name}.png", full_page=True)
 
 
-def test_the_cat_is_not_sure(visit: Callable[..., Page]) -> None:
+def test_cat_is_not_sure(visit: Callable[..., Page]) -> None:
     page = visit()
     button(page, "Try the example cat").click()
     expect(line(page)).to_have_text(
@@ -148,7 +148,7 @@ def test_the_cat_is_not_sure(visit: Callable[..., Page]) -> None:
     expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
 
 
-def test_paste(visit: Callable[..., Page], grizzly: Path) -> None:
+def test_pasted_photo_is_answered(visit: Callable[..., Page], grizzly: Path) -> None:
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     photo = base64.b64encode(encode(Image.open(grizzly).resize((212, 250)))).decode()
     page.evaluate(
@@ -163,7 +163,7 @@ def test_paste(visit: Callable[..., Page], grizzly: Path) -> None:
     expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
 
 
-def test_the_camera_of_a_laptop(visit: Callable[..., Page]) -> None:
+def test_laptop_camera_takes_a_photo(visit: Callable[..., Page]) -> None:
     page = visit(permissions=["camera"])
     button(page, "Use the camera").click()
     expect(button(page, "Take the photo")).to_be_focused()
@@ -181,7 +181,7 @@ def test_the_camera_of_a_laptop(visit: Callable[..., Page]) -> None:
     expect(button(page, "Use the camera")).to_be_focused()
 
 
-def test_the_camera_of_a_phone(visit: Callable[..., Page], grizzly: Path) -> None:
+def test_phone_camera_takes_a_photo(visit: Callable[..., Page], grizzly: Path) -> None:
     page = visit(**PHONE)
     with page.expect_file_chooser() as chooser:
         button(page, "Use the camera").click()
@@ -190,7 +190,7 @@ def test_the_camera_of_a_phone(visit: Callable[..., Page], grizzly: Path) -> Non
     expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
 
 
-def test_a_photo_shrinks_before_it_travels(
+def test_large_photo_is_shrunk_before_it_is_sent(
     visit: Callable[..., Page], grizzly: Path, tmp_path: Path
 ) -> None:
     """Also turned upright: the camera wrote it lying on its side."""
@@ -215,7 +215,7 @@ def test_a_photo_shrinks_before_it_travels(
 
 
 @pytest.mark.parametrize("kind", ["tiff", "heic"])
-def test_what_the_browser_cannot_decode_travels_as_it_is(
+def test_photo_that_the_browser_cannot_decode_is_sent_unchanged(
     kind: str, visit: Callable[..., Page], grizzly: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / f"photo.{kind}"
@@ -230,7 +230,9 @@ def test_what_the_browser_cannot_decode_travels_as_it_is(
     expect(page.locator(".ic-frame img")).to_be_visible()
 
 
-def test_too_large_to_travel(visit: Callable[..., Page], tmp_path: Path) -> None:
+def test_too_large_file_is_refused_before_it_is_sent(
+    visit: Callable[..., Page], tmp_path: Path
+) -> None:
     file = tmp_path / "huge.heic"
     file.write_bytes(b"\0" * (25 * 2**20 + 1))
     page = visit()
@@ -240,7 +242,7 @@ def test_too_large_to_travel(visit: Callable[..., Page], tmp_path: Path) -> None
     )
 
 
-def test_several_photos(
+def test_several_photos_fill_a_table(
     visit: Callable[..., Page], grizzly: Path, cat: Path, tmp_path: Path, artefacts: Path
 ) -> None:
     bad = tmp_path / "<b>bad.jpg"
@@ -267,7 +269,9 @@ def test_several_photos(
     assert [row["known"] for row in table] == ["yes", "", "no"]
 
 
-def test_start_over_and_the_same_file_again(visit: Callable[..., Page], grizzly: Path) -> None:
+def test_same_file_can_be_chosen_again_after_starting_over(
+    visit: Callable[..., Page], grizzly: Path
+) -> None:
     """By the keyboard alone."""
     page = visit()
     choose(page, grizzly)
@@ -283,7 +287,7 @@ def test_start_over_and_the_same_file_again(visit: Callable[..., Page], grizzly:
     expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
 
 
-def test_work_that_takes_long_shows(visit: Callable[..., Page], tmp_path: Path) -> None:
+def test_long_work_shows_progress(visit: Callable[..., Page], tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (3000, 3000, 3), np.uint8)
     file = tmp_path / "noise.png"
     file.write_bytes(encode(Image.fromarray(noise), compress_level=0))
@@ -295,7 +299,9 @@ def test_work_that_takes_long_shows(visit: Callable[..., Page], tmp_path: Path) 
     expect(page.locator(".ic-work")).to_be_hidden()
 
 
-def test_the_stock_template(stock: Server, new_page: NewPage, grizzly: Path) -> None:
+def test_stock_template_shows_the_same_widgets(
+    stock: Server, new_page: NewPage, grizzly: Path
+) -> None:
     page = new_page(stock.url, **WIDE)
     expect(button(page, "Choose photos")).to_be_visible(timeout=READY)
     drop(page, grizzly)

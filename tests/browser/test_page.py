@@ -64,7 +64,9 @@ def thumbnail_size(page: Page) -> tuple[int, int]:
     return width, height
 
 
-def test_a_grizzly(shipped: Server, new_page: NewPage, grizzly: Path, artefacts: Path) -> None:
+def test_grizzly_is_predicted(
+    shipped: Server, new_page: NewPage, grizzly: Path, artefacts: Path
+) -> None:
     page = new_page(shipped.url, viewport={"width": 1280, "height": 800})
     expect(page.get_by_role("heading", name="Black, grizzly or teddy?")).to_be_visible(
         timeout=READY
@@ -75,17 +77,21 @@ def test_a_grizzly(shipped: Server, new_page: NewPage, grizzly: Path, artefacts:
     page.screenshot(path=artefacts / "page.png")
 
 
-def test_through_a_jupyter_server(jupyter_server: Server, new_page: NewPage, grizzly: Path) -> None:
+def test_jupyter_server_route_predicts(
+    jupyter_server: Server, new_page: NewPage, grizzly: Path
+) -> None:
     page = new_page(urljoin(jupyter_server.url, f"voila/render/{NOTEBOOK}"))
     classify(page, grizzly, "Prediction: grizzly; Probability: ")
 
 
-def test_another_model_names_its_classes(colour_server: Server, new_page: NewPage) -> None:
+def test_another_model_shows_its_labels(colour_server: Server, new_page: NewPage) -> None:
     page = new_page(colour_server.url)
     expect(page.get_by_role("heading", name="Red, green or blue?")).to_be_visible(timeout=READY)
 
 
-def test_fifteen_megabytes(colour_server: Server, new_page: NewPage, tmp_path: Path) -> None:
+def test_fifteen_megabytes_are_uploaded(
+    colour_server: Server, new_page: NewPage, tmp_path: Path
+) -> None:
     """More than the 10 MB at which tornado drops a websocket message without a word."""
     noise = np.random.default_rng(0).integers(0, 90, (2300, 2300, 3), np.uint8)
     noise[..., 2] += 160
@@ -97,7 +103,9 @@ def test_fifteen_megabytes(colour_server: Server, new_page: NewPage, tmp_path: P
     assert thumbnail_size(page) == (128, 128)
 
 
-def test_a_text_named_jpg(colour_server: Server, new_page: NewPage, tmp_path: Path) -> None:
+def test_text_named_jpg_is_refused_in_words(
+    colour_server: Server, new_page: NewPage, tmp_path: Path
+) -> None:
     photo = tmp_path / "photo.jpg"
     photo.write_text("just some words")
     page = new_page(colour_server.url)
@@ -119,8 +127,10 @@ def test_no_photo_yet(colour_server: Server, new_page: NewPage) -> None:
     expect(page.get_by_text("Please choose a photo first.")).to_be_visible()
 
 
-def test_two_visitors_at_once(colour_server: Server, new_page: NewPage, tmp_path: Path) -> None:
-    """Each gets the answer for his own photo, and neither sees the other's."""
+def test_two_visitors_see_their_own_answers(
+    colour_server: Server, new_page: NewPage, tmp_path: Path
+) -> None:
+    """Each gets the answer for their own photo, and neither sees the other's."""
     visitors = {colour: new_page(colour_server.url) for colour in ("red", "blue")}
     for colour, page in visitors.items():
         photo = tmp_path / f"{colour}.png"

@@ -1,9 +1,10 @@
 """Visitors who come, drop photos and leave, for hours: ``make soak MINUTES=120``.
 
-Without a browser: over HTTP and the kernel's line, as the page's script does. One in five drops
-what is no picture, one in five leaves in the middle. Before and after, with nobody there: memory
-(the proportional set size of the server and all it started), descriptors, processes, temporary
-files. Exit code 1 if one of them has grown by more than a tenth, or the log has a traceback.
+Without a browser: over HTTP and the kernel's websocket, as the page's script does. One in five
+drops what is no picture, one in five leaves in the middle. Before and after, without visitors:
+memory (the proportional set size of the server and all it started), descriptors, processes,
+temporary files. Exit code 1 if one of them has grown by more than a tenth, or the log has a
+traceback.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ GROWTH = 1.1
 WARM_UP = 240
 """Visitors until the server's memory stays where it is; it grows by a sixth before."""
 SETTLE_SECONDS = 75.0
-"""Jupyter Server keeps what belongs to a page's line for a minute more, in a timer for kernels that
-do not answer; only then can the server give it back."""
+"""Jupyter Server keeps what belongs to a page's websocket for a minute more, in a timer for kernels
+that do not answer; only then is it freed."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Figures:
 
 
 def measure(server: Server, temporary: Path) -> Figures:
-    """Measure the server, its warm parent, and what they keep on disk."""
+    """Measure the server, the parent of its kernels, and what they keep on disk."""
     process = psutil.Process(server.process.pid)
     family = [process, *process.children(recursive=True)]
     return Figures(
@@ -71,7 +72,7 @@ async def come_and_go(server: Server, junk: list[bytes], chance: random.Random) 
 
 
 async def until_empty(server: Server) -> None:
-    """Wait until every kernel is gone: what is left are the server and the warm parent."""
+    """Wait until every kernel is gone: what is left are the server and the parent."""
     process = psutil.Process(server.process.pid)
     async with asyncio.timeout(120):
         while len(process.children(recursive=True)) > 1:

@@ -1,4 +1,4 @@
-"""Bad days: the model taken away, a full disk, a crowd at the door. docs/security.md has the table.
+"""Bad days: the model taken away, a full disk, a crowd. docs/security.md has the table.
 
 Killed kernels, parents and servers are in tests/integration/test_kernels.py.
 """
@@ -27,11 +27,11 @@ from tests.support.servers import Server, project_copy, voila
 
 PHOTO = encode(Image.new("RGB", (32, 32), "red"))
 RED = "Prediction: red"
-ROOM = 20
+CAPACITY = 20
 
 
-async def until_room(server: Server, seconds: float = 60) -> None:
-    """Wait until a newcomer is answered as on a good day."""
+async def until_answered(server: Server, seconds: float = 60) -> None:
+    """Wait until a new visitor is answered again."""
     async with asyncio.timeout(seconds):
         while True:
             try:
@@ -42,8 +42,8 @@ async def until_room(server: Server, seconds: float = 60) -> None:
                 await asyncio.sleep(0.2)
 
 
-async def test_the_model_is_taken_away_and_comes_back(tmp_path: Path) -> None:
-    """Who is inside goes on; who comes is told in plain words; all is well with the file back."""
+async def test_page_recovers_when_the_model_is_back(tmp_path: Path) -> None:
+    """Open pages go on; new ones say what is wrong in plain words, until the file is back."""
     project_copy(tmp_path)
     model = write_model(tmp_path)
     with voila(tmp_path) as server:
@@ -57,13 +57,13 @@ async def test_the_model_is_taken_away_and_comes_back(tmp_path: Path) -> None:
             async with await Visit.open(server.url) as outside:
                 assert not (await outside.classify(PHOTO)).startswith("Prediction")
             model.write_bytes(data)
-            await until_room(server)
+            await until_answered(server)
         assert "Traceback" not in server.text
 
 
 @LONG
-async def test_a_full_disk(tmp_path: Path) -> None:
-    """No file of any size can be written: who is inside goes on, and room comes with the space."""
+async def test_page_answers_with_a_full_disk(tmp_path: Path) -> None:
+    """No file can be written: open pages go on, and new ones work again when there is space."""
     project_copy(tmp_path)
     write_model(tmp_path)
     with voila(tmp_path) as server:
@@ -81,33 +81,35 @@ async def test_a_full_disk(tmp_path: Path) -> None:
             assert (await inside.classify(PHOTO)).startswith(RED)
             for process in family:
                 resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
-            await until_room(server)
+            await until_answered(server)
 
 
 @LONG
-async def test_two_hundred_at_a_server_with_room_for_twenty(tmp_path: Path) -> None:
+async def test_two_hundred_visitors_at_a_capacity_of_twenty(tmp_path: Path) -> None:
     project_copy(tmp_path)
     write_model(tmp_path)
     manager = "--VisitorKernelManager"
-    with voila(tmp_path, f"{manager}.max_visitors={ROOM}", f"{manager}.leave_timeout=5") as server:
+    with voila(
+        tmp_path, f"{manager}.max_visitors={CAPACITY}", f"{manager}.leave_timeout=5"
+    ) as server:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(timeout=200, limits=limits) as client:
             answers = await asyncio.gather(*(client.get(server.url) for _ in range(200)))
         codes = [answer.status_code for answer in answers]
         assert codes.count(200) + codes.count(503) == 200
-        assert ROOM <= codes.count(200) <= 2 * ROOM  # places come free while the crowd is served
+        assert CAPACITY <= codes.count(200) <= 2 * CAPACITY  # kernels end while the crowd is served
         assert all(answer.headers["Retry-After"] for answer in answers if answer.status_code == 503)
-        await until_room(server)
+        await until_answered(server)
         assert "Traceback" not in server.text
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts by /proc")
-async def test_half_open_lines_are_let_go(tmp_path: Path) -> None:
+async def test_half_open_websockets_are_closed(tmp_path: Path) -> None:
     """Connections that are dropped in the middle of anything leave no descriptor behind."""
     project_copy(tmp_path)
     write_model(tmp_path)
     with voila(tmp_path) as server:
-        await until_room(server)
+        await until_answered(server)
         process = psutil.Process(server.process.pid)
         before = process.num_fds()
         port = int(server.url.rsplit(":", 1)[1].strip("/"))
@@ -121,7 +123,9 @@ async def test_half_open_lines_are_let_go(tmp_path: Path) -> None:
                 await asyncio.sleep(0.1)
 
 
-async def test_the_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_kernels_survive_a_jump_of_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Back, or a little forward: nothing. By more than an idle page may stay: it ends, no other."""
     now = kernelmanager.utcnow
     # A short path, for sockets in files: ports may be lost to another program in between.

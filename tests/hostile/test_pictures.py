@@ -32,7 +32,7 @@ STEP = 1 if "HOSTILE" in os.environ else 15
 INSIDE = ("Traceback", "Error(", ".py", "site-packages", "/")
 
 
-def test_each_within_memory_and_time() -> None:
+def test_each_hostile_picture_stays_within_memory_and_time() -> None:
     """In a process of its own: no crash, at most 300 MB and 5 s of work for any of them."""
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("the most memory of each cannot be told here")
@@ -58,7 +58,7 @@ def test_each_within_memory_and_time() -> None:
         assert not [sign for sign in INSIDE if sign in line["words"]]
 
 
-def test_no_picture_is_taken_for_one() -> None:
+def test_file_that_is_no_picture_is_refused() -> None:
     for name, data in files(large=False):
         if name in ("SVG", "PDF", "EPS", "HTML", "zip", "pickle", "program", "script", "nothing"):
             with pytest.raises(ImageError):
@@ -67,7 +67,7 @@ def test_no_picture_is_taken_for_one() -> None:
 
 @given(data=st.data(), kind=st.sampled_from(KINDS))
 @settings(max_examples=60 if STEP > 1 else 2000, deadline=None)
-def test_whatever_is_changed(data: st.DataObject, kind: str) -> None:
+def test_changed_pictures_are_read_or_refused(data: st.DataObject, kind: str) -> None:
     """Cuts, copies and overwritten pieces as hypothesis likes them."""
     file = bytearray(encode(gradient(), kind))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -79,7 +79,7 @@ def test_whatever_is_changed(data: st.DataObject, kind: str) -> None:
 
 
 @LONG
-async def test_through_the_page(tmp_path: Path) -> None:
+async def test_hostile_pictures_through_the_page(tmp_path: Path) -> None:
     project_copy(tmp_path)
     write_model(tmp_path)
     with voila(tmp_path) as server:
@@ -96,7 +96,7 @@ async def test_through_the_page(tmp_path: Path) -> None:
 
 
 @LONG
-def test_through_the_api() -> None:
+def test_hostile_pictures_through_the_api() -> None:
     with serving(Model(model_bytes())) as (host, port), httpx.Client(timeout=60) as client:
         for name, data in some_files():
             answer = client.post(f"http://{host}:{port}/classify", content=data)
@@ -107,7 +107,7 @@ def test_through_the_api() -> None:
 
 
 @LONG
-def test_through_the_command_line(tmp_path: Path) -> None:
+def test_hostile_pictures_through_the_command_line(tmp_path: Path) -> None:
     write_model(tmp_path)
     folder = tmp_path / "photos"
     folder.mkdir()

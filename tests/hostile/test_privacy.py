@@ -39,7 +39,7 @@ async def until_gone(mark: bytes, process: int, seconds: float = 20) -> None:
             await asyncio.sleep(0.5)
 
 
-async def test_the_last_visitors_photo_is_not_kept(tmp_path: Path) -> None:
+async def test_kernel_keeps_no_photo_of_the_last_visitor(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex.encode()
     project_copy(tmp_path)
     write_model(tmp_path)
@@ -49,7 +49,7 @@ async def test_the_last_visitors_photo_is_not_kept(tmp_path: Path) -> None:
         await until_gone(mark, server.process.pid)
 
 
-async def test_a_photo_is_nowhere_after_the_visit(
+async def test_no_process_or_file_holds_a_photo_after_the_visit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark = uuid.uuid4().hex.encode()
@@ -83,6 +83,6 @@ async def test_a_photo_is_nowhere_after_the_visit(
         assert not holds(server.log.parent, mark)
 
 
-def test_the_search_finds_what_is_there() -> None:
+def test_memory_search_finds_bytes_that_are_there() -> None:
     mark = uuid.uuid4().hex.encode()
     assert count(mark, os.getpid()) > 0

@@ -91,7 +91,7 @@ ROUTES = (
 )
 
 
-def test_no_route_leads_to_a_file(server: Server) -> None:
+def test_no_address_serves_a_file_of_the_project(server: Server) -> None:
     for route in ROUTES:
         for file in FILES:
             status, answer = ask(server, f"GET {route}{file}")
@@ -110,7 +110,7 @@ def test_no_route_leads_to_a_file(server: Server) -> None:
         f"/api/kernels/{NOBODYS}",
     ],
 )
-def test_there_is_nothing_else(server: Server, path: str) -> None:
+def test_unknown_addresses_are_refused(server: Server, path: str) -> None:
     status, answer = ask(server, f"GET {path}")
     assert status == 404
     assert b"evil" not in answer.lower()
@@ -124,7 +124,7 @@ ACTIONS = (
 )
 
 
-async def test_another_site_cannot_act(server: Server, visit: Visit) -> None:
+async def test_request_from_another_site_is_refused(server: Server, visit: Visit) -> None:
     """Without the cookie that only a page of this site can read, nothing is done."""
     for action in ACTIONS:
         line = action.replace("KERNEL", visit.kernel_id)
@@ -135,7 +135,7 @@ async def test_another_site_cannot_act(server: Server, visit: Visit) -> None:
 
 
 @LONG
-async def test_what_no_page_does_is_refused_with_a_cookie_too(
+async def test_request_that_no_page_sends_is_refused_with_a_cookie(
     server: Server, visit: Visit, folder: Path
 ) -> None:
     headers = ("Cookie: _xsrf=mine", "X-XSRFToken: mine", "Content-Length: 2")
@@ -156,7 +156,7 @@ async def test_what_no_page_does_is_refused_with_a_cookie_too(
     await is_well(visit)
 
 
-async def test_a_head_request_starts_no_kernel(server: Server) -> None:
+async def test_head_request_starts_no_kernel(server: Server) -> None:
     before = server.text.count("Kernel started")
     status, answer = await asyncio.to_thread(ask, server, "HEAD /")
     assert status == 200
@@ -166,7 +166,9 @@ async def test_a_head_request_starts_no_kernel(server: Server) -> None:
 
 @LONG
 @pytest.mark.parametrize("query", ["template=lab", "theme=dark", "template=../../.."])
-async def test_template_and_theme_are_the_owners(server: Server, query: str) -> None:
+async def test_template_and_theme_cannot_be_chosen_by_the_visitor(
+    server: Server, query: str
+) -> None:
     def shape(html: str) -> str:
         # The widgets' state comes in the order of their random ids.
         head, state, _ = html.partition('<script id="widget-state"')
@@ -180,7 +182,7 @@ async def test_template_and_theme_are_the_owners(server: Server, query: str) -> 
         assert shape(plain.html) == shape(other.html)
 
 
-def test_a_large_body_is_refused_before_it_comes(server: Server) -> None:
+def test_large_body_is_refused_before_it_is_read(server: Server) -> None:
     status, _ = ask(server, "POST /", "Content-Length: 100000000")
     assert status == 400
 
@@ -225,7 +227,7 @@ async def until_answered(visit: Visit) -> list[tuple[str, dict[str, Any]]]:
             return seen
 
 
-async def test_forged_comms(visit: Visit) -> None:
+async def test_forged_comm_messages_change_nothing(visit: Visit) -> None:
     """Comms to unknown targets, widgets and methods, with buffers where none belong."""
     opening = {"comm_id": "x", "data": {"state": {"_model_name": "HTMLModel"}}}
     for target in ("jupyter.widget", "os.system", "matplotlib", "__import__"):
@@ -279,7 +281,7 @@ async def test_kernel_ids_cannot_be_guessed(server: Server, visit: Visit) -> Non
     await other.close()
 
 
-async def test_another_sites_page_gets_no_line(server: Server, visit: Visit) -> None:
+async def test_websocket_from_another_site_is_refused(server: Server, visit: Visit) -> None:
     request = HTTPRequest(
         channels(server, visit.kernel_id), headers={"Origin": "https://evil.example"}
     )
@@ -291,7 +293,7 @@ async def test_another_sites_page_gets_no_line(server: Server, visit: Visit) -> 
 
 
 @LONG
-async def test_a_kernel_has_few_lines(server: Server, visit: Visit) -> None:
+async def test_fifth_websocket_closes_the_oldest(server: Server, visit: Visit) -> None:
     lines = [
         await websocket_connect(
             channels(server, visit.kernel_id) + str(number), subprotocols=[PROTOCOL]
@@ -334,7 +336,7 @@ def ends(line: socket.socket) -> bool:
     return True
 
 
-async def test_a_giant_frame_is_cut_off_at_its_head(server: Server, visit: Visit) -> None:
+async def test_giant_frame_is_refused_at_its_head(server: Server, visit: Visit) -> None:
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
     for length in (2**30, 2**40, 2**63 - 1):
@@ -346,7 +348,7 @@ async def test_a_giant_frame_is_cut_off_at_its_head(server: Server, visit: Visit
 
 
 @LONG
-async def test_slow_frames_hold_up_nobody(server: Server, visit: Visit) -> None:
+async def test_slow_frames_delay_nobody(server: Server, visit: Visit) -> None:
     """Many lines on which a frame has begun and never ends."""
     lines = [upgraded(server, visit.kernel_id) for _ in range(3)]
     for line in lines:
@@ -358,7 +360,9 @@ async def test_slow_frames_hold_up_nobody(server: Server, visit: Visit) -> None:
         line.close()
 
 
-async def test_more_than_a_kernel_can_read(server: Server, visit: Visit) -> None:
+async def test_websocket_is_closed_when_the_kernel_cannot_keep_up(
+    server: Server, visit: Visit
+) -> None:
     """Who sends faster than the kernel works is hung up on; the server's memory stays."""
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
@@ -374,7 +378,9 @@ async def test_more_than_a_kernel_can_read(server: Server, visit: Visit) -> None
 
 
 @LONG
-async def test_answers_that_nobody_fetches(server: Server, visit: Visit) -> None:
+async def test_websocket_of_a_page_that_does_not_read_is_closed(
+    server: Server, visit: Visit
+) -> None:
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
     opening = {"comm_id": "c", "target_name": "jupyter.widget.control", "data": {}}
@@ -393,7 +399,7 @@ async def test_answers_that_nobody_fetches(server: Server, visit: Visit) -> None
         await is_well(another)
 
 
-async def test_two_hundred_half_open_connections(server: Server) -> None:
+async def test_two_hundred_half_open_connections_stop_nobody(server: Server) -> None:
     """Requests that never end take no room from those who come."""
     address = urlsplit(server.url)
     held = [socket.create_connection((address.hostname, address.port)) for _ in range(200)]
@@ -407,6 +413,6 @@ async def test_two_hundred_half_open_connections(server: Server) -> None:
             line.close()
 
 
-def test_the_example_page_allows_no_more(folder: Path) -> None:
+def test_nginx_example_sets_no_weaker_policy(folder: Path) -> None:
     """What is tested here is the voila.json that is shipped."""
     assert (folder / "voila.json").read_bytes() == (ROOT / "voila.json").read_bytes()

@@ -1,4 +1,4 @@
-"""Voilà with forked kernels: the limit, the leaving, the endings, and nothing left behind."""
+"""Voilà with forked kernels: capacity, pages that leave, kernels that end, nothing left over."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ btn_upload.observe(wait, "value")
 btn_run.on_click(count)
 widgets.VBox([btn_upload, btn_run, lbl_pred])
 """
-ROOM = 3
+CAPACITY = 3
 VISITS = int(os.environ.get("VISITS", "10"))  # `make test-visits` makes it 50
 
 
@@ -72,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, metrics_port: int) -> Itera
     options = {
         "VoilaConfiguration": {"multi_kernel_manager_class": manager},
         "VisitorKernelManager": {
-            "max_visitors": ROOM,
+            "max_visitors": CAPACITY,
             "leave_timeout": 2,
             "metrics_port": metrics_port,
         },
@@ -85,7 +85,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, metrics_port: int) -> Itera
 
 
 def kernels(server: Server) -> list[psutil.Process]:
-    """List the kernels' processes: the children of the warm parent."""
+    """List the kernels' processes: the children of their parent."""
     found = psutil.Process(server.process.pid).children(recursive=True)
     return [process for process in found if process.ppid() != server.process.pid]
 
@@ -122,7 +122,7 @@ def test_healthz_starts_no_kernel(server: Server) -> None:
     assert not kernels(server)
 
 
-def test_the_public_port_tells_no_metrics(server: Server, metrics_port: int) -> None:
+def test_public_port_serves_no_metrics(server: Server, metrics_port: int) -> None:
     assert metrics(metrics_port)["icon_classifier_visitors"] == 0
     with urllib.request.urlopen(server.url + "healthz", timeout=10) as answer:
         assert b"icon_classifier" not in answer.read()
@@ -145,17 +145,15 @@ async def test_no_kernel_sees_another_visitors_upload(server: Server) -> None:
     await until_empty(server)
 
 
-async def test_a_file_that_was_dealt_with_is_gone(server: Server) -> None:
+async def test_kernel_keeps_no_message_with_a_file(server: Server) -> None:
     async with await Visit.open(server.url) as visit:
         assert await visit.classify(b"x" * 2 * 10**6) == f"1 seen: {'x' * 20}"
     await until_empty(server)
 
 
-async def test_who_finds_no_room_is_told_so_and_those_inside_go_on(
-    server: Server, metrics_port: int
-) -> None:
+async def test_visitor_beyond_the_capacity_is_refused(server: Server, metrics_port: int) -> None:
     refused = metrics(metrics_port)["icon_classifier_visitors_refused_total"]
-    visits = await asyncio.gather(*(Visit.open(server.url) for _ in range(ROOM)))
+    visits = await asyncio.gather(*(Visit.open(server.url) for _ in range(CAPACITY)))
     try:
         with pytest.raises(urllib.error.HTTPError) as error:
             await asyncio.to_thread(urllib.request.urlopen, server.url, timeout=10)
@@ -164,7 +162,7 @@ async def test_who_finds_no_room_is_told_so_and_those_inside_go_on(
         with error.value:
             assert 'http-equiv="refresh"' in error.value.read().decode()
         figures = metrics(metrics_port)
-        assert figures["icon_classifier_visitors"] == ROOM
+        assert figures["icon_classifier_visitors"] == CAPACITY
         assert figures["icon_classifier_visitors_refused_total"] == refused + 1
         for number, visit in enumerate(visits):
             assert await visit.classify(b"%d" % number) == f"1 seen: {number}"
@@ -172,31 +170,31 @@ async def test_who_finds_no_room_is_told_so_and_those_inside_go_on(
         for visit in visits:
             await visit.close()
     await until_empty(server)
-    async with await Visit.open(server.url):  # there is room again
+    async with await Visit.open(server.url):  # there is capacity again
         pass
     await until_empty(server)
 
 
-async def test_ten_at_the_door_at_once(server: Server) -> None:
+async def test_ten_visitors_at_the_same_moment_never_exceed_the_capacity(server: Server) -> None:
     answers: list[str] = []
 
-    async def knock() -> Visit | None:
+    async def try_to_open() -> Visit | None:
         try:
             return await Visit.open(server.url)
         except DeploymentError as error:
             answers.append(str(error))
             return None
 
-    visits = [visit for visit in await asyncio.gather(*(knock() for _ in range(10))) if visit]
-    assert len(visits) == ROOM
-    assert len(answers) == 10 - ROOM
+    visits = [visit for visit in await asyncio.gather(*(try_to_open() for _ in range(10))) if visit]
+    assert len(visits) == CAPACITY
+    assert len(answers) == 10 - CAPACITY
     assert all("503" in answer for answer in answers)
     for visit in visits:
         await visit.close()
     await until_empty(server)
 
 
-async def test_a_page_whose_kernel_dies_is_told(server: Server) -> None:
+async def test_page_is_told_that_its_kernel_died(server: Server) -> None:
     async with await Visit.open(server.url) as visit:
         (kernel,) = kernels(server)
         kernel.kill()
@@ -209,7 +207,7 @@ async def test_a_page_whose_kernel_dies_is_told(server: Server) -> None:
     assert "Restarting" not in server.text
 
 
-async def test_the_warm_parents_death_is_noticed_by_nobody(server: Server) -> None:
+async def test_death_of_the_parent_disturbs_no_visitor(server: Server) -> None:
     async with await Visit.open(server.url) as visit:
         (kernel,) = kernels(server)
         os.kill(kernel.ppid(), signal.SIGKILL)
@@ -241,7 +239,7 @@ async def test_visits_leave_nothing(server: Server) -> None:
                 if number % 5 == 0:
                     await visit.classify(b"x")
             async with asyncio.timeout(30):
-                while await asyncio.to_thread(visitors, server) >= ROOM:
+                while await asyncio.to_thread(visitors, server) >= CAPACITY:
                     await asyncio.sleep(0.05)
 
     await come_and_go(VISITS)

@@ -71,7 +71,7 @@ class Page:
 def opened(folder: Path) -> Iterator[Page]:
     notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
     resources = {"metadata": {"path": str(folder)}}
-    # What is freed goes back to the system, as in the warm parent's kernels.
+    # What is freed goes back to the system, as in forked kernels.
     environment = {"PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": "131072"}
     with own_sockets() as config:
         client = NotebookClient(notebook, resources=resources, timeout=60, config=config)
@@ -89,7 +89,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 @pytest.mark.usefixtures("project_model")
-def test_the_shipped_model_knows_a_grizzly(project_model: Model, grizzly: Path) -> None:
+def test_shipped_model_predicts_grizzly(project_model: Model, grizzly: Path) -> None:
     for page in opened(ROOT):
         page.upload(grizzly.read_bytes())
         page.click()
@@ -99,13 +99,13 @@ def test_the_shipped_model_knows_a_grizzly(project_model: Model, grizzly: Path) 
         assert page.value("all(label in lbl_title.value.lower() for label in classifier.labels)")
 
 
-def test_the_upload_comes_as_a_memoryview(colours: Page) -> None:
+def test_upload_is_a_memoryview(colours: Page) -> None:
     colours.upload(encode(gradient()))
     assert colours.value("type(btn_upload.value[-1].content).__name__") == "memoryview"
 
 
 @pytest.mark.parametrize("colour", ["red", "green", "blue"])
-def test_a_photo_comes_out_with_a_label(colours: Page, colour: str) -> None:
+def test_upload_and_click_predict_the_colour(colours: Page, colour: str) -> None:
     picture = gradient().resize((400, 300))
     picture.paste(colour if colour != "green" else "lime", (0, 0, 400, 300))
     colours.upload(encode(picture, "JPEG"))
@@ -115,7 +115,7 @@ def test_a_photo_comes_out_with_a_label(colours: Page, colour: str) -> None:
     assert read_image(small).size == (128, 96)
 
 
-def test_a_file_that_is_no_picture(colours: Page) -> None:
+def test_file_that_is_no_picture_is_refused_in_words(colours: Page) -> None:
     colours.upload(b"just some words", "photo.jpg")
     colours.click()
     assert "not a picture" in colours.answer
@@ -123,7 +123,7 @@ def test_a_file_that_is_no_picture(colours: Page) -> None:
     assert colours.value("btn_run.description") == "Classify Icon"
 
 
-def test_a_click_without_a_photo(tmp_path: Path) -> None:
+def test_click_without_a_photo_asks_for_one(tmp_path: Path) -> None:
     folder = project_copy(tmp_path)
     write_model(folder)
     for page in opened(folder):
@@ -131,7 +131,7 @@ def test_a_click_without_a_photo(tmp_path: Path) -> None:
         assert "choose a photo" in page.answer
 
 
-def test_without_a_model_the_page_comes_up_and_says_so(tmp_path: Path) -> None:
+def test_page_without_a_model_says_so(tmp_path: Path) -> None:
     for page in opened(project_copy(tmp_path)):
         assert "missing" in page.value("lbl_hint.value")
         page.upload(encode(gradient()))
@@ -141,7 +141,7 @@ def test_without_a_model_the_page_comes_up_and_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("way", ["drop", "upload"])
-def test_nothing_of_a_photo_stays_in_memory(colours: Page, way: str) -> None:
+def test_kernel_memory_keeps_nothing_of_a_photo(colours: Page, way: str) -> None:
     # Four pixels whose red is their blue: the file has them the other way round.
     mark = bytes([201, 202, 201, 204, 205, 204, 207, 208, 207, 210, 211, 210])
     rows = np.frombuffer(mark * (1200 * 300), np.uint8).reshape(1200, 1200, 3)

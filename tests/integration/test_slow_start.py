@@ -1,4 +1,4 @@
-"""A page whose kernel takes long: the line stays open, and nothing comes that the page refuses."""
+"""A page whose kernel starts slowly: the connection stays open, and the page's policy is kept."""
 
 import shutil
 import urllib.request
@@ -11,7 +11,7 @@ from tests.support.servers import ROOT, voila
 
 
 @pytest.mark.parametrize(("template", "script"), [("slim", False), ("lab", True)])
-def test_what_keeps_the_line_open(tmp_path: Path, template: str, script: bool) -> None:
+def test_slow_start_keeps_the_connection_open(tmp_path: Path, template: str, script: bool) -> None:
     shutil.copy(ROOT / "voila.json", tmp_path)
     kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernelspec})

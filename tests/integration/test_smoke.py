@@ -45,7 +45,7 @@ def other_site(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("project_model")
-def test_smoke_sees_the_grizzly_and_frees_the_kernel(page: Server) -> None:
+def test_smoke_test_predicts_grizzly_and_shuts_the_kernel_down(page: Server) -> None:
     report = smoke(page.url)
     assert report.label == "grizzly"
     assert 0.5 < report.probability <= 1
@@ -70,7 +70,7 @@ def test_predictions_are_counted(page: Server) -> None:
 
 
 @pytest.mark.usefixtures("project_model")
-async def test_visitor_keeps_his_kernel_as_long_as_he_stays(page: Server) -> None:
+async def test_kernel_lives_until_the_visit_ends(page: Server) -> None:
     before = page.text.count("Kernel shutdown: ")
     async with visiting(page.url, example_photo()) as report:
         assert report.label == "grizzly"
@@ -79,7 +79,7 @@ async def test_visitor_keeps_his_kernel_as_long_as_he_stays(page: Server) -> Non
 
 
 @pytest.mark.usefixtures("project_model")
-async def test_visitor_leaves_when_something_goes_wrong(page: Server) -> None:
+async def test_kernel_is_shut_down_after_an_error(page: Server) -> None:
     before = page.text.count("Kernel shutdown: ")
     with pytest.raises(ZeroDivisionError):
         async with visiting(page.url, example_photo()):
@@ -88,39 +88,39 @@ async def test_visitor_leaves_when_something_goes_wrong(page: Server) -> None:
 
 
 @pytest.mark.usefixtures("project_model")
-def test_wrong_label_fails(page: Server) -> None:
+def test_smoke_test_fails_on_another_label(page: Server) -> None:
     with pytest.raises(DeploymentError, match="expected 'cat', got 'grizzly'"):
         smoke(page.url, label="cat")
 
 
 @pytest.mark.usefixtures("project_model")
-def test_page_that_cannot_read_the_photo_predicts_nothing(page: Server, tmp_path: Path) -> None:
+def test_smoke_test_fails_on_a_photo_that_cannot_be_read(page: Server, tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
     photo.write_text("no photo")
     with pytest.raises(DeploymentError, match="expected a prediction, got 'This file is"):
         smoke(page.url, photo)
 
 
-def test_other_site_is_told_from_ours(other_site: str) -> None:
+def test_smoke_test_fails_on_another_site(other_site: str) -> None:
     with pytest.raises(DeploymentError, match="is no page of this app"):
         smoke(other_site)
 
 
-def test_missing_page_is_told(other_site: str) -> None:
+def test_smoke_test_fails_on_a_missing_page(other_site: str) -> None:
     with pytest.raises(DeploymentError, match="answered 404"):
         smoke(f"{other_site}nothing")
 
 
-def test_unreachable_server_is_told() -> None:
+def test_smoke_test_fails_on_an_unreachable_server() -> None:
     with pytest.raises(DeploymentError, match="cannot be reached"):
         smoke(f"http://127.0.0.1:{free_port()}/")
 
 
-def test_example_is_fastbooks() -> None:
+def test_example_photo_is_from_fastbook() -> None:
     assert example_photo().name == "grizzly.jpg"
 
 
-def test_command_prints_the_report_and_fails_with_one(page: Server) -> None:
+def test_smoke_command_prints_a_report_or_raises(page: Server) -> None:
     runner = CliRunner()
     good = runner.invoke(app, ["smoke", page.url])
     assert good.exit_code == 0

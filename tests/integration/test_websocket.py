@@ -1,4 +1,4 @@
-"""The line between page and kernel, and what comes through it from those who mean harm."""
+"""The websocket between page and kernel, and malformed messages on it."""
 
 import re
 import urllib.error
@@ -12,7 +12,7 @@ from tests.support.servers import Server
 
 
 def channels_of_a_visitor(server: Server) -> str:
-    """Open a page; return the address of its line to its kernel."""
+    """Open a page; return the address of its websocket."""
     with urllib.request.urlopen(server.url, timeout=60) as page:
         found = re.search(r'"kernelId": "([^"]+)"', page.read().decode())
     assert found is not None
@@ -20,12 +20,12 @@ def channels_of_a_visitor(server: Server) -> str:
 
 
 def is_well(server: Server) -> bool:
-    """Tell whether the server answers at once."""
+    """Return whether the server answers."""
     with urllib.request.urlopen(f"{server.url}healthz", timeout=5) as answer:
         return bool(answer.status == 200)
 
 
-def test_an_old_form_of_the_protocol_is_refused(colour_server: Server) -> None:
+def test_websocket_without_the_subprotocol_is_refused(colour_server: Server) -> None:
     """It cannot be checked, and Voilà itself would stumble over the first photo sent back."""
     handshake = {
         "Connection": "Upgrade",
@@ -50,7 +50,7 @@ def test_an_old_form_of_the_protocol_is_refused(colour_server: Server) -> None:
         pytest.param('{"channel": "shell"}', id="text"),
     ],
 )
-async def test_a_forged_message_ends_the_line_and_nothing_else(
+async def test_forged_message_closes_only_its_websocket(
     colour_server: Server, forged: bytes | str
 ) -> None:
     socket = await websocket_connect(channels_of_a_visitor(colour_server), subprotocols=[PROTOCOL])

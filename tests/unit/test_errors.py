@@ -17,7 +17,7 @@ def depth(kind: type[IconClassifierError]) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_words_are_one_plain_sentence(kind: type[IconClassifierError]) -> None:
+def test_words_of_each_error_are_one_plain_sentence(kind: type[IconClassifierError]) -> None:
     words = kind("a reason with /a/path").words
     assert re.fullmatch(r"[A-Z](?:[^.!?/\n]|\.(?=\w))*\.", words), words
     assert len(words) <= 100
@@ -30,7 +30,7 @@ def test_words_of_one_error() -> None:
     assert str(ImageError()) == ImageError.words
 
 
-def test_the_tree_at_the_top_is_the_tree() -> None:
+def test_docstring_draws_the_tree_of_errors() -> None:
     """Every class stands in the drawing, below its base."""
     drawing = (errors.__doc__ or "").split("::\n")[1].split("\n\nThe text")[0]
     drawn = {

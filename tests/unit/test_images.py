@@ -4,9 +4,11 @@ import struct
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from icon_classifier import images
 from icon_classifier.errors import (
     DamagedImageError,
     EmptyImageError,
@@ -20,20 +22,20 @@ from tests.support.pictures import SIZE, difference, encode, gradient, turned
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
-def test_formats(kind: str) -> None:
+def test_every_format_is_read(kind: str) -> None:
     image = read_image(encode(gradient(), kind))
     assert (image.mode, image.size) == ("RGB", SIZE)
     assert difference(image, gradient()) < 12  # GIF has 256 colours, the others lose less
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
-def test_first_frame_of_an_animation(kind: str) -> None:
+def test_first_frame_of_an_animation_is_read(kind: str) -> None:
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "green", "blue")]
     data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
     assert difference(read_image(data), frames[0]) < 4
 
 
-def test_memoryview_and_bytearray() -> None:
+def test_memoryview_and_bytearray_are_read() -> None:
     data = encode(gradient())
     assert read_image(memoryview(data)).size == SIZE
     assert read_image(bytearray(data)).size == SIZE
@@ -76,14 +78,14 @@ def png_of(width: int, height: int) -> bytes:
         pytest.param(encode(gradient(), "JPEG")[:900], DamagedImageError, id="truncated"),
     ],
 )
-def test_what_is_wrong(data: bytes, kind: type[ImageError]) -> None:
+def test_each_fault_has_its_error(data: bytes, kind: type[ImageError]) -> None:
     with pytest.raises(kind) as caught:
         read_image(data)
     assert caught.value.words.endswith(".")
     assert "/" not in caught.value.words
 
 
-def test_limits_are_the_callers() -> None:
+def test_limits_of_the_caller_are_kept() -> None:
     data = encode(gradient())
     with pytest.raises(ImageTooLargeError):
         read_image(data, Limits(max_bytes=100))
@@ -94,7 +96,7 @@ def test_limits_are_the_callers() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
-def test_nothing_else_escapes(kind: str) -> None:
+def test_random_bytes_raise_only_our_errors(kind: str) -> None:
     """Mutated files give a picture or one of our errors."""
     chance = random.Random(kind)
     good = encode(gradient(), kind)
@@ -114,12 +116,12 @@ def test_nothing_else_escapes(kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing.jpg", ".", "nul\0.jpg"])
-def test_files_that_cannot_be_opened(tmp_path: Path, name: str) -> None:
+def test_file_that_cannot_be_opened_is_an_image_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ImageError):
         read_image_file(tmp_path / name)
 
 
-def test_file(tmp_path: Path) -> None:
+def test_read_image_file_reads_a_file(tmp_path: Path) -> None:
     path = tmp_path / "photo.txt"
     path.write_bytes(encode(gradient()))
     assert read_image_file(str(path)).size == SIZE
@@ -144,3 +146,70 @@ def test_shrink_keeps_the_shape_and_never_enlarges() -> None:
     assert small.size == photo.size
     assert small is not photo
     assert small.info == {}
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "RGBA", "I;16"])
+def test_modes_of_png_become_rgb(mode: str) -> None:
+    image = read_image(encode(gradient(mode)))
+    assert (image.mode, image.size) == ("RGB", SIZE)
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("JPEG", "CMYK"), ("TIFF", "CMYK"), ("TIFF", "F")])
+def test_other_modes_become_rgb(kind: str, mode: str) -> None:
+    assert read_image(encode(gradient(mode), kind)).mode == "RGB"
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_deep_grey_is_scaled_not_clipped(mode: str) -> None:
+    image = read_image(encode(gradient(mode), "TIFF"))
+    expected = np.linspace(0, 255, SIZE[0])
+    assert np.abs(np.asarray(image)[0, :, 0] - expected).max() <= 1
+
+
+def test_float_grey_of_nan_and_infinity_is_read() -> None:
+    values = np.full((16, 16), np.nan, np.float32)
+    values[0] = np.inf
+    assert read_image(encode(Image.fromarray(values), "TIFF")).mode == "RGB"
+
+
+def test_transparency_becomes_white() -> None:
+    picture = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
+    assert read_image(encode(picture)).getpixel((3, 3)) == (255, 255, 255)
+    picture.putalpha(128)
+    red, green, blue = np.asarray(read_image(encode(picture)))[3, 3]
+    assert red == 255
+    assert abs(int(green) - 127) <= 1
+    assert green == blue
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_undone(orientation: int) -> None:
+    upright = gradient()
+    undo = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
+    lying = upright if undo is None else upright.transpose(Image.Transpose(undo))
+    image = read_image(turned(orientation, lying))
+    assert image.size == SIZE
+    assert difference(image, upright) < 4
+
+
+def test_broken_exif_turns_nothing() -> None:
+    data = encode(gradient(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert read_image(data).size == SIZE
+
+
+def test_large_pictures_are_halved_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = read_image(turned(6, gradient("RGB", (801, 643))))
+    monkeypatch.setattr(images, "_LARGE", 1000)
+    monkeypatch.setattr(images, "_ROWS", 64)
+    halved = read_image(turned(6, gradient("RGB", (801, 643))))
+    assert halved.size == (322, 401)
+    assert difference(halved, plain.resize(halved.size)) < 2
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "I;16", "L"])
+def test_large_pictures_of_other_modes(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(gradient(mode, (300, 200)))
+    plain = read_image(data)
+    monkeypatch.setattr(images, "_LARGE", 1000)
+    monkeypatch.setattr(images, "_ROWS", 64)
+    assert difference(read_image(data), plain.reduce(2)) < 1.5

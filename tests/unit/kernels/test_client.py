@@ -19,7 +19,7 @@ async def kernel() -> AsyncIterator[AsyncKernelManager]:
     await manager.shutdown_kernel(now=True)
 
 
-async def test_it_is_ready_and_hears_all(kernel: AsyncKernelManager) -> None:
+async def test_client_is_ready_and_receives_every_message(kernel: AsyncKernelManager) -> None:
     client = kernel.client()
     assert isinstance(client, PromptClient)
     client.start_channels()
@@ -48,13 +48,13 @@ async def seconds_to_ready(kernel: AsyncKernelManager) -> float:
         client.stop_channels()
 
 
-async def test_it_does_not_sit_in_silence(kernel: AsyncKernelManager) -> None:
+async def test_client_does_not_wait_for_silence(kernel: AsyncKernelManager) -> None:
     await seconds_to_ready(kernel)  # the kernel itself is up now
     # Jupyter's own client needs 0.2 s even for a kernel that answers at once.
     assert min([await seconds_to_ready(kernel) for _ in range(5)]) < 0.2
 
 
-async def test_a_dead_kernel_is_told(kernel: AsyncKernelManager) -> None:
+async def test_dead_kernel_raises(kernel: AsyncKernelManager) -> None:
     client = kernel.client()
     client.start_channels()
     try:

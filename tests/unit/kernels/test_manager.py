@@ -16,3 +16,8 @@ async def test_kernels_share_one_event_logger(
     first, second = (ForkedKernelManager(parent=visitors) for _ in range(2))
     assert first.event_logger is second.event_logger
     await visitors.shutdown_all()
+
+
+def test_kernel_has_a_last_activity_from_the_start() -> None:
+    """The sweep for idle kernels reads it also of a kernel that is just starting."""
+    assert ForkedKernelManager().last_activity.tzinfo is not None

@@ -100,12 +100,12 @@ async def ended(manager: ForkedKernelManager) -> int:
     return status
 
 
-async def test_a_forked_kernel_runs_code(kernel: ForkedKernelManager, owner: Owner) -> None:
+async def test_forked_kernel_runs_code(kernel: ForkedKernelManager, owner: Owner) -> None:
     reply = await run(kernel, "import os; print(6 * 7, os.getppid())")
     assert reply["text"] == f"42 {owner.fork_server.pid}"
 
 
-async def test_it_is_like_an_ordinary_kernel(kernel: ForkedKernelManager) -> None:
+async def test_forked_kernel_is_like_an_ordinary_one(kernel: ForkedKernelManager) -> None:
     code = """
         import os, sys, tempfile, gc
         print(os.getpgid(0) == os.getpid(), sys.modules["__main__"].__dict__ is globals(),
@@ -115,7 +115,7 @@ async def test_it_is_like_an_ordinary_kernel(kernel: ForkedKernelManager) -> Non
     assert reply["text"] == "True True True True True False True"
 
 
-async def test_it_inherits_no_socket(kernel: ForkedKernelManager, owner: Owner) -> None:
+async def test_forked_kernel_inherits_no_socket(kernel: ForkedKernelManager, owner: Owner) -> None:
     parents = sockets(owner.fork_server.pid)
     assert parents  # the line to the server
     assert (await run(kernel, ""))["status"] == "ok"
@@ -143,7 +143,7 @@ async def test_two_kernels_share_no_variable_no_random_number_and_no_key(owner: 
         await second.shutdown_kernel(now=True)
 
 
-async def test_interrupt(kernel: ForkedKernelManager) -> None:
+async def test_interrupt_stops_the_cell(kernel: ForkedKernelManager) -> None:
     printed = asyncio.Event()
     code = "import time; print('on', flush=True); time.sleep(60)"
     running = asyncio.create_task(run(kernel, code, printed))
@@ -153,7 +153,7 @@ async def test_interrupt(kernel: ForkedKernelManager) -> None:
     assert (await run(kernel, "print('well')"))["text"] == "well"
 
 
-async def test_restart(kernel: ForkedKernelManager) -> None:
+async def test_restart_forks_another_kernel(kernel: ForkedKernelManager) -> None:
     await run(kernel, "left = 1")
     before = kernel.provisioner.pid
     await kernel.restart_kernel()
@@ -175,7 +175,7 @@ async def test_shutdown_leaves_nothing(kernel: ForkedKernelManager, owner: Owner
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_death_by_a_signal_is_told(
+async def test_exit_status_of_a_signal_is_known(
     kernel: ForkedKernelManager, number: signal.Signals
 ) -> None:
     await kernel.signal_kernel(number)
@@ -183,7 +183,7 @@ async def test_death_by_a_signal_is_told(
     assert not await kernel.is_alive()
 
 
-async def test_exit_status_is_told(kernel: ForkedKernelManager) -> None:
+async def test_exit_status_is_known(kernel: ForkedKernelManager) -> None:
     client = kernel.client()
     client.start_channels()
     client.execute("import os; os._exit(3)")
@@ -191,7 +191,7 @@ async def test_exit_status_is_told(kernel: ForkedKernelManager) -> None:
     client.stop_channels()
 
 
-async def test_a_kernel_that_has_ended_is_not_signalled(kernel: ForkedKernelManager) -> None:
+async def test_ended_kernel_is_not_signalled(kernel: ForkedKernelManager) -> None:
     process = kernel.provisioner.process
     await kernel.signal_kernel(signal.SIGKILL)
     await ended(kernel)
@@ -199,7 +199,7 @@ async def test_a_kernel_that_has_ended_is_not_signalled(kernel: ForkedKernelMana
     assert process.wait(timeout=5) == -signal.SIGKILL
 
 
-async def test_the_parents_death_leaves_its_kernels_alone_and_another_takes_its_place(
+async def test_kernels_survive_their_parent_and_another_is_started(
     kernel: ForkedKernelManager, owner: Owner
 ) -> None:
     old = owner.fork_server.pid
@@ -213,7 +213,7 @@ async def test_the_parents_death_leaves_its_kernels_alone_and_another_takes_its_
     assert await ended(kernel) != 0  # which status nobody knows: its parent is gone
 
 
-async def test_without_a_parent_a_kernel_starts_in_the_ordinary_way(tmp_path: Path) -> None:
+async def test_kernel_without_a_parent_starts_in_the_ordinary_way(tmp_path: Path) -> None:
     owner = Owner(connection_dir=str(tmp_path))
     owner.fork_server = ForkServer(tmp_path)  # never started
     file = str(tmp_path / "k.json")
@@ -236,7 +236,7 @@ async def test_without_a_parent_a_kernel_starts_in_the_ordinary_way(tmp_path: Pa
         ([], False),
     ],
 )
-async def test_which_commands_are_forked(command: list[str], own: bool) -> None:
+async def test_only_our_own_ipykernel_is_forked(command: list[str], own: bool) -> None:
     import sys
 
     assert _is_own_ipykernel([sys.executable, *command]) is own

@@ -20,7 +20,7 @@ def photo() -> Image.Image:
     return Image.new("RGB", (1600, 1200), "red")
 
 
-def test_at_most_ten_bars(photo: Image.Image) -> None:
+def test_answer_has_at_most_ten_bars(photo: Image.Image) -> None:
     answer = Answer()
     answer.show(photo, prediction(14))
     assert len(answer.answer["bars"]) == BARS == 10
@@ -28,7 +28,7 @@ def test_at_most_ten_bars(photo: Image.Image) -> None:
     assert answer.answer["bars"][0] == ["class 0", 0.5, "50.0 %"]
 
 
-def test_what_is_kept_is_small(photo: Image.Image) -> None:
+def test_preview_is_small(photo: Image.Image) -> None:
     answer = Answer()
     answer.show(photo, prediction())
     assert read_image(answer.preview).size == (640, 480)
@@ -36,7 +36,7 @@ def test_what_is_kept_is_small(photo: Image.Image) -> None:
     assert (answer.answer, answer.preview, answer.heat) == ({}, b"", b"")
 
 
-def test_a_new_answer_has_no_heat_map_yet(photo: Image.Image) -> None:
+def test_new_answer_has_no_heat_map(photo: Image.Image) -> None:
     asked: list[str] = []
 
     def explain(size: tuple[int, int], answer: Prediction) -> HeatMap:
@@ -54,7 +54,7 @@ def test_a_new_answer_has_no_heat_map_yet(photo: Image.Image) -> None:
     assert (answer.heat, answer.heat_box) == (b"", [])
 
 
-def test_a_heat_map_that_fails_is_not_offered_again(
+def test_failed_heat_map_is_not_offered_again(
     photo: Image.Image, caplog: pytest.LogCaptureFixture
 ) -> None:
     def explain(_: tuple[int, int], __: Prediction) -> HeatMap:
@@ -68,7 +68,7 @@ def test_a_heat_map_that_fails_is_not_offered_again(
     assert not answer.can_explain
 
 
-def test_the_table_is_told_in_steps_and_at_the_end(photo: Image.Image) -> None:
+def test_table_is_updated_in_steps_and_at_the_end(photo: Image.Image) -> None:
     answer = Answer()
     told: list[int] = []
     answer.observe(lambda change: told.append(len(change["new"])), "rows")
@@ -81,7 +81,7 @@ def test_the_table_is_told_in_steps_and_at_the_end(photo: Image.Image) -> None:
     assert answer.rows == []
 
 
-def test_csv_is_quoted_and_harmless() -> None:
+def test_csv_is_quoted_and_has_no_formulas() -> None:
     answer = Answer()
     answer.start_table()
     for name in ('a,"b".jpg', "=1+1.jpg", "@x", "plain.jpg"):
@@ -90,7 +90,7 @@ def test_csv_is_quoted_and_harmless() -> None:
     assert names == ['"a,""b"".jpg"', "'=1+1.jpg", "'@x", "plain.jpg"]
 
 
-def test_csv_goes_to_the_page() -> None:
+def test_csv_is_sent_to_the_page() -> None:
     answer = Answer()
     sent: list[dict[str, str]] = []
     answer.send = lambda content, buffers=None: sent.append(content)
@@ -100,7 +100,7 @@ def test_csv_goes_to_the_page() -> None:
     assert sent == [{"kind": "csv", "text": answer.csv()}]
 
 
-def test_an_unknown_message_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_message_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         Answer()._handle_custom_msg({"kind": "run", "code": "1"}, [])
     assert "refused" in caplog.text

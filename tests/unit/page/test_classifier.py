@@ -9,7 +9,7 @@ from icon_classifier.system import counter
 from tests.support.models import write_model
 
 
-def test_classifier_names_the_classes_of_its_model(tmp_path: Path) -> None:
+def test_classifier_has_the_labels_of_its_model(tmp_path: Path) -> None:
     write_model(tmp_path)
     classifier = Classifier(str(tmp_path))
     assert classifier.title == "Red, green or blue?"
@@ -17,7 +17,9 @@ def test_classifier_names_the_classes_of_its_model(tmp_path: Path) -> None:
     assert classifier.predict(Image.new("RGB", (9, 9), "red")).label == "red"
 
 
-def test_without_a_model_the_page_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_classifier_without_a_model_has_a_hint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     classifier = Classifier(str(tmp_path))
     assert "missing" in classifier.hint
     assert str(tmp_path) not in classifier.hint
@@ -37,7 +39,7 @@ class TestForesee:
         self.passes = []
         monkeypatch.setattr(counter, "increment", lambda: self.passes.append(None))
 
-    def test_the_answer_is_there_and_the_same(self) -> None:
+    def test_prefetched_answer_is_the_same(self) -> None:
         red = Image.new("RGB", (9, 9), "red")
         expected = self.classifier.answer(red)
         small = self.classifier.prefetch(red)
@@ -46,26 +48,26 @@ class TestForesee:
         assert self.classifier.answer(small) == expected
         assert len(self.passes) == seen
 
-    def test_it_serves_one_answer(self) -> None:
+    def test_prefetched_answer_is_used_once(self) -> None:
         small = self.classifier.prefetch(Image.new("RGB", (9, 9), "red"))
         self.classifier.answer(small)
         self.classifier.answer(small)
         assert len(self.passes) == 2
 
-    def test_another_photo_gets_its_own_answer(self) -> None:
+    def test_another_photo_is_classified_anew(self) -> None:
         self.classifier.prefetch(Image.new("RGB", (9, 9), "red"))
         assert "blue" in self.classifier.answer(Image.new("RGB", (9, 9), "blue"))
 
-    def test_forgotten(self) -> None:
+    def test_discarded_answer_is_computed_anew(self) -> None:
         small = self.classifier.prefetch(Image.new("RGB", (9, 9), "red"))
         self.classifier.discard()
         self.classifier.answer(small)
         assert len(self.passes) == 2
 
-    def test_a_large_photo_is_not_held(self) -> None:
+    def test_prefetch_returns_a_small_copy(self) -> None:
         assert self.classifier.prefetch(Image.new("RGB", (4000, 3000), "red")).size == (640, 480)
 
-    def test_listeners_hear_of_it_at_the_answer(self) -> None:
+    def test_listeners_are_called_at_the_answer(self) -> None:
         heard: list[str] = []
         self.classifier.on_answer(lambda _, prediction: heard.append(prediction.label))
         red = Image.new("RGB", (9, 9), "red")

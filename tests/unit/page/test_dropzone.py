@@ -23,7 +23,7 @@ def zone(taken: list[Dropped], sent: list[Any], *examples: Example) -> DropZone:
     return drop
 
 
-def test_a_photo_can_be_read_while_it_is_taken_and_is_gone_after() -> None:
+def test_dropped_photo_can_be_read_only_during_the_callback() -> None:
     sizes: list[tuple[int, int]] = []
     kept: list[Dropped] = []
 
@@ -39,7 +39,7 @@ def test_a_photo_can_be_read_while_it_is_taken_and_is_gone_after() -> None:
         kept[0].read()
 
 
-def test_what_was_too_large_to_send(taken: list[Dropped]) -> None:
+def test_photo_that_was_too_large_to_send_is_an_error(taken: list[Dropped]) -> None:
     drop = DropZone(taken.append)
     drop._handle_custom_msg(PHOTO, [])
     with pytest.raises(ImageTooLargeError) as caught:
@@ -47,7 +47,7 @@ def test_what_was_too_large_to_send(taken: list[Dropped]) -> None:
     assert "25 MB" in caught.value.words
 
 
-def test_an_example(taken: list[Dropped], grizzly: Any) -> None:
+def test_example_is_read_from_its_file(taken: list[Dropped], grizzly: Any) -> None:
     sent: list[Any] = []
     drop = zone(taken, sent, Example("grizzly", grizzly, b"small"))
     assert drop.examples == [{"name": "grizzly", "thumbnail": b"small"}]
@@ -71,7 +71,7 @@ def test_an_example(taken: list[Dropped], grizzly: Any) -> None:
         {"kind": "file", "path": "/etc/passwd"},
     ],
 )
-def test_what_our_javascript_never_sends(
+def test_malformed_messages_are_refused(
     content: dict[str, Any], taken: list[Dropped], caplog: pytest.LogCaptureFixture
 ) -> None:
     sent: list[Any] = []
@@ -82,6 +82,6 @@ def test_what_our_javascript_never_sends(
     assert sent == [{"kind": "done"}]
 
 
-def test_a_name_is_cut_short(taken: list[Dropped]) -> None:
+def test_long_name_is_truncated(taken: list[Dropped]) -> None:
     DropZone(taken.append)._handle_custom_msg(PHOTO | {"name": "x" * 9999}, [])
     assert len(taken[0].name) == 200

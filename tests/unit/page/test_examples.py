@@ -9,14 +9,16 @@ from icon_classifier.page.examples import FOLDER, MAX_EXAMPLES, find_examples
 from tests.support.pictures import encode, gradient
 
 
-def test_of_fastbook(tmp_path: Path) -> None:
+def test_examples_of_fastbook_come_first(tmp_path: Path) -> None:
     examples = find_examples(tmp_path)
     assert [example.name for example in examples] == ["grizzly", "cat"]
     assert max(read_image(examples[0].thumbnail).size) == 96
     assert "fastbook" not in sys.modules
 
 
-def test_of_the_maintainer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_examples_of_the_maintainer_are_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / FOLDER
     folder.mkdir()
     (folder / "my_bear.png").write_bytes(encode(gradient()))
@@ -28,7 +30,7 @@ def test_of_the_maintainer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     assert "broken.jpg" in caplog.text
 
 
-def test_not_too_many(tmp_path: Path) -> None:
+def test_examples_are_at_most_twelve(tmp_path: Path) -> None:
     folder = tmp_path / FOLDER
     folder.mkdir()
     for index in range(MAX_EXAMPLES + 3):
@@ -36,6 +38,6 @@ def test_not_too_many(tmp_path: Path) -> None:
     assert len(find_examples(tmp_path)) == MAX_EXAMPLES
 
 
-def test_without_fastbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_without_fastbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     assert find_examples(tmp_path) == ()

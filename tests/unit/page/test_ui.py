@@ -23,14 +23,14 @@ def upload_of(data: bytes) -> widgets.FileUpload:
     return upload
 
 
-def test_take_photo_forgets_the_file() -> None:
+def test_take_photo_drops_the_file() -> None:
     upload = upload_of(encode(gradient()))
     assert isinstance(upload.value[-1].content, memoryview)
     assert ui.take_photo(upload).size == gradient().size
     assert upload.value == ()
 
 
-def test_a_file_that_cannot_be_read_is_forgotten_too() -> None:
+def test_take_photo_drops_a_file_that_cannot_be_read() -> None:
     upload = upload_of(b"no picture")
     with pytest.raises(ImageError):
         ui.take_photo(upload)
@@ -43,7 +43,7 @@ def test_no_photo_yet() -> None:
     assert caught.value.words == texts.CHOOSE_FIRST
 
 
-def test_show_photo_replaces() -> None:
+def test_show_photo_replaces_the_last_one() -> None:
     output = widgets.Output()
     for _ in range(2):
         ui.show_photo(output, gradient("RGB", (400, 200)))
@@ -62,7 +62,7 @@ class TestResponding:
         self.button = widgets.Button(description="Classify Icon")
         self.label = widgets.Label("before")
 
-    def test_answer(self) -> None:
+    def test_responding_disables_the_button_while_it_works(self) -> None:
         seen = {}
 
         @ui.responding(self.button, self.label)
@@ -79,7 +79,7 @@ class TestResponding:
         assert self.label.value == "grizzly"
         assert (self.button.description, self.button.disabled) == ("Classify Icon", False)
 
-    def test_an_error_of_ours_is_shown_in_its_words(self) -> None:
+    def test_responding_shows_the_words_of_our_error(self) -> None:
         @ui.responding(self.button, self.label)
         def answer() -> str:
             raise IconClassifierError("path /secret", words="Please try another photo.")
@@ -88,9 +88,7 @@ class TestResponding:
         assert self.label.value == "Please try another photo."
         assert not self.button.disabled
 
-    def test_any_other_error_is_logged_and_never_a_dead_button(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_responding_logs_any_other_error(self, caplog: pytest.LogCaptureFixture) -> None:
         @ui.responding(self.button, self.label)
         def answer() -> str:
             raise ZeroDivisionError("secret")
@@ -109,7 +107,7 @@ def test_thumbnails_are_jpeg() -> None:
     assert Image.open(io.BytesIO(data)).format == "JPEG"
 
 
-def test_heading_shows_markup_and_does_not_run_it() -> None:
+def test_heading_escapes_markup() -> None:
     assert ui.heading("<img src=x onerror=alert()>").value == (
         "<h2>&lt;img src=x onerror=alert()&gt;</h2>"
     )
@@ -140,14 +138,14 @@ class TestComforts:
         file = {"name": "a.png", "type": "image/png", "size": len(data), "last_modified": 1}
         self.upload.set_state({"value": [{**file, "content": memoryview(data)}]})
 
-    def test_a_dropped_photo_is_answered(self) -> None:
+    def test_dropped_photo_is_answered(self) -> None:
         self.send(encode(Image.new("RGB", (60, 40), "red")))
         assert self.label.value.startswith("Prediction: red; Probability: 0.9")
         assert self.answer.answer["headline"] == "red"
         assert self.answer.answer["bars"][0][0] == "red"
         assert read_image(self.answer.preview).size == (60, 40)
 
-    def test_the_button_fills_the_same_answer(self) -> None:
+    def test_button_fills_the_same_answer(self) -> None:
         self.choose(encode(Image.new("RGB", (60, 40), "blue")))
         self.button.click()
         assert self.answer.answer["headline"] == "blue"
@@ -155,7 +153,7 @@ class TestComforts:
         self.send(encode(Image.new("RGB", (60, 40), "red")))
         assert self.output.outputs == (), "the thumbnail was that of another photo"
 
-    def test_an_error_takes_the_old_answer_away(self) -> None:
+    def test_error_clears_the_old_answer(self) -> None:
         self.send(encode(Image.new("RGB", (60, 40), "red")))
         self.send(b"no picture")
         assert "not a picture" in self.label.value
@@ -163,7 +161,7 @@ class TestComforts:
         assert self.answer.preview == b""
         assert not self.answer.busy
 
-    def test_a_chosen_photo_is_looked_at_before_the_click(
+    def test_chosen_photo_is_classified_before_the_click(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         passes: list[None] = []
@@ -179,7 +177,7 @@ class TestComforts:
         assert "blue" in self.label.value
         assert self.answer.answer["headline"] == "blue"
 
-    def test_a_chosen_file_that_is_no_picture_is_told_at_the_click(self) -> None:
+    def test_chosen_file_that_is_no_picture_is_reported_at_the_click(self) -> None:
         self.choose(encode(Image.new("RGB", (60, 40), "red")))
         self.choose(b"no picture")
         assert self.classifier._prefetched is None, "of the photo before nothing is kept"
@@ -189,7 +187,7 @@ class TestComforts:
         self.button.click()
         assert self.label.value == texts.CHOOSE_FIRST
 
-    def test_not_sure_is_said_in_words(self) -> None:
+    def test_not_sure_is_written_out(self) -> None:
         self.send(encode(Image.new("RGB", (60, 40), "black")))
         assert self.label.value.startswith(
             "Not sure: this does not look like red, green or blue; closest: "
@@ -197,7 +195,7 @@ class TestComforts:
         assert self.answer.answer["headline"] == "Not sure"
         assert self.answer.answer["known"] is False
 
-    def test_several_photos_make_a_table(self) -> None:
+    def test_several_photos_become_a_table(self) -> None:
         photos = {
             "red.png": encode(Image.new("RGB", (60, 40), "red")),
             "bad.png": b"no picture",
@@ -214,7 +212,7 @@ class TestComforts:
         assert lines[2].startswith("bad.png,,,,")
         assert lines[3].startswith("'=blue.png,blue,0.9")
 
-    def test_the_heat_map_comes_on_demand(self) -> None:
+    def test_heat_map_is_computed_on_demand(self) -> None:
         picture = Image.new("RGB", (80, 40), "blue")
         picture.paste("red", (0, 0, 50, 40))
         self.send(encode(picture))
@@ -226,7 +224,7 @@ class TestComforts:
         assert left > 150
         assert right < 30
 
-    def test_start_over(self) -> None:
+    def test_start_over_clears_everything(self) -> None:
         self.choose(encode(gradient()))
         self.send(encode(Image.new("RGB", (60, 40), "red")))
         self.choose(encode(gradient()))
