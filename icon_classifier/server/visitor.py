@@ -292,8 +292,14 @@ class Visit(Page):
         return Message(header["msg_type"], parent, content, parts[4:])
 
 
-class _KernelPage(Page):
-    """A page's widgets in a kernel that is spoken to directly."""
+class KernelPage(Page):
+    """The widgets of a notebook in a kernel, without a server.
+
+    Parameters
+    ----------
+    client : jupyter_client.asynchronous.AsyncKernelClient
+        Connected; nobody else may read its IOPub channel meanwhile.
+    """
 
     def __init__(self, client: AsyncKernelClient) -> None:
         super().__init__()
@@ -308,6 +314,7 @@ class _KernelPage(Page):
         return str(message["header"]["msg_id"])
 
     async def receive(self) -> Message:
+        """Wait for the next message of the kernel."""
         message = await self._client.get_iopub_msg()
         header = message["header"]
         return Message(
@@ -326,7 +333,7 @@ async def play_visit(client: AsyncKernelClient) -> None:
 
     buffer = io.BytesIO()
     Image.effect_noise((640, 480), 80).convert("RGB").save(buffer, "JPEG")
-    page = _KernelPage(client)
+    page = KernelPage(client)
     await page.load_widgets()
     await page.choose(buffer.getvalue())
     await page.click()

@@ -13,11 +13,13 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from PIL import Image
 
 from icon_classifier.images import read_image
 from icon_classifier.model.session import Model
+from icon_classifier.server.visitor import KernelPage
 from tests.support.kernels import own_sockets
 from tests.support.models import write_model
 from tests.support.pictures import encode, gradient
@@ -29,6 +31,8 @@ class Page:
 
     def __init__(self, client: NotebookClient) -> None:
         self._client = client
+        self._page = KernelPage(client.kc)
+        run_sync(self._page.load_widgets)()
 
     def value(self, expression: str) -> Any:
         """Ask the kernel for the value of an expression."""
@@ -37,25 +41,18 @@ class Page:
         self._client.execute_cell(cell, len(self._client.nb.cells) - 1)
         return ast.literal_eval("".join(output.text for output in cell.outputs))
 
-    def _send(self, widget: str, data: dict[str, Any], buffers: list[bytes] | None = None) -> None:
-        client = self._client.kc
-        content = {"comm_id": self.value(f"{widget}.model_id"), "data": data}
-        message = client.session.msg("comm_msg", content)
-        client.session.send(client.shell_channel.socket, message, buffers=buffers)
-
     def upload(self, data: bytes, name: str = "photo.jpg") -> None:
-        """Send a file as FileUpload does: its bytes in a binary buffer beside the state."""
-        file = {"name": name, "type": "image/jpeg", "size": len(data), "last_modified": 1}
-        update = {"method": "update", "state": {"value": [file]}}
-        self._send("btn_upload", update | {"buffer_paths": [["value", 0, "content"]]}, [data])
+        run_sync(self._page.choose)(data, name)
 
     def click(self) -> None:
-        self._send("btn_run", {"method": "custom", "content": {"event": "click"}})
+        run_sync(self._page.click)()
 
     def drop(self, data: bytes) -> None:
         """Send a photo as the drop zone does."""
-        content = {"kind": "photo", "name": "photo.bmp", "index": 0, "count": 1}
-        self._send("drop_zone", {"method": "custom", "content": content}, [data])
+        photo = {"kind": "photo", "name": "photo.bmp", "index": 0, "count": 1}
+        message = {"method": "custom", "content": photo}
+        content = {"comm_id": self.value("drop_zone.model_id"), "data": message}
+        run_sync(self._page.send)("comm_msg", content, [data])
 
     @property
     def answer(self) -> str:
