@@ -3,7 +3,7 @@
 ``python -m bench.bench_limit`` opens the page for twenty visitors, four at a time, lets each ask
 once, and then all of them at once, three times. The server runs in a control group with that limit,
 files in memory counted; where none can be made (no root, no control groups) it says so. The exit
-code is 1 if a visitor gets no answer. No browser: each visitor has a websocket of his own.
+code is 1 if a visitor gets no answer. No browser: each visitor is a websocket.
 """
 
 from __future__ import annotations

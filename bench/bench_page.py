@@ -38,7 +38,7 @@ const look = () => {
   const root = document.documentElement;
   const button = Array.from(document.querySelectorAll('button'))
     .find(button => button.textContent.trim() === 'Classify Icon');
-  const live = !root?.dataset.line || root.dataset.line === 'live';
+  const live = !root?.dataset.connection || root.dataset.connection === 'live';
   if (button && !button.disabled && button.getClientRects().length && live) {
     root.dataset.usable = performance.now();
   } else requestAnimationFrame(look);

@@ -121,7 +121,7 @@ async def open_page(browser: Browser, url: str) -> tuple[BrowserContext, Page, f
     button = page.get_by_role("button", name=BUTTON)
     await button.wait_for()
     await page.wait_for_function(
-        "() => (document.documentElement.dataset.line ?? 'live') === 'live' &&"
+        "() => (document.documentElement.dataset.connection ?? 'live') === 'live' &&"
         f" [...document.querySelectorAll('button')].some(b => b.textContent.trim() === '{BUTTON}'"
         " && !b.disabled)"
     )

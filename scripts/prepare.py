@@ -5,7 +5,6 @@ What is ready already is left alone, so that a second run takes well under a sec
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -14,8 +13,6 @@ from scripts.browser import ensure_browser
 from scripts.environment import ROOT, SetupError, digest, install, locked, run
 from scripts.lock import split_blocks
 
-TEMPLATE = ROOT / "template"
-BUILT = TEMPLATE / "voila" / "templates" / "slim" / "static" / "build"
 STAMPS = ROOT / "build" / "stamps.json"
 
 
@@ -31,29 +28,6 @@ def write_stamp(name: str, state: str) -> None:
     temporary = STAMPS.with_suffix(".tmp")
     temporary.write_text(json.dumps(read_stamps() | {name: state}, indent=1))
     temporary.replace(STAMPS)
-
-
-def build_template() -> None:
-    """Build the page's template where node is there and its sources changed."""
-    if not (TEMPLATE / "package.json").exists():
-        return
-    ignored = {"node_modules", "build"}
-    sources = sorted(
-        path
-        for path in TEMPLATE.rglob("*")
-        if path.is_file() and not ignored.intersection(path.relative_to(TEMPLATE).parts)
-    )
-    state = digest(*sources)
-    if BUILT.is_dir() and read_stamps().get("template") == state:
-        return
-    if shutil.which("npm") is None:
-        print("node is not installed: the page uses Voilà's own template.", flush=True)
-        return
-    print("Building the page's template.", flush=True)
-    hint = "The page's template could not be built (the reason is above)."
-    run("npm", "--prefix", TEMPLATE, "ci", "--include=dev", "--no-audit", "--no-fund", failure=hint)
-    run("npm", "--prefix", TEMPLATE, "run", "build", failure=hint)
-    write_stamp("template", state)
 
 
 def model_state() -> str:
@@ -76,7 +50,7 @@ def compile_model(python: Path) -> None:
 
 
 def prepare(*, tests: bool = False) -> Path:
-    """Install, build the template, compile the model; the environment's Python.
+    """Install, compile the model; return the environment's Python.
 
     Parameters
     ----------
@@ -87,7 +61,6 @@ def prepare(*, tests: bool = False) -> Path:
         python = install(tests=tests)
         if tests:
             ensure_browser(python)
-        build_template()
         compile_model(python)
     return python
 
@@ -105,7 +78,6 @@ def prepare_here() -> None:
     failure = "pip could not install this package (its reason is above)."
     # Not as a link to this folder: a host may run it from another one.
     run(*pip, "--no-build-isolation", ROOT, failure=failure)
-    build_template()
     compile_model(python)
 
 

@@ -5,6 +5,7 @@ file of your own works as well. Every entry is checked: its name, its kind and i
 slip of the pen is told before any photo is downloaded.
 """
 
+import sysconfig
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,10 @@ from icon_classifier.dataset.sources import (
 from icon_classifier.dataset.tables import between, build, suggestion, wrong
 from icon_classifier.errors import RecipeError
 
-# Beside the package, in a checkout. The working folder comes first: a user's own recipes win.
-_SHIPPED = Path(__file__).resolve().parents[2] / "recipes"
+_CHECKOUT = Path(__file__).resolve().parents[2] / "recipes"
+_INSTALLED = Path(sysconfig.get_path("data"), "share", "icon-classifier", "recipes")
+# The working folder comes before it: a user's own recipes win.
+_SHIPPED = _CHECKOUT if _CHECKOUT.is_dir() else _INSTALLED
 
 
 @dataclass(frozen=True)

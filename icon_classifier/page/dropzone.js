@@ -1,7 +1,7 @@
 // The drop zone: photos by drag and drop, paste, camera, file chooser and examples. A photo is
 // shrunk here before it is sent. All texts come from Python (texts.py).
 
-const LONG_SIDE = 1024; // pixels; the model looks at some 300
+const LONG_SIDE = 1024; // pixels, more than the model looks at
 const SMALL = 120_000; // bytes, half a second at 2 Mbit/s; a file of at most so many stays as it is
 const QUALITIES = [0.92, 0.8, 0.65]; // of JPEG; the first that gets below SMALL, or the last
 const SLOW = 20_000; // milliseconds without an answer until that is said

@@ -151,3 +151,22 @@ def summary(answered: int, unreadable: int) -> str:
     if not unreadable:
         return f"{total} photos answered."
     return f"{answered} of {total} photos answered; {unreadable} could not be read."
+
+
+PAGE_TEXTS = {
+    "starting": "Starting…",
+    "labels": "It can tell: {labels}.",
+    "no_script": "This page needs JavaScript: without it there are no buttons to choose a photo "
+    "and to ask what it shows. Please allow JavaScript for this page, then reload it.",
+    "sending": "Sending to the server…",
+    "lost": "The connection is lost; trying again…",
+    "ended": "This page has ended. Please reload it to go on.",
+    "reload": "Reload the page",
+    "unknown_widget": "This page cannot show the widget “{name}” of {module}.",
+    "widget_failed": "This part of the page could not be shown; please reload the page.",
+    "output_failed": "Something went wrong on this page. Please reload it; if that does not help, "
+    "tell whoever runs it.",
+    "details": "Details",
+    "picture": "Picture",
+}
+"""Texts of the slim template and its script; words in braces are filled in there."""

@@ -1,45 +1,41 @@
-"""How pages travel: the slim template, compression, caching and the headers that fence a page in.
+"""Deliver pages and files: the slim template, compression, caching and security headers.
 
-Called by :mod:`.app` for the public page that Voilà serves; it works on the stock
-template too, where the slim one has not been built.
+:mod:`.app` installs this on the Voilà server of the public page. Apart from the template itself it
+works with Voilà's stock templates too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import mimetypes
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from jupyter_core.paths import jupyter_path
+from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from jupyter_server.base.handlers import FileFindHandler
 from jupyter_server.utils import url_path_join
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import GZipContentEncoding, HTTPError, OutputTransform, StaticFileHandler
 from voila._version import __version__ as voila_version
 from voila.app import Voila
+from voila.paths import collect_static_paths, collect_template_paths
 from voila.static_file_handler import MultiStaticFileHandler, TemplateStaticFileHandler
 
 from icon_classifier.errors import SettingsError
+from icon_classifier.page.texts import PAGE_TEXTS
 
 SLIM = "slim"
-"""The name of the template that comes with this project."""
+"""The name of this project's own template."""
 
-# Beside this package or, where it is installed elsewhere, in the folder that is served.
-_HOMES = (Path(__file__).resolve().parents[2], Path.cwd())
-_TEMPLATES = [home / "template" for home in _HOMES]
-_DATA = next((folder for folder in _TEMPLATES if (folder / "voila").is_dir()), _TEMPLATES[0])
-_BUILT = _DATA / "voila" / "templates" / SLIM / "static" / "build" / "assets.html.j2"
+_TEMPLATE = Path(__file__).with_name(SLIM)
 
 SLIM_POLICY = {
     "default-src": "'none'",
-    # blob: carries the modules of anywidgets, which come as text over the kernel's line.
+    # blob: for the modules of anywidgets, which arrive as text from the kernel.
     "script-src": "'self' blob:",
     "style-src": "'self'",
     # HTML widgets may carry style attributes.
@@ -54,13 +50,13 @@ SLIM_POLICY = {
 }
 """The Content-Security-Policy of the slim page: directives and their sources."""
 
-# What Voilà's stock page takes from other hosts.
+# What Voilà's stock page loads from other hosts.
 _ICONS = "https://cdn.jsdelivr.net/npm/@fortawesome/"
 _MATHJAX = "https://cdnjs.cloudflare.com/ajax/libs/mathjax/"
 
 STOCK_POLICY = {
     "default-src": "'self'",
-    # JupyterLab's parts compile the checks of their settings, and the page's scripts are inline.
+    # JupyterLab compiles the schemas of its settings, and the page has inline scripts.
     "script-src": f"'self' 'unsafe-inline' 'unsafe-eval' blob: {_MATHJAX}",
     "style-src": f"'self' 'unsafe-inline' {_ICONS}",
     "img-src": "'self' data: blob:",
@@ -72,7 +68,7 @@ STOCK_POLICY = {
     "form-action": "'self'",
     "frame-ancestors": "'self'",
 }
-"""The same for Voilà's stock templates, which need far more."""
+"""The same for Voilà's stock templates, which need much more."""
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -82,18 +78,16 @@ _HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=(), payment=(), usb=()",
 }
 
-_FOREVER = "public, max-age=31536000, immutable"
-_CHECK_FIRST = "public, no-cache"
+_IMMUTABLE = "public, max-age=31536000, immutable"
+_REVALIDATE = "public, no-cache"
 
 # page-3FK2ABCD.js of esbuild, remoteEntry.0f4bf8cc45ca4d5b9a5c.js of webpack
 _HASHED = re.compile(r"[-.](?:[0-9A-Z]{8}|[0-9a-f]{16,64})\.\w+$|/[0-9a-f]{20,64}\.\w+$")
-_PLAIN = re.compile(r"(?!/)[^\0-\x1f\\]*")
-_IN_TEMPLATE = re.compile(r"\w[\w.-]*/static/.")
-_PACKED = {"br": ".br", "gzip": ".gz"}
+_PATH = re.compile(r"(?!/)[^\0-\x1f\\]*")
+_TEMPLATE_PATH = re.compile(r"\w[\w.-]*/static/.")
+_ENCODINGS = {"br": ".br", "gzip": ".gz"}
 _FILE_HANDLERS = (FileFindHandler, MultiStaticFileHandler, TemplateStaticFileHandler)
 _VERSION = hashlib.sha256(voila_version.encode()).hexdigest()[:12]
-
-_log = logging.getLogger(__name__)
 
 
 def content_security_policy(directives: dict[str, str]) -> str:
@@ -102,10 +96,9 @@ def content_security_policy(directives: dict[str, str]) -> str:
 
 
 def install(voila_app: Voila) -> None:
-    """Make a Voilà server deliver well: template, headers, compression, caching.
+    """Add the slim template, headers, compression and caching to a Voilà server.
 
-    Chooses the slim template where it is configured and built, otherwise the stock one. What the
-    owner set himself in ``Voila.tornado_settings["headers"]`` stays as it is.
+    Headers that the owner set in ``Voila.tornado_settings["headers"]`` stay as they are.
 
     Parameters
     ----------
@@ -119,14 +112,18 @@ def install(voila_app: Voila) -> None:
         If the server has its handlers already.
     """
     if getattr(voila_app, "app", None) is not None:
-        raise SettingsError("delivery.install must be called before Voilà's handlers are made")
-    _choose_template(voila_app)
+        raise SettingsError(
+            "static_files.install: expected a server without handlers, got one that has them"
+        )
     configuration = voila_app.voila_configuration
-    if configuration.page_config_hook is None:
-        configuration.page_config_hook = _PageConfig(Path(voila_app.root_dir))
+    if configuration.template == SLIM:
+        _use_slim_template(voila_app)
+    configuration.page_config_hook = _PageConfig(
+        Path(voila_app.root_dir), configuration.page_config_hook
+    )
     init_handlers = voila_app.init_handlers
 
-    def init_handlers_delivered() -> list[Any]:
+    def init_handlers_with_delivery() -> list[Any]:
         # The tornado application exists from here on, without any handler.
         policy = SLIM_POLICY if configuration.template == SLIM else STOCK_POLICY
         headers = {"Content-Security-Policy": content_security_policy(policy), **_HEADERS}
@@ -134,45 +131,42 @@ def install(voila_app: Voila) -> None:
         # Jupyter's handlers take theirs from the settings, tornado's plain ones have none.
         voila_app.app.settings["headers"] = headers
         voila_app.app.transforms += [partial(_Headers, headers), GZipContentEncoding]
-        return _delivered(init_handlers(), voila_app.server_url)
+        return _with_delivery(init_handlers(), voila_app.server_url)
 
-    voila_app.init_handlers = init_handlers_delivered
+    voila_app.init_handlers = init_handlers_with_delivery
 
 
-def _choose_template(voila_app: Voila) -> None:
-    configuration = voila_app.voila_configuration
-    if configuration.template != SLIM:
-        return
-    if _BUILT.is_file():
-        # Voilà looks for templates, and later for their files, where Jupyter's data are.
-        if str(_DATA) not in jupyter_path():
-            paths = [str(_DATA), os.environ.get("JUPYTER_PATH", "")]
-            os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, paths))
-    else:
-        _log.warning(
-            "The slim page is not built, so Voilà's own is served: 1.7 MB in 100 requests to a "
-            "new visitor instead of 0.1 MB in 4. Build it with node: "
-            "cd template && npm ci && npm run build"
-        )
-        configuration.template = "lab"
-    voila_app.setup_template_dirs()
+def _use_slim_template(voila_app: Voila) -> None:
+    """Put the slim template before Voilà's base; its files are served under ``/voila/static/``."""
+    apps = ["voila", "nbconvert"]
+    voila_app.template_paths = [str(_TEMPLATE), *collect_template_paths(apps, "base", prune=True)]
+    voila_app.static_paths = [
+        str(_TEMPLATE / "static"),
+        *collect_static_paths(apps, "base"),
+        DEFAULT_STATIC_FILES_PATH,
+    ]
 
 
 class _PageConfig:
-    """What the template learns beside Voilà's own configuration.
+    """Adds to the configuration that the template gets: the classes, the texts, lasting URLs.
 
     Parameters
     ----------
     folder : pathlib.Path
-        Where export.onnx lies.
+        The folder of export.onnx.
+    hook : callable or None
+        The owner's own ``VoilaConfiguration.page_config_hook``; it is called last.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hook: Callable[..., dict[str, Any]] | None = None) -> None:
         self._model = folder / "export.onnx"
+        self._hook = hook
 
-    def __call__(self, current_page_config: dict[str, Any], **about: Any) -> dict[str, Any]:
-        static = f"{about['base_url'].rstrip('/')}/voila/static/{_VERSION}"
-        return {**current_page_config, "fullStaticUrl": static, "labels": self._labels()}
+    def __call__(self, current_page_config: dict[str, Any], **context: Any) -> dict[str, Any]:
+        static = f"{context['base_url'].rstrip('/')}/voila/static/{_VERSION}"
+        ours = {"fullStaticUrl": static, "labels": self._labels(), "texts": PAGE_TEXTS}
+        config = {**current_page_config, **ours}
+        return config if self._hook is None else self._hook(config, **context)
 
     def _labels(self) -> list[str]:
         try:
@@ -184,8 +178,8 @@ class _PageConfig:
 
 @lru_cache(maxsize=4)
 def _labels_of(model: Path, _: int) -> list[str]:
-    """Names of the classes, read without ONNX Runtime, which the server itself has no use for."""
-    # A protobuf entry: field 1, the key with its length; field 2, the value with its length.
+    """Read the names of the classes without ONNX Runtime, which the server does not import."""
+    # A protobuf map entry: field 1, the key with its length; field 2, the value with its length.
     mark = b"\x0a\x0ficon_classifier\x12"
     data = model.read_bytes()
     start = data.rfind(mark)
@@ -201,13 +195,13 @@ def _labels_of(model: Path, _: int) -> list[str]:
     try:
         labels = json.loads(data[offset : offset + length])["labels"]
     except (ValueError, KeyError, TypeError):
-        # The kernel will say what is wrong with the file; the page only leaves out its names.
+        # The kernel reports what is wrong with the file; the page only leaves out the names.
         return []
     return [str(label).replace("_", " ") for label in labels]
 
 
 class _Headers(OutputTransform):
-    """Sets what headers are missing on all that is served, files and errors included."""
+    """Adds missing headers to every response, files and errors included."""
 
     def __init__(self, headers: Mapping[str, str], request: HTTPServerRequest) -> None:
         super().__init__(request)
@@ -222,59 +216,59 @@ class _Headers(OutputTransform):
         return status_code, headers, chunk
 
 
-class _Delivered(StaticFileHandler):
-    """Mixed into Voilà's handlers of files: sends packed files, and says how long they stay."""
+class _FileDelivery(StaticFileHandler):
+    """Mixed into Voilà's file handlers: sends compressed files, sets how long they are cached."""
 
-    _packing: str | None = None
+    _encoding: str | None = None
 
     def parse_url_path(self, url_path: str) -> str:
-        """Refuse what is no plain path; Voilà's handlers stumble over it. Called by ``get``."""
-        if not _PLAIN.fullmatch(url_path) or ".." in url_path.split("/"):
+        """Answer 404 to malformed paths, on which Voilà's handlers fail. Called by ``get``."""
+        if not _PATH.fullmatch(url_path) or ".." in url_path.split("/"):
             raise HTTPError(404)
-        if isinstance(self, TemplateStaticFileHandler) and not _IN_TEMPLATE.match(url_path):
+        if isinstance(self, TemplateStaticFileHandler) and not _TEMPLATE_PATH.match(url_path):
             raise HTTPError(404)
         return super().parse_url_path(url_path)
 
     def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:
-        """Prefer a packed neighbour; called by ``get``, and by super for each of several roots."""
+        """Prefer the compressed file beside it. Called by ``get``, once for each root."""
         path = super().validate_absolute_path(root, absolute_path)
         accepted = self.request.headers.get("Accept-Encoding", "")
-        for packing, suffix in _PACKED.items():
-            if path and re.search(rf"\b{packing}\b", accepted) and Path(path + suffix).is_file():
-                self._packing = packing
+        for encoding, suffix in _ENCODINGS.items():
+            if path and re.search(rf"\b{encoding}\b", accepted) and Path(path + suffix).is_file():
+                self._encoding = encoding
                 return super().validate_absolute_path(root, path + suffix)
         return path
 
     def get_content_type(self) -> str:
-        """Tell the type of what is packed."""
-        if self._packing is None or self.absolute_path is None:
+        """Return the type of the uncompressed file. Called by ``get``."""
+        if self._encoding is None or self.absolute_path is None:
             return super().get_content_type()
-        name = self.absolute_path.removesuffix(_PACKED[self._packing])
+        name = self.absolute_path.removesuffix(_ENCODINGS[self._encoding])
         return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
     def set_headers(self) -> None:
-        """Say how long the file may be kept, and how it is packed; called by ``get``."""
+        """Set how long the file may be cached, and its encoding. Called by ``get``."""
         super().set_headers()
         path = self.request.path
-        lasts = "v" in self.request.arguments or f"/{_VERSION}/" in path or _HASHED.search(path)
-        self.set_header("Cache-Control", _FOREVER if lasts else _CHECK_FIRST)
+        immutable = "v" in self.request.arguments or f"/{_VERSION}/" in path or _HASHED.search(path)
+        self.set_header("Cache-Control", _IMMUTABLE if immutable else _REVALIDATE)
         self.clear_header("Expires")
-        if self._packing is not None:
-            self.set_header("Content-Encoding", self._packing)
+        if self._encoding is not None:
+            self.set_header("Content-Encoding", self._encoding)
 
 
-def _delivered(handlers: list[Any], server_url: str) -> list[Any]:
-    """Mix :class:`_Delivered` into the handlers of files, and give static files lasting addresses.
+def _with_delivery(handlers: list[Any], server_url: str) -> list[Any]:
+    """Mix :class:`_FileDelivery` into the file handlers; serve static files with a version too.
 
-    Voilà's own scripts have names that stay the same when their contents change with a new version,
-    so they are also served under an address with the version in it.
+    Voilà's own scripts keep their names when their contents change with a new version, so they are
+    also served under a URL that contains the version.
     """
-    delivered = []
+    rules = []
     for pattern, handler, *arguments in handlers:
         if issubclass(handler, _FILE_HANDLERS):
-            handler = type(handler.__name__, (_Delivered, handler), {})
+            handler = type(handler.__name__, (_FileDelivery, handler), {})
         if issubclass(handler, MultiStaticFileHandler):
             versioned = url_path_join(server_url, rf"/voila/static/{_VERSION}/(.*)")
-            delivered.append((versioned, handler, *arguments))
-        delivered.append((pattern, handler, *arguments))
-    return delivered
+            rules.append((versioned, handler, *arguments))
+        rules.append((pattern, handler, *arguments))
+    return rules

@@ -1,4 +1,4 @@
-"""The page that Voilà serves, in a browser: what both templates do, and what only ours does."""
+"""The page that Voilà serves, in a browser, with the slim template and with Voilà's own."""
 
 from __future__ import annotations
 
@@ -15,23 +15,16 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from icon_classifier.model.session import Model
-from icon_classifier.server import static_files as delivery
 from tests.support.servers import ROOT, Server, running, voila
 from tests.support.zoo import NOTEBOOK, write_zoo
 
 NewPage = Callable[..., Page]
 
 READY = 60_000
-"""Until the page must be there, in milliseconds; a loaded machine is slow."""
+"""How long to wait for the page, in milliseconds; a loaded machine is slow."""
 
 BUDGET_BYTES = 300_000
 BUDGET_REQUESTS = 10
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    # Never skipped: a template that was not built is not tested.
-    assert delivery._BUILT.is_file(), "the template is not built: run npm ci, npm run build there"
 
 
 def serve(folder: Path, template: str, **options: Any) -> Any:
@@ -42,14 +35,14 @@ def serve(folder: Path, template: str, **options: Any) -> Any:
 
 @pytest.fixture(scope="module", params=["slim", "lab"])
 def either(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Server]:
-    """A server of the zoo with each of the templates."""
+    """A server of the zoo notebook with each of the templates."""
     with serve(tmp_path_factory.mktemp(request.param), request.param) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def slim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of the zoo with the slim template."""
+    """A server of the zoo notebook with the slim template."""
     with serve(tmp_path_factory.mktemp("zoo"), "slim", unknown=True) as server:
         yield server
 
@@ -59,26 +52,26 @@ def button(page: Page, name: str) -> Any:
 
 
 def opened(new_page: NewPage, server: Server, **options: Any) -> Page:
-    """A page whose controls are there."""
+    """Open a page and wait for its controls."""
     page = new_page(server.url, **options)
     expect(button(page, "Answer")).to_be_visible(timeout=READY)
     return page
 
 
 def live(page: Page) -> None:
-    expect(page.locator("html[data-line=live]")).to_be_attached(timeout=READY)
+    expect(page.locator("html[data-connection=live]")).to_be_attached(timeout=READY)
 
 
-# What both templates do
+# With both templates
 
 
-def test_a_click_is_answered(either: Server, new_page: NewPage) -> None:
+def test_click_on_a_button_is_answered(either: Server, new_page: NewPage) -> None:
     page = opened(new_page, either)
     button(page, "Answer").click()
     expect(page.get_by_text("0 bytes, 0")).to_be_visible()
 
 
-def test_a_file_arrives_whole(either: Server, new_page: NewPage, tmp_path: Path) -> None:
+def test_upload_arrives_complete(either: Server, new_page: NewPage, tmp_path: Path) -> None:
     file = tmp_path / "file.bin"
     file.write_bytes(bytes(range(100)) + bytes(3_000_000))
     page = opened(new_page, either)
@@ -90,7 +83,7 @@ def test_a_file_arrives_whole(either: Server, new_page: NewPage, tmp_path: Path)
     expect(page.get_by_text("3000100 bytes, 4950")).to_be_visible()
 
 
-def test_an_output_catches_what_is_printed_and_displayed(either: Server, new_page: NewPage) -> None:
+def test_output_shows_what_is_printed_and_displayed(either: Server, new_page: NewPage) -> None:
     page = opened(new_page, either)
     button(page, "Print").click()
     expect(page.get_by_text("first line")).to_be_visible()
@@ -103,7 +96,7 @@ def test_an_output_catches_what_is_printed_and_displayed(either: Server, new_pag
     expect(page.get_by_label("Nested")).to_have_count(0)
 
 
-def test_an_anywidget_lives(either: Server, new_page: NewPage) -> None:
+def test_anywidget_exchanges_state_and_messages(either: Server, new_page: NewPage) -> None:
     page = opened(new_page, either)
     counter = page.locator("button.counter")
     expect(counter).to_have_text("count is 3")
@@ -114,13 +107,13 @@ def test_an_anywidget_lives(either: Server, new_page: NewPage) -> None:
     assert page.evaluate("window.initialized") == 1
 
 
-def test_a_widget_that_comes_later_is_shown(either: Server, new_page: NewPage) -> None:
+def test_widget_that_is_added_later_is_shown(either: Server, new_page: NewPage) -> None:
     page = opened(new_page, either)
     button(page, "Add").click()
     expect(page.get_by_text("a new label")).to_be_visible()
 
 
-def test_all_widgets_are_shown(either: Server, new_page: NewPage) -> None:
+def test_all_supported_widgets_are_shown(either: Server, new_page: NewPage) -> None:
     page = opened(new_page, either)
     for words in ("Progress", "in a tab", "More", "cell", "styled", "Name", "Choice"):
         expect(page.get_by_text(words, exact=True).first).to_be_visible()
@@ -131,20 +124,20 @@ def test_all_widgets_are_shown(either: Server, new_page: NewPage) -> None:
     expect(page.locator("img.widget-image")).to_have_js_property("naturalWidth", 40)
 
 
-# What only ours does
+# With the slim template only
 
 
-def test_the_words_come_without_any_script(slim: Server, new_page: NewPage) -> None:
+def test_text_is_shown_without_javascript(slim: Server, new_page: NewPage) -> None:
     page = new_page(slim.url, java_script_enabled=False)
     expect(page).to_have_title("The zoo")
     expect(page.get_by_role("heading", name="The zoo")).to_be_visible()
     expect(page.get_by_text("An introduction that needs no kernel.")).to_be_visible()
     expect(page.get_by_text("Starting…")).to_be_visible()
-    # Playwright takes scripts away too late for the parser to show this.
+    # Playwright disables scripts too late for the parser to render noscript.
     assert re.search("<noscript>.*This page needs JavaScript.*</noscript>", page.content())
 
 
-def test_an_unknown_widget_is_named(slim: Server, new_page: NewPage) -> None:
+def test_unknown_widget_is_named(slim: Server, new_page: NewPage) -> None:
     page = opened(new_page, slim)
     note = page.get_by_text(
         "This page cannot show the widget “IntSlider” of @jupyter-widgets/controls."
@@ -154,12 +147,12 @@ def test_an_unknown_widget_is_named(slim: Server, new_page: NewPage) -> None:
 
 @pytest.fixture(scope="module")
 def app(project_model: Model) -> Iterator[Server]:
-    """A server of the app itself, as a host starts it."""
+    """A server of the app itself, started as a host does."""
     with voila() as server:
         yield server
 
 
-def test_the_app_stays_inside_its_budget(app: Server, new_page: NewPage) -> None:
+def test_first_visit_stays_within_its_budget(app: Server, new_page: NewPage) -> None:
     page = new_page()
     devtools = page.context.new_cdp_session(page)
     devtools.send("Network.enable")
@@ -180,7 +173,7 @@ def test_the_app_stays_inside_its_budget(app: Server, new_page: NewPage) -> None
     assert 50_000 < sum(sizes) <= BUDGET_BYTES
 
 
-def test_a_second_visit_takes_the_files_from_the_cache(slim: Server, new_page: NewPage) -> None:
+def test_second_visit_takes_the_files_from_the_cache(slim: Server, new_page: NewPage) -> None:
     page = opened(new_page, slim)
     page.reload()
     expect(button(page, "Answer")).to_be_visible(timeout=READY)
@@ -192,7 +185,7 @@ def test_a_second_visit_takes_the_files_from_the_cache(slim: Server, new_page: N
     assert set(kept) == {0}
 
 
-def test_controls_come_without_a_jump(slim: Server, new_page: NewPage) -> None:
+def test_controls_appear_without_layout_shift(slim: Server, new_page: NewPage) -> None:
     page = new_page()
     page.add_init_script(
         "window.shift = 0; new PerformanceObserver(list => { for (const entry of list.getEntries())"
@@ -204,7 +197,7 @@ def test_controls_come_without_a_jump(slim: Server, new_page: NewPage) -> None:
     assert page.evaluate("window.shift") < 0.02
 
 
-def test_nothing_in_html_acts(slim: Server, browser: Browser) -> None:
+def test_html_is_sanitized_and_injected_scripts_are_blocked(slim: Server, browser: Browser) -> None:
     page = browser.new_page()
     page.add_init_script(
         "window.violations = []; addEventListener('securitypolicyviolation',"
@@ -223,7 +216,11 @@ def test_nothing_in_html_acts(slim: Server, browser: Browser) -> None:
     assert page.locator("main script:not([type='application/json']):not([src])").count() == 0
     assert page.locator("iframe, main a[href^=javascript]").count() == 0
     expect(page.get_by_role("link", name="save")).to_have_attribute("href", re.compile("^data:"))
-    # A script that someone brought in nevertheless is stopped by the policy.
+    expect(page.get_by_role("link", name="out")).to_have_attribute("rel", "noopener noreferrer")
+    assert page.locator("main :is(form, style, mglyph, [onload], [name])").count() == 0
+    assert page.locator("#unsafe input").count() == 0
+    expect(page.locator("#unsafe circle")).to_have_count(1)
+    # The policy stops a script that gets in nevertheless.
     page.evaluate(
         "() => { const s = document.createElement('script'); s.textContent = 'window.hurt = 2';"
         " document.body.append(s); }"
@@ -233,19 +230,19 @@ def test_nothing_in_html_acts(slim: Server, browser: Browser) -> None:
     page.context.close()
 
 
-def test_an_error_is_told_in_plain_words(slim: Server, new_page: NewPage) -> None:
+def test_error_is_shown_in_plain_words(slim: Server, new_page: NewPage) -> None:
     page = opened(new_page, slim)
     button(page, "Fail").click()
     expect(page.get_by_role("alert").filter(has_text="Something went wrong")).to_be_visible()
 
 
-def test_a_broken_line_is_mended(slim: Server, new_page: NewPage) -> None:
+def test_broken_connection_is_made_again(slim: Server, new_page: NewPage) -> None:
     page = new_page()
-    lines: list[WebSocketRoute] = []
+    connections: list[WebSocketRoute] = []
 
-    def through(line: WebSocketRoute) -> None:
-        lines.append(line)
-        line.connect_to_server()
+    def through(connection: WebSocketRoute) -> None:
+        connections.append(connection)
+        connection.connect_to_server()
 
     page.route_web_socket(re.compile("/channels"), through)
     page.goto(slim.url)
@@ -253,9 +250,9 @@ def test_a_broken_line_is_mended(slim: Server, new_page: NewPage) -> None:
     expect(button(page, "Slow")).to_be_visible()
     button(page, "Slow").click()
     page.context.set_offline(True)
-    lines[0].close(code=1001)
+    connections[0].close(code=1001)
     expect(page.get_by_text("The connection is lost; trying again…")).to_be_visible()
-    # What is pressed meanwhile is sent when the line is back.
+    # A click meanwhile is sent after the reconnection.
     button(page, "Print").click()
     page.context.set_offline(False)
     live(page)
@@ -263,12 +260,10 @@ def test_a_broken_line_is_mended(slim: Server, new_page: NewPage) -> None:
     expect(page.get_by_text("slow is done")).to_be_visible()
     expect(page.get_by_text("first line")).to_be_visible()
     expect(page.get_by_text("first line")).to_have_count(1)
-    assert len(lines) > 1
+    assert len(connections) > 1
 
 
-def test_a_slow_upload_shows_that_it_is_under_way(
-    app: Server, new_page: NewPage, tmp_path: Path
-) -> None:
+def test_slow_upload_shows_a_progress_bar(app: Server, new_page: NewPage, tmp_path: Path) -> None:
     page = new_page(app.url)
     live(page)
     session = page.context.new_cdp_session(page)
@@ -288,17 +283,15 @@ def test_a_slow_upload_shows_that_it_is_under_way(
     expect(bar).to_be_hidden(timeout=READY)
 
 
-def test_a_dead_line_is_noticed_when_the_phone_wakes(slim: Server, new_page: NewPage) -> None:
+def test_dead_connection_is_noticed_when_the_phone_wakes(slim: Server, new_page: NewPage) -> None:
     page = new_page()
-    lines: list[str] = []
+    connections: list[str] = []
 
-    def swallow(line: WebSocketRoute) -> None:
-        lines.append(line.url)
-        if len(lines) == 2:
-            line.connect_to_server()
-        else:
-            server = line.connect_to_server()
-            server.on_message(lambda data: line.send(data) if not page.dead else None)
+    def swallow(connection: WebSocketRoute) -> None:
+        connections.append(connection.url)
+        server = connection.connect_to_server()
+        if len(connections) == 1:
+            server.on_message(lambda data: None if page.dead else connection.send(data))
 
     page.dead = False  # type: ignore[attr-defined]
     page.route_web_socket(re.compile("/channels"), swallow)
@@ -308,7 +301,7 @@ def test_a_dead_line_is_noticed_when_the_phone_wakes(slim: Server, new_page: New
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     button(page, "Answer").click()
     expect(page.get_by_text("0 bytes, 0")).to_be_visible(timeout=15_000)
-    assert len(lines) == 2
+    assert len(connections) == 2
 
 
 def pid_of(page: Page) -> int:
@@ -316,7 +309,7 @@ def pid_of(page: Page) -> int:
     return int(text.removeprefix("pid "))
 
 
-def test_a_dead_kernel_ends_the_page_and_a_reload_mends_it(slim: Server, new_page: NewPage) -> None:
+def test_dead_kernel_ends_the_page_until_a_reload(slim: Server, new_page: NewPage) -> None:
     page = opened(new_page, slim)
     live(page)
     first = pid_of(page)
@@ -328,8 +321,8 @@ def test_a_dead_kernel_ends_the_page_and_a_reload_mends_it(slim: Server, new_pag
     assert pid_of(page) != first
 
 
-def test_a_restarted_server_ends_the_page(tmp_path: Path, browser: Browser) -> None:
-    # Not a watched page: the browser itself reports that nobody answers.
+def test_server_restart_ends_the_page(tmp_path: Path, browser: Browser) -> None:
+    # Not with `new_page`, which fails on the browser's own message that the server is gone.
     page = browser.new_page()
     with serve(tmp_path, "slim") as server:
         page.goto(server.url)
@@ -344,7 +337,7 @@ def test_a_restarted_server_ends_the_page(tmp_path: Path, browser: Browser) -> N
     page.context.close()
 
 
-def test_leaving_frees_the_kernel(slim: Server, new_page: NewPage) -> None:
+def test_leaving_the_page_shuts_the_kernel_down(slim: Server, new_page: NewPage) -> None:
     page = opened(new_page, slim)
     live(page)
     config = page.locator("#page-config").text_content() or ""
@@ -361,7 +354,7 @@ def test_leaving_frees_the_kernel(slim: Server, new_page: NewPage) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280, 3840])
-def test_it_fits_every_screen(
+def test_page_fits_every_screen_width(
     slim: Server, new_page: NewPage, artefacts: Path, width: int, scheme: str
 ) -> None:
     viewport = {"width": width, "height": 740}
@@ -379,7 +372,7 @@ def test_it_fits_every_screen(
     page.screenshot(path=artefacts / f"zoo-{width}-{scheme}.png", full_page=True)
 
 
-def test_the_focus_is_seen(slim: Server, new_page: NewPage) -> None:
+def test_keyboard_focus_is_visible(slim: Server, new_page: NewPage) -> None:
     page = opened(new_page, slim)
     page.keyboard.press("Tab")
     focused = page.locator(":focus-visible")

@@ -1,4 +1,4 @@
-"""A notebook with every widget that the page can show, and with all that can happen to them."""
+"""A notebook with every widget that the slim page supports, and with what can happen to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import nbformat
 
 NOTEBOOK = "zoo.ipynb"
 
-WORDS = """\
+TEXT = """\
 # The zoo
 
 An *introduction* that needs no kernel.
@@ -77,7 +77,10 @@ def slow():
 
 @action("Hurt")
 def hurting():
-    unsafe.value += "<img src='data:image/png;base64,x' onerror='window.hurt = 1'>"
+    unsafe.value += (
+        "<img src='data:image/png;base64,x' onerror='window.hurt = 1'>"
+        "<svg onload='window.hurt = 1'></svg><style>main { display: none }</style>"
+        "<math><mtext><table><mglyph><style><img src=x onerror='window.hurt = 1'>")
     label.value = "tried"
 
 @action("Add")
@@ -124,11 +127,14 @@ counter = Counter()
 
 OTHERS = """\
 unsafe = widgets.HTML(
-    "<p id='styled' style='color: rgb(4, 5, 6)'>styled</p>"
+    "<div id='unsafe'><p id='styled' style='color: rgb(4, 5, 6)'>styled</p>"
     "<script>window.hurt = 1</script>"
+    "<svg width='9' height='9'><circle r='4' name='body'/></svg>"
+    "<form action='/elsewhere'><input value='typed'></form>"
+    "<a href='https://example.org/' target='_blank'>out</a>"
     "<a href='javascript:window.hurt = 1'>link</a>"
     "<a download='a.csv' href='data:text/csv;base64,YQ=='>save</a>"
-    "<iframe srcdoc='<p>frame</p>'></iframe>")
+    "<iframe srcdoc='<p>frame</p>'></iframe></div>")
 others = widgets.VBox([
     widgets.Image(value=png("blue"), format="png"),
     widgets.FloatProgress(value=0.25, max=1, description="Progress"),
@@ -155,9 +161,9 @@ UNKNOWN = "widgets.IntSlider()"
 
 
 def write_zoo(folder: Path, *, unknown: bool = False) -> None:
-    """Write the notebook, with a widget that the slim page does not know where asked to."""
+    """Write the notebook, with a widget that the slim page does not support if `unknown`."""
     code = [MODEL, CORE, OUTPUTS, ANY, OTHERS, PAGE, *([UNKNOWN] if unknown else [])]
-    cells = [nbformat.v4.new_markdown_cell(WORDS), *map(nbformat.v4.new_code_cell, code)]
+    cells = [nbformat.v4.new_markdown_cell(TEXT), *map(nbformat.v4.new_code_cell, code)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     notebook.metadata["kernelspec"] = {
         "name": "python3",

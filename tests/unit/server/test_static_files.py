@@ -1,11 +1,11 @@
-"""What Voilà serves, asked over HTTP: each test has a whole Voilà application in this process."""
+"""What Voilà serves over HTTP: each test runs a whole Voilà application in this process."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from tornado.web import Application
 from voila.app import Voila
 
 from icon_classifier.errors import SettingsError
-from icon_classifier.server import static_files as delivery
+from icon_classifier.page.texts import PAGE_TEXTS
+from icon_classifier.server import static_files
 from tests.support.models import LABELS, model_bytes
+from tests.support.servers import ROOT
 
 Make = Callable[..., Voila]
 
@@ -28,7 +30,6 @@ Make = Callable[..., Voila]
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Makes a configured Voilà application for a notebook without code."""
-    monkeypatch.setenv("JUPYTER_PATH", os.environ.get("JUPYTER_PATH", ""))
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
     monkeypatch.setattr("signal.signal", lambda *_: None)  # Voila.initialize takes SIGTERM
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Bears")])
@@ -52,7 +53,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 
 
 async def fetch(app: Voila, *paths: str, **headers: str) -> list[HTTPResponse]:
-    """Serve an application, ask it for some paths, stop it."""
+    """Serve an application, request some paths, stop it."""
     app.app = Application(**app.init_settings())
     app.app.add_handlers(".*$", app.init_handlers())
     server = HTTPServer(app.app)
@@ -75,115 +76,102 @@ async def fetch(app: Voila, *paths: str, **headers: str) -> list[HTTPResponse]:
         await server.close_all_connections()
 
 
-@pytest.fixture
-def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A built slim template of two files; the folder of its built files."""
-    folder = tmp_path / "template" / "voila" / "templates" / "slim" / "static" / "build"
-    folder.mkdir(parents=True)
-    (folder / "page-ABCD1234.js").write_text("script")
-    (folder / "page-ABCD1234.js.br").write_bytes(b"packed by brotli")
-    (folder / "page-ABCD1234.js.gz").write_bytes(gzip.compress(b"script"))
-    (folder / "assets.html.j2").write_text("")
-    monkeypatch.setattr(delivery, "_DATA", tmp_path / "template")
-    monkeypatch.setattr(delivery, "_BUILT", folder / "assets.html.j2")
-    return folder
+TEMPLATE = ROOT / "icon_classifier" / "server" / "slim"
+(SCRIPT,) = TEMPLATE.glob("static/page-*.js")
+URL = f"/voila/static/{SCRIPT.name}"
 
 
-SCRIPT = "/voila/templates/slim/static/build/page-ABCD1234.js"
-
-
-def test_the_slim_page_forbids_inline_scripts_and_eval() -> None:
-    policy = delivery.SLIM_POLICY
+def test_policy_of_the_slim_page_forbids_inline_scripts_and_eval() -> None:
+    policy = static_files.SLIM_POLICY
     assert policy["default-src"] == "'none'"
     assert policy["script-src"].split() == ["'self'", "blob:"]
     assert "unsafe" not in policy["style-src"]
-    text = delivery.content_security_policy(policy)
+    text = static_files.content_security_policy(policy)
     assert "unsafe-eval" not in text
     assert "http" not in text
     assert text.startswith("default-src 'none'; script-src 'self' blob:; ")
 
 
-@pytest.mark.usefixtures("built")
-def test_the_slim_template_is_served_where_it_is_built(make: Make) -> None:
+def test_slim_template_comes_first_and_the_base_of_voila_after_it(make: Make) -> None:
     app = make(template="slim")
-    delivery.install(app)
-    assert app.voila_configuration.template == "slim"
-    assert any(str(delivery._DATA) in path for path in app.template_paths)
+    static_files.install(app)
+    assert app.template_paths[0] == str(TEMPLATE)
+    assert app.static_paths[0] == str(TEMPLATE / "static")
+    assert any(path.endswith("voila/templates/base") for path in app.template_paths)
 
 
-def test_the_stock_template_is_served_where_the_slim_one_is_not_built(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_installing_leaves_the_environment_alone(
+    make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "_BUILT", tmp_path / "nowhere")
+    monkeypatch.delenv("JUPYTER_PATH", raising=False)
     app = make(template="slim")
-    with caplog.at_level(logging.WARNING, "icon_classifier.server.static_files"):
-        delivery.install(app)
-    assert app.voila_configuration.template == "lab"
-    assert "npm run build" in caplog.text
+    before = dict(os.environ)
+    static_files.install(app)
+    assert dict(os.environ) == before
 
 
-@pytest.mark.usefixtures("built")
-def test_another_template_stays(make: Make) -> None:
+def test_another_template_keeps_its_paths(make: Make) -> None:
     app = make(template="lab")
-    delivery.install(app)
-    assert app.voila_configuration.template == "lab"
+    before = app.template_paths, app.static_paths
+    static_files.install(app)
+    assert (app.template_paths, app.static_paths) == before
 
 
-@pytest.mark.usefixtures("built")
-async def test_every_answer_has_the_headers(make: Make) -> None:
+def test_template_and_script_use_every_text_and_no_other() -> None:
+    sources = [TEMPLATE / "index.html.j2", *(ROOT / "web" / "src").rglob("*.ts")]
+    used = re.findall(r"\btexts\.(\w+)", "".join(path.read_text() for path in sources))
+    assert set(used) - {"py"} == set(PAGE_TEXTS)
+
+
+async def test_every_response_has_the_security_headers(make: Make) -> None:
     app = make(template="slim")
-    delivery.install(app)
-    answers = await fetch(app, SCRIPT, "/voila/files/page.ipynb", "/voila/static/../app.py")
-    assert [answer.code for answer in answers] == [200, 403, 404]
-    for answer in answers:
-        policy = answer.headers["Content-Security-Policy"]
+    static_files.install(app)
+    responses = await fetch(app, URL, "/voila/files/page.ipynb", "/voila/static/../app.py")
+    assert [response.code for response in responses] == [200, 403, 404]
+    for response in responses:
+        policy = response.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'; script-src 'self' blob:")
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert answer.headers["Referrer-Policy"] == "same-origin"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] == "same-origin"
 
 
-async def test_the_stock_template_gets_the_wider_policy(make: Make) -> None:
+async def test_stock_template_gets_the_wider_policy(make: Make) -> None:
     app = make(template="lab")
-    delivery.install(app)
-    (answer,) = await fetch(app, "/voila/static/../app.py")
-    expected = delivery.content_security_policy(delivery.STOCK_POLICY)
-    assert answer.headers["Content-Security-Policy"] == expected
+    static_files.install(app)
+    (response,) = await fetch(app, "/voila/static/../app.py")
+    expected = static_files.content_security_policy(static_files.STOCK_POLICY)
+    assert response.headers["Content-Security-Policy"] == expected
 
 
-async def test_what_the_owner_sets_stays(make: Make) -> None:
+async def test_headers_that_the_owner_set_are_kept(make: Make) -> None:
     app = make(template="lab")
     own = {"Content-Security-Policy": "frame-ancestors https://example.org"}
     app.tornado_settings = {"headers": own}
-    delivery.install(app)
-    (answer,) = await fetch(app, "/voila/static/../app.py")
-    assert answer.headers["Content-Security-Policy"] == own["Content-Security-Policy"]
+    static_files.install(app)
+    (response,) = await fetch(app, "/voila/static/../app.py")
+    assert response.headers["Content-Security-Policy"] == own["Content-Security-Policy"]
 
 
-@pytest.mark.usefixtures("built")
 @pytest.mark.parametrize(
-    ("accepted", "packing", "body"),
-    [
-        ("gzip, deflate, br, zstd", "br", b"packed by brotli"),
-        ("gzip", "gzip", None),
-        ("identity", None, b"script"),
-    ],
+    ("accepted", "encoding", "suffix"),
+    [("gzip, deflate, br, zstd", "br", ".br"), ("gzip", "gzip", ".gz"), ("identity", None, "")],
 )
-async def test_a_hashed_file_travels_packed_and_is_kept(
-    make: Make, accepted: str, packing: str | None, body: bytes | None
+async def test_script_is_sent_compressed_and_cached_for_good(
+    make: Make, accepted: str, encoding: str | None, suffix: str
 ) -> None:
     app = make(template="slim")
-    delivery.install(app)
-    (answer,) = await fetch(app, SCRIPT, **{"Accept-Encoding": accepted})
-    assert answer.headers.get("Content-Encoding") == packing
-    assert answer.headers["Content-Type"].startswith("text/javascript")
-    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
-    assert answer.headers["Vary"] == "Accept-Encoding"
-    assert answer.body == body if body else gzip.decompress(answer.body) == b"script"
+    static_files.install(app)
+    (response,) = await fetch(app, URL, **{"Accept-Encoding": accepted})
+    assert response.headers.get("Content-Encoding") == encoding
+    assert response.headers["Content-Type"].startswith("text/javascript")
+    assert response.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert response.headers["Vary"] == "Accept-Encoding"
+    assert response.body == (SCRIPT.parent / (SCRIPT.name + suffix)).read_bytes()
 
 
-async def test_voilas_own_scripts_are_packed_and_kept_by_version(make: Make) -> None:
+async def test_voilas_own_scripts_are_compressed_and_cached_by_version(make: Make) -> None:
     app = make(template="lab")
-    delivery.install(app)
+    static_files.install(app)
     config = app.voila_configuration.page_config_hook({}, base_url="/")
     plain, versioned = await fetch(
         app,
@@ -191,22 +179,32 @@ async def test_voilas_own_scripts_are_packed_and_kept_by_version(make: Make) -> 
         f"{config['fullStaticUrl']}/voila.js",
         **{"Accept-Encoding": "gzip"},
     )
-    for answer in (plain, versioned):
-        assert answer.code == 200
-        assert answer.headers["Content-Encoding"] == "gzip"
-        assert len(answer.body) < 0.5 * len(gzip.decompress(answer.body))
+    for response in (plain, versioned):
+        assert response.code == 200
+        assert response.headers["Content-Encoding"] == "gzip"
+        assert len(response.body) < 0.5 * len(gzip.decompress(response.body))
     assert plain.headers["Cache-Control"] == "public, no-cache"
     assert versioned.headers["Cache-Control"].endswith("immutable")
 
 
-def test_the_page_learns_the_models_labels(make: Make, tmp_path: Path) -> None:
-    app = make(template="lab")
-    delivery.install(app)
+def test_page_config_holds_the_labels_and_the_texts(make: Make, tmp_path: Path) -> None:
+    app = make(template="slim")
+    static_files.install(app)
     hook = app.voila_configuration.page_config_hook
     assert hook({}, base_url="/")["labels"] == []
     (tmp_path / "export.onnx").write_bytes(model_bytes())
-    assert hook({"kept": 1}, base_url="/")["labels"] == LABELS
-    assert hook({"kept": 1}, base_url="/")["kept"] == 1
+    config = hook({"kept": 1}, base_url="/")
+    assert config["labels"] == LABELS
+    assert config["texts"] == PAGE_TEXTS
+    assert config["kept"] == 1
+
+
+def test_page_config_hook_of_the_owner_has_the_last_word(make: Make) -> None:
+    app = make(template="slim", page_config_hook=lambda config, **_: {**config, "labels": ["own"]})
+    static_files.install(app)
+    config = app.voila_configuration.page_config_hook({}, base_url="/")
+    assert config["labels"] == ["own"]
+    assert config["texts"] == PAGE_TEXTS
 
 
 @pytest.mark.parametrize(
@@ -214,23 +212,23 @@ def test_the_page_learns_the_models_labels(make: Make, tmp_path: Path) -> None:
     [b"", b"\x0a\x0ficon_classifier\x12\x03{}}", b"\x0a\x0ficon_classifier\x12\x02[]"],
     ids=["nothing", "no JSON", "no labels"],
 )
-def test_a_file_without_labels_names_none(tmp_path: Path, entry: bytes) -> None:
+def test_file_without_labels_has_none(tmp_path: Path, entry: bytes) -> None:
     path = tmp_path / "export.onnx"
     path.write_bytes(b"something else" + entry)
-    assert delivery._labels_of(path, 0) == []
+    assert static_files._labels_of(path, 0) == []
 
 
-def test_long_metadata_are_read_whole(tmp_path: Path) -> None:
+def test_long_metadata_is_read_whole(tmp_path: Path) -> None:
     text = json.dumps({"labels": [f"class_{number}" for number in range(4000)]}).encode()
     length = bytes([len(text) & 0x7F | 0x80, len(text) >> 7 & 0x7F | 0x80, len(text) >> 14])
     path = tmp_path / "export.onnx"
     path.write_bytes(b"\x0a\x0ficon_classifier\x12" + length + text)
-    labels = delivery._labels_of(path, 1)
+    labels = static_files._labels_of(path, 1)
     assert (len(labels), labels[-1]) == (4000, "class 3999")
 
 
-async def test_it_refuses_a_server_that_has_its_handlers(make: Make) -> None:
+def test_server_that_has_its_handlers_is_refused(make: Make) -> None:
     app = make(template="lab")
     app.app = Application()
-    with pytest.raises(SettingsError, match="before"):
-        delivery.install(app)
+    with pytest.raises(SettingsError, match="expected a server without handlers"):
+        static_files.install(app)

@@ -1,3 +1,0 @@
-// Stands in for nouislider: sliders are not among the widgets of this page.
-
-export default undefined;

@@ -1,0 +1,123 @@
+// Build the page's script and style sheet into the Python package: file names with a hash of their
+// contents, gzip and brotli versions, and the licences of the bundled packages.
+//
+//   node build.mjs            write the files
+//   node build.mjs --check    fail if the committed files differ from what would be written
+
+import { build } from 'esbuild';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { brotliCompressSync, brotliDecompressSync, constants, gunzipSync, gzipSync } from 'node:zlib';
+
+const here = dirname(fileURLToPath(import.meta.url));
+const template = join(here, '..', 'icon_classifier', 'server', 'slim');
+const target = join(template, 'static');
+const shim = (name) => join(here, 'src', 'shims', name);
+
+async function bundle() {
+  return build({
+    absWorkingDir: here,
+    entryPoints: { page: 'src/page.ts', style: 'src/style.css' },
+    entryNames: '[name]-[hash]',
+    outdir: target,
+    bundle: true,
+    minify: true,
+    format: 'esm',
+    target: ['chrome99', 'firefox108', 'safari16.4'],
+    legalComments: 'none',
+    metafile: true,
+    write: false,
+    define: { global: 'globalThis', 'process.env.NODE_ENV': '"production"' },
+    alias: {
+      jquery: shim('jquery.ts'),
+      'sanitize-html': shim('sanitize-html.ts'),
+      nouislider: shim('nouislider.ts'),
+      '@lumino/dragdrop': shim('dragdrop.ts'),
+    },
+    plugins: [
+      {
+        // An alias would also match the shim's own imports from the package's sources.
+        name: 'lumino-widgets',
+        setup({ onResolve }) {
+          onResolve({ filter: /^@lumino\/widgets$/ }, () => ({ path: shim('lumino-widgets.ts') }));
+        },
+      },
+    ],
+  });
+}
+
+/** The licences of the packages that the bundle contains. */
+async function licences({ outputs }) {
+  const folders = new Set(
+    Object.values(outputs)
+      .flatMap(({ inputs }) => Object.entries(inputs))
+      .filter(([, { bytesInOutput }]) => bytesInOutput > 0)
+      .map(([path]) => /^(.*node_modules\/(?:@[^/]+\/)?[^/]+)/.exec(path)?.[1])
+      .filter(Boolean),
+  );
+  const texts = [...folders].sort().map(async (folder) => {
+    const about = JSON.parse(await readFile(join(here, folder, 'package.json'), 'utf8'));
+    const files = await readdir(join(here, folder));
+    const file = files.find((name) => /^licen[cs]e/i.test(name));
+    const text = file ? await readFile(join(here, folder, file), 'utf8') : '';
+    return `${about.name} ${about.version} (${about.license})\n\n${text.trim()}\n`;
+  });
+  return (await Promise.all(texts)).join(`\n${'-'.repeat(78)}\n\n`);
+}
+
+/** All files that are built: their paths and contents. */
+async function contents() {
+  const { outputFiles, metafile } = await bundle();
+  const files = new Map();
+  const names = {};
+  for (const output of outputFiles) {
+    const data = Buffer.from(output.contents);
+    const name = basename(output.path);
+    names[name.split('-')[0]] = name;
+    const params = { [constants.BROTLI_PARAM_SIZE_HINT]: data.length };
+    files.set(join(target, name), data);
+    files.set(join(target, `${name}.gz`), gzipSync(data, { level: 9 }));
+    files.set(join(target, `${name}.br`), brotliCompressSync(data, { params }));
+  }
+  files.set(join(target, 'LICENSES.txt'), Buffer.from(await licences(metafile)));
+  const assets = `{%- set script = "${names.page}" -%}\n{%- set style = "${names.style}" -%}\n`;
+  files.set(join(template, 'assets.html.j2'), Buffer.from(assets));
+  return files;
+}
+
+/** The bytes that count: compressed ones may differ between versions of Node and processors. */
+function decompressed(path, data) {
+  if (path.endsWith('.gz')) return gunzipSync(data);
+  return path.endsWith('.br') ? brotliDecompressSync(data) : data;
+}
+
+async function differences(files) {
+  const present = await readdir(target).catch(() => []);
+  const extra = present.map((name) => join(target, name)).filter((path) => !files.has(path));
+  const changed = [];
+  for (const [path, data] of files) {
+    const committed = await readFile(path).catch(() => undefined);
+    if (!committed || !decompressed(path, committed).equals(decompressed(path, data))) {
+      changed.push(path);
+    }
+  }
+  return [...extra, ...changed];
+}
+
+const files = await contents();
+if (process.argv.includes('--check')) {
+  const found = await differences(files);
+  for (const path of found) console.error(`differs from a rebuild: ${path}`);
+  if (found.length) {
+    console.error('expected the bundle that web/ builds, got another one: run npm run build');
+    process.exitCode = 1;
+  }
+} else {
+  await rm(target, { recursive: true, force: true });
+  await mkdir(target, { recursive: true });
+  for (const [path, data] of files) {
+    await writeFile(path, data);
+    console.log(`${basename(path)}: ${data.length} bytes`);
+  }
+}

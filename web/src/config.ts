@@ -1,0 +1,12 @@
+// What the server wrote into the page for this script.
+
+interface PageConfig {
+  baseUrl: string;
+  kernelId: string;
+  /** Every text that a visitor reads: PAGE_TEXTS of icon_classifier/page/texts.py. */
+  texts: Record<string, string>;
+}
+
+export const { baseUrl, kernelId, texts }: PageConfig = JSON.parse(
+  (document.getElementById('page-config') as HTMLElement).textContent ?? '',
+);

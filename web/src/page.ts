@@ -1,0 +1,87 @@
+// The page: connect to the kernel immediately, draw the notebook's outputs when the HTML is
+// complete, and show when the connection is lost.
+
+import { baseUrl, kernelId, texts } from './config';
+import { Kernel, type State } from './kernel';
+import { WidgetManager } from './manager';
+import { draw, type Output } from './mime';
+
+const part = (id: string): HTMLElement => document.getElementById(id) as HTMLElement;
+const json = (node: Element | null) => (node ? JSON.parse(node.textContent ?? 'null') : null);
+
+const NOTICES: Partial<Record<State, string>> = { lost: texts.lost, ended: texts.ended };
+
+/** Show the state of the connection; without a kernel, disable the controls. */
+function showState(state: State): void {
+  document.documentElement.dataset.connection = state;
+  part('notice').hidden = !NOTICES[state];
+  part('notice-text').textContent = NOTICES[state] ?? '';
+  part('page').inert = state === 'ended';
+}
+
+/** Resolves when the HTML, which the server sends while the notebook runs, is complete. */
+const complete = (): Promise<void> =>
+  new Promise((resolve) => {
+    if (document.readyState === 'loading') {
+      document.addEventListener('DOMContentLoaded', () => resolve(), { once: true });
+    } else resolve();
+  });
+
+/** Replace the JSON of each cell's outputs, all in one step, and remove the placeholder. */
+async function drawOutputs(manager: WidgetManager): Promise<void> {
+  const places = Array.from(document.querySelectorAll('script.outputs'));
+  const drawn = await Promise.all(
+    places.map((place) =>
+      Promise.all(json(place).map((output: Output) => draw(output, manager))),
+    ),
+  );
+  part('placeholder').remove();
+  places.forEach((place, index) => {
+    place.replaceWith(...drawn[index].map(({ node }) => node));
+    for (const { attached } of drawn[index]) attached?.();
+  });
+}
+
+async function start(): Promise<void> {
+  const kernel = new Kernel(baseUrl, kernelId);
+  const manager = new WidgetManager(kernel);
+
+  const restored = complete().then(async () => {
+    const state = json(document.getElementById('widget-state'));
+    if (state) await manager.restore(state);
+    else await manager.refresh();
+  });
+  const drawn = restored.then(() => drawOutputs(manager));
+
+  kernel.onMessage = async (message) => {
+    // The first messages need the state in the HTML. If the HTML has none, the kernel's own
+    // messages bring it.
+    if (document.getElementById('widget-state')) await restored;
+    await manager.handle(message);
+  };
+  kernel.onState = (state) => {
+    showState(state);
+    if (state === 'live') void drawn.then(() => manager.refresh());
+  };
+  kernel.onSending = (sending) => {
+    part('sending').hidden = !sending;
+  };
+  kernel.connect();
+
+  addEventListener('pagehide', (event) => {
+    if (!event.persisted) kernel.shutDown();
+  });
+  addEventListener('pageshow', (event) => {
+    if (event.persisted) kernel.probe();
+  });
+  addEventListener('online', () => kernel.probe());
+  document.addEventListener('visibilitychange', () => {
+    if (document.visibilityState === 'visible') kernel.probe();
+  });
+
+  await drawn;
+  document.documentElement.dataset.drawn = '';
+}
+
+part('reload').addEventListener('click', () => location.reload());
+void start();

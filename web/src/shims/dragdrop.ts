@@ -1,0 +1,3 @@
+// Replaces @lumino/dragdrop: tabs of this page cannot be dragged.
+
+export const Drag = undefined;

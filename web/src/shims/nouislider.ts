@@ -1,0 +1,3 @@
+// Replaces nouislider: this page has no sliders.
+
+export default undefined;
