@@ -17,10 +17,10 @@ from urllib.request import urlopen
 import pytest
 from PIL import Image
 
+from icon_classifier.server.visitor import Visit
 from tests.support.models import write_model
 from tests.support.pictures import encode
 from tests.support.servers import NOTEBOOK, ROOT, Server, free_port, project_copy, running
-from tests.support.visits import Visit
 
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "icon_classifier", "recipes")
 
