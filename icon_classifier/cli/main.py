@@ -18,7 +18,7 @@ from icon_classifier.cli.output import open_results
 from icon_classifier.cli.predict import classify_files, find_photos
 from icon_classifier.cli.progress import Counter, progress
 from icon_classifier.errors import IconClassifierError, SettingsError
-from icon_classifier.model.opening import EXPORT, MODEL, is_up_to_date, open_model
+from icon_classifier.model.opening import EXPORT, MODEL, open_model
 from icon_classifier.model.session import Model
 
 app = typer.Typer(
@@ -93,6 +93,8 @@ def convert(
     trust: Annotated[bool, typer.Option("--trust", hidden=True)] = False,
 ) -> None:
     """Compile export.pkl to export.onnx; nothing in export.pkl is run."""
+    from icon_classifier.model.opening import is_up_to_date
+
     if trust:
         print("--trust is no longer needed: nothing in export.pkl is run.", file=sys.stderr)
     target = export.with_suffix(".onnx") if target is None else target

@@ -125,7 +125,7 @@ def _check_loss(loss: Any) -> None:
     name = _name(loss)
     if name not in SOFTMAX_LOSSES:
         raise _unsupported(
-            f"expected the loss of a classifier with one label per photo "
+            "expected the loss of a classifier with one label per photo "
             f"({', '.join(SOFTMAX_LOSSES)}), got {name}"
         )
 
