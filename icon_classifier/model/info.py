@@ -1,4 +1,8 @@
-"""The metadata of export.onnx: one JSON object, read and checked here."""
+"""The metadata of export.onnx: one JSON object, read and checked here.
+
+numpy and Pillow are imported by :class:`ModelInfo` alone: a server reads the labels of a model
+without them.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from icon_classifier.errors import IconClassifierError, ModelDamagedError, ModelMissingError
 from icon_classifier.files import sha256_of
-from icon_classifier.model.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from icon_classifier.model.pipeline import Pipeline
 
 METADATA_KEY = "icon_classifier"
 """Our only key among the file's ``metadata_props``."""
@@ -48,8 +54,6 @@ class ModelInfo:
         The model is "not sure" of photos with a lower score.
     export_sha256 : str
         SHA-256 of the export.pkl that it was compiled from.
-    compiler_sha256 : str or None
-        The :func:`compiler_sha256` of the code that compiled it; older files have none.
     date : str
         When it was compiled, ISO 8601, UTC.
     recipe : str or None
@@ -70,7 +74,6 @@ class ModelInfo:
     score: str | None
     threshold: float | None
     export_sha256: str
-    compiler_sha256: str | None
     date: str
     recipe: str | None
     versions: Mapping[str, str]
@@ -86,21 +89,9 @@ class ModelInfo:
         ModelDamagedError
             If an entry is missing or invalid; the message names it.
         """
-        if len(text) > MAX_METADATA_CHARACTERS:
-            raise ModelDamagedError(
-                f"expected at most {MAX_METADATA_CHARACTERS} characters, got {len(text)}"
-            )
-        try:
-            raw = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ModelDamagedError(f"the model's metadata is not JSON: {error}") from error
-        if not isinstance(raw, dict):
-            raise ModelDamagedError(f"expected a JSON object as metadata, got {type(raw).__name__}")
-        if raw.get("format") != FORMAT:
-            raise ModelDamagedError(
-                f"expected metadata of format {FORMAT}, got {raw.get('format')!r}; "
-                "run 'icon-classifier convert'"
-            )
+        from icon_classifier.model.pipeline import Pipeline
+
+        raw = _parse(text)
         unsure = raw.get("unsure")
         try:
             return cls(
@@ -112,7 +103,6 @@ class ModelInfo:
                 score=None if unsure is None else str(unsure["score"]),
                 threshold=None if unsure is None else _number(unsure["threshold"], "threshold"),
                 export_sha256=str(raw["export_sha256"]),
-                compiler_sha256=raw.get("compiler_sha256"),
                 date=str(raw.get("date", "")),
                 recipe=raw.get("recipe"),
                 versions=dict(raw.get("versions") or {}),
@@ -145,15 +135,20 @@ def read_model_file(path: str | Path) -> bytes:
         raise ModelDamagedError(f"cannot read {path}: {error}") from error
 
 
-def read_metadata(path: str | Path) -> ModelInfo:
-    """Read the metadata of an export.onnx without ONNX Runtime: a server needs only the labels.
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Read the metadata of an export.onnx without ONNX Runtime.
+
+    Returns
+    -------
+    dict
+        The whole object; its entries are not checked, see :class:`ModelInfo`.
 
     Raises
     ------
     ModelMissingError
         If there is no such file.
     ModelDamagedError
-        If it cannot be read or its metadata is missing or invalid.
+        If it cannot be read or has no metadata of this format.
     """
     data = read_model_file(path)
     # An entry of protobuf: field 1, the key after its length; field 2, the value after its length.
@@ -168,7 +163,7 @@ def read_metadata(path: str | Path) -> ModelInfo:
         if byte < 0x80:
             start += shift + 1
             break
-    return ModelInfo.from_json(data[start : start + length].decode("utf-8", "replace"))
+    return _parse(data[start : start + length].decode("utf-8", "replace"))
 
 
 @functools.cache
@@ -187,6 +182,26 @@ def compiler_sha256() -> str:
             name = path.relative_to(package).as_posix()
             digest.update(f"{name} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Parse the metadata; check only its size and its format."""
+    if len(text) > MAX_METADATA_CHARACTERS:
+        raise ModelDamagedError(
+            f"expected at most {MAX_METADATA_CHARACTERS} characters, got {len(text)}"
+        )
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelDamagedError(f"the model's metadata is not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise ModelDamagedError(f"expected a JSON object as metadata, got {type(raw).__name__}")
+    if raw.get("format") != FORMAT:
+        raise ModelDamagedError(
+            f"expected metadata of format {FORMAT}, got {raw.get('format')!r}; "
+            "run 'icon-classifier convert'"
+        )
+    return raw
 
 
 def _labels(value: Any) -> tuple[str, ...]:
@@ -209,4 +224,6 @@ def _number(value: Any, name: str, *, positive: bool = False) -> float:
 def _three(value: Any, name: str, *, positive: bool = False) -> npt.NDArray[np.float32]:
     if not isinstance(value, list) or len(value) != 3:
         raise ModelDamagedError(f"expected {name} as three numbers, got {value!r:.80}")
+    import numpy as np
+
     return np.array([_number(v, name, positive=positive) for v in value], np.float32)

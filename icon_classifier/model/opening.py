@@ -7,13 +7,17 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from icon_classifier.errors import ModelError, ModelStaleError
 from icon_classifier.files import sha256_of
-from icon_classifier.model.info import ModelInfo, compiler_sha256, read_metadata
-from icon_classifier.model.session import Model
+from icon_classifier.model.info import compiler_sha256, read_metadata
 from icon_classifier.system.memory import usable_cores
+
+if TYPE_CHECKING:
+    from icon_classifier.model.session import Model
 
 EXPORT = "export.pkl"
 """Name of the trained Learner, the only source of the model."""
@@ -76,17 +80,13 @@ def is_up_to_date(model: str | Path, export: str | Path) -> bool:
         return False
 
 
-def _why_stale(info: ModelInfo, export: Path) -> str:
+def _why_stale(metadata: Mapping[str, Any], export: Path) -> str:
     """Return why a model must be compiled again; empty if it need not be."""
     if not export.is_file():
         return ""
-    found = sha256_of(export)
-    if info.export_sha256 != found:
-        return (
-            f"was compiled from another {export.name} ({info.export_sha256[:12]}…) than the one "
-            f"beside it ({found[:12]}…)"
-        )
-    if info.compiler_sha256 != compiler_sha256() and _can_compile(export):
+    if metadata.get("export_sha256") != sha256_of(export):
+        return f"was compiled from another {export.name} than the one beside it"
+    if metadata.get("compiler_sha256") != compiler_sha256() and _can_compile(export):
         return "was compiled by another version of icon_classifier"
     return ""
 
@@ -117,8 +117,11 @@ def _identity(folder: Path) -> _Identity:
 @functools.lru_cache(maxsize=4)
 def _open(folder: Path, _: _Identity, threads: int, keep_memory: bool) -> Model:
     """Open and check; the identity gives another pair of files another entry in the cache."""
+    # Imported here: whether a model is up to date is found without ONNX Runtime.
+    from icon_classifier.model.session import Model
+
     model = Model.load(folder / MODEL, threads, keep_memory=keep_memory)
-    if reason := _why_stale(model.info, folder / EXPORT):
+    if reason := _why_stale(model.info.raw, folder / EXPORT):
         raise ModelStaleError(f"{folder / MODEL} {reason}")
     return model
 

@@ -21,7 +21,7 @@ from icon_classifier.conversion.convert import convert
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError
 from icon_classifier.files import sha256_of
 from icon_classifier.images import read_image
-from icon_classifier.model.info import METADATA_KEY, compiler_sha256, read_metadata
+from icon_classifier.model.info import METADATA_KEY, compiler_sha256
 from icon_classifier.model.session import Model
 from tests.support import learners
 from tests.support.models import model_bytes
@@ -115,10 +115,10 @@ def test_predictions_are_those_of_the_learner(converted):
 
 
 def test_the_metadata_describes_the_model(converted):
-    info = read_metadata(converted.with_suffix(".onnx"))
+    info = Model.load(converted.with_suffix(".onnx")).info
     assert info.labels == tuple(learners.LABELS)
     assert info.export_sha256 == sha256_of(converted)
-    assert info.compiler_sha256 == compiler_sha256()
+    assert info.raw["compiler_sha256"] == compiler_sha256()
     assert info.temperature == 1
     assert info.score is None
     assert info.raw["evidence"] is True

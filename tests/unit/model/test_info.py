@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +88,16 @@ def test_read_metadata_returns_what_onnx_runtime_reads(tmp_path: Path, classes: 
     labels = [f"bär {number}" for number in range(classes)]
     path = tmp_path / "export.onnx"
     path.write_bytes(model_bytes(labels=["a", "b", "c"], recipe=" ".join(labels)))
-    assert read_metadata(path).raw == Model.load(path).info.raw
+    assert read_metadata(path) == Model.load(path).info.raw
+
+
+def test_read_metadata_imports_no_library(tmp_path: Path) -> None:
+    code = (
+        "import sys; from icon_classifier.model.opening import is_up_to_date\n"
+        "assert is_up_to_date(sys.argv[1], 'no export')\n"
+        "assert not {'numpy', 'onnxruntime', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, write_model(tmp_path)], check=True, timeout=60)
 
 
 def test_read_metadata_of_a_missing_file_raises(tmp_path: Path) -> None:
