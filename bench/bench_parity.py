@@ -1,13 +1,14 @@
-"""Does export.onnx answer as its Learner does? ``make bench-parity [PHOTOS=folder]``.
+"""Does export.onnx answer as its Learner does? ``make bench-parity PHOTOS=folder``.
 
-Every photo of a folder goes through :func:`icon_classifier.read_image` and then through both
-``Learner.predict`` and :class:`icon_classifier.Model`. It ends with an error if a label differs, or
-a probability by more than 1e-4. Where the model has a temperature other than 1, the Learner's
-probabilities are brought to it first: they know nothing of it.
+Every photo of a folder is read by :func:`icon_classifier.read_image` and classified by both
+``Learner.predict`` and :class:`icon_classifier.Model`. The exit code is 1 if a label differs, or a
+probability by more than 1e-4. The model's temperature is applied to the Learner's probabilities
+first, which are computed without it.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -27,20 +28,18 @@ ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 1e-4
 
 
-def compile_beside(export: Path, folder: Path) -> tuple[Model, float]:
+def compile_in_subprocess(export: Path, folder: Path) -> tuple[Model, float]:
     """Compile in a process of its own; return the model and the seconds, imports included."""
     target = folder / "export.onnx"
-    code = (
-        "import sys; from icon_classifier.conversion.convert import convert; convert(*sys.argv[1:])"
-    )
+    command = [sys.executable, "-m", "icon_classifier", "convert", export, target]
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code, export, target], cwd=ROOT, check=True)
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
     return Model.load(target), seconds
 
 
 def tempered(probabilities: np.ndarray, model: Model) -> np.ndarray:
-    """Apply the model's temperature to a Learner's probabilities, which know of none."""
+    """Apply the model's temperature to a Learner's probabilities."""
     powers = np.power(probabilities.astype(np.float64), 1 / model.info.temperature)
     return powers / powers.sum()
 
@@ -48,8 +47,8 @@ def tempered(probabilities: np.ndarray, model: Model) -> np.ndarray:
 def main(photos: Path, export: Path) -> int:
     """Compare and print; return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
-        model, seconds = compile_beside(export, Path(folder))
-    print(f"compiled in {seconds:.1f} s, the start of Python and all imports included")
+        model, seconds = compile_in_subprocess(export, Path(folder))
+    print(f"compiled in {seconds:.1f} s, imports included")
     print(f"temperature {model.info.temperature:.4g}", flush=True)
 
     import_fastai()
@@ -57,39 +56,42 @@ def main(photos: Path, export: Path) -> int:
 
     with quiet():
         learn = load_learner(export)
-    compared, unread, other_label, apart = 0, 0, [], []
+    compared, unreadable, mislabelled, differences = 0, 0, [], []
     times: dict[str, list[float]] = {"Learner.predict": [], "Model.predict": []}
     for path in sorted(path for path in photos.rglob("*") if path.is_file()):
         try:
             image = read_image_file(path)
         except ImageError:
-            unread += 1
+            unreadable += 1
             continue
         start = time.perf_counter()
         with quiet(), learn.no_bar(), learn.no_logging():
             label, _, tensor = learn.predict(PILImage.create(image))
-        between = time.perf_counter()
+        middle = time.perf_counter()
         ours = model.predict(image)
-        times["Learner.predict"].append(between - start)
-        times["Model.predict"].append(time.perf_counter() - between)
+        times["Learner.predict"].append(middle - start)
+        times["Model.predict"].append(time.perf_counter() - middle)
         ranking = dict(ours.ranking)
         probabilities = np.array([ranking[each] for each in model.labels])
         compared += 1
-        apart.append(float(np.abs(probabilities - tempered(tensor.numpy(), model)).max()))
+        differences.append(float(np.abs(probabilities - tempered(tensor.numpy(), model)).max()))
         if ours.label != label:
-            other_label.append(path)
+            mislabelled.append(path)
     if not compared:
         print(f"no photos in {photos}")
         return 1
-    print(f"{compared} photos compared, {unread} files that are no readable photo left out")
-    print(f"labels that differ: {len(other_label)} {[path.name for path in other_label[:5]]}")
-    print(f"largest difference of a probability: {max(apart):.2g} (median {np.median(apart):.2g})")
+    print(f"{compared} photos compared, {unreadable} files that are not readable photos skipped")
+    print(f"labels that differ: {len(mislabelled)} {[path.name for path in mislabelled[:5]]}")
+    largest, median = max(differences), float(np.median(differences))
+    print(f"largest difference of a probability: {largest:.2g} (median {median:.2g})")
     theirs, mine = (1000 * statistics.median(times[name]) for name in times)
     print(f"median of one prediction: Learner {theirs:.1f} ms, Model {mine:.1f} ms")
-    return 1 if other_label or max(apart) > TOLERANCE else 0
+    return 1 if mislabelled or largest > TOLERANCE else 0
 
 
 if __name__ == "__main__":
-    arguments = [Path(argument) for argument in sys.argv[1:]]
-    photos = arguments[0] if arguments else ROOT.parent / "shared" / "data" / "bears"
-    raise SystemExit(main(photos, arguments[1] if len(arguments) > 1 else ROOT / "export.pkl"))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("photos", type=Path, help="a folder of photos")
+    parser.add_argument("export", type=Path, nargs="?", default=ROOT / "export.pkl")
+    arguments = parser.parse_args()
+    raise SystemExit(main(arguments.photos, arguments.export))

@@ -12,9 +12,9 @@
     ├── ModelError                  the model cannot be used
     │   ├── ModelMissingError
     │   ├── ModelDamagedError
-    │   └── ModelStaleError         export.onnx was compiled from another export.pkl
+    │   └── ModelStaleError         export.onnx is older than export.pkl or the compiler
     ├── ConversionError             export.pkl cannot be compiled
-    │   ├── UntrustedExportError    not the recorded file, or it holds what a model has no use for
+    │   ├── UntrustedExportError    it names something that a model has no use for
     │   └── UnsupportedLearnerError
     ├── TrainingError               a model cannot be trained
     │   ├── RecipeError
@@ -91,6 +91,21 @@ class ImageTooLargeError(ImageError):
     words = "This picture is too large; please choose a smaller one."
 
 
+TOO_NARROW = "This picture is too long and narrow; please cut a part out of it."
+FILE_NOT_OPENED = "This file cannot be opened; please check it."
+
+
+def too_many_bytes(limit: int) -> str:
+    """Return the words for a file of more than `limit` bytes."""
+    return f"This file is larger than {limit // 2**20} MB; please choose a smaller one."
+
+
+def too_many_pixels(limit: int) -> str:
+    """Return the words for a picture of more than `limit` pixels."""
+    limit //= 1_000_000
+    return f"This picture has more than {limit} megapixels; please choose a smaller one."
+
+
 class ImageTooSmallError(ImageError):
     """The picture has a side that is shorter than the limits allow."""
 
@@ -116,7 +131,7 @@ class ModelDamagedError(ModelError):
 
 
 class ModelStaleError(ModelError):
-    """export.onnx was compiled from another export.pkl than the one beside it."""
+    """export.onnx was compiled from another export.pkl, or by another version of the compiler."""
 
     words = "The model of this page is being replaced; please come back in a few minutes."
 
@@ -128,9 +143,9 @@ class ConversionError(IconClassifierError):
 
 
 class UntrustedExportError(ConversionError):
-    """export.pkl is not the recorded file, or names what a model has no use for."""
+    """export.pkl names something that a model has no use for; nothing in it was run."""
 
-    words = "This export.pkl is not trusted; please use one that you made or checked yourself."
+    words = "This export.pkl holds more than a model; please export it again with learn.export()."
 
 
 class UnsupportedLearnerError(ConversionError):

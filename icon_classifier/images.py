@@ -1,7 +1,7 @@
 """Untrusted bytes become an upright RGB picture, within limits.
 
 The page, the API, the command line and the cleaning of training data all read photos here, so that
-one photo is the same picture everywhere. Whatever is wrong with the bytes raises an
+the same bytes give the same pixels everywhere. Whatever is wrong with the bytes raises an
 :class:`~icon_classifier.errors.ImageError`, and nothing else.
 """
 
@@ -32,12 +32,15 @@ from PIL import (  # each plug-in by name: Pillow would import all its forty to 
 )
 
 from icon_classifier.errors import (
+    FILE_NOT_OPENED,
     DamagedImageError,
     EmptyImageError,
     ImageError,
     ImageTooLargeError,
     ImageTooSmallError,
     UnsupportedImageError,
+    too_many_bytes,
+    too_many_pixels,
 )
 
 PREVIEW_SIDE = 640
@@ -56,15 +59,15 @@ SUFFIXES = (
 pillow_heif.register_heif_opener(thumbnails=False)
 
 _LARGE = 24_000_000
-"""Above so many pixels a picture is halved on its way, so that decoding stays below 300 MB: Pillow
-keeps four bytes a pixel, and turning or flattening needs a second picture. The model looks at some
-300 pixels a side; what halving changes is far below what a label rests on."""
+"""A picture of more pixels is halved while it is decoded, to stay below 300 MB: Pillow keeps four
+bytes a pixel, and turning or flattening needs a second picture. The model resizes photos to far
+fewer pixels, so that no label depends on it."""
 
 _MEMORY = 290_000_000
-"""Bytes that decoding a picture may take; what the memory of a visitor's kernel is reckoned by."""
+"""Bytes that decoding a picture may take; the memory of a visitor's kernel is computed from it."""
 
 _BYTES_A_PIXEL = {"AVIF": 9, "WEBP": 20}
-"""Of the decoders that take more than others and cannot be told to take less, as measured."""
+"""Measured memory of the decoders that take more than the others and have no option for less."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -75,13 +78,13 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each EXIF orientation (CIPA DC-008, tag 0x0112)."""
+"""The operation that undoes each EXIF orientation (CIPA DC-008, tag 0x0112)."""
 
 _ROWS = 512
 """Height of the strips, in pixels, in which large pictures are converted; fewer of wide ones."""
 
 _STRIP = 4_000_000
-"""Pixels of a strip at most."""
+"""Most pixels of a strip."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def read_image(
     Parameters
     ----------
     data : bytes, bytearray or memoryview
-        The file as it came, of any length. ``FileUpload`` gives a memoryview.
+        The content of the file, of any length. ``FileUpload`` gives a memoryview.
     limits : Limits, optional
         What the picture may cost.
 
@@ -134,8 +137,7 @@ def read_image(
     if size > limits.max_bytes:
         raise ImageTooLargeError(
             f"expected at most {limits.max_bytes} bytes, got {size}",
-            words=f"This file is larger than {limits.max_bytes // 2**20} MB; "
-            "please choose a smaller one.",
+            words=too_many_bytes(limits.max_bytes),
         )
     with _decoding(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_size(image, limits)
@@ -157,12 +159,10 @@ def read_image_file(path: str | Path, limits: Limits = Limits()) -> Image.Image:
     """
     try:
         with Path(path).open("rb") as file:
-            # One byte more than allowed tells a file that is too large, whatever it is.
+            # One byte more than allowed is enough to see that a file is too large.
             data = file.read(limits.max_bytes + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise ImageError(
-            f"cannot read {path}: {error}", words="This file cannot be opened; please check it."
-        ) from error
+        raise ImageError(f"cannot read {path}: {error}", words=FILE_NOT_OPENED) from error
     return read_image(data, limits)
 
 
@@ -214,7 +214,7 @@ def _decoding() -> Iterator[None]:
     """Translate whatever Pillow and its decoders raise into our errors."""
     try:
         with warnings.catch_warnings():
-            # Broken EXIF, odd palettes: Pillow warns and goes on; so do we.
+            # Broken EXIF, odd palettes: Pillow warns and continues; so do we.
             warnings.simplefilter("ignore")
             yield
     except ImageError:
@@ -235,8 +235,7 @@ def _check_size(image: Image.Image, limits: Limits) -> None:
     if width * height > most:
         raise ImageTooLargeError(
             f"expected at most {most} pixels, got {width} x {height}",
-            words=f"This picture has more than {most // 1_000_000} megapixels; "
-            "please choose a smaller one.",
+            words=too_many_pixels(most),
         )
     if max(width, height) > limits.max_side:
         raise ImageTooLargeError(
@@ -249,7 +248,7 @@ def _check_size(image: Image.Image, limits: Limits) -> None:
 
 
 def _most_pixels(image: Image.Image, limits: Limits) -> int:
-    """Tell how many pixels may be decoded of a format, within the memory there is for it."""
+    """Return how many pixels of a picture's format fit into the memory for decoding."""
     cost: float = _BYTES_A_PIXEL.get(image.format or "", 0)
     if isinstance(image, JpegImagePlugin.JpegImageFile) and image.info.get("progressive"):
         # All coefficients, of two bytes, are kept to the end of the file.
@@ -259,7 +258,7 @@ def _most_pixels(image: Image.Image, limits: Limits) -> int:
 
 
 def _half_decoded(image: Image.Image) -> bool:
-    """Set a large JPEG to be decoded to half its size, and tell whether that was done."""
+    """Set a large JPEG to be decoded to half its size; return whether that was done."""
     if image.format != "JPEG" or image.width * image.height <= _LARGE:
         return False
     return image.draft(image.mode, (image.width // 2, image.height // 2)) is not None
@@ -284,7 +283,7 @@ def _flatten(image: Image.Image, *, halve: bool) -> Image.Image:
 
 
 def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """Choose the conversion once for the whole picture: its strips must be treated alike."""
+    """Choose the conversion once for the whole picture, so that all its strips get the same."""
     if image.mode == "F" or image.mode.startswith("I"):
         white = _white(image)
         return lambda part: _scale(part, white)
@@ -295,13 +294,13 @@ def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
 
 def _on_white(image: Image.Image) -> Image.Image:
     layer = image.convert("RGBA")
-    ground = Image.new("RGB", layer.size, "white")
-    ground.paste(layer, mask=layer)
-    return ground
+    background = Image.new("RGB", layer.size, "white")
+    background.paste(layer, mask=layer)
+    return background
 
 
 def _white(image: Image.Image) -> float:
-    """Tell which value of a grey picture with more than 8 bits is white.
+    """Return the value that is white in a grey picture with more than 8 bits.
 
     Mode I;16 is plain. Mode I comes from 32-bit TIFFs that often hold 16 bits, and F has no range
     of its own: the file does not say what white is, so the brightest value decides between the
@@ -335,6 +334,6 @@ def _orientation(image: Image.Image) -> int:
     """Read the EXIF orientation of an opened picture: 1 where EXIF is missing or broken."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001 - the photo is fine even where what is said about it is not
+    except Exception:  # noqa: BLE001 - a photo with broken metadata is still a photo
         return 1
     return value if isinstance(value, int) else 1

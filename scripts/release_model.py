@@ -126,7 +126,7 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
     with tempfile.TemporaryDirectory(dir=root, prefix=".release-") as folder:
         candidate = Path(folder) / "export.pkl"
         shutil.copyfile(export, candidate)
-        compiled = convert(candidate, trust=True)
+        compiled = convert(candidate)
         new = dict(Model.load(compiled).info.raw)
         present = root / "export.onnx"
         old = dict(Model.load(present).info.raw) if present.exists() else {}

@@ -87,18 +87,25 @@ def convert(
     target: Annotated[
         Path | None, typer.Argument(help=f"The file to write; {MODEL} beside it if not given.")
     ] = None,
-    trust: Annotated[
-        bool,
-        typer.Option("--trust", help="I made this file or know who did: record its SHA-256."),
+    if_needed: Annotated[
+        bool, typer.Option("--if-needed", help=f"Do nothing if {MODEL} is up to date.")
     ] = False,
+    trust: Annotated[bool, typer.Option("--trust", hidden=True)] = False,
 ) -> None:
-    """Compile export.pkl to export.onnx."""
+    """Compile export.pkl to export.onnx; nothing in export.pkl is run."""
+    from icon_classifier.model.opening import is_up_to_date
+
+    if trust:
+        print("--trust is no longer needed: nothing in export.pkl is run.", file=sys.stderr)
+    target = export.with_suffix(".onnx") if target is None else target
+    if if_needed and is_up_to_date(target, export):
+        print(f"{target} is up to date.")
+        return
     # Imported here: only this command needs torch, which takes seconds to import.
     from icon_classifier.conversion.convert import convert as compile_export
 
-    written = compile_export(export, target, trust=trust)
-    size = written.stat().st_size / 1e6
-    print(f"Compiled {export} to {written} ({size:.1f} MB).")
+    compile_export(export, target)
+    print(f"Compiled {export} to {target} ({target.stat().st_size / 1e6:.1f} MB).")
 
 
 @app.command()

@@ -1,1 +1,1 @@
-"""From export.pkl to export.onnx: the pickle is read, never executed."""
+"""Compile export.pkl to export.onnx: the pickle is parsed, never executed."""

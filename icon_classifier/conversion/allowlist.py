@@ -1,12 +1,12 @@
-"""Which names an export.pkl may hold.
+"""The names that an export.pkl may contain.
 
 A fastai Learner names some two hundred classes and functions. Classes may come from fastai and
-the libraries under it, torch's and torchvision's and timm's layers and architectures; functions
-from a few modules of those; little else. A name counts only in the very module whose source
-defines it: fastai's modules also hold ``os``, ``subprocess`` and the like, which they imported, and
-a dotted name such as ``os.system`` is never one. The sources are parsed, not imported.
+its libraries and from the layers and architectures of torch, torchvision and timm; functions from
+a few modules of those; little else. A name is allowed only in the module whose source defines it:
+fastai's modules also contain ``os``, ``subprocess`` and the like, which they import, and a dotted
+name such as ``os.system`` is never allowed. The sources are parsed, not imported.
 
-Being allowed does not mean being run: see :mod:`icon_classifier.conversion.archive`.
+An allowed name is not run either: see :mod:`icon_classifier.conversion.unpickler`.
 """
 
 import ast
@@ -22,7 +22,7 @@ EXACT: dict[str, frozenset[str]] = {
         "_codecs": "encode",
         "_operator": "getitem or_",
         "cloudpickle.cloudpickle": (
-            # Functions and classes stored by value; they stay on paper and are never made.
+            # Functions and classes stored by value; they remain symbols and are never created.
             "_builtin_type _class_setstate _function_setstate _make_cell _make_empty_cell "
             "_make_function _make_skeleton_class subimport"
         ),
@@ -55,7 +55,7 @@ EXACT: dict[str, frozenset[str]] = {
     }.items()
 }
 
-CLASSES = (
+CLASS_PACKAGES = (
     "fastai",
     "fastcore",
     "fasttransform",
@@ -69,7 +69,7 @@ CLASSES = (
 )
 """Packages whose classes may be named."""
 
-FUNCTIONS = (
+FUNCTION_PACKAGES = (
     "fastai.callback.schedule",
     "fastai.data.block",
     "fastai.data.load",
@@ -91,7 +91,7 @@ FUNCTIONS = (
     "torch.nn.init",
     "torchvision.models",
 )
-"""Modules and packages whose functions may be named."""
+"""Packages and modules whose functions may be named."""
 
 REFUSED = frozenset(
     {
@@ -100,30 +100,24 @@ REFUSED = frozenset(
         *("load_checkpoint", "load_model_config_from_hf", "load_pretrained"),
     }
 )
-"""What runs or loads something and yet lies in a module of `FUNCTIONS`."""
+"""Functions that run or load something though a module of `FUNCTION_PACKAGES` defines them."""
 
 
 @cache
 def is_allowed(module: str, name: str) -> bool:
-    """Whether an export.pkl may name something.
-
-    Parameters
-    ----------
-    module, name : str
-        As the pickle has them.
-    """
+    """Return whether an export.pkl may contain a name of a module."""
     if name in EXACT.get(module, ()):
         return True
     classes, functions = _definitions(module)
     if name in REFUSED:
         return False
-    return (name in classes and _is_in(module, CLASSES)) or (
-        name in functions and _is_in(module, FUNCTIONS) and "._" not in module
+    return (name in classes and _is_in(module, CLASS_PACKAGES)) or (
+        name in functions and _is_in(module, FUNCTION_PACKAGES) and "._" not in module
     )
 
 
 def is_defined(module: str, name: str) -> bool:
-    """Whether a module's own source defines a class or function at its top level."""
+    """Return whether a module's own source defines a class or function at its top level."""
     classes, functions = _definitions(module)
     return name in classes or name in functions
 
@@ -136,7 +130,7 @@ def _is_in(module: str, packages: tuple[str, ...]) -> bool:
 def _definitions(module: str) -> tuple[frozenset[str], frozenset[str]]:
     """Return the classes and functions at the top level of a module's source, without importing."""
     nothing: frozenset[str] = frozenset()
-    if not _is_in(module, CLASSES + FUNCTIONS):
+    if not _is_in(module, CLASS_PACKAGES + FUNCTION_PACKAGES):
         return nothing, nothing
     root, *parts = module.split(".")
     spec = importlib.util.find_spec(root)  # of a top-level package: this imports nothing

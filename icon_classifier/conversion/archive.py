@@ -1,7 +1,7 @@
-"""Read a file of ``torch.save``, the format of export.pkl, without running anything that is in it.
+"""Read a file of ``torch.save``, the format of export.pkl, without running anything in it.
 
-The file is a zip: one pickle, which :mod:`.unpickler` reads, and the bytes of each tensor beside
-it. Only the standard library is used.
+The file is a zip of one pickle, which :mod:`.unpickler` parses, and the data of each tensor. Only
+the standard library is used.
 """
 
 import zipfile
@@ -11,23 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icon_classifier.conversion.unpickler import follow
+from icon_classifier.conversion.unpickler import parse_pickle
 from icon_classifier.errors import ConversionError, UntrustedExportError
 
 MAX_PICKLE_BYTES = 64 * 2**20
-"""Largest pickle that is followed; those of image models have some 100 kB."""
+"""Largest pickle that is parsed; those of image models have some 100 kB."""
 
-_DAMAGED = "This export.pkl is damaged; please copy it again from where it was made."
+_COPY_AGAIN = "if it was copied here, copy it again"
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file of ``torch.save``: the object it holds, and the bytes of its tensors.
+    """A file of ``torch.save``: the saved object and the data of its tensors.
 
     Parameters
     ----------
     root : object
-        What was saved, in the records of :mod:`icon_classifier.conversion.unpickler` and builtins.
+        The saved object, made of the symbols of :mod:`icon_classifier.conversion.unpickler` and
+        built-ins.
     path : pathlib.Path
         The file.
     prefix : str
@@ -39,24 +40,24 @@ class Archive:
     prefix: str
 
     @contextmanager
-    def numbers(self) -> Iterator[Callable[[str, int], bytes]]:
-        """Open the file for reading the bytes of storages.
+    def open_storages(self) -> Iterator[Callable[[str, int], bytes]]:
+        """Open the file for reading the data of tensors.
 
         Yields
         ------
         callable
-            Given the key of a storage and how many bytes are expected there, returns them. Raises
+            Given the key of a storage and its number of bytes, returns the bytes. Raises
             ConversionError where they are missing, damaged, or more or fewer.
 
         Raises
         ------
         ConversionError
-            The file cannot be read any more.
+            The file can no longer be read.
         """
         try:
             archive = zipfile.ZipFile(self.path)
         except (zipfile.BadZipFile, OSError) as error:
-            raise ConversionError(f"{self.path}: {error}", words=_DAMAGED) from error
+            raise ConversionError(f"{self.path} is damaged ({error}); {_COPY_AGAIN}") from error
 
         def read(key: str, size: int) -> bytes:
             try:
@@ -64,10 +65,10 @@ class Archive:
                 if entry.file_size == size and entry.compress_type == zipfile.ZIP_STORED:
                     return archive.read(entry)
             except (zipfile.BadZipFile, KeyError, OSError, RuntimeError) as error:
-                raise ConversionError(f"{self.path}: {error}", words=_DAMAGED) from error
+                raise ConversionError(f"{self.path} is damaged ({error}); {_COPY_AGAIN}") from error
             raise ConversionError(
-                f"{self.path}: expected {size} plain bytes in data/{key}, came {entry.file_size}",
-                words=_DAMAGED,
+                f"{self.path}: expected {size} uncompressed bytes in data/{key}, "
+                f"got {entry.file_size}"
             )
 
         with archive:
@@ -80,8 +81,8 @@ def open_archive(path: Path) -> Archive:
     Raises
     ------
     UntrustedExportError
-        The pickle names something that a model has no use for, or does what only a crafted one
-        does. The message names it.
+        The pickle names something that a model has no use for, or uses what only a crafted pickle
+        uses. The message names it.
     ConversionError
         The file is missing, damaged, or of another format.
     """
@@ -90,7 +91,7 @@ def open_archive(path: Path) -> Archive:
             names = [name for name in archive.namelist() if name.endswith(".pkl")]
             if len(names) != 1 or names[0].count("/") != 1 or not names[0].endswith("/data.pkl"):
                 raise UntrustedExportError(
-                    f"{path}: expected one pickle in the archive, came {names[:5]}"
+                    f"{path}: expected one pickle in the archive, got {names[:5]}"
                 )
             entry = archive.getinfo(names[0])
             if entry.file_size > MAX_PICKLE_BYTES or entry.compress_type != zipfile.ZIP_STORED:
@@ -102,19 +103,11 @@ def open_archive(path: Path) -> Archive:
             ):
                 raise ConversionError(f"{path}: was saved on a big-endian machine")
             program = archive.read(entry)
-    except FileNotFoundError as error:
-        raise ConversionError(
-            f"{path}: no such file",
-            words="There is no export.pkl here; please train a model or copy one here.",
-        ) from error
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
         raise ConversionError(
-            f"{path}: not a file of torch.save ({error})",
-            words=_DAMAGED,
+            f"{path} is not a file of torch.save, or it is damaged ({error}); {_COPY_AGAIN}"
         ) from error
     try:
-        return Archive(follow(program), path, prefix)
-    except UntrustedExportError as error:
-        raise UntrustedExportError(f"{path}: {error}", words=error.words) from error
+        return Archive(parse_pickle(program), path, prefix)
     except ConversionError as error:
-        raise ConversionError(f"{path}: {error}", words=_DAMAGED) from error
+        raise type(error)(f"{path}: {error}") from error

@@ -1,14 +1,13 @@
-"""The network of a Learner as an ONNX graph that also says how familiar a photo is, and where.
+"""Write a network as ONNX, and add a score and a heat map to the network of a Learner.
 
-Outputs beside the logits: ``score``, one number a photo that is HIGHER the more the photo is like
+Outputs beside the logits: ``score``, one number per photo that is HIGHER the more the photo is like
 those that the model was trained on; and ``evidence``, the head applied to each cell of the body's
-last feature map (class activation mapping, Zhou et al. 2016, generalised to any head), a heat map
-a class.
+last feature map (class activation mapping, Zhou et al. 2016, for any head), one map per class.
 """
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ OPSET = 17
 """Version of ONNX's operators that is written."""
 
 SCORES = ("energy", "knn", "mahalanobis", "max_logit", "max_probability")
-"""Names that `Score` knows; two of them look at features, the others at logits."""
+"""Names of the scores; two of them are computed from features, the others from logits."""
 
 _FORWARD_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError)
 
@@ -32,8 +31,8 @@ class Score(nn.Module):
     Parameters
     ----------
     unsure : mapping or None
-        What ``learn.icon_classifier["unsure"]`` holds: `score`, one of `SCORES`, and the numbers
-        it needs, as lists. None stands for "energy".
+        The value of ``learn.icon_classifier["unsure"]``: `score`, one of `SCORES`, and the numbers
+        it needs, as lists. None means "energy".
 
         - "energy": T * logsumexp(logits / T), T being the temperature (Liu et al. 2020)
         - "max_logit": the greatest logit (Hendrycks et al. 2022)
@@ -43,12 +42,12 @@ class Score(nn.Module):
         - "mahalanobis": minus the least squared Mahalanobis distance to a row of `means`, shape
           (C, F), under `precision`, shape (F, F) (Lee et al. 2018)
     temperature : float
-        What logits are divided by; above 0.
+        Divides the logits; above 0.
 
     Raises
     ------
     UnsupportedLearnerError
-        The score is unknown, or numbers are missing or of another shape.
+        The score is unknown, or its numbers are missing or of another shape.
     """
 
     def __init__(self, unsure: Mapping[str, Any] | None, temperature: float) -> None:
@@ -58,7 +57,7 @@ class Score(nn.Module):
         self.temperature = temperature
         if self.name not in SCORES:
             raise UnsupportedLearnerError(
-                f"expected a score of {', '.join(SCORES)}, came {self.name!r:.80}"
+                f"expected a score of {', '.join(SCORES)}, got {self.name!r:.80}"
             )
         try:
             problem = self._read_numbers(unsure)
@@ -66,27 +65,30 @@ class Score(nn.Module):
             problem = f"{type(error).__name__}: {error}"
         if problem:
             raise UnsupportedLearnerError(
-                f"the numbers of the score {self.name} are missing or make no sense ({problem})"
+                f"the numbers of the score {self.name} are missing or invalid ({problem})"
             )
 
     def _read_numbers(self, unsure: Mapping[str, Any]) -> str:
-        """Keep the numbers that the score needs; return what is wrong with them, if anything."""
+        """Set the numbers that the score needs; return what is wrong with them, if anything."""
         if self.name == "knn":
             self.k = int(unsure["k"])
             self.bank = functional.normalize(torch.tensor(unsure["bank"]).float(), dim=1)
             if not 1 <= self.k <= len(self.bank):
-                return f"k is {self.k}, and the bank has {len(self.bank)} rows"
+                return f"expected k of 1 to {len(self.bank)}, got {self.k}"
         if self.name == "mahalanobis":
             self.means = torch.tensor(unsure["means"]).float()
             self.precision = torch.tensor(unsure["precision"]).float()
             features = self.means.shape[1]
             if self.precision.shape != (features, features):
-                return f"precision is of shape {tuple(self.precision.shape)}"
+                return (
+                    f"expected precision of shape {(features, features)}, "
+                    f"got {tuple(self.precision.shape)}"
+                )
         return ""
 
     @property
     def needs_features(self) -> bool:
-        """Whether it looks at features; else it looks at logits alone."""
+        """Whether it is computed from features; else from logits."""
         return self.name in ("knn", "mahalanobis")
 
     def forward(self, logits: torch.Tensor, features: torch.Tensor | None = None) -> torch.Tensor:
@@ -97,7 +99,7 @@ class Score(nn.Module):
         logits : torch.Tensor
             float32, shape (N, C).
         features : torch.Tensor, optional
-            float32, shape (N, F): what the head's pooling gives.
+            float32, shape (N, F): the output of the head's pooling.
 
         Returns
         -------
@@ -111,34 +113,30 @@ class Score(nn.Module):
         if self.name == "max_probability":
             return torch.softmax(logits / self.temperature, dim=1).amax(dim=1)
         if features is None:
-            raise UnsupportedLearnerError(
-                f"the score {self.name} needs features, and there are none"
-            )
+            raise UnsupportedLearnerError(f"expected features for the score {self.name}, got none")
         if self.name == "knn":
             similar = functional.normalize(features, dim=1) @ self.bank.T  # (N, B)
             return similar.topk(self.k, dim=1).values[:, -1]
-        apart = features[:, None] - self.means  # (N, C, F)
-        return -((apart @ self.precision) * apart).sum(dim=2).amin(dim=1)
+        offsets = features[:, None] - self.means  # (N, C, F)
+        return -((offsets @ self.precision) * offsets).sum(dim=2).amin(dim=1)
 
 
 class Graph(nn.Module):
-    """What is compiled: normalised photos in, logits, score and evidence out.
+    """The module that is compiled: normalised photos in, logits, score and evidence out.
 
     Parameters
     ----------
     network : torch.nn.Module
-        The network of a ``vision_learner``: a body and a head. Any other gives logits alone.
+        The network of a ``vision_learner``: a body and a head. Any other has no evidence.
     score : Score
         How familiar a photo is.
     sample : torch.Tensor
-        float32, shape (N, 3, H, W); what the parts are tried out on.
+        float32, shape (N, 3, H, W); used to find out whether the network has evidence.
 
     Attributes
     ----------
-    evidence : bool
-        Whether `forward` gives evidence too.
     without_evidence : str
-        Why not, where it does not; else empty.
+        Why `forward` returns no evidence; empty if it does.
     """
 
     def __init__(self, network: nn.Module, score: Score, sample: torch.Tensor) -> None:
@@ -160,9 +158,9 @@ class Graph(nn.Module):
             self.without_evidence = f"the head does not work on single cells: {error}"
 
     @property
-    def evidence(self) -> bool:
-        """Whether `forward` gives evidence too."""
-        return not self.without_evidence
+    def output_names(self) -> tuple[str, ...]:
+        """Names of what `forward` returns."""
+        return ("logits", "score") if self.without_evidence else ("logits", "score", "evidence")
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Classify photos.
@@ -179,7 +177,7 @@ class Graph(nn.Module):
         score : torch.Tensor
             float32, shape (N,).
         evidence : torch.Tensor
-            float32, shape (N, C, h, w); only where `evidence` is true.
+            float32, shape (N, C, h, w); missing if `without_evidence` says why.
         """
         if not self.split:
             logits = self.network(image)
@@ -192,14 +190,14 @@ class Graph(nn.Module):
         else:
             logits = self._head(maps)
         outputs = logits, self.score(logits, features)
-        return (*outputs, self._cells(maps)) if self.evidence else outputs
+        return outputs if self.without_evidence else (*outputs, self._cells(maps))
 
     @property
     def _head(self) -> Any:
         return self.network[1]  # type: ignore[index]
 
     def _pooled_layers(self) -> int:
-        """Count the layers of the head up to and with its first Flatten; 0 if there is none."""
+        """Count the layers of the head up to its first Flatten, included; 0 if there is none."""
         if self.split and isinstance(self._head, nn.Sequential):
             for at, layer in enumerate(self._head):
                 if type(layer).__name__ == "Flatten":
@@ -216,44 +214,45 @@ class Graph(nn.Module):
     def _cells(self, maps: torch.Tensor) -> torch.Tensor:
         """Run the head on each cell of a map, (N, K, h, w) -> (N, C, h, w)."""
         if maps.dim() != 4:
-            raise ValueError(f"the body gives {maps.dim()} dimensions, not 4")
+            raise ValueError(f"expected maps of 4 dimensions, got {maps.dim()}")
         _, channels, height, width = (int(side) for side in maps.shape)
         cells = maps.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)  # -> (N h w, K, 1, 1)
         logits: torch.Tensor = self._head(cells)  # -> (N h w, C)
         return logits.reshape(-1, height, width, logits.shape[1]).permute(0, 3, 1, 2)
 
 
-def to_onnx(graph: Graph, sample: torch.Tensor) -> bytes:
-    """Write a graph as an ONNX model with any number of photos.
+def to_onnx(module: nn.Module, sample: torch.Tensor, output_names: Sequence[str]) -> bytes:
+    """Write a module as an ONNX model of one input, ``image``, and any number of photos.
 
-    torch's exporter by tracing is used, deprecated though it is: for these networks it is exact,
-    and it needs no package more than onnx.
+    torch's exporter by tracing is used, though it is deprecated: it is exact for these networks and
+    needs no package but onnx.
 
     Parameters
     ----------
-    graph : Graph
+    module : torch.nn.Module
         In evaluation mode.
     sample : torch.Tensor
         float32, shape (N, 3, H, W).
+    output_names : sequence of str
+        One for each tensor that the module returns, all of shape (N, ...).
 
     Raises
     ------
     UnsupportedLearnerError
-        The network does something that ONNX cannot say.
+        The module does something that ONNX cannot express.
     """
-    outputs = ["logits", "score", *(["evidence"] if graph.evidence else [])]
     file = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            # Of the deprecation, and of sizes that become constants, as they should.
+            # About the deprecation, and about sizes that become constants, as they should.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                graph,
+                module,
                 (sample,),
                 file,  # type: ignore[arg-type]
                 input_names=["image"],
-                output_names=outputs,
-                dynamic_axes={name: {0: "N"} for name in ["image", *outputs]},
+                output_names=list(output_names),
+                dynamic_axes={name: {0: "N"} for name in ("image", *output_names)},
                 opset_version=OPSET,
                 dynamo=False,
             )

@@ -1,9 +1,8 @@
-"""Build the network of an exported Learner from its records: layers and numbers, nothing else.
+"""Build the network of an exported Learner from its parsed pickle: layers and tensors only.
 
-Only subclasses of ``torch.nn.Module`` are made, of classes that torch, torchvision, timm and fastai
-define themselves, and only by giving an empty instance its attributes; no constructor runs. What a
-layer holds beside layers, tensors and plain values becomes a :class:`Missing`, which complains as
-soon as the forward pass uses it.
+Only subclasses of ``torch.nn.Module`` that torch, torchvision, timm or fastai define are
+instantiated, and only by setting the attributes of an empty instance; no constructor runs. Any
+other value in a layer becomes a :class:`Placeholder`, which raises if the forward pass calls it.
 """
 
 import functools
@@ -24,13 +23,13 @@ from icon_classifier.conversion.torch_setup import import_fastai, mend_torchvisi
 from icon_classifier.conversion.unpickler import Global, Object, Storage
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError
 
-LAYERS = re.compile(
+LAYER_MODULES = re.compile(
     r"(torch\.nn\.modules|torchvision\.(models|ops)|timm\.(models|layers)|fastai\.vision\.models)"
     r"\.[\w.]+|fastai\.layers|fastai\.torch_core|fastai\.vision\.learner"
 )
-"""Modules whose layers may be built."""
+"""Modules whose layers may be instantiated."""
 
-FUNCTIONS = re.compile(r"torch\.nn\.functional")
+FUNCTION_MODULES = re.compile(r"torch\.nn\.functional")
 
 STORAGES = {
     "BFloat16Storage": torch.bfloat16,
@@ -47,9 +46,9 @@ STORAGES = {
 
 
 class AdaptiveConcatPool2d(nn.Module):
-    """Twin of fastai's layer of that name: maximum and mean of each map, one after the other.
+    """The same as fastai's layer of that name: maximum and mean of each map.
 
-    The twins spare a conversion the import of fastai, which takes longer than all the rest.
+    These three are here because importing fastai takes longer than the rest of the conversion.
     """
 
     ap: nn.Module
@@ -61,7 +60,7 @@ class AdaptiveConcatPool2d(nn.Module):
 
 
 class Flatten(nn.Module):
-    """Twin of fastai's layer of that name."""
+    """The same as fastai's layer of that name."""
 
     full: bool
 
@@ -71,7 +70,7 @@ class Flatten(nn.Module):
 
 
 class TimmBody(nn.Module):
-    """Twin of fastai's wrapper of a timm model without its head."""
+    """The same as fastai's wrapper of a timm model without its head."""
 
     needs_pool: bool
     model: Any
@@ -82,71 +81,69 @@ class TimmBody(nn.Module):
         return result
 
 
-TWINS: dict[tuple[str, str], type[nn.Module]] = {
+REPLACEMENTS: dict[tuple[str, str], type[nn.Module]] = {
     ("fastai.layers", "AdaptiveConcatPool2d"): AdaptiveConcatPool2d,
     ("fastai.layers", "Flatten"): Flatten,
     ("fastai.vision.learner", "TimmBody"): TimmBody,
 }
 
 
-class Missing:
-    """Stands for what was not built; whoever uses it is told what it is.
+class Placeholder:
+    """A value that is not built; raises an error that names it when it is called.
 
     Parameters
     ----------
-    what : str
+    name : str
         Name of the class or function.
     """
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def __call__(self, *_: object, **__: object) -> Any:
-        """Refuse to act."""
+        """Raise UnsupportedLearnerError."""
         raise UnsupportedLearnerError(
-            f"the network needs {self.what}, which is not a layer of torch, torchvision, timm or "
-            "fastai",
-            words=f"This export.pkl needs {self.what}, which the page does not know.",
+            f"the network needs {self.name}, which is not a layer of torch, torchvision, timm or "
+            "fastai"
         )
 
 
-def build_network(record: Object, archive: Archive) -> nn.Module:
+def build_network(model: Object, archive: Archive) -> nn.Module:
     """Build a network in evaluation mode, on the CPU, in float32.
 
     Raises
     ------
     UnsupportedLearnerError
-        It is not made of layers of torch, torchvision, timm and fastai.
+        It does not consist of layers of torch, torchvision, timm and fastai.
     ConversionError
-        Numbers are missing or damaged.
+        Data of a tensor is missing or damaged.
     """
     try:
-        with archive.numbers() as read:
-            network = _Builder(read).build(record)
+        with archive.open_storages() as read:
+            network = _Builder(read).build(model)
         if isinstance(network, nn.Module):
             return network.float().eval().requires_grad_(False)
     except (RuntimeError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ConversionError(f"{archive.path}: the network is damaged ({error})") from error
     raise UnsupportedLearnerError(
-        f"the model is {record.cls}, not a network of torch, torchvision, timm or fastai",
-        words=f"This export.pkl holds {record.cls}, which the page does not know.",
+        f"expected a network of torch, torchvision, timm or fastai, got {model.cls}"
     )
 
 
 class _Builder:
-    """Builds one network; what is shared in the records is shared in the network."""
+    """Builds one network; one symbol gives one object, so that shared layers stay shared."""
 
     def __init__(self, read: Callable[[str, int], bytes]) -> None:
         self.read = read
-        self.made: dict[int, Any] = {}
+        self.built: dict[int, Any] = {}
         self.storages: dict[str, torch.Tensor] = {}
 
     def build(self, value: Any) -> Any:
-        """Build what a record stands for."""
+        """Build the value of a symbol or of a container of symbols."""
         if isinstance(value, (str, bytes, int, float, complex)) or value is None:
             return value
-        if id(value) in self.made:
-            return self.made[id(value)]
+        if id(value) in self.built:
+            return self.built[id(value)]
         if isinstance(value, Global):
             return _resolve(value)
         if isinstance(value, Object):
@@ -155,41 +152,41 @@ class _Builder:
             return type(value)(self.build(member) for member in value)
         if isinstance(value, list):
             members: list[Any] = []
-            self.made[id(value)] = members
+            self.built[id(value)] = members
             members += [self.build(member) for member in value]
             return members
         if isinstance(value, dict):
             table: dict[Any, Any] = OrderedDict() if isinstance(value, OrderedDict) else {}
-            self.made[id(value)] = table
+            self.built[id(value)] = table
             for key, member in value.items():
                 table[self.build(key)] = self.build(member)
             return table
-        return Missing(repr(value))
+        return Placeholder(repr(value))
 
-    def build_object(self, record: Object) -> Any:
-        """Build what a record of a call stands for."""
-        made = self.special(record)
-        if made is None:
-            cls = _resolve(record.call) if isinstance(record.call, Global) else None
+    def build_object(self, symbol: Object) -> Any:
+        """Build an object: a tensor, a layer, an enum member, or a placeholder."""
+        built = self.special(symbol)
+        if built is None:
+            cls = _resolve(symbol.call) if isinstance(symbol.call, Global) else None
             if isinstance(cls, type) and issubclass(cls, nn.Module):
-                if not isinstance(record.state, dict):
-                    raise TypeError(f"{record.cls} has no attributes")
-                made = object.__new__(cls)
-                self.made[id(record)] = made  # before its parts, which may refer to it
-                made.__setstate__(self.build(record.state))  # type: ignore[no-untyped-call]
-                for layer in made._modules.values():
-                    if isinstance(layer, Missing):
-                        layer()  # complains
+                if not isinstance(symbol.state, dict):
+                    raise TypeError(f"{symbol.cls} has no attributes")
+                built = object.__new__(cls)
+                self.built[id(symbol)] = built  # before its attributes, which may refer to it
+                built.__setstate__(self.build(symbol.state))  # type: ignore[no-untyped-call]
+                for layer in built._modules.values():
+                    if isinstance(layer, Placeholder):
+                        layer()  # raises
             elif isinstance(cls, type) and issubclass(cls, Enum):
-                made = cls(*record.args)
+                built = cls(*symbol.args)
             else:
-                made = Missing(record.cls)
-        self.made[id(record)] = made
-        return made
+                built = Placeholder(symbol.cls)
+        self.built[id(symbol)] = built
+        return built
 
-    def special(self, record: Object) -> Any:
-        """Build tensors and a few kinds of values; None if it is none of these."""
-        match record.cls, record.args:
+    def special(self, symbol: Object) -> Any:
+        """Build a tensor or another value that is not a layer; None if it is none of these."""
+        match symbol.cls, symbol.args:
             case "torch._utils._rebuild_tensor_v2", (
                 Storage() as storage,
                 offset,
@@ -212,20 +209,20 @@ class _Builder:
             case "torch.device", _:
                 return torch.device("cpu")
             case "functools.partial", _:
-                return self.partial(record)
+                return self.partial(symbol)
         return None
 
-    def partial(self, record: Object) -> Any:
+    def partial(self, symbol: Object) -> Any:
         """Build a partial of a layer's class or of a function of torch.nn.functional."""
-        match record.state:
+        match symbol.state:
             case (call, tuple() as args, dict() as kwargs, _):
                 function = self.build(call)
                 if callable(function):
                     return functools.partial(function, *self.build(args), **self.build(kwargs))
-        return Missing(record.cls)
+        return Placeholder(symbol.cls)
 
     def tensor(self, storage: Storage, offset: int, size: Any, stride: Any) -> torch.Tensor:
-        """Build a view of a storage; `as_strided` checks that it lies inside."""
+        """Build a view of a storage; `as_strided` checks its bounds."""
         if storage.key not in self.storages:
             dtype = STORAGES[storage.kind]
             nbytes = storage.numel * dtype.itemsize
@@ -238,16 +235,16 @@ class _Builder:
 
 
 def _resolve(name: Global) -> Any:
-    """Find a layer's class, an enum, a dtype or a function of torch.nn.functional."""
-    twin = TWINS.get((name.module, name.name))
-    if twin is not None:
-        return twin
+    """Return a layer's class, an enum, a dtype or a function of torch.nn.functional."""
+    replacement = REPLACEMENTS.get((name.module, name.name))
+    if replacement is not None:
+        return replacement
     if name.module == "torch" and isinstance(getattr(torch, name.name, None), torch.dtype):
         return getattr(torch, name.name)
-    is_layer = LAYERS.fullmatch(name.module)
-    known = is_layer or FUNCTIONS.fullmatch(name.module)
+    is_layer = LAYER_MODULES.fullmatch(name.module)
+    known = is_layer or FUNCTION_MODULES.fullmatch(name.module)
     if not known or not is_defined(name.module, name.name):
-        return Missing(str(name))
+        return Placeholder(str(name))
     found = getattr(_import(name.module), name.name, None)
     if not is_layer:
         return found
@@ -255,12 +252,12 @@ def _resolve(name: Global) -> Any:
         name.module,
         name.name,
     ):
-        return Missing(str(name))
+        return Placeholder(str(name))
     if issubclass(found, Enum):
         return found
-    # These two compile the text they are given.
+    # These two compile source code that they contain.
     compiles = issubclass(found, (torch.fx.GraphModule, torch.jit.ScriptModule))
-    return found if issubclass(found, nn.Module) and not compiles else Missing(str(name))
+    return found if issubclass(found, nn.Module) and not compiles else Placeholder(str(name))
 
 
 def _import(module: str) -> Any:

@@ -1,8 +1,9 @@
-"""Padding that is known when a model is compiled, not found anew for each photo.
+"""Replace padding that depends on the size of the input by constant padding.
 
-TensorFlow's networks, as timm brings them, pad by what the size of a picture leaves over. Written
-as ONNX that is a graph of its own before such a convolution, which keeps ONNX Runtime from fusing
-the padding into it and from keeping its blocked layout: a third of the time of a small network.
+TensorFlow's networks, as timm has them, compute the padding of a convolution from the size of its
+input. In ONNX each such convolution is preceded by a graph that computes it, which keeps ONNX
+Runtime from fusing the padding and from using its blocked layout: a third of the time of a small
+network.
 """
 
 import copy
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 _PADS_ITSELF = "Conv2dSame"
-"""Name of timm's class; timm need not be there."""
+"""Name of timm's class; timm need not be installed."""
 
 
 def with_fixed_padding(network: nn.Module, sample: torch.Tensor) -> nn.Module:
@@ -21,38 +22,38 @@ def with_fixed_padding(network: nn.Module, sample: torch.Tensor) -> nn.Module:
     Parameters
     ----------
     network : torch.nn.Module
-        In evaluation mode; stays as it is.
+        In evaluation mode; not changed.
     sample : torch.Tensor
         float32, shape (N, 3, H, W).
 
     Returns
     -------
     torch.nn.Module
-        It gives the very same numbers for pictures of H times W.
+        Its outputs are the same, bit for bit, for pictures of H times W.
     """
     sizes = _sizes(network, sample)
     network = copy.deepcopy(network)
     for parent_name, parent in list(network.named_modules()):
         for name, layer in list(parent.named_children()):
             seen = sizes.get(f"{parent_name}.{name}".lstrip("."), set())
-            if len(seen) == 1:  # a layer that is used at two sizes goes on finding out by itself
+            if len(seen) == 1:  # a layer that is used at two sizes stays as it is
                 setattr(parent, name, _padded(layer, *seen))
     return network
 
 
 def _sizes(network: nn.Module, sample: torch.Tensor) -> dict[str, set[tuple[int, int]]]:
-    """Run the network and note what size each layer that pads itself gets."""
+    """Run the network; return the sizes of the inputs of each layer that pads itself."""
     sizes: dict[str, set[tuple[int, int]]] = {}
     hooks = []
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d) and type(layer).__name__ == _PADS_ITSELF:
             seen = sizes.setdefault(name, set())
 
-            def note(_: nn.Module, inputs: Any, seen: set[tuple[int, int]] = seen) -> None:
+            def record(_: nn.Module, inputs: Any, seen: set[tuple[int, int]] = seen) -> None:
                 height, width = inputs[0].shape[-2:]
                 seen.add((int(height), int(width)))
 
-            hooks.append(layer.register_forward_pre_hook(note))
+            hooks.append(layer.register_forward_pre_hook(record))
     try:
         with torch.inference_mode():
             network(sample)
@@ -63,7 +64,7 @@ def _sizes(network: nn.Module, sample: torch.Tensor) -> dict[str, set[tuple[int,
 
 
 def _padded(layer: nn.Conv2d, size: tuple[int, int]) -> nn.Sequential:
-    """Put the padding before a convolution that does none; the weights are shared."""
+    """Return constant padding and a convolution without any; the weights are shared."""
     pads: list[int] = []
     for side, kernel, stride, dilation in zip(
         size, layer.kernel_size, layer.stride, layer.dilation, strict=True

@@ -1,8 +1,8 @@
-"""Let torchvision be imported where its compiled operators cannot be loaded.
+"""Import torchvision where its compiled operators cannot be loaded.
 
-Where only PyPI is in reach, torchvision comes as its CUDA build, whose operators do not load beside
-a CPU build of torch; ``import torchvision`` then fails with "operator torchvision::nms does not
-exist". Image classifiers use none of those operators.
+PyPI has only torchvision's CUDA build, whose operators do not load with a CPU build of torch;
+``import torchvision`` then fails with "operator torchvision::nms does not exist". Image classifiers
+use none of those operators.
 """
 
 import importlib.util
@@ -14,22 +14,17 @@ from types import ModuleType
 _REGISTRATIONS = "torchvision._meta_registrations"
 
 
-def mend_torchvision() -> bool:
+def mend_torchvision() -> None:
     """Make ``import torchvision`` work where its compiled operators cannot be loaded.
 
-    An empty module stands in for the one that describes those operators to torch, which is all
-    that fails. Where the operators do load, or torchvision is imported already, nothing is done.
-
-    Returns
-    -------
-    bool
-        Whether it was mended.
+    Only the module that describes those operators to torch fails; an empty one replaces it. Nothing
+    is done where the operators load or torchvision is already imported.
     """
     if "torchvision" in sys.modules:
-        return False
+        return
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
-        return False  # let the import itself say what is missing
+        return  # the import itself reports what is missing
 
     import torch
 
@@ -39,17 +34,14 @@ def mend_torchvision() -> bool:
             torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
     except OSError:
         operators = []
-    if operators:
-        return False
-    sys.modules[_REGISTRATIONS] = ModuleType(_REGISTRATIONS)
-    return True
+    if not operators:
+        sys.modules[_REGISTRATIONS] = ModuleType(_REGISTRATIONS)
 
 
 def import_fastai() -> None:
-    """Import fastai and torchvision in a process that needs them, without their warnings.
+    """Import fastai and torchvision without their warnings.
 
-    fastai calls parts of torch that are deprecated; that is for its authors, not for whoever
-    compiles a model. Warnings that come later, from our own use, are not touched.
+    fastai uses deprecated parts of torch when it is imported. Later warnings are not suppressed.
     """
     mend_torchvision()
     with warnings.catch_warnings():

@@ -1,11 +1,9 @@
-"""Follow a pickle on paper: what it would have built, in records, and nothing built.
+"""Read a pickle symbolically: return what it describes without importing or calling anything.
 
-A pickle is a little program: it names functions and calls them. Here, wherever it names or calls
-something, a record of that (:class:`Global`, :class:`Object`) is put in its place; nothing is
-imported, called or built but numbers, texts and the plain containers. What it may name at all is
-decided by :mod:`.allowlist`, and one that names more is refused. The idea is that of
-fickling and picklescan, taken one step further: not a check before the real unpickling, but no real
-unpickling at all.
+A pickle is a small program: it names functions and calls them. Here each name and each call becomes
+a symbol (:class:`Global`, :class:`Object`); only numbers, strings and the built-in containers are
+created. :mod:`.allowlist` decides which names are accepted; a pickle with any other is refused.
+fickling and picklescan check a pickle before it is unpickled; here it is not unpickled at all.
 
 Only the standard library is used.
 """
@@ -25,7 +23,7 @@ _STACK_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, EO
 
 @dataclass(frozen=True)
 class Global:
-    """Something that the pickle names: a class or function that is not looked up."""
+    """The name of a class or function, which is not looked up."""
 
     module: str
     name: str
@@ -36,16 +34,16 @@ class Global:
 
 @dataclass(frozen=True)
 class Storage:
-    """The numbers of a tensor, still in the archive.
+    """A reference to the data of a tensor, which stays in the archive.
 
     Parameters
     ----------
     kind : str
-        torch's name of the storage, which says the dtype: 'FloatStorage' and the like.
+        torch's name of the storage, which implies the dtype: 'FloatStorage' and the like.
     key : str
-        Where the archive has the bytes.
+        Name of the entry of the archive that holds the bytes.
     numel : int
-        How many numbers.
+        Number of elements.
     """
 
     kind: str
@@ -55,7 +53,7 @@ class Storage:
 
 @dataclass(eq=False)
 class Object:
-    """Something that the pickle would have built: what was called with which arguments.
+    """An object that unpickling would create: a call that is not made.
 
     Parameters
     ----------
@@ -64,9 +62,9 @@ class Object:
     args : tuple
         Its arguments.
     state : object
-        What the result was then given to restore, usually a dict of attributes.
+        The argument of ``__setstate__``, usually a dict of attributes.
     items : list
-        What was then appended to the result, or pairs that were set in it.
+        What would be appended to the object, or the pairs that would be set in it.
     """
 
     call: Any
@@ -76,11 +74,11 @@ class Object:
 
     @property
     def cls(self) -> str:
-        """Dotted name of what was called: the class, for most objects."""
+        """Dotted name of what is called: the class, for most objects."""
         return str(self.call) if isinstance(self.call, Global) else "?"
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Attribute of the object that is restored, if its state is a dict (the usual case)."""
+        """Return an attribute, if the state is a dict of them, as it usually is."""
         state = self.state[0] if isinstance(self.state, tuple) and self.state else self.state
         return state.get(name, default) if isinstance(state, dict) else default
 
@@ -88,36 +86,37 @@ class Object:
         return f"<{self.cls}>"
 
 
-def follow(program: bytes) -> Any:
-    """Return what a pickle would have built, in records.
+def parse_pickle(program: bytes) -> Any:
+    """Return the value that a pickle describes, made of symbols and built-ins.
 
     Raises
     ------
     UntrustedExportError
-        It names something that a model has no use for, or does what only a crafted one does.
+        It names something that a model has no use for, or uses what only a crafted pickle uses.
     ConversionError
         It is damaged.
     """
     try:
         with warnings.catch_warnings():
-            # pickletools decodes Python 2's texts, which are refused, with a warning of its own.
+            # pickletools decodes Python 2's strings, which are refused, with a warning of its own.
             warnings.simplefilter("ignore", DeprecationWarning)
-            return _Reader().follow(program)
+            return _Machine().run(program)
     except _STACK_ERRORS as error:
-        # pickletools raises ValueError on what is no pickle; the others are a stack gone wrong.
+        # pickletools raises ValueError on bytes that are not a pickle; the others come from a
+        # stack that does not hold what an opcode needs.
         raise ConversionError(f"the pickle is damaged ({error})") from error
 
 
-class _Reader:
-    """Follows one pickle on paper."""
+class _Machine:
+    """The pickle machine, with symbols instead of objects."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
-        self.marks: list[int] = []  # how high the stack was at each open mark
+        self.marks: list[int] = []  # height of the stack at each open mark
         self.memo: dict[int, Any] = {}
 
-    def follow(self, program: bytes) -> Any:
-        """Return what the pickle would have built, in records."""
+    def run(self, program: bytes) -> Any:
+        """Interpret the opcodes up to STOP; return the top of the stack."""
         for opcode, arg, _ in pickletools.genops(program):
             name = opcode.name
             if name in _LITERALS:
@@ -133,23 +132,23 @@ class _Reader:
         raise EOFError("no end")
 
     def pop_mark(self) -> list[Any]:
-        """Pop all above the last mark, and the mark."""
-        at = self.marks.pop()
-        above = self.stack[at:]
-        del self.stack[at:]
+        """Pop the last mark and all values above it."""
+        height = self.marks.pop()
+        above = self.stack[height:]
+        del self.stack[height:]
         return above
 
     def top(self, kind: type) -> Any:
-        """Return the top of the stack, which must be of a kind or an Object."""
+        """Return the top of the stack, which must be of a type or an Object."""
         top = self.stack[-1]
         if not isinstance(top, (kind, Object)):
             raise UntrustedExportError(f"the pickle fills {type(top).__name__} {top!r:.100}")
         return top
 
     def name(self, module: object, name: object) -> None:
-        """Push something that is named, if it may be."""
+        """Push the symbol of a name, if it is allowed."""
         if not isinstance(module, str) or not isinstance(name, str):
-            raise UntrustedExportError("the pickle names something by what is no text")
+            raise UntrustedExportError("the pickle uses a name that is not a string")
         if not is_allowed(module, name):
             raise UntrustedExportError(
                 f"the pickle names {module}.{name}, which a model has no use for"
@@ -157,28 +156,28 @@ class _Reader:
         self.stack.append(Global(module, name))
 
     def call(self, args: object, call: object) -> None:
-        """Push the record of a call; only what makes plain containers and bytes is really made."""
+        """Push the symbol of a call; only containers and bytes are created."""
         if not isinstance(args, tuple) or not isinstance(call, (Global, Object)):
             raise UntrustedExportError(f"the pickle calls {call!r:.100}")
         make = _MAKERS.get((call.module, call.name)) if isinstance(call, Global) else None
         if isinstance(call, Global) and call.name == "getattr" and str(args[-1]).startswith("__"):
-            raise UntrustedExportError(f"the pickle reaches for the attribute {args[-1]}")
+            raise UntrustedExportError(f"the pickle uses the attribute {args[-1]}")
         self.stack.append(make(*args) if make else Object(call, args))
 
     def build(self, state: object) -> None:
-        """Note the state of an object."""
+        """Set the state of an object."""
         top = self.top(OrderedDict)
         if isinstance(top, Object):
             top.state = state
-        # An OrderedDict has a state where torch put metadata beside the parameters: not needed.
+        # The state of an OrderedDict is torch's metadata of a state_dict, which is not needed.
 
     def append(self, values: list[Any]) -> None:
-        """Append to a list, or note what is appended to an object."""
+        """Append to a list, or to the items of an object."""
         top = self.top(list)
         (top.items if isinstance(top, Object) else top).extend(values)
 
     def set_items(self, flat: list[Any]) -> None:
-        """Set in a dict, or note what is set in an object."""
+        """Set pairs in a dict, or append them to the items of an object."""
         top = self.top(dict)
         pairs = list(zip(flat[::2], flat[1::2], strict=True))
         if isinstance(top, Object):
@@ -194,7 +193,7 @@ class _Reader:
         top.update(values)
 
     def storage(self, persistent_id: object) -> None:
-        """Push a reference to the numbers of a tensor."""
+        """Push a reference to the data of a tensor."""
         match persistent_id:
             case ("storage", Global("torch" | "torch.storage", kind), str(key), str(), int(numel)):
                 if not key.isalnum() or numel < 0:
@@ -205,7 +204,7 @@ class _Reader:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Protocol 2 writes bytes as a call of `codecs.encode`, always with this encoding."""
+    """Return bytes, which protocol 2 writes as a call of `codecs.encode` with this encoding."""
     if encoding != "latin1":
         raise UntrustedExportError(f"the pickle uses the encoding {encoding!r:.100}")
     return text.encode("latin1")
@@ -240,61 +239,61 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 }
 
 
-def _remember(reader: _Reader, key: int | None) -> None:
-    reader.memo[len(reader.memo) if key is None else key] = reader.stack[-1]
+def _memoize(m: _Machine, key: int | None) -> None:
+    m.memo[len(m.memo) if key is None else key] = m.stack[-1]
 
 
-def _pop(reader: _Reader, _: Any) -> None:
-    if reader.marks and reader.marks[-1] == len(reader.stack):
-        reader.marks.pop()
+def _pop(m: _Machine, _: Any) -> None:
+    if m.marks and m.marks[-1] == len(m.stack):
+        m.marks.pop()
     else:
-        reader.stack.pop()
+        m.stack.pop()
 
 
-def _pop_mark(reader: _Reader, _: Any) -> None:
-    reader.pop_mark()
+def _pop_mark(m: _Machine, _: Any) -> None:
+    m.pop_mark()
 
 
-def _tuple(size: int) -> Callable[[_Reader, Any], None]:
-    def handle(reader: _Reader, _: Any) -> None:
-        reader.stack[-size:] = [tuple(reader.stack[-size:])]
+def _tuple(size: int) -> Callable[[_Machine, Any], None]:
+    def handle(m: _Machine, _: Any) -> None:
+        m.stack[-size:] = [tuple(m.stack[-size:])]
 
     return handle
 
 
-def _newobj_ex(reader: _Reader, _: Any) -> None:
-    kwargs, args, call = reader.stack.pop(), reader.stack.pop(), reader.stack.pop()
-    reader.call((*args, kwargs), call)
+def _newobj_ex(m: _Machine, _: Any) -> None:
+    kwargs, args, call = m.stack.pop(), m.stack.pop(), m.stack.pop()
+    m.call((*args, kwargs), call)
 
 
-_HANDLERS: dict[str, Callable[[_Reader, Any], None]] = {
-    "MARK": lambda r, _: r.marks.append(len(r.stack)),
+_HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
     "POP": _pop,
     "POP_MARK": _pop_mark,
-    "DUP": lambda r, _: r.stack.append(r.stack[-1]),
-    "TUPLE": lambda r, _: r.stack.append(tuple(r.pop_mark())),
+    "DUP": lambda m, _: m.stack.append(m.stack[-1]),
+    "TUPLE": lambda m, _: m.stack.append(tuple(m.pop_mark())),
     "TUPLE1": _tuple(1),
     "TUPLE2": _tuple(2),
     "TUPLE3": _tuple(3),
-    "LIST": lambda r, _: r.stack.append(r.pop_mark()),
-    "FROZENSET": lambda r, _: r.stack.append(frozenset(r.pop_mark())),
-    "APPEND": lambda r, _: r.append([r.stack.pop()]),
-    "APPENDS": lambda r, _: r.append(r.pop_mark()),
-    "SETITEM": lambda r, _: r.set_items([r.stack.pop(-2), r.stack.pop()]),
-    "SETITEMS": lambda r, _: r.set_items(r.pop_mark()),
-    "ADDITEMS": lambda r, _: r.add_items(r.pop_mark()),
-    "PUT": _remember,
-    "BINPUT": _remember,
-    "LONG_BINPUT": _remember,
-    "MEMOIZE": _remember,
-    "GET": lambda r, key: r.stack.append(r.memo[key]),
-    "BINGET": lambda r, key: r.stack.append(r.memo[key]),
-    "LONG_BINGET": lambda r, key: r.stack.append(r.memo[key]),
-    "GLOBAL": lambda r, names: r.name(*names.split(" ", 1)),
-    "STACK_GLOBAL": lambda r, _: r.name(r.stack.pop(-2), r.stack.pop()),
-    "REDUCE": lambda r, _: r.call(r.stack.pop(), r.stack.pop()),
-    "NEWOBJ": lambda r, _: r.call(r.stack.pop(), r.stack.pop()),
+    "LIST": lambda m, _: m.stack.append(m.pop_mark()),
+    "FROZENSET": lambda m, _: m.stack.append(frozenset(m.pop_mark())),
+    "APPEND": lambda m, _: m.append([m.stack.pop()]),
+    "APPENDS": lambda m, _: m.append(m.pop_mark()),
+    "SETITEM": lambda m, _: m.set_items([m.stack.pop(-2), m.stack.pop()]),
+    "SETITEMS": lambda m, _: m.set_items(m.pop_mark()),
+    "ADDITEMS": lambda m, _: m.add_items(m.pop_mark()),
+    "PUT": _memoize,
+    "BINPUT": _memoize,
+    "LONG_BINPUT": _memoize,
+    "MEMOIZE": _memoize,
+    "GET": lambda m, key: m.stack.append(m.memo[key]),
+    "BINGET": lambda m, key: m.stack.append(m.memo[key]),
+    "LONG_BINGET": lambda m, key: m.stack.append(m.memo[key]),
+    "GLOBAL": lambda m, names: m.name(*names.split(" ", 1)),
+    "STACK_GLOBAL": lambda m, _: m.name(m.stack.pop(-2), m.stack.pop()),
+    "REDUCE": lambda m, _: m.call(m.stack.pop(), m.stack.pop()),
+    "NEWOBJ": lambda m, _: m.call(m.stack.pop(), m.stack.pop()),
     "NEWOBJ_EX": _newobj_ex,
-    "BUILD": lambda r, _: r.build(r.stack.pop()),
-    "BINPERSID": lambda r, _: r.storage(r.stack.pop()),
+    "BUILD": lambda m, _: m.build(m.stack.pop()),
+    "BINPERSID": lambda m, _: m.storage(m.stack.pop()),
 }

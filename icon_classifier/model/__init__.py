@@ -1,1 +1,1 @@
-"""The model that serves: export.onnx, what it says of itself, and what happens to a photo first."""
+"""The compiled model, export.onnx: its metadata, the transforms of a photo, and predictions."""

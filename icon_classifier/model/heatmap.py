@@ -1,4 +1,4 @@
-"""Where the model looked: its evidence for a class as a picture to lay over the photo."""
+"""Heat maps: a model's evidence for one class as a picture to lay over the photo."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _STOPS = np.array(
     ],
     np.float64,
 )
-"""Red, green, blue and opacity from no evidence to the most: growing brightness, so that it can be
-read without telling colours apart."""
+"""Red, green, blue and opacity from the least evidence to the most. Brightness grows, so that a
+colour-blind person can read it."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class HeatMap:
     Attributes
     ----------
     png : bytes
-        RGBA, see-through where there is no evidence.
+        RGBA, transparent where there is no evidence.
     box : tuple of float
-        Left, top, width and height of what the model saw, in parts of the photo's width and
-        height. A model that cuts the edges off does not see the whole of it.
+        Left, top, width and height of the part that the model saw, as fractions of the photo's
+        width and height. A model that crops does not see all of the photo.
     """
 
     png: bytes
@@ -44,7 +44,7 @@ class HeatMap:
 
 
 def relevance(evidence: npt.NDArray[np.float32], index: int) -> npt.NDArray[np.float64]:
-    """Tell how much each cell speaks for one class.
+    """Scale the evidence for one class to 0 to 1.
 
     Parameters
     ----------
@@ -64,12 +64,12 @@ def relevance(evidence: npt.NDArray[np.float32], index: int) -> npt.NDArray[np.f
 
 
 def overlay(heat: npt.NDArray[np.float64]) -> bytes:
-    """Colour a map.
+    """Colour a heat map.
 
     Parameters
     ----------
     heat : numpy.ndarray
-        Shape (h, w), 0 to 1.
+        float64, shape (h, w), 0 to 1.
 
     Returns
     -------

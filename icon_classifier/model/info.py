@@ -1,27 +1,37 @@
-"""What export.onnx says of itself: one JSON object in its metadata, read and checked here."""
+"""The metadata of export.onnx: one JSON object, read and checked here.
+
+numpy and Pillow are imported by :class:`ModelInfo` alone: a server reads the labels of a model
+without them.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+from icon_classifier.errors import IconClassifierError, ModelDamagedError, ModelMissingError
+from icon_classifier.files import sha256_of
 
-from icon_classifier.errors import IconClassifierError, ModelDamagedError
-from icon_classifier.model.pipeline import Pipeline
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from icon_classifier.model.pipeline import Pipeline
 
 METADATA_KEY = "icon_classifier"
-"""The one key of ours among the file's ``metadata_props``."""
+"""Our only key among the file's ``metadata_props``."""
 
 FORMAT = 1
-"""Version of the layout; a reader refuses what it does not know."""
+"""Version of the layout; other versions are refused."""
 
-_MOST_TEXT = 2**20
-"""Characters of metadata: a thousand classes take a tenth of it."""
+MAX_METADATA_CHARACTERS = 2**20
+"""A thousand classes take a tenth of it."""
 
 
 @dataclass(frozen=True)
@@ -31,29 +41,29 @@ class ModelInfo:
     Attributes
     ----------
     labels : tuple of str
-        Names of the classes, in the order of the outputs.
+        Names of the classes, in the order of the logits.
     pipeline : Pipeline
         The validation-time transforms of the Learner.
     mean, std : numpy.ndarray
         float32, shape (3,); statistics of normalisation for pixels of 0 to 1.
     temperature : float
-        What the logits are divided by before the softmax; above 0.
+        The logits are divided by it before the softmax; above 0.
     score : str or None
-        Name of the score for "not sure"; None where the model never says so.
+        Name of the score that decides "not sure"; None for a model that is always sure.
     threshold : float or None
-        Photos below this score are not like those that the model was trained on.
+        The model is "not sure" of photos with a lower score.
     export_sha256 : str
         SHA-256 of the export.pkl that it was compiled from.
     date : str
         When it was compiled, ISO 8601, UTC.
     recipe : str or None
-        Name of the recipe that it was trained by.
+        Name of the recipe that it was trained with.
     versions : mapping of str to str
-        Versions of the packages that took part.
+        Versions of the packages that it was compiled with.
     figures : mapping
-        What was measured on validation photos.
+        Measurements on validation photos.
     raw : mapping
-        The whole object, also with what this version does not know.
+        The whole object, including entries that this version does not know.
     """
 
     labels: tuple[str, ...]
@@ -72,26 +82,16 @@ class ModelInfo:
 
     @classmethod
     def from_json(cls, text: str) -> ModelInfo:
-        """Read and check the metadata.
+        """Parse and check the metadata.
 
         Raises
         ------
         ModelDamagedError
-            If something is missing or makes no sense; the message names it.
+            If an entry is missing or invalid; the message names it.
         """
-        if len(text) > _MOST_TEXT:
-            raise ModelDamagedError(f"expected metadata of at most {_MOST_TEXT} characters")
-        try:
-            raw = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ModelDamagedError(f"the model's metadata is no JSON: {error}") from error
-        if not isinstance(raw, dict):
-            raise ModelDamagedError(f"expected a JSON object as metadata, got {type(raw).__name__}")
-        if raw.get("format") != FORMAT:
-            raise ModelDamagedError(
-                f"expected metadata of format {FORMAT}, got {raw.get('format')!r}; "
-                "run 'icon-classifier convert'"
-            )
+        from icon_classifier.model.pipeline import Pipeline
+
+        raw = _parse(text)
         unsure = raw.get("unsure")
         try:
             return cls(
@@ -114,19 +114,106 @@ class ModelInfo:
         except ModelDamagedError:
             raise
         except (TypeError, ValueError, AttributeError, IconClassifierError) as error:
-            raise ModelDamagedError(f"the model's metadata makes no sense: {error}") from error
+            raise ModelDamagedError(f"the model's metadata is invalid: {error}") from error
+
+
+def read_model_file(path: str | Path) -> bytes:
+    """Read the bytes of an export.onnx.
+
+    Raises
+    ------
+    ModelMissingError
+        If there is no such file.
+    ModelDamagedError
+        If it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise ModelMissingError(f"there is no {path}") from error
+    except OSError as error:
+        raise ModelDamagedError(f"cannot read {path}: {error}") from error
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Read the metadata of an export.onnx without ONNX Runtime.
+
+    Returns
+    -------
+    dict
+        The whole object; its entries are not checked, see :class:`ModelInfo`.
+
+    Raises
+    ------
+    ModelMissingError
+        If there is no such file.
+    ModelDamagedError
+        If it cannot be read or has no metadata of this format.
+    """
+    data = read_model_file(path)
+    # An entry of protobuf: field 1, the key after its length; field 2, the value after its length.
+    key = METADATA_KEY.encode()
+    mark = bytes([0x0A, len(key)]) + key + b"\x12"
+    start = data.rfind(mark)
+    if start < 0:
+        raise ModelDamagedError(f"{path} has no entry {METADATA_KEY!r} in its metadata")
+    start, length = start + len(mark), 0
+    for shift, byte in enumerate(data[start : start + 5]):  # seven bits a byte, the lowest first
+        length |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            start += shift + 1
+            break
+    return _parse(data[start : start + length].decode("utf-8", "replace"))
+
+
+@functools.cache
+def compiler_sha256() -> str:
+    """Hash the code that a compiled model depends on: all files of ``conversion/`` and ``model/``.
+
+    Returns
+    -------
+    str
+        SHA-256 over names and contents, 64 hexadecimal digits; computed once per process.
+    """
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for folder in ("conversion", "model"):
+        for path in sorted((package / folder).rglob("*.py")):
+            name = path.relative_to(package).as_posix()
+            digest.update(f"{name} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Parse the metadata; check only its size and its format."""
+    if len(text) > MAX_METADATA_CHARACTERS:
+        raise ModelDamagedError(
+            f"expected at most {MAX_METADATA_CHARACTERS} characters, got {len(text)}"
+        )
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelDamagedError(f"the model's metadata is not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise ModelDamagedError(f"expected a JSON object as metadata, got {type(raw).__name__}")
+    if raw.get("format") != FORMAT:
+        raise ModelDamagedError(
+            f"expected metadata of format {FORMAT}, got {raw.get('format')!r}; "
+            "run 'icon-classifier convert'"
+        )
+    return raw
 
 
 def _labels(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
         raise ModelDamagedError(f"expected labels as a list of names, got {value!r:.80}")
     if len(set(value)) != len(value):
-        raise ModelDamagedError("expected labels that differ, got one twice")
+        raise ModelDamagedError("expected different labels, got one twice")
     return tuple(value)
 
 
 def _number(value: Any, name: str, *, positive: bool = False) -> float:
-    # bool is an int to Python, never a number to us.
+    # Python's bool is an int, but true is not a number here.
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ModelDamagedError(f"expected {name} as a finite number, got {value!r:.80}")
     if positive and value <= 0:
@@ -137,4 +224,6 @@ def _number(value: Any, name: str, *, positive: bool = False) -> float:
 def _three(value: Any, name: str, *, positive: bool = False) -> npt.NDArray[np.float32]:
     if not isinstance(value, list) or len(value) != 3:
         raise ModelDamagedError(f"expected {name} as three numbers, got {value!r:.80}")
+    import numpy as np
+
     return np.array([_number(v, name, positive=positive) for v in value], np.float32)

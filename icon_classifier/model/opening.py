@@ -1,47 +1,50 @@
-"""Open the model of a folder: once a process, and compiled first where that is needed.
-
-The one way from export.pkl and export.onnx on the disk to a :class:`~.session.Model`.
-"""
+"""Open the model of a project folder, once per process; compile it first if necessary."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from icon_classifier.errors import ModelError, ModelStaleError
-from icon_classifier.model.session import Model
+from icon_classifier.files import sha256_of
+from icon_classifier.model.info import compiler_sha256, read_metadata
+from icon_classifier.system.memory import usable_cores
+
+if TYPE_CHECKING:
+    from icon_classifier.model.session import Model
 
 EXPORT = "export.pkl"
-"""Name of the trained Learner, the one source of the model."""
+"""Name of the trained Learner, the only source of the model."""
 
 MODEL = "export.onnx"
 """Name of the file compiled from it."""
 
-_MOST_THREADS = 4
-_COMPILE_SECONDS = 300.0
+MAX_THREADS = 4
+MAX_COMPILE_SECONDS = 300.0
 
 
 def open_model(
     folder: str | Path = ".", *, threads: int | None = None, keep_memory: bool = False
 ) -> Model:
-    """Open the model of a project folder, compiling it first where that is needed and possible.
+    """Open the model of a project folder; compile it first where that is necessary and possible.
 
-    One process opens the same file once: a kernel forked from a parent that has opened the model
-    gets the parent's.
+    A process opens the same file once: a kernel forked from a parent that has opened the model
+    uses the parent's.
 
     Parameters
     ----------
     folder : str or pathlib.Path, optional
-        Where export.pkl and export.onnx lie. export.pkl may be missing: then export.onnx is taken
-        as it is.
+        The folder of export.pkl and export.onnx. Without an export.pkl, export.onnx is used as it
+        is; so it is where only its compiler changed and torch is not installed.
     threads : int, optional
-        How many cores one photo may use. Without it ``OMP_NUM_THREADS`` says, else the cores that
-        this process may use, four at most.
+        How many cores one photo may use. By default ``OMP_NUM_THREADS``, else the cores that this
+        process may use, four at most.
     keep_memory : bool, optional
         See :class:`Model`.
 
@@ -50,47 +53,56 @@ def open_model(
     ModelMissingError
         If there is no export.onnx and none can be compiled.
     ModelStaleError
-        If export.onnx belongs to another export.pkl and cannot be compiled again.
+        If export.onnx was compiled from another export.pkl and cannot be compiled again.
     ModelDamagedError
         If export.onnx cannot be read.
     """
     folder = Path(folder).resolve()
-    threads = threads or _usual_threads()
+    threads = threads or _default_threads()
     try:
         return _open(folder, _identity(folder), threads, keep_memory)
     except ModelError as error:
-        if not _can_compile(folder):
+        if not _can_compile(folder / EXPORT):
             raise type(error)(f"{error}; {_advice(folder)}") from error
         _compile(folder, because=error)
     return _open(folder, _identity(folder), threads, keep_memory)
 
 
-def _usual_threads() -> int:
+def is_up_to_date(model: str | Path, export: str | Path) -> bool:
+    """Return whether an export.onnx need not be compiled, without opening it.
+
+    It must, where it is missing or damaged, where it was compiled from another export.pkl, and
+    where the code that compiled it has changed and torch is installed.
+    """
+    try:
+        return not _why_stale(read_metadata(model), Path(export))
+    except ModelError:
+        return False
+
+
+def _why_stale(metadata: Mapping[str, Any], export: Path) -> str:
+    """Return why a model must be compiled again; empty if it need not be."""
+    if not export.is_file():
+        return ""
+    if metadata.get("export_sha256") != sha256_of(export):
+        return f"was compiled from another {export.name} than the one beside it"
+    if metadata.get("compiler_sha256") != compiler_sha256() and _can_compile(export):
+        return "was compiled by another version of icon_classifier"
+    return ""
+
+
+def _default_threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
-    # Not os.cpu_count(): a container may use fewer than the machine has.
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(usable or 1, _MOST_THREADS)
-
-
-def file_sha256(path: Path) -> str:
-    """Hash a file.
-
-    Returns
-    -------
-    str
-        64 lower-case hexadecimal digits.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return min(usable_cores(), MAX_THREADS)
 
 
 _Identity = tuple[tuple[int, int, int] | None, ...]
 
 
 def _identity(folder: Path) -> _Identity:
-    """Tell whether the two files are still those that were opened; None where there is none."""
+    """Return what changes when one of the two files is replaced; None for a missing file."""
 
     def of(path: Path) -> tuple[int, int, int] | None:
         try:
@@ -104,25 +116,18 @@ def _identity(folder: Path) -> _Identity:
 
 @functools.lru_cache(maxsize=4)
 def _open(folder: Path, _: _Identity, threads: int, keep_memory: bool) -> Model:
-    """Open and check; the identity makes another pair of files another entry of the cache."""
+    """Open and check; the identity gives another pair of files another entry in the cache."""
+    # Imported here: whether a model is up to date is found without ONNX Runtime.
+    from icon_classifier.model.session import Model
+
     model = Model.load(folder / MODEL, threads, keep_memory=keep_memory)
-    export = folder / EXPORT
-    if export.is_file():
-        found = file_sha256(export)
-        if model.info.export_sha256 != found:
-            raise ModelStaleError(
-                f"{folder / MODEL} was compiled from another {EXPORT} "
-                f"({model.info.export_sha256[:12]}…) than the one beside it ({found[:12]}…)"
-            )
+    if reason := _why_stale(model.info.raw, folder / EXPORT):
+        raise ModelStaleError(f"{folder / MODEL} {reason}")
     return model
 
 
-def _has_torch() -> bool:
-    return all(importlib.util.find_spec(name) for name in ("torch", "fastai"))
-
-
-def _can_compile(folder: Path) -> bool:
-    return _has_torch() and (folder / EXPORT).is_file()
+def _can_compile(export: Path) -> bool:
+    return export.is_file() and all(map(importlib.util.find_spec, ("fastai", "onnx", "torch")))
 
 
 def _advice(folder: Path) -> str:
@@ -132,13 +137,18 @@ def _advice(folder: Path) -> str:
 
 
 def _compile(folder: Path, because: ModelError) -> None:
-    """Compile in a process of its own: the one that serves never unpickles anything."""
+    """Compile in a process of its own, so that a serving process never imports torch."""
     command = [sys.executable, "-m", "icon_classifier", "convert", str(folder / EXPORT)]
     # -m looks in the current folder first: this package must be found where it is not installed.
     root = Path(__file__).resolve().parents[2]
     try:
         done = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False
+            command,
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=MAX_COMPILE_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise type(because)(f"{because}; compiling it failed: {error}") from error

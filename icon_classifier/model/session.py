@@ -1,7 +1,7 @@
-"""The model that serves: one self-describing export.onnx, run by ONNX Runtime, without torch.
+"""Run an export.onnx by ONNX Runtime, without torch.
 
-Everything that faces a visitor runs on that file alone. What stands in it is told in
-docs/model-file.md; :mod:`icon_classifier.conversion.convert` writes it.
+The page, the API and the command line need only this file. docs/model-file.md describes it;
+:mod:`icon_classifier.conversion.convert` writes it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ import numpy.typing as npt
 import onnxruntime as ort
 from PIL import Image
 
-from icon_classifier.errors import (
-    ModelDamagedError,
-    ModelMissingError,
-)
-from icon_classifier.model.info import METADATA_KEY, ModelInfo
+from icon_classifier.errors import ModelDamagedError
+from icon_classifier.model.info import METADATA_KEY, ModelInfo, read_model_file
 
 EVIDENCE = "evidence"
-"""Name of the output that tells where; a model may lack it."""
+"""Name of the output for the heat map; some models have none."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +35,13 @@ class Prediction:
     ranking : tuple of (str, float)
         Every class with its probability, the most probable first.
     known : bool
-        Whether the photo looks like those that the model was trained on. Where it does not,
-        ``label`` is only the closest class.
+        Whether the photo looks like those that the model was trained on. If not, ``label`` is only
+        the closest class.
     score : float
         How familiar the photo looks, in the units of the model's own score; higher is more.
     evidence : numpy.ndarray or None
-        float32, shape (C, h, w): what each cell of the transformed photo speaks for each class, in
-        units of logits and in the order of the model's labels. Only where it was asked for and the
-        model can tell.
+        float32, shape (C, h, w): the logit of each class at each cell of the transformed photo, in
+        the order of the model's labels. Only if it was asked for and the model has it.
     """
 
     label: str
@@ -60,36 +56,35 @@ class Prediction:
 
 
 class Model:
-    """An ONNX Runtime session and what its file says of itself.
+    """An ONNX Runtime session and the metadata of its file.
 
     Parameters
     ----------
     data : bytes
-        The content of an export.onnx. Given as bytes, not as a path, so that nothing in the file
-        can name another file to be read.
+        The content of an export.onnx. Bytes, not a path, so that nothing in the file can name
+        another file to be read.
     threads : int, optional
-        How many cores one photo may use. With 1 the process gets no further thread and can be
-        forked.
+        How many cores one photo may use. With 1 no thread is started and the process can be forked.
     keep_memory : bool, optional
-        Whether to keep what a prediction takes, some 30 MB, for the next one; with several threads
-        it is always kept. Predictions get a little faster, batches of them much.
+        Whether to keep the memory of a prediction, some 30 MB, for the next one; with several
+        threads it is always kept. Predictions get a little faster, batches of them much.
 
     Raises
     ------
     ModelDamagedError
-        If the bytes are no ONNX model or lack our metadata.
+        If the bytes are not an ONNX model with our metadata.
     """
 
     def __init__(self, data: bytes, threads: int = 1, *, keep_memory: bool = False) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # The arena keeps 30 MB for good, too much for each visitor's kernel. With the pattern a
-        # prediction takes what it needs in one piece, mapped once, not layer by layer.
+        # The arena never returns its 30 MB, too much for each visitor's kernel. With the pattern,
+        # a prediction allocates its memory in one piece instead of layer by layer.
         options.enable_cpu_mem_arena = keep_memory or threads > 1
         options.enable_mem_pattern = True
-        # Threads that spin while they wait take the cores from everybody else: where others want
-        # them too, a photo costs twice the processor time and takes twice as long.
+        # Threads that spin while they wait take the cores from other processes: on a busy machine a
+        # photo then costs twice the processor time and takes twice as long.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
@@ -99,9 +94,7 @@ class Model:
             raise ModelDamagedError(f"ONNX Runtime cannot read the model: {error}") from error
         entry = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if entry is None:
-            raise ModelDamagedError(
-                f"the model has no entry {METADATA_KEY!r} in its metadata: not one of ours"
-            )
+            raise ModelDamagedError(f"the model has no entry {METADATA_KEY!r} in its metadata")
         self.info = ModelInfo.from_json(entry)
         self._outputs = [output.name for output in self._session.get_outputs()]
         if self._outputs[:2] != ["logits", "score"]:
@@ -111,7 +104,7 @@ class Model:
             raise ModelDamagedError(f"expected {len(self.labels)} logits, got {classes}")
         steps = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)  # (256, 1)
         self._normalised = ((steps - self.info.mean) / self.info.std).T.copy()  # (3, 256)
-        # Only what is asked for is computed: the heat map costs nothing to those who want none.
+        # Only the outputs that are asked for are computed, so that an unused heat map is free.
         self._run_options = ort.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
 
@@ -133,23 +126,17 @@ class Model:
         ModelMissingError
             If there is no such file.
         ModelDamagedError
-            If it cannot be read or is not one of ours.
+            If it cannot be read or is not an ONNX model with our metadata.
         """
-        try:
-            data = Path(path).read_bytes()
-        except FileNotFoundError as error:
-            raise ModelMissingError(f"there is no {path}") from error
-        except OSError as error:
-            raise ModelDamagedError(f"cannot read {path}: {error}") from error
-        return cls(data, threads, keep_memory=keep_memory)
+        return cls(read_model_file(path), threads, keep_memory=keep_memory)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the network's outputs."""
+        """Names of the classes, in the order of the logits."""
         return self.info.labels
 
     def transform(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """Do what the Learner's validation pipeline does to a photo.
+        """Apply the Learner's validation transforms to a photo.
 
         Parameters
         ----------
@@ -163,7 +150,7 @@ class Model:
         """
         pixels = np.asarray(self.info.pipeline(image))  # uint8, (H, W, 3)
         result = np.empty((3, *pixels.shape[:2]), np.float32)
-        # A table of the 256 values is the same arithmetic, a third of the time and no copies.
+        # A table of the 256 values gives the same numbers in a third of the time, without copies.
         for channel, values in enumerate(self._normalised):
             np.take(values, pixels[..., channel], out=result[channel], mode="clip")
         return result
@@ -174,11 +161,11 @@ class Model:
         Parameters
         ----------
         image : PIL.Image.Image
-            Mode RGB, upright, as :func:`icon_classifier.images.read_image` gives it.
+            Mode RGB, upright, as :func:`icon_classifier.images.read_image` returns it.
         explain : bool, optional
-            Tell also where in the photo the model sees what: the network's head is applied to each
-            cell of the last feature map of its body, class activation mapping (Zhou et al. 2016)
-            for any head. It is the same pass through the network.
+            Also return the evidence: the network's head applied to each cell of the last feature
+            map of its body, class activation mapping (Zhou et al. 2016) for any head. It is
+            computed in the same pass.
         """
         return self.predict_arrays(self.transform(image)[None], explain=explain)[0]
 
@@ -202,7 +189,7 @@ class Model:
     def predict_arrays(
         self, batch: npt.NDArray[np.float32], *, explain: bool = False
     ) -> list[Prediction]:
-        """Classify photos that have gone through :meth:`transform`.
+        """Classify photos that :meth:`transform` returned.
 
         Parameters
         ----------
@@ -225,7 +212,7 @@ class Model:
 
     @property
     def can_explain(self) -> bool:
-        """Whether the model can tell where in a photo it sees what."""
+        """Whether the model has evidence to return."""
         return EVIDENCE in self._outputs
 
     def _prediction(
@@ -248,7 +235,7 @@ class Model:
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Turn logits, float64 of shape (..., C), into probabilities of the same shape."""
+    """Return the probabilities of logits, float64 of shape (..., C); the same shape."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     result: npt.NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
     return result

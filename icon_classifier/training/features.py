@@ -25,7 +25,7 @@ from icon_classifier.conversion.padding import with_fixed_padding
 from icon_classifier.conversion.torch_setup import import_fastai
 from icon_classifier.errors import DatasetError, ImageError, TrainingError
 from icon_classifier.images import read_image_file
-from icon_classifier.model.steps import Resize
+from icon_classifier.model.pipeline import Resize
 from icon_classifier.training.feature_cache import Looked, digests
 from icon_classifier.training.pretrained import Pretrained
 from icon_classifier.training.probe import Prior

@@ -1,10 +1,9 @@
-"""Model files made to do harm: what tests/unit/test_pickles.py and test_model.py do not have."""
+"""Crafted model files, beside those of tests/unit/conversion/test_archive.py."""
 
 from __future__ import annotations
 
 import json
 import pickle
-import shutil
 import struct
 import zipfile
 from collections.abc import Callable
@@ -13,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import helper, numpy_helper
 from PIL import Image
 
 from icon_classifier.conversion.archive import open_archive
 from icon_classifier.errors import ConversionError, ModelDamagedError, ModelError
 from icon_classifier.model.session import Model
-from tests.hostile import LONG
 from tests.support.models import metadata, model_bytes
 
 
@@ -46,7 +45,7 @@ def foreign(domain: str) -> Callable[[onnx.ModelProto], None]:
     return change
 
 
-def says(text: str) -> Callable[[onnx.ModelProto], None]:
+def with_metadata(text: str) -> Callable[[onnx.ModelProto], None]:
     return lambda proto: helper.set_model_props(proto, {"icon_classifier": text})
 
 
@@ -56,23 +55,27 @@ def says(text: str) -> Callable[[onnx.ModelProto], None]:
         pytest.param(dims(2**20, 2**20), id="a tensor of 4 TB"),
         pytest.param(dims(2**32, 2**32), id="a size that overflows"),
         pytest.param(dims(-1, 3), id="a negative size"),
-        pytest.param(foreign("evil.example"), id="a foreign operator"),
-        pytest.param(foreign("com.microsoft"), id="a foreign operator of a known house"),
-        pytest.param(says("[" * 100_000), id="deep metadata"),
-        pytest.param(says('{"format": 1, "mean": ' + "9" * 5000 + "}"), id="a giant number"),
+        pytest.param(foreign("evil.example"), id="an operator of an unknown domain"),
+        pytest.param(foreign("com.microsoft"), id="an unknown operator of a known domain"),
+        pytest.param(with_metadata("[" * 100_000), id="deep metadata"),
         pytest.param(
-            says(json.dumps(metadata(labels=[str(n) for n in range(10**5)]))), id="huge metadata"
+            with_metadata('{"format": 1, "mean": ' + "9" * 5000 + "}"), id="a number of 5000 digits"
         ),
-        pytest.param(says(json.dumps(metadata(labels=["a", "b"]))), id="fewer names than classes"),
+        pytest.param(
+            with_metadata(json.dumps(metadata(labels=[str(n) for n in range(10**5)]))),
+            id="huge metadata",
+        ),
+        pytest.param(
+            with_metadata(json.dumps(metadata(labels=["a", "b"]))), id="fewer labels than logits"
+        ),
     ],
 )
-def test_it_is_refused(change: Callable[[onnx.ModelProto], None]) -> None:
+def test_a_crafted_onnx_file_is_refused(change: Callable[[onnx.ModelProto], None]) -> None:
     with pytest.raises(ModelDamagedError):
         Model(changed(change))
 
 
-def test_what_takes_too_much_to_run_is_an_error_of_ours() -> None:
-    """64 GB in the middle of the network: no memory for it, so no answer; nothing else."""
+def test_a_network_that_needs_64_gb_raises_a_model_error() -> None:
 
     def change(proto: onnx.ModelProto) -> None:
         graph = proto.graph
@@ -89,8 +92,8 @@ def test_what_takes_too_much_to_run_is_an_error_of_ours() -> None:
         Model(changed(change)).predict(Image.new("RGB", (32, 32)))
 
 
-class Ran:
-    """Leaves a file where it is unpickled."""
+class WritesCanary:
+    """Writes a file when it is unpickled."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -99,56 +102,66 @@ class Ran:
         return exec, (f"open({str(self.canary)!r}, 'w')",)
 
 
-def packed(path: Path, entries: dict[str, bytes], compress: int = zipfile.ZIP_STORED) -> Path:
+def zipped(path: Path, entries: dict[str, bytes], compress: int = zipfile.ZIP_STORED) -> Path:
     with zipfile.ZipFile(path, "w", compress) as archive:
         for name, data in entries.items():
             archive.writestr(name, data)
     return path
 
 
-NAMES = ["data.pkl", "../data.pkl", "/data.pkl", "a/b/data.pkl", "a/../data.pkl", "a/DATA.pkl"]
+ENTRY_NAMES = [
+    "data.pkl",
+    "../data.pkl",
+    "/data.pkl",
+    "a/b/data.pkl",
+    "a/../data.pkl",
+    "a/DATA.pkl",
+]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_tricks_with_names(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ENTRY_NAMES)
+def test_a_crafted_pickle_under_any_entry_name_is_refused(tmp_path: Path, name: str) -> None:
     canary = tmp_path / "canary"
-    path = packed(tmp_path / "export.pkl", {name: pickle.dumps(Ran(canary))})
+    path = zipped(tmp_path / "export.pkl", {name: pickle.dumps(WritesCanary(canary))})
     with pytest.raises(ConversionError):
         open_archive(path)
     assert not canary.exists()
 
 
-def test_a_bomb_of_a_pickle(tmp_path: Path) -> None:
-    """What is long only when it is unpacked is refused by its head."""
-    path = packed(tmp_path / "export.pkl", {"x/data.pkl": bytes(2**27)}, zipfile.ZIP_DEFLATED)
+def test_a_pickle_that_is_large_only_when_decompressed_is_refused(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "export.pkl", {"x/data.pkl": bytes(2**27)}, zipfile.ZIP_DEFLATED)
     with pytest.raises(ConversionError, match="far too large"):
         open_archive(path)
 
 
-@LONG
-def test_numbers_that_are_not_there(tiny_export: Path, tmp_path: Path) -> None:
-    """A head that promises gigabytes, keys that climb out: only what is inside is read."""
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """Write a file of torch.save with one tensor."""
     path = tmp_path / "export.pkl"
-    shutil.copy(tiny_export, path)
-    archive = open_archive(path)
-    with archive.numbers() as read:
-        for key in ("../../../../etc/passwd", "/etc/passwd", "0\0", "../data.pkl", ""):
-            with pytest.raises(ConversionError):
-                read(key, 100)
-        with pytest.raises(ConversionError):
-            read("0", 2**40)
+    torch.save(torch.ones(25), path)
+    return path
 
 
-@LONG
-def test_a_head_that_lies_about_sizes(tiny_export: Path, tmp_path: Path) -> None:
-    data = bytearray(tiny_export.read_bytes())
-    place = data.rfind(b"PK\x01\x02")
-    struct.pack_into("<II", data, place + 20, 0xFFFFFFF0, 0xFFFFFFF0)  # packed and plain size
-    (tmp_path / "export.pkl").write_bytes(data)
+@pytest.mark.parametrize("key", ["../../../../etc/passwd", "/etc/passwd", "0\0", "../data.pkl", ""])
+def test_a_storage_outside_the_archive_is_not_read(saved: Path, key: str) -> None:
+    with open_archive(saved).open_storages() as read, pytest.raises(ConversionError):
+        read(key, 100)
+
+
+def test_a_storage_larger_than_the_archive_is_not_read(saved: Path) -> None:
+    with open_archive(saved).open_storages() as read, pytest.raises(ConversionError):
+        read("0", 2**40)
+
+
+def test_a_zip_directory_with_false_sizes_is_refused(saved: Path) -> None:
+    data = bytearray(saved.read_bytes())
+    entry = data.rfind(b"PK\x01\x02")
+    struct.pack_into("<II", data, entry + 20, 0xFFFFFFF0, 0xFFFFFFF0)  # compressed, plain size
+    saved.write_bytes(data)
     with pytest.raises(ConversionError):
-        _read_all(tmp_path / "export.pkl")
+        _read_storage(saved)
 
 
-def _read_all(path: Path) -> None:
-    with open_archive(path).numbers() as read:
+def _read_storage(path: Path) -> None:
+    with open_archive(path).open_storages() as read:
         read("0", 0xFFFFFFF0)

@@ -1,4 +1,4 @@
-"""A real, tiny ONNX model: it tells which of three colours a picture has most of."""
+"""A tiny ONNX model: it predicts which of three colours a picture has most of."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from icon_classifier.model.info import compiler_sha256
 
 LABELS = ["red", "green", "blue"]
 SIZE = 8
@@ -22,24 +24,17 @@ SQUISH = {
 
 
 def metadata(**changes: Any) -> dict[str, Any]:
-    """What a good model says of itself, with some entries changed; None removes one."""
+    """Return valid metadata with some entries changed."""
     entries: dict[str, Any] = {
         "format": 1,
         "labels": LABELS,
-        "transforms": [
-            {
-                "op": "resize",
-                "size": [SIZE, SIZE],
-                "method": "squish",
-                "pad_mode": "zeros",
-                "resample": 2,
-            }
-        ],
+        "transforms": [SQUISH],
         "mean": [0.5, 0.5, 0.5],
         "std": [0.5, 0.5, 0.5],
         "temperature": 1.0,
         "unsure": {"score": "energy", "threshold": 2.0},
         "export_sha256": "0" * 64,
+        "compiler_sha256": compiler_sha256(),
         "versions": {"onnx": onnx.__version__},
         "date": "2026-01-01T00:00:00+00:00",
         "recipe": "colours",
@@ -51,7 +46,7 @@ def metadata(**changes: Any) -> dict[str, Any]:
 
 
 def model_bytes(**changes: Any) -> bytes:
-    """An export.onnx: pooled colours are the features, four times a colour is its logit."""
+    """Return an export.onnx: the features are mean colours, a logit is four times a colour."""
     weight = numpy_helper.from_array(4 * np.eye(3, dtype=np.float32), "weight")
     kernel = numpy_helper.from_array(4 * np.eye(3, dtype=np.float32)[:, :, None, None], "kernel")
     nodes = [
@@ -73,8 +68,7 @@ def model_bytes(**changes: Any) -> bytes:
         [weight, kernel],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    entries = metadata(**changes)
-    helper.set_model_props(model, {"icon_classifier": json.dumps(entries)})
+    helper.set_model_props(model, {"icon_classifier": json.dumps(metadata(**changes))})
     data: bytes = model.SerializeToString()
     return data
 

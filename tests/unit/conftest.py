@@ -17,6 +17,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_export(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export.pkl of a tiny network, without a recorded SHA-256; copy it to change it."""
+    """An export.pkl of a tiny network; copy it to change it."""
     learn = learners.make_learner(photos)
     return learners.export(learn, tmp_path_factory.mktemp("tiny"))

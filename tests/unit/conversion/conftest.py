@@ -1,4 +1,4 @@
-"""torchvision must be importable before a test names one of its layers, or timm's."""
+"""torchvision must be importable before a test uses a layer of torchvision or timm."""
 
 from icon_classifier.conversion.torch_setup import mend_torchvision
 

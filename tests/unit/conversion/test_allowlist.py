@@ -1,4 +1,4 @@
-"""The list of allowed names lets in what a Learner names, and nothing that was imported."""
+"""The names in a Learner are allowed; names that a module merely imports are not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from icon_classifier.conversion.allowlist import is_allowed, is_defined
         "builtins getattr",
     ],
 )
-def test_what_a_learner_names(name):
+def test_names_in_a_learner_are_allowed(name):
     assert is_allowed(*name.split())
 
 
@@ -81,11 +81,11 @@ def test_what_a_learner_names(name):
         "icon_classifier.conversion.convert convert",
     ],
 )
-def test_what_a_learner_does_not_name(name):
+def test_other_names_are_refused(name):
     assert not is_allowed(*name.split())
 
 
-def test_classes_are_found_without_importing_them():
+def test_names_are_looked_up_without_importing_their_modules():
     assert is_defined("torch.nn.modules.conv", "Conv2d")
     assert not is_defined("torch.nn.modules.conv", "Tensor")
     script = (

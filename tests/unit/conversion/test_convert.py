@@ -1,4 +1,4 @@
-"""export.onnx gives the Learner's own answers; what cannot be trusted or repeated is refused."""
+"""export.onnx answers as its Learner does; invalid Learners are refused."""
 
 from __future__ import annotations
 
@@ -7,24 +7,21 @@ import json
 import math
 import shutil
 import threading
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from typer.testing import CliRunner, Result
 
+from icon_classifier.cli.main import app
 from icon_classifier.conversion import convert as module
 from icon_classifier.conversion.convert import convert
-from icon_classifier.conversion.trust import record_hash, sha256
-from icon_classifier.errors import (
-    ConversionError,
-    UnsupportedLearnerError,
-    UntrustedExportError,
-)
+from icon_classifier.errors import ConversionError, UnsupportedLearnerError
+from icon_classifier.files import sha256_of
 from icon_classifier.images import read_image
-from icon_classifier.model.info import METADATA_KEY
+from icon_classifier.model.info import METADATA_KEY, compiler_sha256
 from icon_classifier.model.session import Model
 from tests.support import learners
 from tests.support.models import model_bytes
@@ -46,7 +43,7 @@ PICTURES = {
 
 
 def augmented(photos: Path) -> Any:
-    """A Learner with all that a training usually leaves in it."""
+    """Return a Learner with all that training usually leaves in it."""
     learners.import_fastai()
     from fastai.vision.all import (
         EarlyStoppingCallback,
@@ -94,19 +91,19 @@ def padded(photos: Path) -> Any:
 
 @pytest.fixture(scope="module", params=[learners.make_learner, augmented, resnet, padded])
 def converted(request, photos, tmp_path_factory) -> Path:
-    """The export.pkl of a Learner, with its export.onnx beside it."""
+    """Return the export.pkl of a Learner, with its export.onnx beside it."""
     folder = tmp_path_factory.mktemp("converted")
-    convert(learners.export(request.param(photos), folder), trust=True)
+    convert(learners.export(request.param(photos), folder))
     return folder / "export.pkl"
 
 
 @pytest.fixture
 def export(tiny_export, tmp_path) -> Path:
-    """An export.pkl of one's own, without a recorded SHA-256."""
+    """Return a copy of the tiny export.pkl."""
     return shutil.copy(tiny_export, tmp_path / "export.pkl")
 
 
-def test_answers_are_the_learners(converted):
+def test_predictions_are_those_of_the_learner(converted):
     model = Model.load(converted.with_suffix(".onnx"))
     images = [read_image(make()) for make in PICTURES.values()]
     theirs = learners.predict_all(converted, images)
@@ -117,10 +114,11 @@ def test_answers_are_the_learners(converted):
         assert [ranking[each] for each in model.labels] == pytest.approx(probabilities, abs=1e-4)
 
 
-def test_what_the_model_says_of_itself(converted):
+def test_the_metadata_describes_the_model(converted):
     info = Model.load(converted.with_suffix(".onnx")).info
     assert info.labels == tuple(learners.LABELS)
-    assert info.export_sha256 == sha256(converted)
+    assert info.export_sha256 == sha256_of(converted)
+    assert info.raw["compiler_sha256"] == compiler_sha256()
     assert info.temperature == 1
     assert info.score is None
     assert info.raw["evidence"] is True
@@ -137,7 +135,7 @@ def test_evidence_is_a_heat_map_for_each_class(converted):
     assert evidence.std() > 0
 
 
-def test_notes_of_the_training_are_carried(photos, tmp_path):
+def test_notes_of_the_training_become_metadata(photos, tmp_path):
     learn = learners.make_learner(photos)
     learn.icon_classifier = {
         "format": 1,
@@ -148,7 +146,7 @@ def test_notes_of_the_training_are_carried(photos, tmp_path):
         "versions": {"torch": "2.0"},
         "date": "2026-01-02T03:04:05+00:00",
     }
-    info = Model.load(convert(learners.export(learn, tmp_path), trust=True)).info
+    info = Model.load(convert(learners.export(learn, tmp_path))).info
     assert (info.temperature, info.score, info.threshold) == (1.5, "max_logit", -0.5)
     assert (info.recipe, info.figures) == ("colours", {"error": 0.25})
     assert info.raw["trained_with"] == {"torch": "2.0"}
@@ -162,17 +160,20 @@ def test_notes_of_the_training_are_carried(photos, tmp_path):
         ({"temperature": True}, "temperature above 0"),
         ({"unsure": {"score": "energy"}}, "unsure with a threshold"),
         ({"unsure": {"score": "luck", "threshold": 1.0}}, "expected a score of"),
-        ({"unsure": {"score": "knn", "threshold": 1.0, "k": 3, "bank": [[1.0]]}}, "k is 3"),
-        ({"figures": float("nan")}, "more than plain values"),
-        ({"path": Path("somewhere")}, "more than plain values"),
-        (["temperature"], "is no dict"),
+        (
+            {"unsure": {"score": "knn", "threshold": 1.0, "k": 3, "bank": [[1.0]]}},
+            "k of 1 to 1, got 3",
+        ),
+        ({"figures": float("nan")}, "to be plain values"),
+        ({"path": Path("somewhere")}, "to be plain values"),
+        (["temperature"], "to be a dict"),
     ],
 )
-def test_senseless_notes_are_refused(photos, tmp_path, notes, message):
+def test_invalid_notes_are_refused(photos, tmp_path, notes, message):
     learn = learners.make_learner(photos)
     learn.icon_classifier = notes
     with pytest.raises(UnsupportedLearnerError, match=message):
-        convert(learners.export(learn, tmp_path), trust=True)
+        convert(learners.export(learn, tmp_path))
     assert not (tmp_path / "export.onnx").exists()
 
 
@@ -181,61 +182,37 @@ def test_a_network_without_maps_converts_without_evidence(photos, tmp_path):
     from fastai.vision.all import Resize
 
     learn = learners.make_learner(photos, "test_vit", item_tfms=Resize(160))
-    model = Model.load(convert(learners.export(learn, tmp_path), trust=True))
-    assert "dimensions, not 4" in model.info.raw["evidence"]
+    model = Model.load(convert(learners.export(learn, tmp_path)))
+    assert "4 dimensions" in model.info.raw["evidence"]
     image = gradient()
     label, _ = learners.predict(tmp_path / "export.pkl", image)
     assert model.predict(image).label == label
 
 
-class TestTrust:
-    def test_an_unrecorded_file_is_refused_with_the_way_to_consent(self, export):
-        with pytest.raises(UntrustedExportError, match=r"no SHA-256 is recorded.*convert --trust"):
-            convert(export)
-        assert not export.with_suffix(".onnx").exists()
-
-    def test_consent_is_recorded_as_sha256sum_writes_it(self, export):
-        convert(export, trust=True)
-        record = export.with_name("export.pkl.sha256").read_text()
-        assert record == f"{sha256(export)}  export.pkl\n"
-        assert convert(export) == export.with_suffix(".onnx")
-
-    def test_another_file_than_the_recorded_one_is_refused(self, export):
-        record_hash(export)
-        export.write_bytes(export.read_bytes() + b"\0")
-        with pytest.raises(UntrustedExportError, match="names another file"):
-            convert(export)
-
-
-class TestBadDays:
-    def test_missing_file(self, tmp_path):
-        with pytest.raises(ConversionError, match="there is no") as caught:
-            convert(tmp_path / "export.pkl", trust=True)
-        assert "no export.pkl here" in caught.value.words
+class TestFailures:
+    def test_a_missing_file_is_refused(self, tmp_path):
+        with pytest.raises(ConversionError, match=r"cannot read .*: No such file"):
+            convert(tmp_path / "export.pkl")
 
     @pytest.mark.parametrize("keep", [0, 100, 0.5, -1])
-    def test_damaged_file(self, export, keep):
+    def test_a_truncated_file_is_refused(self, export, keep):
         data = export.read_bytes()
         export.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
-        with pytest.raises(ConversionError, match=r"not a file of torch\.save") as caught:
-            convert(export, trust=True)
-        assert "damaged" in caught.value.words
+        with pytest.raises(ConversionError, match=r"not a file of torch\.save"):
+            convert(export)
 
-    def test_damaged_numbers(self, export):
+    def test_damaged_tensors_are_refused(self, export):
         data = bytearray(export.read_bytes())
         data[len(data) // 2] ^= 0xFF
         export.write_bytes(data)
         with pytest.raises(ConversionError, match="Bad CRC-32"):
-            convert(export, trust=True)
+            convert(export)
 
-    def test_a_folder_that_cannot_be_written_to(self, export, tmp_path):
-        record_hash(export)
-        with pytest.raises(ConversionError, match="cannot write") as caught:
+    def test_a_target_that_cannot_be_written_is_reported(self, export, tmp_path):
+        with pytest.raises(ConversionError, match="cannot write"):
             convert(export, tmp_path / "missing" / "export.onnx")
-        assert "permissions" in caught.value.words
 
-    def test_the_old_model_stays_where_the_new_one_fails(self, export, monkeypatch):
-        record_hash(export)
+    def test_a_failure_keeps_the_old_model(self, export, monkeypatch):
         target = export.with_suffix(".onnx")
         target.write_bytes(b"old")
         monkeypatch.setattr(module, "TOLERANCE", -1.0)
@@ -245,17 +222,13 @@ class TestBadDays:
         assert sorted(path.name for path in export.parent.iterdir()) == [
             "export.onnx",
             "export.pkl",
-            "export.pkl.sha256",
         ]
 
-    def test_who_waited_takes_what_the_other_process_made(self, export, caplog, monkeypatch):
-        record_hash(export)
-        target, made = (
-            export.with_suffix(".onnx"),
-            model_bytes(export_sha256=sha256(export)),
-        )
+    def test_a_process_that_waited_keeps_the_model_of_the_other(self, export, caplog, monkeypatch):
+        target = export.with_suffix(".onnx")
+        compiled = model_bytes(export_sha256=sha256_of(export))
         waiting = threading.Event()
-        # The handler serves all tests of the session: what is changed must be put back.
+        # All tests of the session share the handler: monkeypatch restores it.
         monkeypatch.setattr(
             caplog.handler, "emit", lambda record: "waiting" in record.msg and waiting.set()
         )
@@ -264,22 +237,47 @@ class TestBadDays:
             thread = threading.Thread(target=convert, args=(export,))
             thread.start()
             assert waiting.wait(30)
-            target.write_bytes(made)
+            target.write_bytes(compiled)
             fcntl.flock(other, fcntl.LOCK_UN)
         thread.join(30)
-        assert target.read_bytes() == made
+        assert target.read_bytes() == compiled
 
-    def test_who_waited_for_nothing_compiles(self, export):
+    def test_a_process_that_waited_compiles_if_the_other_did_not(self, export):
         with export.open("rb") as other:
             fcntl.flock(other, fcntl.LOCK_EX)
-            thread = threading.Thread(target=partial(convert, export, trust=True))
+            thread = threading.Thread(target=convert, args=(export,))
             thread.start()
             fcntl.flock(other, fcntl.LOCK_UN)
         thread.join(60)
         assert Model.load(export.with_suffix(".onnx")).labels == tuple(learners.LABELS)
 
 
-def test_metadata_is_one_entry(converted):
+def run(*arguments: str | Path) -> Result:
+    """Run the command ``icon-classifier convert``."""
+    return CliRunner().invoke(app, ["convert", *map(str, arguments)], catch_exceptions=False)
+
+
+def test_the_command_accepts_trust_with_a_note(export):
+    result = run(export, "--trust")
+    assert result.exit_code == 0
+    assert result.stderr == "--trust is no longer needed: nothing in export.pkl is run.\n"
+    assert result.stdout.startswith(f"Compiled {export} to {export.with_suffix('.onnx')} (")
+    assert "--trust" not in run("--help").stdout
+
+
+def test_the_command_compiles_only_if_needed(export, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(module, "convert", lambda *paths: compiled.append(paths))
+    target = export.with_suffix(".onnx")
+    target.write_bytes(model_bytes(export_sha256=sha256_of(export)))
+    assert run(export, "--if-needed").stdout == f"{target} is up to date.\n"
+    assert compiled == []
+    target.write_bytes(model_bytes(export_sha256=sha256_of(export), compiler_sha256=None))
+    run(export, "--if-needed")
+    assert compiled == [(export, target)]
+
+
+def test_the_metadata_is_one_entry(converted):
     session = onnxruntime.InferenceSession(converted.with_suffix(".onnx").read_bytes())
     entries = session.get_modelmeta().custom_metadata_map
     assert list(entries) == [METADATA_KEY]

@@ -1,4 +1,4 @@
-"""The scores are what their names say; evidence is the head on single cells."""
+"""The scores have their textbook values; evidence is the head on single cells."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TEMPERATURE = 1.7
 
 
 def expected(name: str, logits: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Compute a score by the book, in float64."""
+    """Compute a score by its definition, in float64."""
     powers = np.exp(logits / TEMPERATURE)
     if name == "energy":
         return TEMPERATURE * np.log(powers.sum(1))
@@ -51,7 +51,7 @@ def expected(name: str, logits: np.ndarray, features: np.ndarray) -> np.ndarray:
 
 
 def network(*, concat: bool = True) -> nn.Sequential:
-    """A body and a head as vision_learner builds them, small."""
+    """Return a small body and head, as vision_learner builds them."""
     torch.manual_seed(0)
     pool: nn.Module = nn.AdaptiveAvgPool2d(1)
     if concat:
@@ -70,29 +70,29 @@ SAMPLE = torch.randn(4, 3, 12, 16, generator=torch.Generator().manual_seed(1))
 
 
 def run(graph: Graph, batch: torch.Tensor, *names: str) -> list[np.ndarray]:
-    session = onnxruntime.InferenceSession(to_onnx(graph.eval(), SAMPLE))
+    session = onnxruntime.InferenceSession(to_onnx(graph.eval(), SAMPLE, graph.output_names))
     results: list[np.ndarray] = session.run(list(names), {"image": batch.numpy()})
     return results
 
 
-def test_all_scores_are_tried():
+def test_every_score_is_tested():
     assert sorted(UNSURE) == sorted(SCORES)
 
 
 @pytest.mark.parametrize("name", SCORES)
 @pytest.mark.parametrize("concat", [True, False])
-def test_scores(name, concat):
+def test_a_score_has_its_textbook_value(name, concat):
     net = network(concat=concat)
     graph = Graph(net, Score(UNSURE[name], TEMPERATURE), SAMPLE)
     with torch.inference_mode():
         features = net[1][:2](net[0](SAMPLE)).numpy()
         logits = net(SAMPLE).numpy()
     for batch in (1, 4):
-        came, score = run(graph, SAMPLE[:batch], "logits", "score")
-        np.testing.assert_allclose(came, logits[:batch], rtol=1e-4, atol=1e-4)
+        actual, score = run(graph, SAMPLE[:batch], "logits", "score")
+        np.testing.assert_allclose(actual, logits[:batch], rtol=1e-4, atol=1e-4)
         assert score.shape == (batch,)
-        by_book = expected(name, logits, features)[:batch]
-        np.testing.assert_allclose(score, by_book, rtol=1e-3, atol=1e-4)
+        textbook = expected(name, logits, features)[:batch]
+        np.testing.assert_allclose(score, textbook, rtol=1e-3, atol=1e-4)
 
 
 def test_energy_is_the_default():
@@ -109,12 +109,11 @@ def test_evidence_is_the_head_on_each_cell():
     np.testing.assert_allclose(evidence[:, :, 2, 5], cell, rtol=1e-4, atol=1e-4)
 
 
-def test_a_network_that_is_no_body_and_head_gives_logits_alone():
+def test_a_network_without_body_and_head_has_no_evidence():
     net = nn.Sequential(*network()[0], *network()[1]).eval()
     graph = Graph(net, Score(None, 1.0), SAMPLE)
-    assert not graph.evidence
     assert "not a body and a head" in graph.without_evidence
-    session = onnxruntime.InferenceSession(to_onnx(graph, SAMPLE))
+    session = onnxruntime.InferenceSession(to_onnx(graph, SAMPLE, graph.output_names))
     assert [output.name for output in session.get_outputs()] == ["logits", "score"]
     with pytest.raises(UnsupportedLearnerError, match="needs the features"):
         Graph(net, Score(UNSURE["knn"], 1.0), SAMPLE)
@@ -126,12 +125,18 @@ def test_a_network_that_is_no_body_and_head_gives_logits_alone():
         ({"score": "luck"}, "expected a score of energy, knn"),
         ({}, "expected a score of"),
         ({"score": "knn"}, "KeyError"),
-        ({"score": "knn", "k": 0, "bank": [[1.0]]}, "k is 0"),
+        ({"score": "knn", "k": 0, "bank": [[1.0]]}, "k of 1 to 1, got 0"),
         ({"score": "knn", "k": 1, "bank": [[1.0], [1.0, 2.0]]}, "ValueError"),
         ({"score": "mahalanobis", "means": [[1.0]], "precision": [[1.0, 2.0]]}, "shape"),
         ({"score": "mahalanobis", "means": 3, "precision": [[1.0]]}, "IndexError"),
     ],
 )
-def test_senseless_numbers_are_refused(unsure, message):
+def test_invalid_numbers_of_a_score_are_refused(unsure, message):
     with pytest.raises(UnsupportedLearnerError, match=message):
         Score(unsure, 1.0)
+
+
+def test_any_module_is_written_as_onnx():
+    session = onnxruntime.InferenceSession(to_onnx(network()[0], SAMPLE, ["maps"]))
+    (maps,) = session.run(["maps"], {"image": SAMPLE[:3].numpy()})
+    assert maps.shape == (3, 5, 6, 8)

@@ -18,7 +18,7 @@ def evidence(model: Model, picture: Image.Image) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (1, 0), (0, 1), (1, 1)])
-def test_the_map_points_to_the_corner_with_the_object(x: int, y: int) -> None:
+def test_the_maximum_is_in_the_corner_with_the_object(x: int, y: int) -> None:
     picture = Image.new("RGB", (200, 120), "blue")
     picture.paste("red", (120 * x, 72 * y, 120 * x + 80, 72 * y + 48))
     model = Model(model_bytes())
@@ -31,10 +31,10 @@ def test_relevance_is_between_0_and_1() -> None:
     evidence = np.array([[[-5.0, 3.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]], np.float32)
     heat = relevance(evidence, 0)
     assert (heat.min(), heat.max()) == (0.0, 1.0)
-    assert not relevance(evidence, 1).any(), "what is the same everywhere points nowhere"
+    assert not relevance(evidence, 1).any(), "constant evidence gives an empty map"
 
 
-def test_overlay_is_see_through_where_there_is_nothing() -> None:
+def test_overlay_is_transparent_where_there_is_no_evidence() -> None:
     heat = np.zeros((7, 14))
     heat[:, 10:] = 1.0
     picture = Image.open(io.BytesIO(overlay(heat)))
@@ -44,7 +44,7 @@ def test_overlay_is_see_through_where_there_is_nothing() -> None:
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (1, 0), (0, 1), (1, 1)])
-def test_the_shipped_model_points_to_the_bear(
+def test_the_project_model_finds_the_bear(
     project_model: Model, grizzly: Path, x: int, y: int
 ) -> None:
     bear = read_image_file(grizzly).crop((150, 0, 800, 650)).resize((300, 300))

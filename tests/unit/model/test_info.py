@@ -1,15 +1,19 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from icon_classifier.errors import ModelDamagedError
-from icon_classifier.model.info import ModelInfo
-from tests.support.models import metadata
+from icon_classifier.errors import ModelDamagedError, ModelMissingError
+from icon_classifier.model.info import ModelInfo, read_metadata
+from icon_classifier.model.session import Model
+from tests.support.models import metadata, model_bytes, write_model
 
 
-def test_good() -> None:
+def test_valid_metadata_is_parsed() -> None:
     info = ModelInfo.from_json(json.dumps(metadata()))
     assert info.labels == ("red", "green", "blue")
     assert info.mean.dtype == np.float32
@@ -17,13 +21,13 @@ def test_good() -> None:
     assert info.recipe == "colours"
 
 
-def test_never_unsure() -> None:
+def test_without_unsure_there_is_no_score_and_no_threshold() -> None:
     info = ModelInfo.from_json(json.dumps(metadata(unsure=None)))
     assert (info.score, info.threshold) == (None, None)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3"])
-def test_no_object(text: str) -> None:
+def test_metadata_that_is_not_an_object_is_refused(text: str) -> None:
     with pytest.raises(ModelDamagedError):
         ModelInfo.from_json(text)
 
@@ -52,20 +56,58 @@ def test_no_object(text: str) -> None:
     ],
     ids=str,
 )
-def test_bad(changes: dict[str, Any]) -> None:
+def test_an_invalid_entry_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ModelDamagedError):
         ModelInfo.from_json(json.dumps(metadata(**changes)))
 
 
 @pytest.mark.parametrize("key", ["labels", "transforms", "mean", "temperature", "export_sha256"])
-def test_missing(key: str) -> None:
+def test_a_missing_entry_is_named(key: str) -> None:
     entries = metadata()
     del entries[key]
     with pytest.raises(ModelDamagedError, match=key):
         ModelInfo.from_json(json.dumps(entries))
 
 
-def test_not_finite() -> None:
+@pytest.mark.parametrize("key", ["compiler_sha256", "date", "recipe", "versions", "figures"])
+def test_metadata_of_older_versions_may_lack_an_entry(key: str) -> None:
+    entries = metadata()
+    del entries[key]
+    assert ModelInfo.from_json(json.dumps(entries)).labels == ("red", "green", "blue")
+
+
+def test_a_number_that_is_not_finite_is_refused() -> None:
     text = json.dumps(metadata()).replace('"temperature": 1.0', '"temperature": NaN')
     with pytest.raises(ModelDamagedError, match="temperature"):
         ModelInfo.from_json(text)
+
+
+@pytest.mark.parametrize("classes", [1, 100, 3000])
+def test_read_metadata_returns_what_onnx_runtime_reads(tmp_path: Path, classes: int) -> None:
+    """The more classes, the more bytes hold the length of the entry."""
+    labels = [f"bär {number}" for number in range(classes)]
+    path = tmp_path / "export.onnx"
+    path.write_bytes(model_bytes(labels=["a", "b", "c"], recipe=" ".join(labels)))
+    assert read_metadata(path) == Model.load(path).info.raw
+
+
+def test_read_metadata_imports_no_library(tmp_path: Path) -> None:
+    code = (
+        "import sys; from icon_classifier.model.opening import is_up_to_date\n"
+        "assert is_up_to_date(sys.argv[1], 'no export')\n"
+        "assert not {'numpy', 'onnxruntime', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, write_model(tmp_path)], check=True, timeout=60)
+
+
+def test_read_metadata_of_a_missing_file_raises(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissingError, match=r"export\.onnx"):
+        read_metadata(tmp_path / "export.onnx")
+
+
+@pytest.mark.parametrize("removed", [1, 10, 100, 700, 10**6])
+def test_read_metadata_of_a_truncated_file_raises(tmp_path: Path, removed: int) -> None:
+    path = write_model(tmp_path)
+    path.write_bytes(path.read_bytes()[:-removed])
+    with pytest.raises(ModelDamagedError):
+        read_metadata(path)

@@ -1,19 +1,117 @@
-"""The row of steps: what part it sees, there and back as JSON, and what makes no sense."""
+"""The steps give fastai's pixels; the pipeline is written as JSON and read from it."""
+
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from icon_classifier.errors import ModelDamagedError
-from icon_classifier.model.pipeline import Pipeline
-from icon_classifier.model.steps import CropPad, Resize, Step
+from icon_classifier.conversion.torch_setup import import_fastai
+from icon_classifier.errors import ImageTooLargeError, ModelDamagedError
+from icon_classifier.model import pipeline as module
+from icon_classifier.model.pipeline import CropPad, Pipeline, Resize, Step
+
+SIZES = [(64, 64), (97, 61), (61, 97), (200, 30), (17, 150), (8, 9), (225, 224), (9, 300)]
+"""Widths and heights of photos, in pixels: smaller and larger than the targets, odd, long."""
+
+TARGETS = [(64, 64), (48, 80)]
 
 
-def test_size_is_that_of_the_last_step():
+def photo(size: tuple[int, int]) -> Image.Image:
+    """Return a picture of noise, so that every pixel matters."""
+    width, height = size
+    pixels = np.random.default_rng(width * 1000 + height).integers(0, 256, (height, width, 3))
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def fastai_pixels(transform: object, image: Image.Image) -> np.ndarray:
+    """Return the pixels of a validation photo after an item transform of fastai."""
+    from fastai.vision.core import PILImage
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return np.asarray(transform(PILImage.create(image), split_idx=1))  # type: ignore[operator]
+
+
+@pytest.fixture(scope="module")
+def augment():
+    """Return fastai's module of transforms."""
+    import_fastai()
+    import fastai.vision.augment
+
+    return fastai.vision.augment
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    ("method", "pad_mode"),
+    [
+        ("squish", "reflection"),
+        ("crop", "reflection"),
+        ("pad", "zeros"),
+        ("pad", "border"),
+        ("pad", "reflection"),
+    ],
+)
+def test_resize_gives_the_pixels_of_fastai(augment, size, target, method, pad_mode):
+    theirs = augment.Resize(target[::-1], method=method, pad_mode=pad_mode)
+    ours = Resize(target, method, pad_mode)(photo(size))
+    np.testing.assert_array_equal(np.asarray(ours), fastai_pixels(theirs, photo(size)))
+
+
+@pytest.mark.parametrize("method", ["crop", "pad", "squish"])
+def test_resize_uses_the_given_filter(augment, method):
+    bicubic = Image.Resampling.BICUBIC
+    theirs = augment.Resize(40, method=method, resamples=(bicubic, Image.Resampling.NEAREST))
+    ours = Resize((40, 40), method, resample=int(bicubic))(photo((90, 70)))
+    np.testing.assert_array_equal(np.asarray(ours), fastai_pixels(theirs, photo((90, 70))))
+
+
+@pytest.mark.parametrize("pad_mode", ["zeros", "border", "reflection"])
+def test_padding_in_strips_gives_the_pixels_of_fastai(augment, monkeypatch, pad_mode):
+    monkeypatch.setattr(module, "MAX_STRIP_PIXELS", 1000)
+    theirs = augment.Resize(64, method="pad", pad_mode=pad_mode)
+    ours = Resize((64, 64), "pad", pad_mode)(photo((50, 220)))
+    np.testing.assert_array_equal(np.asarray(ours), fastai_pixels(theirs, photo((50, 220))))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("pad_mode", ["zeros", "border", "reflection"])
+def test_crop_pad_gives_the_pixels_of_fastai(augment, size, target, pad_mode):
+    theirs = augment.CropPad(target[::-1], pad_mode=pad_mode)
+    ours = CropPad(target, pad_mode)(photo(size))
+    np.testing.assert_array_equal(np.asarray(ours), fastai_pixels(theirs, photo(size)))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("target", TARGETS)
+def test_squish_and_crop_pad_give_the_pixels_of_random_resized_crop(augment, size, target):
+    theirs = augment.RandomResizedCrop(target[::-1])
+    xtra = 16  # 14 % of 64 or 80 pixels, up to the next multiple of 8
+    ours = Pipeline((Resize((target[0] + xtra, target[1] + xtra), "squish"), CropPad(target)))
+    np.testing.assert_array_equal(np.asarray(ours(photo(size))), fastai_pixels(theirs, photo(size)))
+
+
+def test_the_input_is_not_changed():
+    image = photo((30, 20))
+    before = np.array(image)
+    Pipeline((Resize((16, 16), "pad"), CropPad((20, 20))))(image)
+    np.testing.assert_array_equal(np.asarray(image), before)
+
+
+def test_a_picture_that_is_too_large_after_padding_is_refused():
+    with pytest.raises(ImageTooLargeError, match="got 30000 x 30000 from 8 x 30000") as caught:
+        Resize((64, 64), "pad")(Image.new("RGB", (8, 30_000)))
+    assert "long and narrow" in caught.value.words
+
+
+def test_the_size_is_that_of_the_last_step():
     assert Pipeline((Resize((80, 80)), CropPad((64, 32)))).size == (64, 32)
 
 
-def test_json_there_and_back():
+def test_from_json_returns_the_pipeline_of_to_json():
     pipeline = Pipeline((Resize((80, 96), "pad", "border", 3), CropPad((64, 32), "zeros")))
     assert Pipeline.from_json(pipeline.to_json()) == pipeline
 
@@ -46,7 +144,7 @@ RESIZE = {"op": "resize", "size": [8, 8], "method": "crop", "pad_mode": "zeros",
         [{"op": "resize", "size": [8, 8]}],
     ],
 )
-def test_damaged_steps_are_refused(steps):
+def test_invalid_steps_are_refused(steps):
     with pytest.raises(ModelDamagedError, match="expected"):
         Pipeline.from_json(steps)
 
@@ -63,8 +161,10 @@ def test_damaged_steps_are_refused(steps):
         (Resize((240, 240), "crop"), CropPad((200, 160))),
     ],
 )
-def test_view_tells_what_part_is_seen(steps: tuple[Step, ...], size: tuple[int, int]) -> None:
-    """The colour of each pixel is its place, so that what comes out says where it is from."""
+def test_view_returns_the_part_that_the_pixels_come_from(
+    steps: tuple[Step, ...], size: tuple[int, int]
+) -> None:
+    """The colour of each pixel is its position, so that the result shows where it is from."""
     pipeline, (width, height) = Pipeline(steps), size
     ramp = np.zeros((height, width, 3), np.uint8)
     ramp[..., 0] = (np.arange(width) / width * 250 + 5)[None, :]
