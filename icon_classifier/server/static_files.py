@@ -7,7 +7,6 @@ works with Voilà's stock templates too.
 from __future__ import annotations
 
 import hashlib
-import json
 import mimetypes
 import re
 from collections.abc import Callable, Mapping
@@ -25,8 +24,9 @@ from voila.app import Voila
 from voila.paths import collect_static_paths, collect_template_paths
 from voila.static_file_handler import MultiStaticFileHandler, TemplateStaticFileHandler
 
-from icon_classifier.errors import SettingsError
-from icon_classifier.page.texts import PAGE_TEXTS
+from icon_classifier.errors import ModelError, SettingsError
+from icon_classifier.model.info import read_metadata
+from icon_classifier.page.texts import PAGE_TEXTS, plain
 
 SLIM = "slim"
 """The name of this project's own template."""
@@ -178,26 +178,15 @@ class _PageConfig:
 
 @lru_cache(maxsize=4)
 def _labels_of(model: Path, _: int) -> list[str]:
-    """Read the names of the classes without ONNX Runtime, which the server does not import."""
-    # A protobuf map entry: field 1, the key with its length; field 2, the value with its length.
-    mark = b"\x0a\x0ficon_classifier\x12"
-    data = model.read_bytes()
-    start = data.rfind(mark)
-    if start < 0:
-        return []
-    length, shift, offset = 0, 0, start + len(mark)
-    while True:
-        byte = data[offset]
-        length |= (byte & 0x7F) << shift
-        shift, offset = shift + 7, offset + 1
-        if byte < 0x80:
-            break
+    """Read the labels without ONNX Runtime, which the server does not import."""
     try:
-        labels = json.loads(data[offset : offset + length])["labels"]
-    except (ValueError, KeyError, TypeError):
-        # The kernel reports what is wrong with the file; the page only leaves out the names.
+        labels = read_metadata(model).get("labels")
+    except ModelError:
+        labels = None
+    if not isinstance(labels, list):
+        # The kernel reports what is wrong with the file; the page only leaves the labels out.
         return []
-    return [str(label).replace("_", " ") for label in labels]
+    return [plain(str(label)) for label in labels]
 
 
 class _Headers(OutputTransform):

@@ -219,7 +219,8 @@ def test_file_without_labels_has_none(tmp_path: Path, entry: bytes) -> None:
 
 
 def test_long_metadata_is_read_whole(tmp_path: Path) -> None:
-    text = json.dumps({"labels": [f"class_{number}" for number in range(4000)]}).encode()
+    entries = {"format": 1, "labels": [f"class_{number}" for number in range(4000)]}
+    text = json.dumps(entries).encode()
     length = bytes([len(text) & 0x7F | 0x80, len(text) >> 7 & 0x7F | 0x80, len(text) >> 14])
     path = tmp_path / "export.onnx"
     path.write_bytes(b"\x0a\x0ficon_classifier\x12" + length + text)
