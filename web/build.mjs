@@ -26,6 +26,8 @@ async function bundle() {
     format: 'esm',
     target: ['chrome99', 'firefox108', 'safari16.4'],
     legalComments: 'none',
+    // ES modules also of packages with a `browser` build, for they leave unused code out.
+    mainFields: ['module', 'browser', 'main'],
     metafile: true,
     write: false,
     define: { global: 'globalThis', 'process.env.NODE_ENV': '"production"' },
@@ -34,13 +36,16 @@ async function bundle() {
       'sanitize-html': shim('sanitize-html.ts'),
       nouislider: shim('nouislider.ts'),
       '@lumino/dragdrop': shim('dragdrop.ts'),
+      // Backbone needs this one anyway; it tells 0 from -0, and ignores the offset of a DataView.
+      'lodash/isEqual': 'underscore/modules/isEqual.js',
     },
     plugins: [
       {
-        // An alias would also match the shim's own imports from the package's sources.
-        name: 'lumino-widgets',
+        // An alias would also match the shims' own imports from these packages.
+        name: 'parts',
         setup({ onResolve }) {
           onResolve({ filter: /^@lumino\/widgets$/ }, () => ({ path: shim('lumino-widgets.ts') }));
+          onResolve({ filter: /^underscore$/ }, () => ({ path: shim('underscore.js') }));
         },
       },
     ],
