@@ -32,6 +32,7 @@ from tests.support.servers import ROOT, Server, free_port, running
 
 CONNECTIONS = (1, 8, 32)
 LABEL = "grizzly"
+NAME = "Icon Classifier"
 
 Serve = Callable[[bytes], contextlib.AbstractContextManager["Target"]]
 
@@ -74,15 +75,15 @@ function response(status, headers, text)
 end
 
 function done(summary)
-  local errors, all, said = summary.errors, "", ""
+  local errors, all, first_bad = summary.errors, "", ""
   local failed = errors.connect + errors.read + errors.write + errors.timeout
   for _, thread in ipairs(threads) do
     all = all .. thread:get("times")
     failed = failed + thread:get("bad")
-    if said == "" then said = thread:get("first") end
+    if first_bad == "" then first_bad = thread:get("first") end
   end
   print("RESULT " .. summary.duration .. " " .. failed .. all)
-  print("FIRST " .. said)
+  print("FIRST " .. first_bad)
 end
 """
 
@@ -191,7 +192,7 @@ def environment(name: str, value: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ours(photo: bytes) -> Iterator[Target]:
+def icon_classifier(photo: bytes) -> Iterator[Target]:
     port = free_port()
     command = ["-m", "icon_classifier", "api", f"--port={port}", f"--model={ROOT}"]
     unlimited = environment(PREFIX + "RATE", "0")  # one client sends all requests
@@ -239,7 +240,7 @@ def main() -> None:
     print(f"{len(photo) / 1000:.0f} kB photo, {usable_cores()} cores,", end=" ")
     print(f"median of {options.repeats} runs")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        targets = {"ours": stack.enter_context(ours(photo))}
+        targets = {NAME: stack.enter_context(icon_classifier(photo))}
         for name, serve in competitors.items():
             print(end=f"{name}, ", flush=True)
             targets[name] = stack.enter_context(competitor(serve, photo))
@@ -275,7 +276,7 @@ def main() -> None:
                 )
         for name in competitors:
             for connections in CONNECTIONS:
-                one, other = table["ours", connections], table[name, connections]
+                one, other = table[NAME, connections], table[name, connections]
                 print(
                     f"{connections} connections: {one.rate / other.rate:.1f} times the photos/s of "
                     f"{name}, {one.p95 / other.p95:.2f} times its p95"

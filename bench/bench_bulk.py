@@ -24,11 +24,12 @@ from tests.support.servers import ROOT
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", nargs="?", default=ROOT.parent / "shared/data/bears", type=Path)
+    parser.add_argument("folder", nargs="?", default=ROOT / "data/bears", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    folder = options.folder
-    paths = list(find_photos([str(folder)]))
+    if not options.folder.is_dir():
+        raise SystemExit(f"expected a folder of photos, got {options.folder}")
+    paths = list(find_photos([str(options.folder)]))
     model = open_model(ROOT, threads=1, keep_memory=True)  # as the command line opens it
 
     # Threads that spin while they wait take the cores from the worker processes.
@@ -42,19 +43,19 @@ def main() -> None:
     learner = load_learner(ROOT / "export.pkl", cpu=True)
     labels = list(learner.dls.vocab)
 
-    def ours() -> np.ndarray:
+    def run_onnx() -> np.ndarray:
         """Return float64 of shape (N, C), the classes in the order of the Learner."""
         records = list(classify_files(model, paths, threads=cores))
         rows = [{e["label"]: e["probability"] for e in record["ranking"]} for record in records]
         return np.array([[row[label] for label in labels] for row in rows])
 
-    def theirs() -> np.ndarray:
+    def run_fastai() -> np.ndarray:
         with learner.no_bar(), learner.no_logging():
             loader = learner.dls.test_dl(paths, num_workers=cores)
             return learner.get_preds(dl=loader)[0].double().numpy()
 
     temperature = model.info.temperature
-    first, second = ours(), theirs()  # warms both up
+    first, second = run_onnx(), run_fastai()  # warms both up
     # The Learner does not apply the temperature, which changes probabilities but no label.
     tempered = second ** (1 / temperature)
     tempered /= tempered.sum(axis=1, keepdims=True)
@@ -65,7 +66,7 @@ def main() -> None:
 
     rates: dict[str, list[float]] = {"icon-classifier predict": [], "learn.get_preds": []}
     for _ in range(options.repeats):
-        for (name, measured), run in zip(rates.items(), (ours, theirs), strict=True):
+        for (name, measured), run in zip(rates.items(), (run_onnx, run_fastai), strict=True):
             start = time.perf_counter()
             run()
             measured.append(len(paths) / (time.perf_counter() - start))

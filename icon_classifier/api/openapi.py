@@ -224,7 +224,7 @@ _ERRORS = {
     "415": "Not a picture of a supported format.",
     "422": "The photo is damaged, empty or too small, or cannot be fetched.",
     "429": "Too many photos from one client.",
-    "503": "Too many photos from all clients.",
+    "503": "Too many photos from all clients, or the model cannot be used.",
 }
 
 

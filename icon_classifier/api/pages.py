@@ -55,7 +55,7 @@ def upload_page(
         "Icon Classifier",
         f"""
 <h1>What is in your photo?</h1>
-<p>This model knows: {escape(", ".join(labels))}.</p>
+<p>It is classified as one of: {escape(", ".join(labels))}.</p>
 {"".join(_result(name, result) for name, result in results)}
 <form method="post" action="/" enctype="multipart/form-data">
 <label>Photos (up to {max_bytes // 2**20} MB each)
@@ -84,7 +84,7 @@ def docs_page(document: dict[str, Any]) -> str:
         f"{info['title']}: the API",
         f"""
 <h1>{escape(info["title"])}: the API</h1>
-<p>{escape(info["summary"])} The same for programs: <a href="/openapi.json">openapi.json</a>.</p>
+<p>{escape(info["summary"])} Machine-readable: <a href="/openapi.json">openapi.json</a>.</p>
 <pre>curl --data-binary @photo.jpg http://HOST/classify
 curl -F photo=@one.jpg -F photo=@two.jpg http://HOST/classify
 curl -G --data-urlencode url=https://example.org/photo.jpg http://HOST/classify-url</pre>

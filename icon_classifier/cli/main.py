@@ -129,7 +129,7 @@ def info(
         print(json.dumps(metadata.raw, ensure_ascii=False, indent=2))
         return
     for name, value in _summary(metadata):
-        print(f"{name + ':':<14}{value}")
+        print(f"{name + ':':<20}{value}")
 
 
 @app.command()

@@ -19,9 +19,6 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
-from rich.text import Text
 
 from icon_classifier.cli.predict import Record
 from icon_classifier.errors import SettingsError
@@ -229,15 +226,6 @@ def _parse(line: str, form: str, top: int, number: int, path: Path) -> Record | 
     )
 
 
-class _CountColumn(ProgressColumn):
-    """Shows how many photos are done, of how many, and the rate."""
-
-    def render(self, task: Task) -> Text:
-        total = "?" if task.total is None else f"{task.total:.0f}"
-        rate = (task.completed - task.fields["done"]) / (task.elapsed or 1.0)
-        return Text(f"{task.completed:.0f}/{total} photos, {rate:.1f}/s")
-
-
 def show_progress(
     records: Iterable[Record], find: Callable[[], Iterable[str]], *, done: int = 0
 ) -> Iterator[Record]:
@@ -253,19 +241,30 @@ def show_progress(
     done : int, optional
         Photos that were classified by an earlier run.
     """
-    columns = BarColumn(), _CountColumn(), TimeRemainingColumn()
+    # Imported here: most runs show no bar.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    rate = TextColumn("photos, {task.fields[rate]:.1f}/s")
+    columns = BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()
     # Standard output is not redirected: it may be the file of the results.
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
-        task = bar.add_task("", total=None, completed=done, done=done)
+        task = bar.add_task("", total=None, completed=done, rate=0.0)
 
         def count() -> None:
             total = sum(1 for _ in find())
             bar.update(task, total=total)
 
         threading.Thread(target=count, name="count", daemon=True).start()
-        completed = done
-        for record in records:
+        start = time.monotonic()
+        number = 0
+        for number, record in enumerate(records, 1):
             yield record
-            completed += 1
-            bar.advance(task)
-        bar.update(task, total=completed)
+            bar.update(task, advance=1, rate=number / (time.monotonic() - start))
+        bar.update(task, total=done + number)
