@@ -145,19 +145,6 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
                 failure = error
         raise failure
 
-    async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Refuse: no URL may reach a socket of this machine."""
-        raise FetchError(f"expected a TCP connection, got the Unix socket {path}")
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await self._inner.sleep(seconds)
-
 
 class _Stream(httpx.AsyncByteStream):
     """The body of an httpcore response in the form that httpx expects."""

@@ -358,11 +358,6 @@ async def test_too_many_parallel_downloads_are_refused(web):
     assert await first == b"photo"
 
 
-async def test_unix_socket_is_refused():
-    with pytest.raises(FetchError):
-        await PinnedBackend().connect_unix_socket("/run/docker.sock")
-
-
 @pytest.mark.parametrize(
     "address", ["1.1.1.1", "8.8.8.8", "151.101.1.69", "2606:4700:4700::1111", "2a00:1450:4001::1"]
 )
