@@ -1,8 +1,8 @@
-"""The JSON API beside a plain Starlette app and Gradio's API: ``make bench-api``.
+"""Compare the JSON API with a plain Starlette app and Gradio's API: ``make bench-api``.
 
-wrk sends one photo over and over from the same machine at 1, 8 and 32 connections, to each server
-in turns; then the ratios within the run. The plain app is the one of the tutorials: it calls
-``learn.predict`` where the request comes in.
+wrk sends one photo repeatedly from the same machine over 1, 8 and 32 connections, to each server
+alternately. The plain app is that of the fastai course: it calls ``learn.predict`` in the request
+handler.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ import httpx
 import pytest
 
 from bench.gradio_app import VERSION, gradio_app
-from icon_classifier.api.settings import PREFIX, cores
+from icon_classifier.api.settings import PREFIX
 from icon_classifier.server.visitor import example_photo
+from icon_classifier.system.memory import usable_cores
 from tests.support.servers import ROOT, Server, free_port, running
 
 CONNECTIONS = (1, 8, 32)
 LABEL = "grizzly"
+NAME = "Icon Classifier"
 
 Serve = Callable[[bytes], contextlib.AbstractContextManager["Target"]]
 
-# One connection in each thread of wrk, so that requests and responses of a thread alternate and an
-# answer in two steps (Gradio's) can be timed as one. Every answer must be 200 and look like one.
+# One connection in each thread of wrk, so that requests and responses of a thread alternate and
+# Gradio's two requests for each photo can be timed as one. Every response must be 200 and contain
+# the label.
 SCRIPT = """
 local ffi = require("ffi")
 ffi.cdef "typedef struct {{ long s; long us; }} moment; int gettimeofday(moment *, void *);"
@@ -72,22 +75,22 @@ function response(status, headers, text)
 end
 
 function done(summary)
-  local errors, all, said = summary.errors, "", ""
+  local errors, all, first_bad = summary.errors, "", ""
   local failed = errors.connect + errors.read + errors.write + errors.timeout
   for _, thread in ipairs(threads) do
     all = all .. thread:get("times")
     failed = failed + thread:get("bad")
-    if said == "" then said = thread:get("first") end
+    if first_bad == "" then first_bad = thread:get("first") end
   end
   print("RESULT " .. summary.duration .. " " .. failed .. all)
-  print("FIRST " .. said)
+  print("FIRST " .. first_bad)
 end
 """
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is measured: the server, the path, and the body that classifies one photo."""
+    """The request that classifies one photo on a server."""
 
     server: Server
     path: str
@@ -109,13 +112,13 @@ class Result:
     p95: float
 
 
-def hit(target: Target, connections: int, seconds: float, folder: Path) -> Result:
+def run_wrk(target: Target, connections: int, seconds: float, folder: Path) -> Result:
     """Run wrk once.
 
     Raises
     ------
     RuntimeError
-        If one request failed or was answered otherwise than by a label, or too few were answered.
+        If a request failed or returned no label, or if too few were completed.
     """
     body, script = folder / "body", folder / "script.lua"
     body.write_bytes(target.body)
@@ -131,49 +134,50 @@ def hit(target: Target, connections: int, seconds: float, folder: Path) -> Resul
     if bad:
         raise RuntimeError(f"{bad} of {bad + len(times)} requests failed; the first: {found[4]}")
     if len(times) < 2:
-        raise RuntimeError(f"{len(times)} answers in {seconds} s: give more --seconds")
+        raise RuntimeError(
+            f"expected 2 responses in {seconds} s, got {len(times)}; raise --seconds"
+        )
     percentiles = statistics.quantiles(times, n=20, method="inclusive")
     return Result(len(times) / (duration / 1e6), percentiles[9] / 1e3, percentiles[18] / 1e3)
 
 
-def ask(target: Target, times: int = 5) -> float:
-    """Ask one after the other, each answer awaited however long it takes; the median, in seconds.
-
-    The first answers of torch take seconds, those on a busy machine, too.
-    """
-    taken = []
+def time_requests(target: Target, times: int = 5) -> float:
+    """Send single requests without a short timeout and return the median duration in seconds."""
+    durations = []
     with httpx.Client(base_url=target.url, timeout=120) as client:
         for _ in range(times):
             start = time.perf_counter()
-            answer = client.post(
+            response = client.post(
                 target.path, content=target.body, headers={"Content-Type": target.kind}
             )
             if target.steps == 2:
-                answer = client.get(f"{target.path}/{answer.raise_for_status().json()['event_id']}")
-            taken.append(time.perf_counter() - start)
-            if answer.status_code != 200 or LABEL not in answer.text:
-                raise RuntimeError(f"{target.url} answers {answer.status_code}: {answer.text}")
-    return statistics.median(taken)
+                response = client.get(
+                    f"{target.path}/{response.raise_for_status().json()['event_id']}"
+                )
+            durations.append(time.perf_counter() - start)
+            if response.status_code != 200 or LABEL not in response.text:
+                raise RuntimeError(f"expected {LABEL}, got {response.status_code}: {response.text}")
+    return statistics.median(durations)
 
 
 @contextlib.contextmanager
-def rival(serve: Serve, photo: bytes) -> Iterator[Target]:
-    """Serve a rival in the way in which it is faster here.
+def competitor(serve: Serve, photo: bytes) -> Iterator[Target]:
+    """Serve a competitor with the OpenMP wait policy that is faster on this machine.
 
-    torch's threads spin while they wait for each other. That is quick where they have the cores to
-    themselves, and slows them ten times and more where they have not: then they had better sleep.
+    torch's threads spin while they wait for each other: fast if they have the cores to themselves,
+    and more than ten times slower than sleeping if they do not.
     """
-    taken, started = {}, {}
+    durations, started = {}, {}
     with contextlib.ExitStack() as stack:
         for policy in ("ACTIVE", "PASSIVE"):
             with environment("OMP_WAIT_POLICY", policy), contextlib.ExitStack() as one:
                 target = one.enter_context(serve(photo))
-                ask(target, 2)
-                taken[policy] = ask(target)
+                time_requests(target, 2)
+                durations[policy] = time_requests(target)
                 started[policy] = target, stack.enter_context(one.pop_all())
-        best = min(taken, key=taken.__getitem__)
-        print(f"one alone: {taken['ACTIVE'] * 1e3:.0f} ms with threads that spin,", end=" ")
-        print(f"{taken['PASSIVE'] * 1e3:.0f} ms with threads that sleep: {best.lower()} taken")
+        best = min(durations, key=durations.__getitem__)
+        print(f"single request: {durations['ACTIVE'] * 1e3:.0f} ms with spinning threads,", end=" ")
+        print(f"{durations['PASSIVE'] * 1e3:.0f} ms with sleeping threads: {best.lower()} is used")
         for policy, (_, server) in started.items():
             if policy != best:
                 server.close()
@@ -188,10 +192,10 @@ def environment(name: str, value: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ours(photo: bytes) -> Iterator[Target]:
+def icon_classifier(photo: bytes) -> Iterator[Target]:
     port = free_port()
     command = ["-m", "icon_classifier", "api", f"--port={port}", f"--model={ROOT}"]
-    unlimited = environment(PREFIX + "RATE", "0")  # for one client asks all
+    unlimited = environment(PREFIX + "RATE", "0")  # one client sends all requests
     with unlimited, running(command, port=port, ready="healthz") as server:
         yield Target(server, "/classify", photo, "image/jpeg")
 
@@ -207,9 +211,9 @@ def plain(photo: bytes) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def gradio(photo: bytes) -> Iterator[Target]:
-    """Gradio's API answers in two steps: what is asked for gets a number, by which it is fetched.
+    """Serve Gradio's API, which returns an id first and the result in a second request.
 
-    The photo is uploaded once, before; what a client really waits is longer by that.
+    The photo is uploaded once before, so a real client waits longer than measured here.
     """
     with gradio_app() as server:
         with httpx.Client(base_url=server.url, timeout=120) as client:
@@ -223,33 +227,34 @@ def gradio(photo: bytes) -> Iterator[Target]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8, help="of each run of wrk, at least")
+    parser.add_argument("--seconds", type=float, default=8, help="minimum for each run of wrk")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--no-gradio", action="store_true", help="leave Gradio out")
+    parser.add_argument("--no-gradio", action="store_true", help="do not measure Gradio")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: run 'apt-get install wrk' (or brew install wrk)")
     photo = example_photo().read_bytes()
-    rivals: dict[str, Serve] = {"plain": plain}
+    competitors: dict[str, Serve] = {"plain": plain}
     if not options.no_gradio:
-        rivals[f"Gradio {VERSION}"] = gradio
-    print(f"{len(photo) / 1000:.0f} kB photo, {cores()} cores, median of {options.repeats} runs")
+        competitors[f"Gradio {VERSION}"] = gradio
+    print(f"{len(photo) / 1000:.0f} kB photo, {usable_cores()} cores,", end=" ")
+    print(f"median of {options.repeats} runs")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        targets = {"ours": stack.enter_context(ours(photo))}
-        for name, serve in rivals.items():
+        targets = {NAME: stack.enter_context(icon_classifier(photo))}
+        for name, serve in competitors.items():
             print(end=f"{name}, ", flush=True)
-            targets[name] = stack.enter_context(rival(serve, photo))
-        alone = {name: ask(target) for name, target in targets.items()}
+            targets[name] = stack.enter_context(competitor(serve, photo))
+        single = {name: time_requests(target) for name, target in targets.items()}
         print(f"{'':<16}{'connections':>12}{'photos/s':>10}{'p50 ms':>10}{'p95 ms':>10}")
         table: dict[tuple[str, int], Result] = {}
         for connections in CONNECTIONS:
             runs = [
                 {
-                    # Long enough for everyone to be answered three times.
-                    name: hit(
+                    # Long enough for three responses on each connection.
+                    name: run_wrk(
                         target,
                         connections,
-                        max(options.seconds, 3 * connections * alone[name]),
+                        max(options.seconds, 3 * connections * single[name]),
                         Path(folder),
                     )
                     for name, target in targets.items()
@@ -269,14 +274,13 @@ def main() -> None:
                     f"{result.p95:>10.1f}",
                     flush=True,
                 )
-        for name in rivals:
+        for name in competitors:
             for connections in CONNECTIONS:
-                one, other = table["ours", connections], table[name, connections]
+                one, other = table[NAME, connections], table[name, connections]
                 print(
                     f"{connections} connections: {one.rate / other.rate:.1f} times the photos/s of "
-                    f"{name}, p95 {one.p95 / other.p95:.2f} of its"
+                    f"{name}, {one.p95 / other.p95:.2f} times its p95"
                 )
-        print("wanted, beside plain: at least 4 times; p95 at 8 connections at most 0.5")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rival that everybody starts from: the course's Starlette app, which calls the Learner."""
+"""The Starlette app of the fastai course, which calls the Learner in the request handler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.servers import ROOT
 
 import_fastai()
 
-from fastai.vision.all import PILImage, load_learner  # noqa: E402 - after the mending above
+from fastai.vision.all import PILImage, load_learner  # noqa: E402 - after import_fastai
 
 learn = load_learner(ROOT / "export.pkl", cpu=True)
 

@@ -1,7 +1,7 @@
 """The JSON API: a Starlette app around one model.
 
-Run it by ``icon-classifier api``, or by ``uvicorn icon_classifier.api.app:app``, which reads its
-options from the environment (:class:`~icon_classifier.api.settings.ApiSettings`).
+Run it with ``icon-classifier api``, or with ``uvicorn icon_classifier.api.app:app``. Its options
+are environment variables, see :class:`~icon_classifier.api.settings.ApiSettings`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from icon_classifier.api.addresses import client_of
-from icon_classifier.api.batching import Classifier, Classifies
+from icon_classifier.api.batching import Classifier, LocalClassifier
 from icon_classifier.api.fetch import Fetcher
-from icon_classifier.api.limits import ApiKeys, Budget, RateLimiter
-from icon_classifier.api.openapi import describe
-from icon_classifier.api.pages import HEADERS, docs_page, upload_page
-from icon_classifier.api.problems import HANDLERS, problem
+from icon_classifier.api.limits import ApiKeys, MemoryBudget, RateLimiter, client_address
+from icon_classifier.api.openapi import openapi_document
+from icon_classifier.api.pages import PAGE_HEADERS, docs_page, upload_page
+from icon_classifier.api.problems import EXCEPTION_HANDLERS, problem
 from icon_classifier.api.settings import ApiSettings
 from icon_classifier.api.uploads import Upload, read_upload
-from icon_classifier.errors import BusyError, IconClassifierError, RequestError
+from icon_classifier.errors import BusyError, IconClassifierError, ImageError, RequestError
 from icon_classifier.model.opening import open_model
 from icon_classifier.model.session import Model, Prediction
 
@@ -36,36 +35,36 @@ def create_app(
     model: Model,
     settings: ApiSettings | None = None,
     *,
-    quick: Model | None = None,
+    multithreaded: Model | None = None,
     fetcher: Fetcher | None = None,
-    classifier: Callable[[], Classifies] | None = None,
+    make_classifier: Callable[[], Classifier] | None = None,
 ) -> Starlette:
-    """Build the app.
+    """Create the app.
 
     Parameters
     ----------
     model : Model
-        What classifies.
+        Classifies the photos.
     settings : ApiSettings, optional
         The limits.
-    quick : Model, optional
-        The same model opened with several threads, for the photo that comes alone.
+    multithreaded : Model, optional
+        The same model opened with several threads, for a photo that arrives alone.
     fetcher : Fetcher, optional
-        What fetches photos from addresses.
-    classifier : callable, optional
-        Makes what classifies when the app starts; by default threads of this process.
+        Downloads photos from URLs.
+    make_classifier : callable, optional
+        Called when the app starts; by default photos are classified in threads of this process.
 
     Returns
     -------
     starlette.applications.Starlette
-        An ASGI application; its threads start with its lifespan and end with it.
+        An ASGI application; its lifespan starts and stops the threads.
     """
     settings = settings or ApiSettings()
     api = _Api(
         model,
         settings,
         fetcher or Fetcher(settings),
-        classifier or (lambda: local_classifier(model, settings, quick)),
+        make_classifier or (lambda: LocalClassifier(model, settings, multithreaded)),
     )
     routes = [
         Route("/", api.page, methods=["GET", "POST"]),
@@ -78,55 +77,42 @@ def create_app(
     ]
     middleware = []
     if settings.cors_origins:
-        allowed = ["Authorization", "Content-Type", "X-API-Key"]
         middleware.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST"],
-                allow_headers=allowed,
+                allow_headers=["Authorization", "Content-Type", "X-API-Key"],
                 expose_headers=["Retry-After"],
             )
         )
     return Starlette(
-        routes=routes, middleware=middleware, exception_handlers=HANDLERS, lifespan=api.lifespan
-    )
-
-
-def local_classifier(model: Model, settings: ApiSettings, quick: Model | None = None) -> Classifier:
-    """Make what classifies in threads of this process."""
-    return Classifier(
-        model,
-        quick=quick,
-        limits=settings.limits,
-        queue=settings.queue,
-        batch=settings.batch,
-        step=settings.step,
-        wait=settings.batch_wait,
-        threads=settings.threads,
-        seconds=settings.answer_seconds,
+        routes=routes,
+        middleware=middleware,
+        exception_handlers=EXCEPTION_HANDLERS,
+        lifespan=api.lifespan,
     )
 
 
 class _Api:
-    """The endpoints, and what they share."""
+    """The endpoints and their shared state."""
 
     def __init__(
         self,
         model: Model,
         settings: ApiSettings,
         fetcher: Fetcher,
-        make_classifier: Callable[[], Classifies],
+        make_classifier: Callable[[], Classifier],
     ) -> None:
-        self._model = model
+        self._labels = model.labels
         self._settings = settings
         self._fetcher = fetcher
         self._make_classifier = make_classifier
         self._keys = ApiKeys(settings.keys)
-        self._rate = RateLimiter(settings.rate)
-        self._budget = Budget(settings.max_memory)
-        self._description = describe(model.labels, settings)
-        self._about = {
+        self._rate_limiter = RateLimiter(settings.rate)
+        self._memory = MemoryBudget(settings.max_memory)
+        self._document = openapi_document(model.labels, settings)
+        self._model_info = {
             "recipe": model.info.recipe,
             "date": model.info.date,
             "export_sha256": model.info.export_sha256,
@@ -141,82 +127,78 @@ class _Api:
             await classifier.close()
 
     async def classify(self, request: Request) -> Response:
-        client = self._admit(request)
+        client = self._charge_client(request)
         self._check_key(request)
-        upload, answers = await self._classify_upload(request, client)
-        if len(answers) == 1:
-            [answer] = answers
-            if isinstance(answer, IconClassifierError):
-                raise answer
-            return JSONResponse({**_shown(answer), "model": self._about})
+        upload, results = await self._classify_upload(request, client)
+        if len(results) == 1:
+            return self._answer(results[0])
         photos = [
             {
                 "name": photo.name,
                 **(
-                    {"error": problem(answer)}
-                    if isinstance(answer, IconClassifierError)
-                    else _shown(answer)
+                    {"error": problem(result)}
+                    if isinstance(result, ImageError)
+                    else _prediction_fields(result)
                 ),
             }
-            for photo, answer in zip(upload.photos, answers, strict=True)
+            for photo, result in zip(upload.photos, results, strict=True)
         ]
-        return JSONResponse({"photos": photos, "model": self._about})
+        return JSONResponse({"photos": photos, "model": self._model_info})
 
     async def classify_url(self, request: Request) -> Response:
-        self._admit(request)
+        self._charge_client(request)
         self._check_key(request)
         url = request.query_params.get("url", "")
         if not url:
             raise RequestError(
-                "no url in the query", words="Please give the address of a photo as ?url=…"
+                "expected a parameter url, got none",
+                words="Please add the address of a photo to the query: ?url=…",
             )
-        with self._budget.hold() as take:
+        with self._memory.reservation() as reserve:
             data = await self._fetcher.fetch(url)
-            take(len(data))
-            [answer] = await request.state.classifier.classify([data])
-        if isinstance(answer, IconClassifierError):
-            raise answer
-        return JSONResponse({**_shown(answer), "model": self._about})
+            reserve(len(data))
+            [result] = await request.state.classifier.classify([data])
+        return self._answer(result)
 
     async def page(self, request: Request) -> Response:
-        return await self._page_answer(request) if request.method == "POST" else self._page([])
-
-    async def _page_answer(self, request: Request) -> Response:
-        # The page tells its errors itself: somebody sits in front of it.
+        if request.method != "POST":
+            return self._page([])
+        # Errors are shown on the page, not returned as JSON: a person is reading.
         try:
-            client = self._admit(request)
-            upload, answers = await self._classify_upload(request, client, key_in_form=True)
-            if len(answers) == 1 and isinstance(answers[0], IconClassifierError):
-                raise answers[0]
+            client = self._charge_client(request)
+            upload, results = await self._classify_upload(request, client, key_in_form=True)
+            if len(results) == 1 and isinstance(results[0], ImageError):
+                raise results[0]
         except IconClassifierError as error:
             response = self._page([("", error.words)], problem(error)["status"])
             if isinstance(error, BusyError):
                 response.headers["Retry-After"] = str(error.retry_after)
             return response
-        shown = [
-            (photo.name, answer.words if isinstance(answer, IconClassifierError) else answer)
-            for photo, answer in zip(upload.photos, answers, strict=True)
-        ]
-        return self._page(shown)
+        return self._page(
+            [
+                (photo.name, result.words if isinstance(result, ImageError) else result)
+                for photo, result in zip(upload.photos, results, strict=True)
+            ]
+        )
 
     async def labels(self, _: Request) -> Response:
-        return JSONResponse({"labels": self._model.labels})
+        return JSONResponse({"labels": self._labels})
 
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok", "pending": request.state.classifier.pending})
 
     async def openapi(self, _: Request) -> Response:
-        return JSONResponse(self._description)
+        return JSONResponse(self._document)
 
     async def docs(self, _: Request) -> Response:
-        return HTMLResponse(docs_page(self._description), headers=HEADERS)
+        return HTMLResponse(docs_page(self._document), headers=PAGE_HEADERS)
 
-    def _admit(self, request: Request) -> str:
-        """Charge a request to its client and say who that is."""
+    def _charge_client(self, request: Request) -> str:
+        """Charge the client of a request for one photo and return its address."""
         peer = request.client.host if request.client else "unknown"
         forwarded = request.headers.getlist("x-forwarded-for")
-        client = client_of(peer, forwarded, self._settings.proxies)
-        self._rate.take(client)  # before the key: guessing keys costs too
+        client = client_address(peer, forwarded, self._settings.proxies)
+        self._rate_limiter.charge(client)  # before the key is checked: limits guessing, too
         return client
 
     def _check_key(self, request: Request) -> None:
@@ -226,26 +208,31 @@ class _Api:
 
     async def _classify_upload(
         self, request: Request, client: str, *, key_in_form: bool = False
-    ) -> tuple[Upload, list[Any]]:
-        with self._budget.hold() as take:
-            upload = await read_upload(request, self._settings, take)
+    ) -> tuple[Upload, list[Prediction | ImageError]]:
+        with self._memory.reservation() as reserve:
+            upload = await read_upload(request, self._settings, reserve)
             if key_in_form:
                 self._keys.check(upload.fields.get("key"))
-            self._rate.take(client, len(upload.photos) - 1)
+            self._rate_limiter.charge(client, len(upload.photos) - 1)
             photos = [photo.data for photo in upload.photos]
             return upload, await request.state.classifier.classify(photos)
 
-    def _page(self, answers: list[tuple[str, Prediction | str]], status: int = 200) -> Response:
+    def _answer(self, result: Prediction | ImageError) -> Response:
+        if isinstance(result, ImageError):
+            raise result
+        return JSONResponse({**_prediction_fields(result), "model": self._model_info})
+
+    def _page(self, results: list[tuple[str, Prediction | str]], status: int = 200) -> Response:
         page = upload_page(
-            self._model.labels,
-            asks_key=bool(self._keys),
+            self._labels,
+            needs_key=bool(self._keys),
             max_bytes=self._settings.max_bytes,
-            answers=answers,
+            results=results,
         )
-        return HTMLResponse(page, status, HEADERS)
+        return HTMLResponse(page, status, PAGE_HEADERS)
 
 
-def _shown(prediction: Prediction) -> dict[str, Any]:
+def _prediction_fields(prediction: Prediction) -> dict[str, Any]:
     return {
         "predictions": [
             {"label": label, "probability": round(probability, 6)}
@@ -256,23 +243,22 @@ def _shown(prediction: Prediction) -> dict[str, Any]:
 
 
 def app_from_environment(folder: Path | None = None) -> Starlette:
-    """Build the app with the options of the environment.
+    """Create the app with the options of the environment.
 
     Parameters
     ----------
     folder : pathlib.Path, optional
-        Where the model lies, if not where the environment says.
+        The folder of the model; by default that of the environment.
     """
     settings = ApiSettings.from_environ()
     folder = folder or settings.model
     model = open_model(folder, threads=1, keep_memory=True)
-    quick = open_model(folder, threads=settings.threads) if settings.threads > 1 else None
-    return create_app(model, settings, quick=quick)
+    multithreaded = open_model(folder, threads=settings.threads) if settings.threads > 1 else None
+    return create_app(model, settings, multithreaded=multithreaded)
 
 
 def __getattr__(name: str) -> Any:
-    # For ``uvicorn icon_classifier.api.app:app``: the model is opened when it is asked for, so that
-    # importing this module opens nothing.
+    # For ``uvicorn icon_classifier.api.app:app``. A function, so that an import opens no model.
     if name == "app":
         return app_from_environment()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,14 +1,16 @@
-"""Fetch a photo from an address that a stranger named, without being led inside.
+"""Download a photo from a URL that a client sent, without server-side request forgery.
 
-The checks stand where the connection is made: a name is resolved once, every address of it is
-checked, and the connection goes to the very address that was checked, while the Host header and the
-name in TLS stay those of the URL. So a name that resolves to something else a moment later (DNS
-rebinding) gains nothing. See OWASP's "Server-Side Request Forgery Prevention Cheat Sheet".
+Addresses are checked where the connection is made: a name is resolved once, all its addresses are
+checked, and the connection goes to an address that was checked, while the Host header and the TLS
+server name stay those of the URL. A name that resolves to something else a moment later (DNS
+rebinding) therefore changes nothing. See OWASP's "Server-Side Request Forgery Prevention Cheat
+Sheet".
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -19,32 +21,75 @@ import httpcore
 import httpx
 
 from icon_classifier import __version__
-from icon_classifier.api.addresses import is_public
 from icon_classifier.api.settings import ApiSettings
 from icon_classifier.errors import BusyError, EmptyImageError, FetchError, ImageTooLargeError
 
-PORTS = (80, 443, 8080, 8443)
-"""Ports that are called: where web servers listen; others are services of another kind."""
+ALLOWED_PORTS = (80, 443, 8080, 8443)
+"""Ports of web servers; anything else would reach services of another kind."""
 
-_MAX_URL = 2048
-_CONNECT_SECONDS = 4.0
-_RESOLVERS = 8
+MAX_URL_LENGTH = 2048
+
+_CONNECT_TIMEOUT = 4.0  # seconds, for each address
+_MAX_RESOLVER_THREADS = 8
+
+_BLOCKED_NETWORKS = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        # Python's is_global follows IANA's registries, but differs between its own patch releases;
+        # these are blocked whatever it says.
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+        *("172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15"),
+        *("192.88.99.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+        "168.63.129.16/32",  # Azure's platform endpoint: a public address, reachable from every VM
+        *("::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48"),  # IPv4 embedded in IPv6
+        *("2001::/32", "2002::/16"),  # Teredo and 6to4: likewise
+        *("fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8"),
+    )
+)
+
+_ISATAP = (0x00005EFE, 0x02005EFE)
+"""RFC 5214: the upper half of an interface identifier whose lower half is an IPv4 address."""
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Name and port to addresses."""
+"""Resolves a host name and a port to addresses."""
 
-# Threads of its own: names that resolve slowly must not take those of others.
-_threads = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolve")
+# Not the default executor: names that resolve slowly must not block other work there.
+_resolver_threads = ThreadPoolExecutor(_MAX_RESOLVER_THREADS, thread_name_prefix="resolve")
+
+
+def is_public(address: str) -> bool:
+    """Check whether an address belongs to the public internet.
+
+    Loopback, private, link-local, multicast and reserved addresses, the metadata endpoints of
+    clouds, and every IPv6 form that embeds an IPv4 address do not.
+
+    Parameters
+    ----------
+    address : str
+        IPv4 or IPv6, as a resolver returns it.
+    """
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if any(parsed in network for network in _BLOCKED_NETWORKS if network.version == parsed.version):
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address) and (
+        parsed.scope_id is not None  # "%eth0" names an interface of this machine
+        or (int(parsed) >> 32) & 0xFFFFFFFF in _ISATAP
+    ):
+        return False
+    return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """Ask the system for the addresses of a name."""
+    """Ask the system's resolver for the addresses of a name."""
 
-    def ask() -> list[str]:
+    def look_up() -> list[str]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return [str(entry[4][0]) for entry in found]
 
-    return await asyncio.get_running_loop().run_in_executor(_threads, ask)
+    return await asyncio.get_running_loop().run_in_executor(_resolver_threads, look_up)
 
 
 class PinnedBackend(httpcore.AsyncNetworkBackend):
@@ -53,11 +98,11 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
     Parameters
     ----------
     hosts : iterable of str
-        Names whose addresses may be private, and whose port may be any.
+        Names that are exempt: their addresses may be private and their port may be any.
     resolver : callable, optional
-        Name and port to addresses.
+        Resolves a host name and a port to addresses.
     inner : httpcore.AsyncNetworkBackend, optional
-        What connects to an address.
+        Connects to an address.
     """
 
     def __init__(
@@ -78,44 +123,31 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Resolve, check every address, connect to one of them."""
-        trusted = host.lower().rstrip(".") in self._hosts
-        if not trusted and port not in PORTS:
-            raise FetchError(f"port {port} of {host} is not one of a web server")
+        """Resolve the host, check every address and connect to the first that answers."""
+        exempt = host.lower().rstrip(".") in self._hosts
+        if not exempt and port not in ALLOWED_PORTS:
+            raise FetchError(f"expected a port of {ALLOWED_PORTS}, got {port} of {host}")
         try:
             addresses = list(dict.fromkeys(await self._resolve(host, port)))
         except (OSError, UnicodeError) as error:
-            raise FetchError(f"{host} has no address: {error}") from error
-        # One bad address is enough to refuse: which one is taken must not be left to chance.
-        refused = [] if trusted else [item for item in addresses if not is_public(item)]
+            raise FetchError(f"{host} cannot be resolved: {error}") from error
+        # One address that is not public is enough to refuse: a host must not get to choose.
+        refused = [] if exempt else [address for address in addresses if not is_public(address)]
         if refused or not addresses:
-            raise FetchError(f"{host} leads to {refused}, not to the public internet")
+            raise FetchError(f"expected public addresses of {host}, got {refused}")
         failure: Exception = FetchError(f"{host} does not answer")
         for address in addresses:
             try:
                 return await self._inner.connect_tcp(
-                    address, port, _CONNECT_SECONDS, local_address, socket_options
+                    address, port, _CONNECT_TIMEOUT, local_address, socket_options
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
 
-    async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Refuse: nobody outside has business with a socket of this machine."""
-        raise FetchError(f"a socket of this machine was asked for: {path}")
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await self._inner.sleep(seconds)
-
 
 class _Stream(httpx.AsyncByteStream):
-    """The body of an answer, as httpx wants it."""
+    """The body of an httpcore response in the form that httpx expects."""
 
     def __init__(self, response: httpcore.Response) -> None:
         self._response = response
@@ -129,7 +161,7 @@ class _Stream(httpx.AsyncByteStream):
 
 
 class _Transport(httpx.AsyncBaseTransport):
-    """httpx's own transport has no place for another network backend; this one has."""
+    """An httpx transport with a network backend of our choice; httpx's own does not take one."""
 
     def __init__(self, backend: httpcore.AsyncNetworkBackend, context: ssl.SSLContext) -> None:
         self._pool = httpcore.AsyncConnectionPool(ssl_context=context, network_backend=backend)
@@ -153,16 +185,16 @@ class _Transport(httpx.AsyncBaseTransport):
 
 
 class Fetcher:
-    """Fetches photos, within limits of size, time, redirects and number.
+    """Downloads photos, with limits on size, time, redirects and parallel downloads.
 
     Parameters
     ----------
     settings : ApiSettings
         The limits.
     backend : httpcore.AsyncNetworkBackend, optional
-        What connects; by default a :class:`PinnedBackend` for the hosts of the settings.
+        Makes connections; by default a :class:`PinnedBackend` for the hosts of the settings.
     context : ssl.SSLContext, optional
-        Which certificates are believed; by default the usual ones.
+        The trusted certificates; by default httpx's.
     """
 
     def __init__(
@@ -178,7 +210,7 @@ class Fetcher:
         self._active = 0
 
     async def fetch(self, url: str) -> bytes:
-        """Fetch what is at an address.
+        """Download what a URL points to.
 
         Parameters
         ----------
@@ -188,19 +220,19 @@ class Fetcher:
         Returns
         -------
         bytes
-            At most ``max_bytes``; whether it is a photo shows when it is decoded.
+            At most ``max_bytes``; decoding shows whether it is a photo.
 
         Raises
         ------
         FetchError
-            If the address must not be called, does not answer in time, or answers with an error.
+            If the URL is not allowed, does not answer in time, or answers with an error.
         ImageError
-            If nothing comes, or more than allowed.
+            If the body is empty or too large.
         BusyError
-            If too many photos are being fetched already.
+            If too many downloads are in progress.
         """
         if self._active >= self._settings.fetch_parallel:
-            raise BusyError(f"{self._active} photos are being fetched already")
+            raise BusyError(f"expected at most {self._settings.fetch_parallel} downloads, got more")
         self._active += 1
         try:
             async with asyncio.timeout(self._settings.fetch_seconds):
@@ -208,54 +240,57 @@ class Fetcher:
         except TimeoutError as error:
             raise FetchError(
                 f"{url} took longer than {self._settings.fetch_seconds} s",
-                words="The picture at this address took too long; please try another one.",
+                words="The picture at this address took too long to load; please try another one.",
             ) from error
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            raise FetchError(f"{url}: {error!r}") from error
-        except tuple(_HTTPCORE_ERRORS) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, *_HTTPCORE_ERRORS) as error:
             raise FetchError(f"{url}: {error!r}") from error
         finally:
             self._active -= 1
 
     async def _fetch(self, url: str) -> bytes:
-        # A client for each photo: no cookie and no connection of one visitor serves another.
+        # A client for each photo: no cookie and no connection is shared between visitors.
         # trust_env is off: no proxy of the environment, no password from ~/.netrc.
         transport = _Transport(self._backend, self._context)
         headers = {
             "Accept": "image/*",
-            "Accept-Encoding": "identity",  # nothing that could swell when unpacked
+            "Accept-Encoding": "identity",  # a compressed body could expand without limit
             "User-Agent": f"icon-classifier/{__version__}",
         }
         async with httpx.AsyncClient(
             transport=transport, trust_env=False, follow_redirects=False, headers=headers
         ) as client:
-            target = _checked(httpx.URL(url) if len(url) <= _MAX_URL else None)
+            if len(url) > MAX_URL_LENGTH:
+                raise FetchError(f"expected at most {MAX_URL_LENGTH} characters, got {len(url)}")
+            target = _check_url(httpx.URL(url))
             for _ in range(self._settings.fetch_redirects + 1):
                 client.cookies.clear()
                 async with client.stream("GET", target, timeout=None) as response:
                     if response.has_redirect_location:
-                        target = _checked(target.join(response.headers["location"]))
+                        target = _check_url(target.join(response.headers["location"]))
                         continue
-                    return await self._body(response)
+                    return await self._read_body(response)
         raise FetchError(f"{url} redirects more than {self._settings.fetch_redirects} times")
 
-    async def _body(self, response: httpx.Response) -> bytes:
+    async def _read_body(self, response: httpx.Response) -> bytes:
         if response.status_code != 200:
             raise FetchError(
-                f"{response.url} answers {response.status_code}",
+                f"expected status 200 from {response.url}, got {response.status_code}",
                 words="There is no picture at this address "
-                f"(its server answers {response.status_code}); please check the address.",
+                f"(its server answered {response.status_code}); please check the address.",
             )
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
-            raise FetchError(f"{response.url} sends a compressed answer")
-        most = self._settings.max_bytes
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            raise FetchError(f"expected an uncompressed body from {response.url}, got {encoding}")
+        max_bytes = self._settings.max_bytes
         data = bytearray()
         async for chunk in response.aiter_raw():
             data += chunk
-            if len(data) > most:
-                raise ImageTooLargeError(f"{response.url} sends more than {most} bytes")
+            if len(data) > max_bytes:
+                raise ImageTooLargeError(
+                    f"expected at most {max_bytes} bytes from {response.url}, got more"
+                )
         if not data:
-            raise EmptyImageError(f"{response.url} sends nothing")
+            raise EmptyImageError(f"expected a photo from {response.url}, got an empty body")
         return bytes(data)
 
 
@@ -269,15 +304,13 @@ _HTTPCORE_ERRORS = (
 )
 
 
-def _checked(url: httpx.URL | None) -> httpx.URL:
-    """Let through only what could be the address of a public picture."""
-    if url is None:
-        raise FetchError(f"the address is longer than {_MAX_URL} characters")
+def _check_url(url: httpx.URL) -> httpx.URL:
+    """Return the URL if its scheme is http or https and it carries no credentials."""
     if url.scheme not in ("http", "https") or not url.host:
         raise FetchError(
-            f"expected an address of http or https, got {url}",
-            words="Please give an address that starts with http:// or https://.",
+            f"expected an http or https URL, got {url}",
+            words="Please enter an address that starts with http:// or https://.",
         )
     if url.userinfo:
-        raise FetchError("user name and password in an address are not passed on")
+        raise FetchError("expected a URL without user name and password, got one with them")
     return url

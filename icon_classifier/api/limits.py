@@ -1,10 +1,11 @@
-"""Who may ask the API, how often, and how much memory all requests together may take."""
+"""API keys, rate limits for each client, and a limit on the memory of all requests."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import hmac
+import ipaddress
 import math
 import time
 from collections import OrderedDict
@@ -14,54 +15,82 @@ from icon_classifier.errors import ApiKeyError, BusyError, RateLimitError
 
 
 class ApiKeys:
-    """The keys that open the API; with none, it is open to everybody.
+    """The accepted API keys; without any, every request is accepted.
 
     Parameters
     ----------
     keys : sequence of str
-        The keys themselves.
+        The keys in plain text.
     """
 
     def __init__(self, keys: Sequence[str] = ()) -> None:
-        # Hashes have one length, so that comparing tells nothing about the length of a key.
+        # Hashes have equal length, so a comparison's duration does not depend on a key's length.
         self._hashes = [_hash(key) for key in keys]
 
     def __bool__(self) -> bool:
         return bool(self._hashes)
 
     def check(self, key: str | None) -> None:
-        """Let a request pass or not.
-
-        Every key is compared, to the end, so that the time it takes tells nothing.
+        """Compare a key with all accepted ones, in constant time.
 
         Raises
         ------
         ApiKeyError
-            If keys are asked for and this is none of them.
+            If there are accepted keys and this is none of them.
         """
         if not self._hashes:
             return
         given = _hash(key or "")
         matches = [hmac.compare_digest(given, known) for known in self._hashes]
         if not any(matches):
-            raise ApiKeyError("a missing or wrong API key")
+            raise ApiKeyError("missing or wrong API key")
 
 
 def _hash(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
+def client_address(peer: str, forwarded: Sequence[str], proxies: int) -> str:
+    """Find the address that a request's rate limit applies to.
+
+    Parameters
+    ----------
+    peer : str
+        The address at the other end of the connection.
+    forwarded : sequence of str
+        The values of the X-Forwarded-For headers, in order.
+    proxies : int
+        Number of trusted proxies in front. Each appends the address that called it, so only the
+        last ``proxies`` entries are reliable; the client can forge the others.
+
+    Returns
+    -------
+    str
+        An IPv4 address, or the /64 network of an IPv6 address, because one subscriber has all of
+        it; the peer where there is no valid entry.
+    """
+    entries = [entry.strip() for value in forwarded for entry in value.split(",")]
+    address = entries[-proxies] if 0 < proxies <= len(entries) else peer
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return peer
+    if parsed.version == 6:
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
+
+
 class RateLimiter:
-    """A bucket of tokens for each client: a photo costs one, and they come back evenly.
+    """A token bucket for each client: a photo costs one token, and tokens refill evenly.
 
     Parameters
     ----------
     per_minute : int
-        Tokens in a full bucket, which is also what comes back in a minute; 0: no limit.
+        Tokens in a full bucket, and tokens refilled in a minute; 0: no limit.
     max_clients : int, optional
-        Clients that are remembered; the one not seen for longest is forgotten first.
+        Buckets that are kept; the least recently used is dropped first.
     clock : callable, optional
-        Seconds, monotonic; tests turn it themselves.
+        Returns seconds, monotonic; tests pass their own.
     """
 
     def __init__(
@@ -76,13 +105,13 @@ class RateLimiter:
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, client: str, cost: int = 1) -> None:
-        """Charge a client.
+    def charge(self, client: str, cost: int = 1) -> None:
+        """Remove tokens from a client's bucket.
 
         Raises
         ------
         RateLimitError
-            If too few tokens are left; none is taken then.
+            If the bucket holds too few; it is then left as it is.
         """
         if not self._capacity or cost <= 0:
             return
@@ -96,12 +125,12 @@ class RateLimiter:
         if not enough:
             missing = min(cost, self._capacity) - tokens
             raise RateLimitError(
-                f"{client} asked for more than {self._capacity:.0f} photos a minute",
+                f"expected at most {self._capacity:.0f} photos a minute from {client}, got more",
                 retry_after=max(1, math.ceil(missing * 60 / self._capacity)),
             )
 
 
-class Budget:
+class MemoryBudget:
     """Bytes that all requests in progress may hold together.
 
     Parameters
@@ -114,21 +143,21 @@ class Budget:
         self._free = total
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes so many bytes; they are given back at the end.
+    def reservation(self) -> Iterator[Callable[[int], None]]:
+        """Yield a function that reserves a number of bytes; all are freed when the block ends.
 
-        The function raises a :class:`~icon_classifier.errors.BusyError` when there are no more.
+        The function raises a :class:`~icon_classifier.errors.BusyError` if too few are free.
         """
-        held = 0
+        reserved = 0
 
-        def take(count: int) -> None:
-            nonlocal held
+        def reserve(count: int) -> None:
+            nonlocal reserved
             if count > self._free:
-                raise BusyError("the requests in progress hold all the memory there is for them")
+                raise BusyError(f"expected {count} free bytes for requests, got {self._free}")
             self._free -= count
-            held += count
+            reserved += count
 
         try:
-            yield take
+            yield reserve
         finally:
-            self._free += held
+            self._free += reserved

@@ -1,4 +1,4 @@
-"""The description of the JSON API for programs: OpenAPI 3.1, built from what the code has."""
+"""The OpenAPI 3.1 document of the JSON API, for one model and its settings."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from icon_classifier import __version__
 from icon_classifier.api.settings import ApiSettings
 
 
-def describe(labels: Sequence[str], settings: ApiSettings) -> dict[str, Any]:
-    """Describe the API of one model.
+def openapi_document(labels: Sequence[str], settings: ApiSettings) -> dict[str, Any]:
+    """Return the OpenAPI document.
 
     Parameters
     ----------
     labels : sequence of str
-        The classes.
+        The classes of the model.
     settings : ApiSettings
-        The limits, which stand in the texts.
+        The limits, which the descriptions name.
     """
     secured: dict[str, Any] = {"security": [{"key": []}, {"bearer": []}]} if settings.keys else {}
     megabytes = settings.max_bytes // 2**20
@@ -27,25 +27,25 @@ def describe(labels: Sequence[str], settings: ApiSettings) -> dict[str, Any]:
         "info": {
             "title": "Icon Classifier",
             "version": __version__,
-            "summary": f"Tells what a photo shows: {', '.join(labels)}.",
+            "summary": f"Classifies photos as one of: {', '.join(labels)}.",
         },
         "paths": {
             "/": {
                 "get": {
                     "operationId": "page",
-                    "summary": "A page to send a photo from a browser.",
+                    "summary": "A page that sends photos from a browser.",
                     "responses": {"200": _html("The page.")},
                 },
                 "post": {
                     "operationId": "pageAnswer",
-                    "summary": "What that page sends to; answers with a page.",
+                    "summary": "The target of that page; responds with a page.",
                     "requestBody": {
                         "required": True,
                         "content": {"multipart/form-data": {"schema": _form(photo)}},
                     },
                     "responses": {
-                        "200": _html("The answer, or what is wrong with the photo."),
-                        **_failures(
+                        "200": _html("The result, or what is wrong with the photo."),
+                        **_errors(
                             ("400", "401", "408", "413", "415", "422", "429", "503"), html=True
                         ),
                     },
@@ -55,9 +55,9 @@ def describe(labels: Sequence[str], settings: ApiSettings) -> dict[str, Any]:
                 "post": {
                     "operationId": "classify",
                     "summary": "Classify one photo or several.",
-                    "description": f"Each photo at most {megabytes} MB, at most "
-                    f"{settings.max_files} in one request. One photo gives an Answer; several "
-                    "give Answers, in which a bad photo stands as its problem.",
+                    "description": f"Up to {settings.max_files} photos of up to {megabytes} MB "
+                    "each. One photo returns an Answer; several return Answers, with a Problem in "
+                    "place of each photo that cannot be used.",
                     "requestBody": {
                         "required": True,
                         "content": {
@@ -68,10 +68,10 @@ def describe(labels: Sequence[str], settings: ApiSettings) -> dict[str, Any]:
                     },
                     "responses": {
                         "200": _json(
-                            "What the photos show.",
+                            "The predictions.",
                             {"oneOf": [_ref("Answer"), _ref("Answers")]},
                         ),
-                        **_failures(("400", "401", "408", "413", "415", "422", "429", "503")),
+                        **_errors(("400", "401", "408", "413", "415", "422", "429", "503")),
                     },
                     **secured,
                 }
@@ -79,21 +79,21 @@ def describe(labels: Sequence[str], settings: ApiSettings) -> dict[str, Any]:
             "/classify-url": {
                 "get": {
                     "operationId": "classifyUrl",
-                    "summary": "Classify the photo at an address of the public internet.",
+                    "summary": "Classify the photo at a public URL.",
                     "parameters": [
                         {
                             "name": "url",
                             "in": "query",
                             "required": True,
-                            "description": "http or https, without user name and password; "
-                            f"fetched within {settings.fetch_seconds:g} s, with at most "
+                            "description": "http or https, without user name and password. It must "
+                            f"load within {settings.fetch_seconds:g} s and with at most "
                             f"{settings.fetch_redirects} redirects.",
                             "schema": {"type": "string", "minLength": 1, "maxLength": 2048},
                         }
                     ],
                     "responses": {
-                        "200": _json("What the photo shows.", _ref("Answer")),
-                        **_failures(("400", "401", "413", "415", "422", "429", "503")),
+                        "200": _json("The prediction.", _ref("Answer")),
+                        **_errors(("400", "401", "413", "415", "422", "429", "503")),
                     },
                     **secured,
                 }
@@ -108,21 +108,21 @@ def describe(labels: Sequence[str], settings: ApiSettings) -> dict[str, Any]:
             "/healthz": {
                 "get": {
                     "operationId": "health",
-                    "summary": "Whether the API is up, for a balancer.",
-                    "responses": {"200": _json("It is.", _ref("Health"))},
+                    "summary": "Health check for load balancers.",
+                    "responses": {"200": _json("The API is up.", _ref("Health"))},
                 }
             },
             "/openapi.json": {
                 "get": {
                     "operationId": "openapi",
-                    "summary": "This description.",
-                    "responses": {"200": _json("OpenAPI 3.1.", {"type": "object"})},
+                    "summary": "This documentation as an OpenAPI document.",
+                    "responses": {"200": _json("An OpenAPI 3.1 document.", {"type": "object"})},
                 }
             },
             "/docs": {
                 "get": {
                     "operationId": "docs",
-                    "summary": "This description, to be read.",
+                    "summary": "This documentation as a page.",
                     "responses": {"200": _html("The page.")},
                 }
             },
@@ -150,10 +150,10 @@ def _schemas(labels: Sequence[str]) -> dict[str, Any]:
     }
     known = {
         "type": "boolean",
-        "description": "Whether the photo looks like those that the model was trained on; "
-        "where not, the labels mean little.",
+        "description": "Whether the photo looks like those that the model was trained on. "
+        "If false, the labels mean little.",
     }
-    name = {"type": "string", "description": "The name that the file was sent under."}
+    name = {"type": "string", "description": "The file name that the client sent."}
     return {
         "Answer": _object(predictions=predictions, known=known, model=_ref("Model")),
         "Answers": _object(
@@ -170,7 +170,7 @@ def _schemas(labels: Sequence[str]) -> dict[str, Any]:
         ),
         "Model": _object(
             recipe={"type": ["string", "null"]},
-            date={"type": "string", "description": "When it was compiled, ISO 8601, UTC."},
+            date={"type": "string", "description": "Compilation time, ISO 8601, UTC."},
             export_sha256={"type": "string", "description": "SHA-256 of its export.pkl."},
         ),
         "Labels": _object(labels={"type": "array", "items": {"enum": list(labels)}}),
@@ -179,7 +179,7 @@ def _schemas(labels: Sequence[str]) -> dict[str, Any]:
             type={"type": "string", "format": "uri-reference"},
             title={"type": "string"},
             status={"type": "integer", "minimum": 400, "maximum": 599},
-            detail={"type": "string", "description": "What to tell the person."},
+            detail={"type": "string", "description": "A sentence for a person."},
         ),
     }
 
@@ -202,7 +202,7 @@ def _form(photo: dict[str, Any]) -> dict[str, Any]:
         "type": "object",
         "properties": {
             "photo": {"type": "array", "items": photo, "minItems": 1},
-            "key": {"type": "string", "description": "The API key, for the page only."},
+            "key": {"type": "string", "description": "The API key, used by the page."},
         },
         "required": ["photo"],
     }
@@ -216,26 +216,26 @@ def _html(text: str) -> dict[str, Any]:
     return {"description": text, "content": {"text/html": {"schema": {"type": "string"}}}}
 
 
-_FAILURES = {
-    "400": "There is no photo in the request, or it cannot be read.",
-    "401": "An API key is missing or wrong.",
+_ERRORS = {
+    "400": "The request has no photo or cannot be read.",
+    "401": "The API key is missing or wrong.",
     "408": "The photo took too long to arrive.",
     "413": "Too many bytes, pixels or photos.",
-    "415": "Not a picture that can be read.",
+    "415": "Not a picture of a supported format.",
     "422": "The photo is damaged, empty or too small, or cannot be fetched.",
     "429": "Too many photos from one client.",
-    "503": "Too busy.",
+    "503": "Too many photos from all clients, or the model cannot be used.",
 }
 
 
-def _failures(statuses: Sequence[str], *, html: bool = False) -> dict[str, Any]:
+def _errors(statuses: Sequence[str], *, html: bool = False) -> dict[str, Any]:
     content: dict[str, Any] = {"application/problem+json": {"schema": _ref("Problem")}}
     if html:
         content = {"text/html": {"schema": {"type": "string"}}}
-    retry = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+    retry = {"Retry-After": {"schema": {"type": "integer"}, "description": "In seconds."}}
     return {
         status: {
-            "description": _FAILURES[status],
+            "description": _ERRORS[status],
             "content": content,
             **({"headers": retry} if status in ("429", "503") else {}),
         }

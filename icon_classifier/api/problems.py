@@ -1,4 +1,4 @@
-"""Errors as a client sees them: RFC 9457, ``application/problem+json``, with our words."""
+"""Errors as clients receive them: RFC 9457, ``application/problem+json``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from icon_classifier import errors
 from icon_classifier.errors import BusyError, IconClassifierError
 
-STATUS: dict[type[IconClassifierError], int] = {
+_STATUS_CODES: dict[type[IconClassifierError], int] = {
     errors.IconClassifierError: 500,
     errors.ImageError: 422,
     errors.UnsupportedImageError: 415,
@@ -29,11 +29,11 @@ STATUS: dict[type[IconClassifierError], int] = {
     errors.BusyError: 503,
     errors.RateLimitError: 429,
 }
-"""The HTTP status of each kind of error; others have that of their nearest base."""
+"""HTTP status of each class of error; the others have that of their nearest base class."""
 
 
 class ProblemResponse(JSONResponse):
-    """A problem as JSON."""
+    """A JSON response with the media type of a problem."""
 
     media_type = "application/problem+json"
 
@@ -44,84 +44,85 @@ def problem(error: IconClassifierError) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``type`` (a place on the page of the API), ``title``, ``status`` and ``detail``: the words
-        for a visitor. The text of the error is for the log and is not told.
+        ``type`` (an anchor on the page of the documentation), ``title``, ``status`` and ``detail``:
+        the sentence for a person. The error's own message is for the log and is not included.
     """
     kind = type(error)
     return {
         "type": f"/docs#{slug(kind)}",
         "title": title(kind),
-        "status": status_of(kind),
+        "status": status_code(kind),
         "detail": error.words,
     }
 
 
-def status_of(kind: type[IconClassifierError]) -> int:
-    """Find the HTTP status of a kind of error."""
-    return next(STATUS[base] for base in kind.__mro__ if base in STATUS)
+def status_code(kind: type[IconClassifierError]) -> int:
+    """Return the HTTP status of a class of error."""
+    return next(_STATUS_CODES[base] for base in kind.__mro__ if base in _STATUS_CODES)
 
 
 def slug(kind: type[IconClassifierError]) -> str:
-    """Write the name of a kind as in ``damaged-image``."""
+    """Return the name of a class of error as in ``damaged-image``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__.removesuffix("Error")).lower()
 
 
 def title(kind: type[IconClassifierError]) -> str:
-    """Take the first line that the kind says of itself."""
+    """Return the first line of the docstring of a class of error."""
     return (kind.__doc__ or kind.__name__).strip().splitlines()[0].rstrip(".")
 
 
-def kinds() -> Iterator[type[IconClassifierError]]:
-    """Yield the kinds of errors that a client can meet."""
+def client_errors() -> Iterator[type[IconClassifierError]]:
+    """Yield the classes of errors that a client can receive."""
     for base in (errors.ImageError, errors.RequestError):
-        yield from _below(base)
+        yield from _subtree(base)
 
 
-def _below(kind: type[IconClassifierError]) -> Iterator[type[IconClassifierError]]:
+def _subtree(kind: type[IconClassifierError]) -> Iterator[type[IconClassifierError]]:
     yield kind
-    for sub in kind.__subclasses__():
-        yield from _below(sub)
+    for subclass in kind.__subclasses__():
+        yield from _subtree(subclass)
 
 
-def respond(error: IconClassifierError) -> Response:
-    """Answer by an error, with the headers that belong to its kind."""
+def error_response(error: IconClassifierError) -> Response:
+    """Return the response for an error, with the headers of its class."""
     headers = {}
     if isinstance(error, BusyError):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, errors.ApiKeyError):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.UploadError):
-        headers["Connection"] = "close"  # the rest of the body is not wanted
-    described = problem(error)
-    return ProblemResponse(described, described["status"], headers)
+        headers["Connection"] = "close"  # the rest of the body is not read
+    content = problem(error)
+    return ProblemResponse(content, content["status"], headers)
 
 
 async def _on_error(_: Request, error: Exception) -> Response:
-    return respond(cast(IconClassifierError, error))  # Starlette's signature is wider
+    return error_response(cast(IconClassifierError, error))  # Starlette's signature is wider
 
 
 async def _on_http_error(_: Request, error: Exception) -> Response:
     error = cast(HTTPException, error)
-    return _plain(error.status_code, error.headers)
+    return _http_problem(error.status_code, error.headers)
 
 
 async def _on_crash(_: Request, __: Exception) -> Response:
-    return _plain(500)  # the traceback is logged by Starlette and the server
+    return _http_problem(500)  # Starlette and uvicorn log the traceback
 
 
-def _plain(status: int, headers: Any = None) -> Response:
-    described = {
+def _http_problem(code: int, headers: Any = None) -> Response:
+    status = http.HTTPStatus(code)
+    content = {
         "type": "about:blank",
-        "title": http.HTTPStatus(status).phrase,
-        "status": status,
-        "detail": http.HTTPStatus(status).description or IconClassifierError.words,
+        "title": status.phrase,
+        "status": code,
+        "detail": status.description or IconClassifierError.words,
     }
-    return ProblemResponse(described, status, headers)
+    return ProblemResponse(content, code, headers)
 
 
-HANDLERS: dict[Any, Any] = {
+EXCEPTION_HANDLERS: dict[Any, Any] = {
     IconClassifierError: _on_error,
     HTTPException: _on_http_error,
     Exception: _on_crash,
 }
-"""What Starlette calls for each kind of exception."""
+"""Starlette calls these for each class of exception."""

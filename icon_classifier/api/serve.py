@@ -1,4 +1,4 @@
-"""Run the JSON API by uvicorn, with what uvicorn lacks: limits on heads of requests, our words."""
+"""Run the JSON API on uvicorn, with limits on request headers and on connections."""
 
 from __future__ import annotations
 
@@ -9,82 +9,84 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from icon_classifier.api.problems import respond
+from icon_classifier.api.problems import error_response
 from icon_classifier.errors import BusyError, SettingsError
 
-_HEAD_SECONDS = 10.0
-_HEAD_BYTES = 64 * 2**10
+_MAX_HEADER_SECONDS = 10.0
+_MAX_HEADER_BYTES = 64 * 2**10
 _MAX_CONNECTIONS = 512
 
 
-async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:
-    response = respond(BusyError(f"{_MAX_CONNECTIONS} connections are open"))
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    response = error_response(BusyError(f"expected at most {_MAX_CONNECTIONS} connections"))
     response.headers["Connection"] = "close"
     await response(scope, receive, send)
 
 
 class _Protocol(HttpToolsProtocol):
-    """Ends connections whose request line and headers come too slowly, or never end.
+    """Closes connections whose request line and headers arrive too slowly or are too long.
 
-    uvicorn limits how long a connection may idle between requests, but not how long the first
-    request may dribble in, nor how long its headers may be; and it turns away in its own words.
+    uvicorn limits how long a connection may idle between requests, but neither the duration nor
+    the size of headers; and its own limit on connections responds with plain text.
     """
 
-    _clock: asyncio.TimerHandle | None = None
-    _head = 0
+    _timer: asyncio.TimerHandle | None = None
+    _header_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._expect_head()
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_clock()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._clock is not None:
-            self._head += len(data)
+        if self._timer is not None:
+            self._header_bytes += len(data)
         super().data_received(data)
-        # Data may hold the end of a head and the start of a body: judged after parsing.
-        if self._clock is not None and self._head > _HEAD_BYTES:
-            self._stop_clock()
+        # Checked after parsing: the data may hold the end of the headers and the start of a body.
+        if self._timer is not None and self._header_bytes > _MAX_HEADER_BYTES:
+            self._stop_timer()
             self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._clock is None:
-            self._expect_head()
+        if self._timer is None:
+            self._start_timer()
 
     def on_headers_complete(self) -> None:
-        self._stop_clock()
+        self._stop_timer()
         if max(len(self.connections), len(self.tasks)) >= _MAX_CONNECTIONS:
-            self.app = _crowded  # of this connection, which ends with the answer
+            self.app = _refuse  # for this connection only, which its response closes
         super().on_headers_complete()
 
-    def _expect_head(self) -> None:
-        self._head = 0
-        self._clock = self.loop.call_later(_HEAD_SECONDS, self._on_late)
+    def _start_timer(self) -> None:
+        self._header_bytes = 0
+        self._timer = self.loop.call_later(_MAX_HEADER_SECONDS, self._on_timer)
 
-    def _stop_clock(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _on_late(self) -> None:
-        self._clock = None
+    def _on_timer(self) -> None:
+        self._timer = None
         if not self.transport.is_closing():
             self.transport.close()
 
 
-def server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) -> uvicorn.Server:
-    """Make a server, not yet listening.
+def create_server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) -> uvicorn.Server:
+    """Create a server that does not listen yet.
 
     Parameters
     ----------
     app : ASGI application
         See :func:`icon_classifier.api.app.create_app`.
-    host, port : str, int
-        Where to listen; port 0 takes a free one.
+    host : str
+        The address to listen on.
+    port : int
+        The port to listen on; 0 takes a free one.
     """
     config = uvicorn.Config(
         app,
@@ -96,7 +98,7 @@ def server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) -> uvicor
         timeout_keep_alive=15,
         timeout_graceful_shutdown=30,
         server_header=False,
-        # Who asks is found by our own setting "proxies", never by headers that anybody can send.
+        # Our own setting "proxies" decides which forwarded addresses are trusted.
         proxy_headers=False,
         access_log=False,
         log_level="info",
@@ -105,14 +107,14 @@ def server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) -> uvicor
 
 
 def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) -> None:
-    """Serve until stopped by a signal.
+    """Serve until a signal stops the process.
 
     Raises
     ------
     SettingsError
-        If the port is in use or the address is none of this machine.
+        If the port is in use or the address does not belong to this machine.
     """
-    runner = server(app, host=host, port=port)
+    server = create_server(app, host=host, port=port)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -122,9 +124,9 @@ def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) -> None:
         listener.close()
         raise SettingsError(
             f"cannot listen on {host} port {port}: {error.strerror or error}; "
-            "choose another by --port"
+            "choose another with --port"
         ) from error
     shown = f"[{host}]" if ":" in host else host
     print(f"The API listens on http://{shown}:{listener.getsockname()[1]}", flush=True)
     with listener:
-        runner.run(sockets=[listener])
+        server.run(sockets=[listener])

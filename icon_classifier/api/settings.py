@@ -1,4 +1,4 @@
-"""The options of the JSON API: read once from the environment, typed and checked."""
+"""The options of the JSON API: read once from the environment, typed and validated."""
 
 from __future__ import annotations
 
@@ -10,63 +10,60 @@ from typing import Any, Self, get_type_hints
 
 from icon_classifier.errors import SettingsError
 from icon_classifier.images import Limits
+from icon_classifier.system.memory import usable_cores
 
 PREFIX = "ICON_CLASSIFIER_API_"
-"""What every environment variable of the API starts with."""
-
-
-def cores() -> int:
-    """Count the processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Prefix of the API's environment variables."""
 
 
 @dataclass(frozen=True)
 class ApiSettings:
-    """What the API allows, and how much of the machine it takes.
+    """Limits of the API and the resources that it uses.
 
     Attributes
     ----------
     model : pathlib.Path
         The folder with export.pkl and export.onnx.
     max_bytes, max_pixels : int
-        Size of one photo at most, in bytes and in pixels; also for what is fetched.
+        Maximum size of one photo in bytes and in pixels, uploaded or fetched.
     max_files : int
-        Photos in one request at most.
+        Maximum number of photos in one request.
     max_body : int
-        Bytes of one request at most, all its photos together.
+        Maximum size of a request body in bytes, all its photos together.
     max_memory : int
-        Bytes of all requests in progress at most; beyond it, 503.
+        Maximum size of all requests in progress in bytes; above it, 503.
     body_seconds, idle_seconds : float
-        Seconds in which a request must have arrived, and the longest pause meanwhile.
+        Maximum duration of receiving a body, and of a pause while it is received.
     answer_seconds : float
-        Seconds that an answer may take once the photos are there.
+        Maximum duration of an answer, from the last byte of the photos.
     queue : int
-        Photos waiting or in work at most; beyond it, 503.
+        Maximum number of photos waiting or being classified; above it, 503.
     batch : int
-        Photos that go through the network together at most.
+        Maximum number of photos that are grouped.
     step : int
-        Those of them that one core takes at a time at most: on a processor more cost more each,
-        since what lies between the network's layers no longer fits into the caches.
+        Maximum number of them that one core classifies in one pass: on a CPU larger passes cost
+        more per photo, because the activations between layers no longer fit in the caches.
     batch_wait : float
-        Seconds that a photo waits at most for others that are coming.
+        Maximum seconds that a photo waits for others that are being decoded.
     threads : int
-        Threads that decode and run the network; a photo that comes alone gets them all.
+        Threads that decode and classify; a photo that arrives alone gets all of them.
     fetch_seconds : float
-        Seconds that fetching a photo may take, redirects included.
+        Maximum duration of fetching a photo, redirects included.
     fetch_redirects : int
-        Redirects that are followed at most.
+        Maximum number of redirects that are followed.
     fetch_parallel : int
-        Photos fetched at the same time at most; beyond it, 503.
+        Maximum number of photos being fetched; above it, 503.
     fetch_hosts : tuple of str
-        Names of hosts that may be fetched from although their addresses are private.
+        Hosts that may be fetched from although their addresses are private.
     cors_origins : tuple of str
-        Origins whose pages may call the API (``*`` for all); none: CORS is off.
+        Origins whose pages may call the API (``*`` for all); empty: CORS is off.
     keys : tuple of str
-        API keys; none: everybody may ask.
+        Accepted API keys; empty: no key is needed.
     rate : int
-        Photos a minute for each client at most; 0: no limit.
+        Maximum number of photos a minute for each client; 0: no limit.
     proxies : int
-        Proxies in front, each of which appends to X-Forwarded-For; 0: that header is not believed.
+        Number of trusted proxies in front, each of which appends to X-Forwarded-For; 0: the header
+        is ignored.
     """
 
     model: Path = Path()
@@ -82,7 +79,7 @@ class ApiSettings:
     batch: int = 16
     step: int = 2
     batch_wait: float = 0.002
-    threads: int = field(default_factory=cores)
+    threads: int = field(default_factory=usable_cores)
     fetch_seconds: float = 10.0
     fetch_redirects: int = 3
     fetch_parallel: int = 16
@@ -99,30 +96,31 @@ class ApiSettings:
             if isinstance(value, int | float) and (
                 value < 0 or (value == 0 and entry.name not in may_be_zero) or value != value
             ):
-                raise SettingsError(f"expected {entry.name} above 0, got {value}")
+                least = "at least 0" if entry.name in may_be_zero else "above 0"
+                raise SettingsError(f"expected {entry.name} {least}, got {value}")
         if self.max_files > self.queue:
             raise SettingsError(
-                f"expected queue to hold a request of max_files={self.max_files}, got {self.queue}"
+                f"expected queue of at least max_files={self.max_files}, got {self.queue}"
             )
 
     @property
     def limits(self) -> Limits:
-        """What one photo may cost."""
+        """Limits of one photo."""
         return Limits(max_bytes=self.max_bytes, max_pixels=self.max_pixels)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """Read the options that are set; lists are separated by commas.
+        """Read the options from environment variables; list items are separated by commas.
 
         Parameters
         ----------
         environ : mapping of str to str, optional
-            The environment; tests give their own.
+            The environment; tests pass their own.
 
         Raises
         ------
         SettingsError
-            If a variable with our prefix is unknown or its value makes no sense.
+            If a variable with our prefix is unknown or its value is invalid.
         """
         types = get_type_hints(cls)
         values: dict[str, Any] = {}
@@ -132,7 +130,7 @@ class ApiSettings:
             key = name.removeprefix(PREFIX).lower()
             if key not in types:
                 known = ", ".join(PREFIX + entry.name.upper() for entry in fields(cls))
-                raise SettingsError(f"there is no option {name}; there are {known}")
+                raise SettingsError(f"expected one of {known}, got {name}")
             try:
                 values[key] = _parse(text, types[key])
             except ValueError as error:

@@ -1,4 +1,4 @@
-"""The photos of a request: read within limits of size, number, memory and time."""
+"""Read the photos of a request, with limits on size, number, memory and time."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _MAX_FIELD_BYTES = 4096
 
 @dataclass(frozen=True)
 class Photo:
-    """A file as it came.
+    """An uploaded file.
 
     Attributes
     ----------
     name : str
-        What the client calls it; empty if it does not say. Never to be used as a path.
+        The client's name for it; empty if there is none. Never use it as a path.
     data : bytes
         Its content.
     """
@@ -41,48 +41,48 @@ class Photo:
 
 @dataclass(frozen=True)
 class Upload:
-    """What a request brought: photos, and the plain fields of a form."""
+    """The content of a request: photos, and the text fields of a form."""
 
     photos: tuple[Photo, ...]
     fields: dict[str, str]
 
 
 async def read_upload(
-    request: Request, settings: ApiSettings, take: Callable[[int], None]
+    request: Request, settings: ApiSettings, reserve: Callable[[int], None]
 ) -> Upload:
-    """Read the body of a request: a form with files, or one photo as it is.
+    """Read the body of a request: a form with files, or the bytes of one photo.
 
     Parameters
     ----------
     request : Request
-        Its body has not been touched.
+        Its body has not been read yet.
     settings : ApiSettings
         The limits.
-    take : callable
-        Takes bytes from the budget of all requests, see :meth:`.limits.Budget.hold`.
+    reserve : callable
+        Reserves a number of bytes, see :meth:`.limits.MemoryBudget.reservation`.
 
     Raises
     ------
     UploadError
-        If there is no photo, too much, or too slowly.
+        If there is no photo, or the body is too large or too slow.
     BusyError
-        If all requests together would hold too much memory.
+        If all requests together would take too much memory.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > 2 * settings.max_body:
-        raise UploadTooLargeError(f"{declared} bytes were announced")
-    body = _Body(request.receive, settings, take)
+        raise UploadTooLargeError(f"expected at most {settings.max_body} bytes, got {declared}")
+    body = _LimitedBody(request.receive, settings, reserve)
     limited = Request(request.scope, body.receive)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
-        if kind == "multipart/form-data":
+        if media_type == "multipart/form-data":
             return await _read_form(limited, settings)
-        # Whatever else the type says (curl's own is that of a plain form), the bytes decide.
+        # Any other type is ignored (curl sends that of a plain form); the bytes decide.
         data = await limited.body()
     except ClientDisconnect as error:
-        raise UploadError("the client went away while sending") from error
+        raise UploadError("the client disconnected while sending") from error
     if not data:
-        raise EmptyImageError("the body of the request is empty")
+        raise EmptyImageError("expected a photo, got an empty body")
     return Upload((Photo("", data),), {})
 
 
@@ -90,7 +90,7 @@ async def _read_form(request: Request, settings: ApiSettings) -> Upload:
     parser = _InMemoryParser(
         request.headers,
         request.stream(),
-        # One more than allowed is told apart from a broken form below.
+        # One more than allowed, which the check below reports.
         max_files=settings.max_files + 1,
         max_fields=_MAX_FIELDS,
         max_part_size=_MAX_FIELD_BYTES,
@@ -101,38 +101,38 @@ async def _read_form(request: Request, settings: ApiSettings) -> Upload:
         if error.message.startswith("Too many files"):
             raise UploadTooLargeError(error.message) from error
         raise UploadError(
-            f"not a form that can be read: {error.message}",
-            words="This form cannot be read; please check how it is put together.",
+            f"expected a valid form: {error.message}",
+            words="This form cannot be read; please send a valid multipart/form-data body.",
         ) from error
     photos, fields = [], {}
     for name, value in form.multi_items():
         if isinstance(value, str):
             fields[name] = value
-        elif value.filename or value.size:  # browsers send an empty part for no file chosen
+        elif value.filename or value.size:  # browsers send an empty part if no file is chosen
             photos.append(Photo(value.filename or "", await value.read()))
     await form.close()
     if not photos:
-        raise UploadError("the form has no file")
+        raise UploadError("expected a file in the form, got none")
     if len(photos) > settings.max_files:
-        raise UploadTooLargeError(f"expected at most {settings.max_files} photos in one request")
+        raise UploadTooLargeError(f"expected at most {settings.max_files} photos, got more")
     return Upload(tuple(photos), fields)
 
 
 class _InMemoryParser(MultiPartParser):
-    """Keeps photos in memory, which the budget watches, instead of in temporary files."""
+    """Keeps photos in memory, which the memory budget limits, not in temporary files."""
 
     spool_max_size = 2**62
 
 
-class _Body:
-    """Wraps ASGI's receive: counts bytes and seconds."""
+class _LimitedBody:
+    """Wraps ASGI's receive and enforces the limits on bytes and seconds."""
 
     def __init__(
-        self, receive: Receive, settings: ApiSettings, take: Callable[[int], None]
+        self, receive: Receive, settings: ApiSettings, reserve: Callable[[int], None]
     ) -> None:
         self._receive = receive
         self._settings = settings
-        self._take = take
+        self._reserve = reserve
         self._size = 0
         self._deadline = time.monotonic() + settings.body_seconds
 
@@ -141,26 +141,27 @@ class _Body:
         if message["type"] == "http.request":
             size = len(message.get("body", b""))
             self._size += size
-            if self._size > self._settings.max_body:
+            max_body = self._settings.max_body
+            if self._size > max_body:
                 await self._drain(message)
                 raise UploadTooLargeError(
-                    f"expected at most {self._settings.max_body} bytes, got more",
-                    words=f"This is more than {self._settings.max_body // 2**20} MB; "
+                    f"expected at most {max_body} bytes, got more",
+                    words=f"This upload is larger than {max_body // 2**20} MB; "
                     "please send fewer or smaller photos.",
                 )
-            self._take(size)
+            self._reserve(size)
         return message
 
     async def _next(self) -> Message:
-        left = self._deadline - time.monotonic()
+        remaining = self._deadline - time.monotonic()
         try:
-            async with asyncio.timeout(min(self._settings.idle_seconds, left)):
+            async with asyncio.timeout(min(self._settings.idle_seconds, remaining)):
                 return await self._receive()
         except TimeoutError as error:
-            raise SlowUploadError(f"only {self._size} bytes came in time") from error
+            raise SlowUploadError(f"only {self._size} bytes were received in time") from error
 
     async def _drain(self, message: Message) -> None:
-        """Read on a little and forget it: a client still sending would never see the answer."""
+        """Read on a little and discard it: a client that is still sending reads no response."""
         while message.get("more_body") and self._size <= 2 * self._settings.max_body:
             message = await self._next()
             self._size += len(message.get("body", b""))

@@ -1,4 +1,7 @@
-"""The command line: ``icon-classifier predict``, ``convert``, ``info`` and ``api``."""
+"""The command line: ``icon-classifier predict``, ``convert``, ``info``, ``api`` and ``smoke``.
+
+Each command imports what it needs itself: ONNX Runtime and the other libraries take a second.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,20 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from icon_classifier import __version__
-from icon_classifier.api.settings import cores
-from icon_classifier.cli.output import open_results
-from icon_classifier.cli.predict import classify_files, find_photos
-from icon_classifier.cli.progress import Counter, progress
 from icon_classifier.errors import IconClassifierError, SettingsError
-from icon_classifier.model.opening import EXPORT, MODEL, open_model
-from icon_classifier.model.session import Model
+
+if TYPE_CHECKING:
+    from icon_classifier.model.info import ModelInfo
+
+EXPORT, MODEL = "export.pkl", "export.onnx"  # as in model.opening, which is slow to import
 
 app = typer.Typer(
-    help="Your own picture classifier, on the command line.",
+    help="Classify photos, and serve and check a classifier.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,43 +39,55 @@ def predict(
     photos: Annotated[
         list[str], typer.Argument(help="Photos, folders of photos, or patterns like 'a/**/*.jpg'.")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write a JSON object for each photo.")
+    ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Write a table.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file to write; what it holds is not redone."),
+        typer.Option("--output", "-o", help="A file for the results; an existing one is resumed."),
     ] = None,
     top: Annotated[
-        int | None, typer.Option(min=1, help="Tell so many of the best classes.", show_default="1")
+        int | None, typer.Option(min=1, help="Number of classes for each photo.", show_default="1")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Photos at a time.", show_default="one a core")
+        int | None,
+        typer.Option(min=1, help="Photos classified at a time.", show_default="one for each core"),
     ] = None,
     on_ray: Annotated[
         bool,
-        typer.Option("--ray", help="Spread the photos over a Ray cluster; see docs/scaling.md."),
+        typer.Option("--ray", help="Classify on a Ray cluster; see docs/scaling.md."),
     ] = False,
     model: ModelFolder = Path(),
 ) -> None:
-    """Tell what is in photos. A file that cannot be read is a line with its error; exit code 1."""
+    """Classify photos. A file that cannot be read becomes a line with its error; exit code 1."""
+    from icon_classifier.cli.output import open_results, show_progress
+    from icon_classifier.cli.predict import classify_files, find_photos
+    from icon_classifier.model.opening import open_model
+    from icon_classifier.system.memory import usable_cores
+
     if as_json and as_csv:
-        raise SettingsError("--json and --csv exclude each other")
+        raise SettingsError("expected --json or --csv, got both")
     form = "json" if as_json else "csv" if as_csv else "text"
-    # Photos run side by side instead of one on all cores.
+    # One thread for each photo: photos are classified in parallel instead.
     classifier = open_model(model, threads=1, keep_memory=True)
     with open_results(output, form, top or 1) as results:
         if on_ray:
-            scale = _import_scale()
-            find = partial(scale.find_photos_anywhere, photos)
+            try:
+                from icon_classifier.cli.on_ray import classify_on_ray, find_photos_anywhere
+            except ModuleNotFoundError as error:
+                raise _missing_extra(error, "scale") from error
+            find = partial(find_photos_anywhere, photos)
             paths = (path for path in find() if path not in results.done)
-            records = scale.classify_on_ray(model / MODEL, paths, top=top)
+            records = classify_on_ray(model / MODEL, paths, top=top)
         else:
             find = partial(find_photos, photos)
             paths = (path for path in find() if path not in results.done)
-            records = classify_files(classifier, paths, threads=threads or cores(), top=top)
-        # A bar belongs to a person, and must not run through lines on the same screen.
+            threads = threads or usable_cores()
+            records = classify_files(classifier, paths, threads=threads, top=top)
+        # Not while results are printed to the same terminal.
         if sys.stderr.isatty() and (output is not None or not sys.stdout.isatty()):
-            records = progress(records, Counter(find), done=len(results.done))
+            records = show_progress(records, find, done=len(results.done))
         for record in records:
             results.write(record)
     if results.failed:
@@ -110,21 +123,25 @@ def convert(
 
 @app.command()
 def info(
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all of the metadata as JSON.")
+    ] = False,
     model: ModelFolder = Path(),
 ) -> None:
-    """Tell what the model says of itself."""
-    classifier = open_model(model)
+    """Print the metadata of the model: labels, transforms, figures, versions."""
+    from icon_classifier.model.opening import open_model
+
+    metadata = open_model(model).info
     if as_json:
-        print(json.dumps(classifier.info.raw, ensure_ascii=False, indent=2))
+        print(json.dumps(metadata.raw, ensure_ascii=False, indent=2))
         return
-    for name, value in _about(classifier):
-        print(f"{name + ':':<14}{value}")
+    for name, value in _summary(metadata):
+        print(f"{name + ':':<20}{value}")
 
 
 @app.command()
 def api(
-    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for everybody.")] = (
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(envvar="PORT", min=0, max=65535)] = 8867,
@@ -132,15 +149,12 @@ def api(
         Path | None, typer.Option("--model", help=f"The folder with {EXPORT} and {MODEL}.")
     ] = None,
 ) -> None:
-    """Serve the JSON API; docs/api.md tells its options, which stand in the environment."""
-    # Imported here: the other commands need no server.
+    """Serve the JSON API. Its options are environment variables; see docs/api.md."""
     try:
         from icon_classifier.api.app import app_from_environment
         from icon_classifier.api.serve import serve
     except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"{error.name} is not installed: run pip install 'icon-classifier[api]'"
-        ) from error
+        raise _missing_extra(error, "api") from error
     serve(app_from_environment(model), host=host, port=port)
 
 
@@ -148,30 +162,25 @@ def api(
 def smoke(
     url: Annotated[str, typer.Argument(help="The address of a served page.")],
     photo: Annotated[
-        Path | None, typer.Option(help="A photo to upload; fastbook's grizzly if not given.")
+        Path | None, typer.Option(help="A photo to upload; by default fastbook's grizzly.")
     ] = None,
-    label: Annotated[str, typer.Option(help="What the page must see in it.")] = "grizzly",
-    timeout: Annotated[float, typer.Option(help="Seconds for all of it.")] = 60,
+    label: Annotated[str, typer.Option(help="The label that the page must return.")] = "grizzly",
+    timeout: Annotated[float, typer.Option(help="Seconds for the whole test.")] = 60,
 ) -> None:
-    """Visit a served page, upload a photo and check the label; exit code 1 if that fails."""
-    # Imported here: the other commands need no web client.
+    """Open a served page, upload a photo and check its label; exit code 1 if that fails."""
     from icon_classifier.server.visitor import smoke as visit
 
     print(visit(url, photo, label, timeout))
 
 
-def _import_scale() -> ModuleType:
-    try:
-        from icon_classifier.api import on_ray as scale
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"{error.name} is not installed: run pip install 'icon-classifier[scale]'"
-        ) from error
-    return scale
+def _missing_extra(error: ModuleNotFoundError, extra: str) -> SettingsError:
+    return SettingsError(
+        f"{error.name} is not installed: run pip install 'icon-classifier[{extra}]'"
+    )
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one line on stderr and exit code 1."""
+    """Run the command line; an error of this package is one line on stderr and exit code 1."""
     try:
         app()
     except IconClassifierError as error:
@@ -179,19 +188,20 @@ def main() -> None:
         sys.exit(1)
 
 
-def _about(model: Model) -> Iterator[tuple[str, str]]:
-    about = model.info
-    yield "labels", ", ".join(about.labels)
-    yield "recipe", about.recipe or "not recorded"
-    yield "compiled", about.date
-    yield "from", f"{EXPORT} with SHA-256 {about.export_sha256}"
-    yield "transforms", str(about.pipeline)
-    yield "temperature", f"{about.temperature:.4f}"
+def _summary(metadata: ModelInfo) -> Iterator[tuple[str, str]]:
+    yield "labels", ", ".join(metadata.labels)
+    yield "recipe", metadata.recipe or "not recorded"
+    yield "compiled", metadata.date
+    yield "from", f"{EXPORT} with SHA-256 {metadata.export_sha256}"
+    yield "transforms", str(metadata.pipeline)
+    yield "temperature", f"{metadata.temperature:.4f}"
     yield (
         "not sure",
-        "never said" if about.threshold is None else f"{about.score} below {about.threshold:.4f}",
+        "never"
+        if metadata.threshold is None
+        else f"{metadata.score} below {metadata.threshold:.4f}",
     )
-    for name, value in about.figures.items():
+    for name, value in metadata.figures.items():
         yield str(name), str(value)
-    yield "versions", ", ".join(f"{name} {version}" for name, version in about.versions.items())
+    yield "versions", ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
     yield "command line", __version__

@@ -1,4 +1,7 @@
-"""Where the answers of ``icon-classifier predict`` go: text, JSON lines or CSV, to be resumed."""
+"""Write the results of ``icon-classifier predict`` as text, JSON lines or CSV, and show progress.
+
+A results file can be resumed: the photos that it holds are not classified again.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import io
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,14 +23,11 @@ import numpy as np
 from icon_classifier.cli.predict import Record
 from icon_classifier.errors import SettingsError
 
-Format = Callable[[Record, int], str]
-"""A record and the number of its best classes to a line, without its end."""
-
 _FLUSH_SECONDS = 1.0
 
 
-def plain_line(record: Record, top: int) -> str:
-    """Write a line for a person: path, class and probability, separated by tabs."""
+def text_line(record: Record, top: int) -> str:
+    """Format a record as path, labels and probabilities, separated by tabs."""
     if "error" in record:
         return _printable(f"{record['path']}\t{record['error']}")
     best = "".join(
@@ -36,30 +37,30 @@ def plain_line(record: Record, top: int) -> str:
 
 
 def json_line(record: Record, _: int) -> str:
-    """Write a JSON object."""
+    """Format a record as a JSON object."""
     line = json.dumps(record, ensure_ascii=False)
-    # A name of a file may be no text at all; JSON can say it only by escapes.
+    # A file name may be invalid UTF-8, which JSON can express only by escapes.
     return line if _printable(line) == line else json.dumps(record)
 
 
 def csv_row(record: Record, top: int) -> str:
-    """Write a row for a table; see :func:`_csv_head` for its columns."""
+    """Format a record as a row with the columns of :func:`_csv_header`."""
     ranking = record.get("ranking", [])
     cells = [cell for entry in ranking[:top] for cell in (entry["label"], entry["probability"])]
     cells += [""] * (2 * top - len(cells))
     known = {True: "yes", False: "no", None: ""}[record.get("known")]
-    return _row([record["path"], *cells, known, record.get("error", "")])
+    return _csv_line([record["path"], *cells, known, record.get("error", "")])
 
 
-def _csv_head(top: int) -> str:
+def _csv_header(top: int) -> str:
     more = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("label", "probability")]
-    return _row(["path", "label", "probability", *more, "known", "error"])
+    return _csv_line(["path", "label", "probability", *more, "known", "error"])
 
 
-def _row(cells: Iterable[object]) -> str:
+def _csv_line(cells: Iterable[object]) -> str:
     file = io.StringIO()
     csv.writer(file, lineterminator="").writerow(_printable(str(cell)) for cell in cells)
-    # A line for each record, so that a file that was cut off can be mended.
+    # One line for each record, so that an unfinished one at the end of a file can be cut off.
     return _one_line(file.getvalue())
 
 
@@ -71,16 +72,21 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-FORMATS: dict[str, Format] = {"text": plain_line, "json": json_line, "csv": csv_row}
+_FORMATTERS: dict[str, Callable[[Record, int], str]] = {
+    "text": text_line,
+    "json": json_line,
+    "csv": csv_row,
+}
+"""Each formats a record, with so many entries of its ranking, as a line without its end."""
 
 
-class Done:
-    """The photos that a results file has already, eight bytes each.
+class PathSet:
+    """A set of paths that takes eight bytes for each.
 
     Parameters
     ----------
     paths : iterable of str
-        As the file tells them.
+        Its elements, as they are or as they are written in a results file.
     """
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
@@ -91,38 +97,38 @@ class Done:
 
     def __contains__(self, path: str) -> bool:
         wanted = np.uint64(_hash(path))
-        place = int(np.searchsorted(self._hashes, wanted))
-        return place < len(self._hashes) and bool(self._hashes[place] == wanted)
+        index = int(np.searchsorted(self._hashes, wanted))
+        return index < len(self._hashes) and bool(self._hashes[index] == wanted)
 
 
 def _hash(path: str) -> int:
-    written = _one_line(_printable(path)).encode()  # as it stands in a table
+    written = _one_line(_printable(path)).encode()  # as a table holds it
     return int.from_bytes(hashlib.blake2b(written, digest_size=8).digest())
 
 
 class Results:
-    """A place for records.
+    """A file or standard output to which records are written.
 
     Attributes
     ----------
-    done : Done
-        The photos that need not be done again.
+    done : PathSet
+        The photos that the file already held.
     failed : bool
-        Whether a photo could not be used, now or in what was there already.
+        Whether a photo could not be used, in this run or in those before.
     """
 
-    def __init__(self, file: TextIO, form: Format, top: int, done: Done, *, failed: bool) -> None:
+    def __init__(self, file: TextIO, form: str, top: int, done: PathSet, *, failed: bool) -> None:
         self._file = file
-        self._form = form
+        self._format = _FORMATTERS[form]
         self._top = top
         self._flushed = time.monotonic()
         self.done = done
         self.failed = failed
 
     def write(self, record: Record) -> None:
-        """Write one record; at most a second later it is in the file."""
+        """Write one record; it reaches the file within a second of the next one."""
         self.failed |= "error" in record
-        self._file.write(self._form(record, self._top) + "\n")
+        self._file.write(self._format(record, self._top) + "\n")
         now = time.monotonic()
         if now - self._flushed > _FLUSH_SECONDS or self._file is sys.stdout:
             self._file.flush()
@@ -131,29 +137,29 @@ class Results:
 
 @contextlib.contextmanager
 def open_results(path: Path | None, form: str, top: int) -> Iterator[Results]:
-    """Open the place for the results: a file, gone on with if it is there, or standard output.
+    """Open the destination of the results; an existing file is continued.
 
     Parameters
     ----------
     path : pathlib.Path or None
         The file; None for standard output.
     form : {'text', 'json', 'csv'}
-        How records are written.
+        The format of a record.
     top : int
-        Best classes in a line of text or a row.
+        Entries of the ranking in a line of text or a row.
 
     Raises
     ------
     SettingsError
-        If the file cannot be written, or holds something else than such results.
+        If the file cannot be written, or holds something other than such results.
     """
     if path is None:
         if form == "csv":
-            print(_csv_head(top))
-        yield Results(sys.stdout, FORMATS[form], top, Done(), failed=False)
+            print(_csv_header(top))
+        yield Results(sys.stdout, form, top, PathSet(), failed=False)
         return
     if form == "text":
-        raise SettingsError("a file of results is --json or --csv: please add one of them")
+        raise SettingsError("expected --json or --csv with --output, got neither")
     try:
         done, failed = _resume(path, form, top)
         file = path.open("a", encoding="utf-8", newline="")
@@ -161,53 +167,52 @@ def open_results(path: Path | None, form: str, top: int) -> Iterator[Results]:
         raise SettingsError(f"cannot write {path}: {error.strerror}") from error
     with file:
         if form == "csv" and path.stat().st_size == 0:
-            file.write(_csv_head(top) + "\n")
-        yield Results(file, FORMATS[form], top, done, failed=failed)
+            file.write(_csv_header(top) + "\n")
+        yield Results(file, form, top, done, failed=failed)
 
 
-def _resume(path: Path, form: str, top: int) -> tuple[Done, bool]:
-    """Read what a run before left, and cut off a last line that it did not finish."""
+def _resume(path: Path, form: str, top: int) -> tuple[PathSet, bool]:
+    """Read the results of an earlier run and cut off an unfinished last line."""
     if not path.exists():
-        return Done(), False
+        return PathSet(), False
     with path.open("rb+") as raw:
-        end = raw.seek(0, os.SEEK_END)
-        whole = _last_line_end(raw, end)
-        raw.truncate(whole)
+        raw.truncate(_end_of_last_line(raw))
     failed = False
 
     def paths() -> Iterator[str]:
         nonlocal failed
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
             for number, line in enumerate(file, 1):
-                record = _read(line, form, top, number, path)
+                record = _parse(line, form, top, number, path)
                 if record is not None:
                     failed |= bool(record.get("error"))
                     yield record["path"]
 
-    return Done(paths()), failed
+    return PathSet(paths()), failed
 
 
-def _last_line_end(raw: io.BufferedRandom, end: int) -> int:
-    """Find where the last finished line ends, looking backwards."""
-    step = 64 * 2**10
+def _end_of_last_line(raw: io.BufferedRandom) -> int:
+    """Find the offset after the last line break, searching backwards."""
+    end = raw.seek(0, os.SEEK_END)
+    block = 64 * 2**10
     while end > 0:
-        start = max(0, end - step)
+        start = max(0, end - block)
         raw.seek(start)
-        place = raw.read(end - start).rfind(b"\n")
-        if place >= 0:
-            return start + place + 1
+        index = raw.read(end - start).rfind(b"\n")
+        if index >= 0:
+            return start + index + 1
         end = start
     return 0
 
 
-def _read(line: str, form: str, top: int, number: int, path: Path) -> Record | None:
-    """Read a line back; None for the head of a table."""
+def _parse(line: str, form: str, top: int, number: int, path: Path) -> Record | None:
+    """Parse a line of a results file; None for the header of a table."""
     try:
         if form == "json":
             record: Record = json.loads(line)
             if isinstance(record["path"], str):
                 return record
-        elif number == 1 and line.rstrip("\r\n") == _csv_head(top):
+        elif number == 1 and line.rstrip("\r\n") == _csv_header(top):
             return None
         else:
             [cells] = csv.reader([line])
@@ -216,6 +221,50 @@ def _read(line: str, form: str, top: int, number: int, path: Path) -> Record | N
     except (ValueError, KeyError, TypeError):
         pass
     raise SettingsError(
-        f"{path} is there already and line {number} is no result of this kind; "
-        "please give another file or the options that it was begun with"
+        f"expected a {form} result in line {number} of {path}, got something else; "
+        "choose another file or the options that it was started with"
     )
+
+
+def show_progress(
+    records: Iterable[Record], find: Callable[[], Iterable[str]], *, done: int = 0
+) -> Iterator[Record]:
+    """Yield records and show a progress bar on standard error.
+
+    Parameters
+    ----------
+    records : iterable of Record
+        Yielded as they are.
+    find : callable
+        Finds all photos. They are counted in a thread while the first ones are classified: walking
+        a large folder takes minutes.
+    done : int, optional
+        Photos that were classified by an earlier run.
+    """
+    # Imported here: most runs show no bar.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    rate = TextColumn("photos, {task.fields[rate]:.1f}/s")
+    columns = BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()
+    # Standard output is not redirected: it may be the file of the results.
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
+        task = bar.add_task("", total=None, completed=done, rate=0.0)
+
+        def count() -> None:
+            total = sum(1 for _ in find())
+            bar.update(task, total=total)
+
+        threading.Thread(target=count, name="count", daemon=True).start()
+        start = time.monotonic()
+        number = 0
+        for number, record in enumerate(records, 1):
+            yield record
+            bar.update(task, advance=1, rate=number / (time.monotonic() - start))
+        bar.update(task, total=done + number)

@@ -1,7 +1,7 @@
-"""Many photos from the command line: found one by one, classified on all cores, in order.
+"""Find photos and classify them on all cores, in order.
 
-Nothing is held for the whole run: folders are walked as they are read, and only a few photos are in
-work at a time, so that a folder of millions takes no more memory than one of ten.
+Folders are walked while photos are classified, and only a few photos are in memory at a time: a
+folder of millions takes no more memory than one of ten.
 """
 
 from __future__ import annotations
@@ -18,30 +18,31 @@ from icon_classifier.images import SUFFIXES, read_image_file
 from icon_classifier.model.session import Model, Prediction
 
 Record = dict[str, Any]
-"""What is said of one photo: ``path``, and ``label``, ``probability``, ``known``, ``ranking`` or
-``error``."""
+"""The result for one photo: ``path``, and either ``label``, ``probability``, ``known`` and
+``ranking`` or ``error``."""
 
-_AHEAD = 4
-"""Photos in work or waiting to be written, for each thread."""
+_MAX_PENDING_PER_THREAD = 4
+"""Photos that are being classified or wait for their turn to be yielded."""
 
 
 def find_photos(arguments: Iterable[str]) -> Iterator[str]:
-    """Find the photos that arguments name, without listing them all first.
+    """Find the photos that arguments name, one by one.
 
     Parameters
     ----------
     arguments : iterable of str
-        Files, taken as they are; folders, below which whatever ends like a photo is taken, in the
-        order of names; and patterns with ``*``, ``?``, ``[...]`` and ``**`` for any folders.
+        Files, whatever their names; folders, whose photos are found by their suffixes at any depth
+        and in the order of their names; and patterns with ``*``, ``?``, ``[...]`` and ``**`` for
+        any number of folders.
 
     Yields
     ------
     str
-        Paths. One that does not exist is yielded, too: it gets its line with an error.
+        Paths. One that does not exist is yielded, too, and becomes a record with an error.
     """
     for argument in arguments:
         if os.path.isdir(argument):  # noqa: PTH112 - millions of Path objects would cost more
-            yield from _below(argument)
+            yield from _walk(argument)
         elif not os.path.exists(argument) and glob.has_magic(argument):  # noqa: PTH110
             found = False
             for path in glob.iglob(argument, recursive=True):  # noqa: PTH207
@@ -49,18 +50,18 @@ def find_photos(arguments: Iterable[str]) -> Iterator[str]:
                 if not os.path.isdir(path):  # noqa: PTH112
                     yield path
                 elif "**" not in argument:
-                    yield from _below(path)
+                    yield from _walk(path)
             if not found:
                 yield argument
         else:
             yield argument
 
 
-def _below(folder: str) -> Iterator[str]:
-    for place, folders, files in os.walk(folder):
-        folders.sort()
+def _walk(root: str) -> Iterator[str]:
+    for folder, subfolders, files in os.walk(root):
+        subfolders.sort()
         yield from (
-            os.path.join(place, name)  # noqa: PTH118
+            os.path.join(folder, name)  # noqa: PTH118
             for name in sorted(files)
             if name.lower().endswith(SUFFIXES)
         )
@@ -69,22 +70,22 @@ def _below(folder: str) -> Iterator[str]:
 def classify_files(
     model: Model, paths: Iterable[str], *, threads: int, top: int | None = None
 ) -> Iterator[Record]:
-    """Classify photos, decoding and inference side by side on the cores.
+    """Classify photos in several threads.
 
-    Pillow's decoders and ONNX Runtime let other threads run while they work. Each photo goes
-    through the network by itself: on a processor a batch takes longer for each photo, not shorter,
-    since its layers no longer fit into the caches (measured; see docs/api.md).
+    Pillow's decoders and ONNX Runtime release the GIL. Each photo goes through the network by
+    itself: on a CPU a batch takes longer per photo, because the activations between layers no
+    longer fit in the caches (figures: docs/benchmarks.md).
 
     Parameters
     ----------
     model : Model
-        What classifies.
+        Opened with one thread.
     paths : iterable of str
         The photos; read only as far ahead as needed.
     threads : int
-        Photos in work at the same time.
+        Photos that are classified at the same time.
     top : int, optional
-        Entries of each ranking at most.
+        Maximum number of entries in each ranking.
 
     Yields
     ------
@@ -92,25 +93,25 @@ def classify_files(
         In the order of `paths`; one with an error where a photo cannot be used.
     """
 
-    def one(path: str) -> Record:
+    def classify(path: str) -> Record:
         try:
-            return answer(path, model.predict(read_image_file(path)), top)
+            return prediction_record(path, model.predict(read_image_file(path)), top)
         except ImageError as error:
-            return failure(path, error)
+            return error_record(path, error)
 
-    yield from _in_order(one, paths, threads)
+    yield from _map_in_order(classify, paths, threads)
 
 
-def _in_order(
+def _map_in_order(
     call: Callable[[str], Record], paths: Iterable[str], threads: int
 ) -> Iterator[Record]:
-    """Map in threads with a bounded number ahead; ``Executor.map`` would read all paths at once."""
+    """Map in threads with a limited number ahead; ``Executor.map`` would read all paths first."""
     pending: deque[Future[Record]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="predict") as pool:
         try:
             for path in paths:
                 pending.append(pool.submit(call, path))
-                if len(pending) >= _AHEAD * threads:
+                if len(pending) >= _MAX_PENDING_PER_THREAD * threads:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
@@ -118,8 +119,8 @@ def _in_order(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def answer(path: str, prediction: Prediction, top: int | None = None) -> Record:
-    """Say what a photo shows."""
+def prediction_record(path: str, prediction: Prediction, top: int | None = None) -> Record:
+    """Return the record of a classified photo."""
     return {
         "path": path,
         "label": prediction.label,
@@ -132,6 +133,6 @@ def answer(path: str, prediction: Prediction, top: int | None = None) -> Record:
     }
 
 
-def failure(path: str, error: ImageError) -> Record:
-    """Say why a photo cannot be used."""
+def error_record(path: str, error: ImageError) -> Record:
+    """Return the record of a photo that cannot be used."""
     return {"path": path, "error": error.words}

@@ -1,4 +1,4 @@
-"""The JSON API as it is run: uvicorn on a real socket, asked by a real client."""
+"""The JSON API on uvicorn, with real sockets and clients."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ PHOTO = encode(gradient(), "JPEG")
 
 @contextlib.contextmanager
 def serving(model: Model, **options) -> Iterator[tuple[str, int]]:
-    """Run the API in a thread until the block ends; where it listens."""
+    """Run the API in a thread until the block ends and yield its address."""
     app = create_app(model, ApiSettings(**{"rate": 0, **options}))
-    server = api_server.server(app, port=0)
+    server = api_server.create_server(app, port=0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
@@ -48,8 +48,8 @@ def model() -> Model:
     return Model(model_bytes())
 
 
-def ended(connection: socket.socket) -> bytes:
-    """Read until the server ends the connection."""
+def read_to_end(connection: socket.socket) -> bytes:
+    """Read until the server closes the connection."""
     connection.settimeout(20)
     data = b""
     with contextlib.suppress(ConnectionResetError):
@@ -58,7 +58,7 @@ def ended(connection: socket.socket) -> bytes:
     return data
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_command_serves_the_api_and_reports_a_used_port(tmp_path: Path) -> None:
     write_model(tmp_path)
     port = free_port()
     command = ["-m", "icon_classifier", "api", f"--port={port}", f"--model={tmp_path}"]
@@ -78,7 +78,7 @@ def test_the_command(tmp_path: Path) -> None:
         assert "Traceback" not in second.stderr
 
 
-def test_the_shipped_model_tells_the_grizzly(project_model: Model, grizzly: Path) -> None:
+def test_shipped_model_recognises_the_grizzly(project_model: Model, grizzly: Path) -> None:
     expected = project_model.predict(read_image_file(grizzly))
     with serving(project_model) as (host, port):
         answer = httpx.post(f"http://{host}:{port}/classify", content=grizzly.read_bytes()).json()
@@ -86,7 +86,7 @@ def test_the_shipped_model_tells_the_grizzly(project_model: Model, grizzly: Path
     assert answer["predictions"][0]["probability"] == pytest.approx(expected.probability, abs=1e-4)
 
 
-def test_many_at_once_get_the_answers_of_one_at_a_time(model: Model) -> None:
+def test_concurrent_requests_get_the_answers_of_single_ones(model: Model) -> None:
     photos = [encode(gradient(size=(20 + 7 * number, 40)), "PNG") for number in range(24)]
     with serving(model) as (host, port), httpx.Client(base_url=f"http://{host}:{port}") as client:
         alone = [client.post("/classify", content=photo).json() for photo in photos]
@@ -101,7 +101,7 @@ def test_many_at_once_get_the_answers_of_one_at_a_time(model: Model) -> None:
             assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
 
 
-def test_what_is_in_work_is_answered_before_the_end(model: Model) -> None:
+def test_pending_photo_is_answered_before_shutdown(model: Model) -> None:
     with serving(model, batch_wait=0.3) as (host, port), ThreadPoolExecutor(1) as threads:
         connection = httpx.Client(base_url=f"http://{host}:{port}")
         assert connection.get("/healthz").status_code == 200
@@ -113,58 +113,60 @@ def test_what_is_in_work_is_answered_before_the_end(model: Model) -> None:
 
 
 class TestSlowClients:
-    """Those who dribble are shown out; the others do not notice."""
+    """Slow clients are disconnected and others are not affected."""
 
     @pytest.mark.parametrize("kind", ["image/jpeg", "multipart/form-data; boundary=x"])
     @pytest.mark.parametrize("limits", [{"idle_seconds": 0.2}, {"body_seconds": 0.2}])
-    def test_a_body_that_does_not_come(self, model: Model, kind: str, limits: dict) -> None:
+    def test_slow_body_is_a_problem(self, model: Model, kind: str, limits: dict) -> None:
         head = f"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\n"
         with serving(model, **limits) as (host, port):
             connection = socket.create_connection((host, port))
             connection.sendall(head.encode() + b"Content-Length: 5000\r\n\r\n--x\r\n")
             assert httpx.post(f"http://{host}:{port}/classify", content=PHOTO).status_code == 200
-            answer = ended(connection)
+            answer = read_to_end(connection)
             connection.close()
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["type"] == "/docs#slow-upload"
 
-    def test_a_head_that_does_not_come(self, model: Model, monkeypatch) -> None:
-        monkeypatch.setattr(api_server, "_HEAD_SECONDS", 0.2)
+    def test_slow_headers_close_the_connection(self, model: Model, monkeypatch) -> None:
+        monkeypatch.setattr(api_server, "_MAX_HEADER_SECONDS", 0.2)
         with serving(model) as address, socket.create_connection(address) as connection:
             connection.sendall(b"POST /classify HTTP/1.1\r\nHost: a\r\nX-A: ")
-            assert ended(connection) == b""
+            assert read_to_end(connection) == b""
 
-    def test_a_second_head_that_does_not_come(self, model: Model, monkeypatch) -> None:
-        monkeypatch.setattr(api_server, "_HEAD_SECONDS", 0.2)
+    def test_slow_headers_of_a_second_request_close_the_connection(
+        self, model: Model, monkeypatch
+    ) -> None:
+        monkeypatch.setattr(api_server, "_MAX_HEADER_SECONDS", 0.2)
         with serving(model) as address, socket.create_connection(address) as connection:
             connection.sendall(b"GET /labels HTTP/1.1\r\nHost: a\r\n\r\nGET /labels HTTP/1.1\r\n")
-            assert ended(connection).count(b"HTTP/1.1 200 OK") == 1
+            assert read_to_end(connection).count(b"HTTP/1.1 200 OK") == 1
 
-    def test_a_head_that_never_ends(self, model: Model) -> None:
+    def test_endless_headers_close_the_connection(self, model: Model) -> None:
         with serving(model) as address, socket.create_connection(address) as connection:
             connection.sendall(b"GET /labels HTTP/1.1\r\n")
             with contextlib.suppress(ConnectionError):
                 for _ in range(200):
                     connection.sendall(b"X-A: " + 1000 * b"a" + b"\r\n")
-            assert ended(connection) == b""
+            assert read_to_end(connection) == b""
 
 
-def test_too_much_is_answered_before_all_of_it_came(model: Model) -> None:
+def test_body_larger_than_allowed_is_refused_before_it_is_complete(model: Model) -> None:
     with serving(model, max_body=100_000) as address:
         with socket.create_connection(address) as connection:
             connection.sendall(
                 b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n"
             )
-            assert ended(connection).startswith(b"HTTP/1.1 413 ")
+            assert read_to_end(connection).startswith(b"HTTP/1.1 413 ")
         with socket.create_connection(address) as connection:
             connection.sendall(
                 b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: 150000\r\n\r\n"
             )
             connection.sendall(150_000 * b"x")
-            assert ended(connection).startswith(b"HTTP/1.1 413 ")
+            assert read_to_end(connection).startswith(b"HTTP/1.1 413 ")
 
 
-def test_more_connections_than_allowed_are_told(model: Model, monkeypatch) -> None:
+def test_more_connections_than_allowed_are_refused(model: Model, monkeypatch) -> None:
     monkeypatch.setattr(api_server, "_MAX_CONNECTIONS", 2)
     with serving(model) as (host, port), httpx.Client(base_url=f"http://{host}:{port}") as first:
         assert first.get("/labels").status_code == 200
@@ -175,15 +177,15 @@ def test_more_connections_than_allowed_are_told(model: Model, monkeypatch) -> No
         assert answer.headers["connection"] == "close"
 
 
-def test_nonsense_does_not_end_the_server(model: Model) -> None:
+def test_invalid_http_does_not_stop_the_server(model: Model) -> None:
     with serving(model) as (host, port):
         with socket.create_connection((host, port)) as connection:
             connection.sendall(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
-            assert ended(connection).startswith(b"HTTP/1.1 400 ")
+            assert read_to_end(connection).startswith(b"HTTP/1.1 400 ")
         assert httpx.get(f"http://{host}:{port}/healthz").status_code == 200
 
 
-def test_uvicorns_own_command_finds_the_app(tmp_path: Path) -> None:
+def test_uvicorn_command_serves_the_app(tmp_path: Path) -> None:
     write_model(tmp_path)
     port = free_port()
     command = ["-m", "uvicorn", "icon_classifier.api.app:app", f"--port={port}"]

@@ -1,4 +1,4 @@
-"""A Ray that touches no other, and a browser for visitors whose server may go."""
+"""An isolated Ray, and a browser for several visitors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from playwright.sync_api import Page, sync_playwright
 from scripts.browser import find_browser
 from tests.support.browser import ARGUMENTS
 
-# Read by Ray when it is imported. A loaded machine takes its time to start it.
+# Ray reads these when it is imported. Starting it on a loaded machine takes long.
 os.environ |= {
     "RAY_raylet_start_wait_time_s": "40",
     "RAY_agent_register_timeout_ms": "240000",
@@ -24,13 +24,14 @@ os.environ |= {
 }
 os.environ.pop("RAY_ADDRESS", None)
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what Ray is warned of is its own affair
-    importlib.import_module("icon_classifier.api.on_ray")
+    warnings.simplefilter("ignore")  # raised by Ray's own code
+    for name in ("api", "cli"):
+        importlib.import_module(f"icon_classifier.{name}.on_ray")
 
 
 @pytest.fixture
 def new_visitor() -> Iterator[Callable[[], Page]]:
-    """Open pages, each of a visitor of his own."""
+    """Open pages, each with its own cookies."""
     path = find_browser()
     assert path is not None, "there is no browser: make test-scale installs one"
     with sync_playwright() as playwright:

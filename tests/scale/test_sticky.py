@@ -1,4 +1,4 @@
-"""Two Voilà servers behind Debian's nginx: each visitor stays with the server of his kernel."""
+"""Two Voilà servers behind Debian's nginx: a visitor stays with the server of their kernel."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from tests.support.models import write_model
 from tests.support.pictures import encode
 from tests.support.servers import ROOT, Server, free_port, project_copy, voila
 
-READY = 90_000
+MAX_WAIT = 90_000
 """Milliseconds; a loaded machine is slow."""
 
 COLOURS = {"red": "#f00", "green": "#0f0", "blue": "#00f"}
 
 
 @dataclass(frozen=True)
-class House:
-    """nginx and the two servers behind it."""
+class Balanced:
+    """The address of nginx and the two servers behind it."""
 
     url: str
     one: Server
@@ -37,7 +37,7 @@ class House:
 
 
 def write_config(folder: Path, port: int, one: Server, two: Server) -> Path:
-    """The very configuration of the docs, on free ports."""
+    """Write the configuration of the docs with free ports."""
     text = (ROOT / "docs/nginx-sticky.conf").read_text()
     for old, new in (
         ("listen 8080", f"listen 127.0.0.1:{port}"),
@@ -70,7 +70,7 @@ def nginx(folder: Path, config: Path, port: int) -> Iterator[str]:
                 break
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError((folder / "nginx.log").read_text())
-            time.sleep(0.05)  # between two looks at a condition
+            time.sleep(0.05)  # between two checks of the condition
         yield url
     finally:
         process.terminate()
@@ -79,7 +79,7 @@ def nginx(folder: Path, config: Path, port: int) -> Iterator[str]:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def balanced(tmp_path: Path) -> Iterator[Balanced]:
     folders = [tmp_path / name for name in ("one", "two")]
     with contextlib.ExitStack() as stack:
         servers = []
@@ -89,23 +89,23 @@ def house(tmp_path: Path) -> Iterator[House]:
             servers.append(stack.enter_context(voila(folder)))
         port = free_port()
         config = write_config(tmp_path, port, *servers)
-        yield House(stack.enter_context(nginx(tmp_path, config, port)), *servers)
+        yield Balanced(stack.enter_context(nginx(tmp_path, config, port)), *servers)
 
 
-def draw_cookie(house: House, wanted: str) -> dict[str, str]:
-    """Visit until the lot falls on a server; its cookie."""
+def cookie_of(balanced: Balanced, server: str) -> dict[str, str]:
+    """Send requests until nginx picks a server and return the cookie for it."""
     for _ in range(100):
-        given = httpx.get(house.url + "voila/static/").headers["set-cookie"]
-        if match := re.match(rf"replica=({wanted});", given):
-            return {"name": "replica", "value": match[1], "url": house.url}
-    raise AssertionError(f"the lot never fell on {wanted}")
+        header = httpx.get(balanced.url + "voila/static/").headers["set-cookie"]
+        if match := re.match(rf"replica=({server});", header):
+            return {"name": "replica", "value": match[1], "url": balanced.url}
+    raise AssertionError(f"nginx never picked {server}")
 
 
-def visit(page: Page, house: House, wanted: str) -> None:
+def visit(page: Page, balanced: Balanced, server: str) -> None:
     """Open the page with the cookie of a server and wait until it can be used."""
-    page.context.add_cookies([draw_cookie(house, wanted)])
-    page.goto(house.url)
-    expect(page.get_by_role("button", name="Classify Icon")).to_be_enabled(timeout=READY)
+    page.context.add_cookies([cookie_of(balanced, server)])
+    page.goto(balanced.url)
+    expect(page.get_by_role("button", name="Classify Icon")).to_be_enabled(timeout=MAX_WAIT)
 
 
 def classify(page: Page, colour: str, folder: Path) -> None:
@@ -114,43 +114,43 @@ def classify(page: Page, colour: str, folder: Path) -> None:
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Choose a photo").click()
     chooser.value.set_files(photo)
-    expect(page.get_by_text("(1)")).to_be_visible(timeout=READY)
+    expect(page.get_by_text("(1)")).to_be_visible(timeout=MAX_WAIT)
     page.get_by_role("button", name="Classify Icon").click()
-    expect(page.get_by_text(f"Prediction: {colour}; Probability: ")).to_be_visible(timeout=READY)
+    expect(page.get_by_text(f"Prediction: {colour}; Probability: ")).to_be_visible(timeout=MAX_WAIT)
 
 
-def test_the_cookie_decides_and_nobody_can_name_another_server(house: House) -> None:
-    address = house.url + "voila/static/"
-    drawn = {httpx.get(address).headers["set-cookie"].partition(";")[0] for _ in range(40)}
-    assert drawn == {"replica=one", "replica=two"}
+def test_cookie_selects_one_of_the_configured_servers(balanced: Balanced) -> None:
+    address = balanced.url + "voila/static/"
+    cookies = {httpx.get(address).headers["set-cookie"].partition(";")[0] for _ in range(40)}
+    assert cookies == {"replica=one", "replica=two"}
     for name in ("one", "two"):
         assert "set-cookie" not in httpx.get(address, headers={"Cookie": f"replica={name}"}).headers
-    odd = httpx.get(address, headers={"Cookie": "replica=127.0.0.1:22"})
-    assert odd.headers["set-cookie"].startswith(("replica=one;", "replica=two;"))
+    forged = httpx.get(address, headers={"Cookie": "replica=127.0.0.1:22"})
+    assert forged.headers["set-cookie"].startswith(("replica=one;", "replica=two;"))
 
 
-def test_two_visitors_and_the_end_of_one_server(
-    house: House, new_visitor: Callable[[], Page], tmp_path: Path
+def test_visitor_of_a_stopped_server_moves_to_the_other(
+    balanced: Balanced, new_visitor: Callable[[], Page], tmp_path: Path
 ) -> None:
     first, second = new_visitor(), new_visitor()
-    visit(first, house, "one")
-    visit(second, house, "two")
+    visit(first, balanced, "one")
+    visit(second, balanced, "two")
     classify(first, "red", tmp_path)
     classify(second, "green", tmp_path)
 
-    house.one.process.terminate()
-    house.one.process.wait(60)
-    # Who was with it is told by the page that he has open ...
+    balanced.one.process.terminate()
+    balanced.one.process.wait(60)
+    # Its visitor reads so on the open page ...
     expect(first.get_by_text(re.compile("connection is lost|has ended"))).to_be_visible(
-        timeout=READY
+        timeout=MAX_WAIT
     )
-    # ... and by the next one that he asks for; after that, another server takes over.
-    assert first.goto(house.url).status == 503
+    # ... and on the next page; after that, the other server takes over.
+    assert first.goto(balanced.url).status == 503
     expect(first.get_by_text("The server that you were with has gone.")).to_be_visible()
     for _ in range(50):
-        if first.goto(house.url).status == 200:
+        if first.goto(balanced.url).status == 200:
             break
-    expect(first.get_by_role("button", name="Classify Icon")).to_be_enabled(timeout=READY)
-    # The other visitor has noticed nothing: the same page goes on with the same kernel.
+    expect(first.get_by_role("button", name="Classify Icon")).to_be_enabled(timeout=MAX_WAIT)
+    # The other visitor is not affected: the same page works with the same kernel.
     assert second.get_by_text(re.compile("connection is lost|has ended")).count() == 0
     classify(second, "blue", tmp_path)

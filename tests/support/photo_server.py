@@ -1,4 +1,4 @@
-"""A real HTTP server on a free port that serves what a test tells it to, well or badly."""
+"""An HTTP server on a free port whose good and bad responses a test chooses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Route = Callable[["PhotoHandler"], None]
 
 @dataclass
 class PhotoServer:
-    """Where it is, what it serves and what it was asked."""
+    """Its address, its routes and the requests that it received."""
 
     base: str
     routes: dict[str, Route] = field(default_factory=dict)
@@ -24,8 +24,8 @@ class PhotoServer:
         return self.base + path
 
     def asked(self, path: str) -> int:
-        """How often a path was asked for."""
-        return sum(1 for asked, _ in self.requests if asked == path)
+        """Count the requests for a path."""
+        return sum(1 for requested, _ in self.requests if requested == path)
 
 
 class PhotoHandler(BaseHTTPRequestHandler):
@@ -39,7 +39,7 @@ class PhotoHandler(BaseHTTPRequestHandler):
         try:
             route(self)
         except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True  # the client had enough, as it should
+            self.close_connection = True  # the client closed the connection, as it should
 
     def log_message(self, *args: object) -> None:
         pass
@@ -53,7 +53,7 @@ class PhotoHandler(BaseHTTPRequestHandler):
 
 @contextmanager
 def photo_server() -> Iterator[PhotoServer]:
-    """Serve on a free port of this machine until the block ends."""
+    """Serve on a free port until the block ends."""
 
     class Handler(PhotoHandler):
         pass
@@ -85,7 +85,7 @@ def body(data: bytes, kind: str = "image/png", code: int = 200) -> Route:
 
 
 def truncated(data: bytes) -> Route:
-    """Half of what was announced, and the connection is closed."""
+    """Send half of the announced bytes and close the connection."""
 
     def route(handler: PhotoHandler) -> None:
         handler.head(Content_Length=str(len(data)))
@@ -96,7 +96,7 @@ def truncated(data: bytes) -> Route:
 
 
 def endless(start: bytes) -> Route:
-    """No length, no end."""
+    """Send a body without a length and without an end."""
 
     def route(handler: PhotoHandler) -> None:
         handler.head(Connection="close")
@@ -108,7 +108,7 @@ def endless(start: bytes) -> Route:
 
 
 def trickle(start: bytes, seconds: float) -> Route:
-    """A byte now and then: no single wait is long, all together are."""
+    """Send single bytes with short pauses, without an end."""
 
     def route(handler: PhotoHandler) -> None:
         handler.head(Connection="close")
@@ -120,7 +120,7 @@ def trickle(start: bytes, seconds: float) -> Route:
 
 
 def silent() -> Route:
-    """The connection stands, no answer comes."""
+    """Accept the connection and send nothing."""
     return lambda handler: handler.photo_server.stopping.wait(20) and None
 
 
@@ -129,20 +129,20 @@ def redirect(target: str) -> Route:
 
 
 def in_turn(*routes: Route) -> Route:
-    """Another answer each time; the last one stays."""
-    left = list(routes)
-    return lambda handler: (left.pop(0) if len(left) > 1 else left[0])(handler)
+    """Respond with each route once and with the last one from then on."""
+    remaining = list(routes)
+    return lambda handler: (remaining.pop(0) if len(remaining) > 1 else remaining[0])(handler)
 
 
 def ranged(data: bytes, *, break_after: int | None = None, etag: str = '"one"') -> Route:
-    """A file of which parts can be asked for; each answer may break off after some bytes."""
+    """Serve a file with range requests; a response may be cut off after some bytes."""
 
     def route(handler: PhotoHandler) -> None:
         start = 0
-        asked = handler.headers.get("Range")
-        if asked and handler.headers.get("If-Range") == etag:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-        if asked and start >= len(data):
+        requested = handler.headers.get("Range")
+        if requested and handler.headers.get("If-Range") == etag:
+            start = int(requested.removeprefix("bytes=").removesuffix("-"))
+        if requested and start >= len(data):
             handler.head(416, Content_Range=f"bytes */{len(data)}", Content_Length="0")
             return
         rest = data[start:]

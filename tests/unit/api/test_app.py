@@ -19,7 +19,7 @@ PHOTO = encode(gradient(), "JPEG")
 
 
 class Fetcher:
-    """Knows one address."""
+    """Finds a photo at one URL and nothing elsewhere."""
 
     async def fetch(self, url):
         if url != "https://example.org/photo.jpg":
@@ -61,7 +61,7 @@ def is_problem(response: httpx2.Response, status: int) -> bool:
     return response.status_code == status
 
 
-def is_answer(response: httpx2.Response, model: Model) -> bool:
+def is_prediction(response: httpx2.Response, model: Model) -> bool:
     expected = model.predict(read_image(PHOTO))
     assert response.status_code == 200, response.text
     body = response.json()
@@ -78,15 +78,15 @@ def is_answer(response: httpx2.Response, model: Model) -> bool:
 @pytest.mark.parametrize(
     "headers", [{}, {"Content-Type": "image/jpeg"}, {"Content-Type": "text/plain"}]
 )
-def test_a_raw_body(client, model, headers):
-    assert is_answer(client.post("/classify", content=PHOTO, headers=headers), model)
+def test_raw_body_is_classified_whatever_its_type(client, model, headers):
+    assert is_prediction(client.post("/classify", content=PHOTO, headers=headers), model)
 
 
-def test_a_form_with_one_file(client, model):
-    assert is_answer(client.post("/classify", files={"photo": PHOTO}), model)
+def test_form_with_one_file_is_classified(client, model):
+    assert is_prediction(client.post("/classify", files={"photo": PHOTO}), model)
 
 
-def test_a_form_with_several_files(client):
+def test_form_with_several_files_returns_a_result_for_each(client):
     files = [
         ("photo", ("red.png", encode(Image.new("RGB", (20, 20), "red")))),
         ("photo", ("text.jpg", b"only text")),
@@ -101,13 +101,13 @@ def test_a_form_with_several_files(client):
     assert body["model"]["export_sha256"] == "0" * 64
 
 
-def test_an_address(client, model):
+def test_url_is_classified(client, model):
     url = "https://example.org/photo.jpg"
-    assert is_answer(client.get("/classify-url", params={"url": url}), model)
+    assert is_prediction(client.get("/classify-url", params={"url": url}), model)
 
 
 @pytest.mark.parametrize(("query", "status"), [("", 400), ("?url=", 400), ("?url=http://a/", 422)])
-def test_a_bad_address(client, query, status):
+def test_bad_url_is_a_problem(client, query, status):
     assert is_problem(client.get("/classify-url" + query), status)
 
 
@@ -121,7 +121,7 @@ def test_a_bad_address(client, query, status):
         (encode(Image.new("1", (8000, 8000))), 413),
     ],
 )
-def test_bad_photos(client, body, status):
+def test_bad_photo_is_a_problem_that_the_documentation_describes(client, body, status):
     response = client.post("/classify", content=body)
     assert is_problem(response, status)
     assert response.json()["type"].startswith("/docs#")
@@ -142,12 +142,12 @@ def test_bad_photos(client, body, status):
         (b"--x\r\nContent-Disposition: form-data\r\n\r\nb\r\n--x--\r\n", None),
     ],
 )
-def test_bad_forms(client, content, kind):
+def test_bad_form_is_a_problem(client, content, kind):
     headers = {"Content-Type": kind or "multipart/form-data; boundary=x"}
     assert is_problem(client.post("/classify", content=content, headers=headers), 400)
 
 
-def test_too_many_files(connect):
+def test_more_files_than_allowed_are_refused(connect):
     client = connect(max_files=3, queue=3)
     files = [("photo", ("a.jpg", PHOTO))] * 4
     assert client.post("/classify", files=files[:3]).status_code == 200
@@ -156,28 +156,28 @@ def test_too_many_files(connect):
 
 
 @pytest.mark.parametrize("size", [1001, 1500, 5000])
-def test_too_large_a_body(connect, size):
+def test_body_larger_than_allowed_is_refused(connect, size):
     client = connect(max_body=1000)
     assert is_problem(client.post("/classify", content=b"x" * size), 413)
     assert is_problem(client.post("/classify", files={"photo": b"x" * size}), 413)
-    response = client.post("/classify", content=iter([b"x"] * size))  # announces no length
+    response = client.post("/classify", content=iter([b"x"] * size))  # sends no Content-Length
     assert is_problem(response, 413)
     assert response.headers["connection"] == "close"
 
 
-def test_too_large_a_photo(connect):
+def test_photo_larger_than_allowed_is_refused(connect):
     client = connect(max_bytes=len(PHOTO) - 1)
     assert is_problem(client.post("/classify", content=PHOTO), 413)
 
 
-def test_the_memory_of_all_requests_is_bounded(connect):
+def test_memory_of_all_requests_is_limited(connect):
     client = connect(max_memory=100)
     response = client.post("/classify", content=PHOTO)
     assert is_problem(response, 503)
     assert int(response.headers["retry-after"]) > 0
 
 
-def test_more_than_fits_into_the_queue(connect, monkeypatch):
+def test_full_queue_refuses_a_photo(connect, monkeypatch):
     client = connect(queue=16)
     monkeypatch.setattr(client.app_state["classifier"], "_pending", 16)
     response = client.post("/classify", content=PHOTO)
@@ -186,7 +186,7 @@ def test_more_than_fits_into_the_queue(connect, monkeypatch):
     assert client.get("/healthz").json() == {"status": "ok", "pending": 16}
 
 
-def test_labels_and_health(client):
+def test_labels_and_health_are_returned(client):
     assert client.get("/labels").json() == {"labels": LABELS}
     assert client.get("/healthz").json() == {"status": "ok", "pending": 0}
 
@@ -195,11 +195,11 @@ def test_labels_and_health(client):
     ("method", "path", "status"),
     [("GET", "/nothing", 404), ("GET", "/classify", 405), ("DELETE", "/", 405)],
 )
-def test_what_there_is_not(client, method, path, status):
+def test_unknown_path_or_method_is_a_problem(client, method, path, status):
     assert is_problem(client.request(method, path), status)
 
 
-def test_a_crash_tells_nothing_of_the_inside(client, monkeypatch):
+def test_crash_reveals_no_details(client, monkeypatch):
     def crash(self, upload):
         raise RuntimeError("secret")
 
@@ -210,7 +210,7 @@ def test_a_crash_tells_nothing_of_the_inside(client, monkeypatch):
 
 
 class TestKeys:
-    """The API with keys."""
+    """Tests of API keys."""
 
     @pytest.fixture
     def client(self, connect):
@@ -220,24 +220,24 @@ class TestKeys:
         "headers",
         [{"X-API-Key": "one"}, {"X-API-Key": "two"}, {"Authorization": "Bearer two"}],
     )
-    def test_with_a_key(self, client, model, headers):
-        assert is_answer(client.post("/classify", content=PHOTO, headers=headers), model)
+    def test_request_with_a_key_is_accepted(self, client, model, headers):
+        assert is_prediction(client.post("/classify", content=PHOTO, headers=headers), model)
 
     @pytest.mark.parametrize(
         "headers",
         [{}, {"X-API-Key": "three"}, {"X-API-Key": ""}, {"Authorization": "Basic one"}],
     )
-    def test_without(self, client, headers):
+    def test_request_without_a_valid_key_is_refused(self, client, headers):
         response = client.post("/classify", content=PHOTO, headers=headers)
         assert is_problem(response, 401)
         assert response.headers["www-authenticate"] == "Bearer"
         assert is_problem(client.get("/classify-url?url=http://a/", headers=headers), 401)
 
-    def test_what_stays_open(self, client):
+    def test_pages_and_metadata_need_no_key(self, client):
         for path in ("/", "/labels", "/healthz", "/openapi.json", "/docs"):
             assert client.get(path).status_code == 200
 
-    def test_the_page_asks_for_it(self, client):
+    def test_page_sends_the_key_as_a_form_field(self, client):
         assert 'name="key"' in client.get("/").text
         assert client.post("/", files={"photo": PHOTO}).status_code == 401
         good = client.post("/", files={"photo": PHOTO}, data={"key": "two"})
@@ -246,9 +246,9 @@ class TestKeys:
 
 
 class TestRate:
-    """The limit on each client."""
+    """Tests of the limit for each client."""
 
-    def test_too_often(self, connect):
+    def test_rate_limit_refuses_the_third_request(self, connect):
         client = connect(rate=2)
         assert [client.post("/classify", content=PHOTO).status_code for _ in range(2)] == [200, 200]
         response = client.post("/classify", content=PHOTO)
@@ -257,12 +257,12 @@ class TestRate:
         assert client.get("/healthz").status_code == 200
         assert client.post("/", files={"photo": PHOTO}).headers["retry-after"]
 
-    def test_each_photo_of_a_form_counts(self, connect):
+    def test_rate_limit_counts_each_photo_of_a_form(self, connect):
         client = connect(rate=3)
         files = [("photo", ("a.jpg", PHOTO))] * 4
         assert is_problem(client.post("/classify", files=files), 429)
 
-    def test_the_forwarded_address_is_believed_only_if_told(self, connect):
+    def test_rate_limit_uses_the_forwarded_address_only_behind_a_proxy(self, connect):
         for proxies, expected in ((0, 429), (1, 200)):
             client = connect(rate=1, proxies=proxies)
             answers = [
@@ -274,7 +274,7 @@ class TestRate:
             assert [answer.status_code for answer in answers] == [200, expected]
 
 
-def test_cors_is_off_unless_set(client, connect):
+def test_cors_is_off_by_default(client, connect):
     headers = {"Origin": "https://site.example"}
     assert "access-control-allow-origin" not in client.get("/labels", headers=headers).headers
     allowed = connect(cors_origins=("https://site.example",))
@@ -285,56 +285,56 @@ def test_cors_is_off_unless_set(client, connect):
 
 
 class TestPages:
-    """The pages for a person."""
+    """Tests of the HTML pages."""
 
-    def test_the_page_sends_to_itself_without_a_script(self, client):
+    def test_page_has_a_form_and_no_script(self, client):
         response = client.get("/")
         assert response.headers["content-type"].startswith("text/html")
         assert "default-src 'none'" in response.headers["content-security-policy"]
         assert '<form method="post" action="/" enctype="multipart/form-data">' in response.text
         assert "<script" not in response.text
 
-    def test_the_answer(self, client, model):
+    def test_page_shows_the_prediction(self, client, model):
         response = client.post("/", files={"photo": ("a.jpg", PHOTO)})
         assert str(model.predict(read_image(PHOTO))) in response.text
 
-    def test_an_error(self, client):
+    def test_page_shows_an_error(self, client):
         response = client.post("/", files={"photo": ("a.jpg", b"only text")})
         assert "not a picture that can be read" in response.text
         assert response.status_code == 415
         assert client.post("/", files={"photo": ("", b"")}).status_code == 400
 
-    def test_an_error_among_several_photos(self, client):
+    def test_page_shows_an_error_beside_a_prediction(self, client):
         files = [("photo", ("good.jpg", PHOTO)), ("photo", ("bad.jpg", b"only text"))]
         response = client.post("/", files=files)
         assert response.status_code == 200
         assert "Prediction: " in response.text
         assert "not a picture that can be read" in response.text
 
-    def test_a_name_is_no_markup(self, client):
+    def test_page_escapes_the_file_name(self, client):
         text = client.post("/", files={"photo": ("<b>&.jpg", PHOTO)}).text
         assert "<b>" not in text
         assert "&lt;b&gt;&amp;.jpg" in text
 
-    def test_the_page_of_the_api_lists_every_path(self, client):
+    def test_documentation_lists_every_path(self, client):
         text = client.get("/docs").text
         for path in client.get("/openapi.json").json()["paths"]:
             assert f"<code>GET {path}</code>" in text or f"<code>POST {path}</code>" in text
 
 
-def test_the_app_of_the_environment(tmp_path, monkeypatch):
+def test_app_is_created_from_the_environment(tmp_path, monkeypatch):
     write_model(tmp_path)
     monkeypatch.setenv(PREFIX + "MODEL", str(tmp_path))
     with TestClient(api.app) as client:
         assert client.get("/labels").json() == {"labels": LABELS}
 
 
-def test_no_other_attribute_is_made_up():
+def test_module_has_no_other_lazy_attribute():
     with pytest.raises(AttributeError):
         api.application  # noqa: B018
 
 
-def test_a_gif_of_the_largest_size_is_still_one_photo(client):
+def test_animated_gif_is_one_photo(client):
     file = io.BytesIO()
     frames = [Image.new("P", (50, 50), shade) for shade in range(5)]
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])

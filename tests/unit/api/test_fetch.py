@@ -1,4 +1,4 @@
-"""Fetching, against real servers of this machine: a small internet is laid over them."""
+"""Fetching from real servers on this machine that stand in for public addresses."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import httpcore
 import pytest
 import trustme
 
-from icon_classifier.api.fetch import Fetcher, PinnedBackend, resolve
+from icon_classifier.api.fetch import Fetcher, PinnedBackend, is_public, resolve
 from icon_classifier.api.settings import ApiSettings
 from icon_classifier.errors import BusyError, EmptyImageError, FetchError, ImageTooLargeError
 
 PUBLIC = "93.184.215.14"
 OTHER = "151.101.1.69"
 
-Serve = Callable[[asyncio.StreamWriter], Awaitable[None]]
+Respond = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 class Server:
-    """Keeps the heads of the requests that it got; answers what it is told to."""
+    """Records the headers of its requests and sends a given response."""
 
     def __init__(self) -> None:
-        self.heads: list[str] = []
-        self.answer: bytes | Serve = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nphoto"
+        self.requests: list[str] = []
+        self.response: bytes | Respond = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nphoto"
         self.port = 0
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -35,18 +35,18 @@ class Server:
         assert task is not None
         self.tasks.add(task)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            if callable(self.answer):
-                await self.answer(writer)
+            self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            if callable(self.response):
+                await self.response(writer)
             else:
-                writer.write(self.answer)
+                writer.write(self.response)
                 await writer.drain()
         writer.close()
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()
 
     def redirect(self, location: str, status: int = 302) -> None:
-        self.answer = (
+        self.response = (
             f"HTTP/1.1 {status} Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
         )
 
@@ -66,45 +66,45 @@ async def listening(context: ssl.SSLContext | None = None) -> AsyncIterator[Serv
 
 @pytest.fixture
 async def web() -> AsyncIterator[Server]:
-    """A server of the public internet."""
+    """A server at a public address."""
     async with listening() as server:
         yield server
 
 
 @pytest.fixture
-async def inside() -> AsyncIterator[Server]:
-    """A server that nobody outside may reach."""
+async def private() -> AsyncIterator[Server]:
+    """A server at a private address."""
     async with listening() as server:
         yield server
 
 
 class Internet(httpcore.AnyIOBackend):
-    """Connects public addresses to servers of this machine, all others as they are."""
+    """Maps public addresses to servers on this machine and connects to others as they are."""
 
     def __init__(self, servers: dict[str, Server]) -> None:
         self.servers = servers
-        self.called: list[tuple[str, int]] = []
+        self.connections: list[tuple[str, int]] = []
 
     async def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
-        self.called.append((host, port))
+        self.connections.append((host, port))
         if host in self.servers:
             host, port = "127.0.0.1", self.servers[host].port
         return await super().connect_tcp(host, port, timeout, local_address, socket_options)
 
 
 def resolver(names: dict[str, list[list[str]]]) -> Callable[[str, int], Awaitable[list[str]]]:
-    """Answer with the lists of addresses in turn, the last one for ever."""
+    """Resolve a name to its lists of addresses in turn, the last one from then on."""
 
-    async def ask(host: str, port: int) -> list[str]:
+    async def look_up(host: str, port: int) -> list[str]:
         if host not in names:
             return list(await resolve(host, port))
-        turns = names[host]
-        return turns.pop(0) if len(turns) > 1 else turns[0]
+        lists = names[host]
+        return lists.pop(0) if len(lists) > 1 else lists[0]
 
-    return ask
+    return look_up
 
 
-def make(
+def make_fetcher(
     internet: Internet,
     names: dict[str, list[list[str]]] | None = None,
     context: ssl.SSLContext | None = None,
@@ -116,26 +116,26 @@ def make(
     return Fetcher(settings, backend=backend, context=context)
 
 
-async def test_a_photo_comes(web):
+async def test_photo_is_downloaded(web):
     internet = Internet({PUBLIC: web})
-    assert await make(internet).fetch("http://pictures.example/a.jpg?b=c") == b"photo"
-    assert internet.called == [(PUBLIC, 80)]
-    [head] = web.heads
+    assert await make_fetcher(internet).fetch("http://pictures.example/a.jpg?b=c") == b"photo"
+    assert internet.connections == [(PUBLIC, 80)]
+    [head] = web.requests
     assert head.startswith("GET /a.jpg?b=c HTTP/1.1\r\n")
     assert "host: pictures.example\r\n" in head.lower()
 
 
-async def test_nothing_of_ours_is_told(web, monkeypatch, tmp_path):
+async def test_request_carries_no_credentials_and_uses_no_proxy(web, monkeypatch, tmp_path):
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine pictures.example login me password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9/")
-    await make(Internet({PUBLIC: web})).fetch("http://pictures.example/")
-    names = {line.partition(":")[0].lower() for line in web.heads[0].splitlines()[1:] if line}
+    await make_fetcher(Internet({PUBLIC: web})).fetch("http://pictures.example/")
+    names = {line.partition(":")[0].lower() for line in web.requests[0].splitlines()[1:] if line}
     assert names == {"host", "accept", "accept-encoding", "user-agent", "connection"}
 
 
-async def test_tls_keeps_the_name_although_the_address_is_called():
+async def test_tls_checks_the_certificate_of_the_name():
     authority = trustme.CA()
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("pictures.example").configure_cert(served)
@@ -143,9 +143,12 @@ async def test_tls_keeps_the_name_although_the_address_is_called():
     authority.configure_trust(trusting)
     async with listening(served) as server:
         internet = Internet({PUBLIC: server})
-        assert await make(internet, context=trusting).fetch("https://pictures.example/") == b"photo"
-        assert internet.called == [(PUBLIC, 443)]
-        other = make(internet, {"other.example": [[PUBLIC]]}, context=trusting)
+        assert (
+            await make_fetcher(internet, context=trusting).fetch("https://pictures.example/")
+            == b"photo"
+        )
+        assert internet.connections == [(PUBLIC, 443)]
+        other = make_fetcher(internet, {"other.example": [[PUBLIC]]}, context=trusting)
         with pytest.raises(FetchError, match="certificate"):
             await other.fetch("https://other.example/")
 
@@ -170,11 +173,11 @@ async def test_tls_keeps_the_name_although_the_address_is_called():
         "http://pictures.example:99999/",
     ],
 )
-async def test_what_is_no_address_of_a_picture_is_refused(web, url):
+async def test_url_that_is_not_allowed_is_refused(web, url):
     internet = Internet({PUBLIC: web})
     with pytest.raises(FetchError):
-        await make(internet).fetch(url)
-    assert internet.called == []
+        await make_fetcher(internet).fetch(url)
+    assert internet.connections == []
 
 
 @pytest.mark.parametrize(
@@ -183,98 +186,100 @@ async def test_what_is_no_address_of_a_picture_is_refused(web, url):
         *("127.0.0.1", "localhost", "127.1", "0x7f000001", "2130706433", "017700000001", "0"),
         *("[::1]", "[::]", "[::ffff:127.0.0.1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]"),
         *("10.0.0.1", "192.168.0.1", "172.16.0.1", "[fd00::1]", "[fe80::1]", "169.254.169.254"),
-        *("224.0.0.1", "[ff02::1]", "168.63.129.16", "inside.example", "mixed.example"),
+        *("224.0.0.1", "[ff02::1]", "168.63.129.16", "private.example", "mixed.example"),
     ],
 )
-async def test_addresses_that_are_not_public_are_refused(web, host):
+async def test_host_with_an_address_that_is_not_public_is_refused(web, host):
     internet = Internet({PUBLIC: web})
-    names = {"inside.example": [["10.0.0.1"]], "mixed.example": [[PUBLIC, "127.0.0.1"]]}
+    names = {"private.example": [["10.0.0.1"]], "mixed.example": [[PUBLIC, "127.0.0.1"]]}
     with pytest.raises(FetchError):
-        await make(internet, names).fetch(f"http://{host}/")
-    assert internet.called == []
+        await make_fetcher(internet, names).fetch(f"http://{host}/")
+    assert internet.connections == []
 
 
-async def test_dns_rebinding_gains_nothing(web, inside):
-    # The name is public when it is checked and private a moment later: whoever resolves twice
-    # comes to the server inside.
-    internet = Internet({PUBLIC: web, "127.0.0.1": inside})
+async def test_dns_rebinding_reaches_no_private_server(web, private):
+    # The name is public when it is checked and private a moment later: resolving it twice would
+    # lead to the private server.
+    internet = Internet({PUBLIC: web, "127.0.0.1": private})
     names = {"rebind.example": [[PUBLIC], ["127.0.0.1"]]}
-    fetcher = make(internet, names)
+    fetcher = make_fetcher(internet, names)
     assert await fetcher.fetch("http://rebind.example/") == b"photo"
-    assert internet.called == [(PUBLIC, 80)]
+    assert internet.connections == [(PUBLIC, 80)]
     with pytest.raises(FetchError):
         await fetcher.fetch("http://rebind.example/")
-    assert internet.called == [(PUBLIC, 80)]
-    assert inside.heads == []
+    assert internet.connections == [(PUBLIC, 80)]
+    assert private.requests == []
 
 
-async def test_rebinding_between_redirects_gains_nothing(web, inside):
+async def test_dns_rebinding_between_redirects_reaches_no_private_server(web, private):
     web.redirect("http://rebind.example/again")
-    internet = Internet({PUBLIC: web, "127.0.0.1": inside})
+    internet = Internet({PUBLIC: web, "127.0.0.1": private})
     with pytest.raises(FetchError):
-        await make(internet, {"rebind.example": [[PUBLIC], ["127.0.0.1"]]}).fetch(
+        await make_fetcher(internet, {"rebind.example": [[PUBLIC], ["127.0.0.1"]]}).fetch(
             "http://rebind.example/"
         )
-    assert inside.heads == []
+    assert private.requests == []
 
 
 async def test_redirects_are_followed(web):
     async with listening() as second:
         web.redirect("http://second.example/photo.jpg", 301)
         internet = Internet({PUBLIC: web, OTHER: second})
-        fetcher = make(internet, {"second.example": [[OTHER]]})
+        fetcher = make_fetcher(internet, {"second.example": [[OTHER]]})
         assert await fetcher.fetch("http://pictures.example/") == b"photo"
-        assert second.heads[0].startswith("GET /photo.jpg ")
+        assert second.requests[0].startswith("GET /photo.jpg ")
 
 
-async def test_no_cookie_follows_a_redirect(web):
-    web.answer = (
+async def test_redirect_carries_no_cookie_and_is_limited_in_number(web):
+    web.response = (
         b"HTTP/1.1 302 Found\r\nSet-Cookie: a=b\r\nLocation: /next\r\nContent-Length: 0\r\n\r\n"
     )
     with pytest.raises(FetchError, match="redirects"):
-        await make(Internet({PUBLIC: web})).fetch("http://pictures.example/")
-    assert len(web.heads) == 4  # the address itself and three redirects
-    assert not any("cookie" in head.lower() for head in web.heads)
+        await make_fetcher(Internet({PUBLIC: web})).fetch("http://pictures.example/")
+    assert len(web.requests) == 4  # the address itself and three redirects
+    assert not any("cookie" in head.lower() for head in web.requests)
 
 
 @pytest.mark.parametrize(
     "location",
     [
-        *("http://127.0.0.1/", "http://inside.example/", "//169.254.169.254/latest/meta-data/"),
+        *("http://127.0.0.1/", "http://private.example/", "//169.254.169.254/latest/meta-data/"),
         *("file:///etc/passwd", "ftp://pictures.example/", "http://pictures.example:6379/"),
         "http://me:secret@pictures.example/",
     ],
 )
-async def test_a_redirect_is_checked_like_an_address(web, location):
+async def test_redirect_to_a_url_that_is_not_allowed_is_refused(web, location):
     web.redirect(location)
     internet = Internet({PUBLIC: web})
     with pytest.raises(FetchError):
-        await make(internet, {"inside.example": [["10.0.0.1"]]}).fetch("http://pictures.example/")
-    assert len(internet.called) == 1
-
-
-async def test_named_hosts_may_be_private(inside):
-    internet = Internet({})
-    url = f"http://localhost:{inside.port}/"
-    with pytest.raises(FetchError):
-        await make(internet).fetch(url)
-    assert await make(internet, fetch_hosts=("LocalHost",)).fetch(url) == b"photo"
-    with pytest.raises(FetchError):
-        await make(internet, fetch_hosts=("other",)).fetch(url)
-
-
-async def test_a_named_host_cannot_redirect_to_others(inside):
-    inside.redirect(f"http://127.0.0.1:{inside.port}/")
-    with pytest.raises(FetchError):
-        await make(Internet({}), fetch_hosts=("localhost",)).fetch(
-            f"http://localhost:{inside.port}/"
+        await make_fetcher(internet, {"private.example": [["10.0.0.1"]]}).fetch(
+            "http://pictures.example/"
         )
-    assert len(inside.heads) == 1
+    assert len(internet.connections) == 1
 
 
-async def test_the_next_address_is_tried(web):
+async def test_exempt_host_may_be_private(private):
+    internet = Internet({})
+    url = f"http://localhost:{private.port}/"
+    with pytest.raises(FetchError):
+        await make_fetcher(internet).fetch(url)
+    assert await make_fetcher(internet, fetch_hosts=("LocalHost",)).fetch(url) == b"photo"
+    with pytest.raises(FetchError):
+        await make_fetcher(internet, fetch_hosts=("other",)).fetch(url)
+
+
+async def test_exempt_host_cannot_redirect_to_private_addresses(private):
+    private.redirect(f"http://127.0.0.1:{private.port}/")
+    with pytest.raises(FetchError):
+        await make_fetcher(Internet({}), fetch_hosts=("localhost",)).fetch(
+            f"http://localhost:{private.port}/"
+        )
+    assert len(private.requests) == 1
+
+
+async def test_next_address_is_tried_if_one_refuses(web):
     internet = Internet({PUBLIC: web, OTHER: Server()})  # port 0 refuses
-    fetcher = make(internet, {"two.example": [[OTHER, PUBLIC]]})
+    fetcher = make_fetcher(internet, {"two.example": [[OTHER, PUBLIC]]})
     assert await fetcher.fetch("http://two.example/") == b"photo"
 
 
@@ -293,33 +298,39 @@ async def test_the_next_address_is_tried(web):
         (b"", FetchError),
     ],
 )
-async def test_bad_answers(web, head, error):
-    web.answer = head
+async def test_bad_response_is_an_error(web, head, error):
+    web.response = head
     with pytest.raises(error):
-        await make(Internet({PUBLIC: web})).fetch("http://pictures.example/")
+        await make_fetcher(Internet({PUBLIC: web})).fetch("http://pictures.example/")
 
 
-async def test_too_much(web):
-    web.answer = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1001
+async def test_body_larger_than_allowed_is_refused(web):
+    web.response = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1001
     with pytest.raises(ImageTooLargeError):
-        await make(Internet({PUBLIC: web}), max_bytes=1000).fetch("http://pictures.example/")
-    assert len(await make(Internet({PUBLIC: web})).fetch("http://pictures.example/")) == 1001
+        await make_fetcher(Internet({PUBLIC: web}), max_bytes=1000).fetch(
+            "http://pictures.example/"
+        )
+    assert (
+        len(await make_fetcher(Internet({PUBLIC: web})).fetch("http://pictures.example/")) == 1001
+    )
 
 
-async def test_dribbling_takes_too_long(web):
-    async def dribble(writer: asyncio.StreamWriter) -> None:
+async def test_slow_body_times_out(web):
+    async def send_slowly(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         while not writer.is_closing():
             writer.write(b"x")
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    web.answer = dribble
+    web.response = send_slowly
     with pytest.raises(FetchError, match="longer than"):
-        await make(Internet({PUBLIC: web}), fetch_seconds=0.2).fetch("http://pictures.example/")
+        await make_fetcher(Internet({PUBLIC: web}), fetch_seconds=0.2).fetch(
+            "http://pictures.example/"
+        )
 
 
-async def test_a_resolver_that_never_answers_takes_too_long():
+async def test_slow_resolver_times_out():
     async def never(host: str, port: int) -> list[str]:
         await asyncio.Event().wait()
         return []
@@ -329,17 +340,17 @@ async def test_a_resolver_that_never_answers_takes_too_long():
         await fetcher.fetch("http://pictures.example/")
 
 
-async def test_only_so_many_at_once(web):
+async def test_too_many_parallel_downloads_are_refused(web):
     release = asyncio.Event()
 
     async def hold(writer: asyncio.StreamWriter) -> None:
         await release.wait()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nphoto")
 
-    web.answer = hold
-    fetcher = make(Internet({PUBLIC: web}), fetch_parallel=1)
+    web.response = hold
+    fetcher = make_fetcher(Internet({PUBLIC: web}), fetch_parallel=1)
     first = asyncio.create_task(fetcher.fetch("http://pictures.example/"))
-    while not web.heads:
+    while not web.requests:
         await asyncio.sleep(0)
     with pytest.raises(BusyError):
         await fetcher.fetch("http://pictures.example/")
@@ -347,6 +358,28 @@ async def test_only_so_many_at_once(web):
     assert await first == b"photo"
 
 
-async def test_no_socket_of_this_machine_is_opened():
-    with pytest.raises(FetchError):
-        await PinnedBackend().connect_unix_socket("/run/docker.sock")
+@pytest.mark.parametrize(
+    "address", ["1.1.1.1", "8.8.8.8", "151.101.1.69", "2606:4700:4700::1111", "2a00:1450:4001::1"]
+)
+def test_public_addresses_are_allowed(address):
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "127.8.9.10", "0.0.0.0", "::1", "::"),
+        *("10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "fc00::1", "fd12::1"),
+        *("169.254.1.1", "fe80::1", "fe80::1%eth0", "2606:4700::1%1", "fec0::1"),
+        *("224.0.0.1", "239.255.255.250", "ff02::1", "255.255.255.255", "240.0.0.1"),
+        # metadata endpoints of clouds
+        *("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16"),
+        *("100.64.0.1", "198.18.0.1", "192.0.2.1", "203.0.113.1", "192.88.99.1", "2001:db8::1"),
+        # IPv4 inside IPv6: mapped, compatible, NAT64, 6to4, Teredo, ISATAP
+        *("::ffff:127.0.0.1", "::ffff:8.8.8.8", "::127.0.0.1", "64:ff9b::7f00:1"),
+        *("64:ff9b:1::7f00:1", "2002:7f00:1::", "2001:0:7f00:1::", "2606:4700::5efe:7f00:1"),
+        *("", "localhost", "127.1", "0x7f000001", "1.1.1.1/32"),
+    ],
+)
+def test_other_addresses_are_refused(address):
+    assert not is_public(address)

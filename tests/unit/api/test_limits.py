@@ -2,22 +2,22 @@ from __future__ import annotations
 
 import pytest
 
-from icon_classifier.api.limits import ApiKeys, Budget, RateLimiter
+from icon_classifier.api.limits import ApiKeys, MemoryBudget, RateLimiter, client_address
 from icon_classifier.errors import ApiKeyError, BusyError, RateLimitError
 
 
-def test_without_keys_everybody_may_ask():
+def test_without_keys_every_request_is_accepted():
     ApiKeys().check(None)
 
 
-def test_each_key_opens():
+def test_each_key_is_accepted():
     keys = ApiKeys(["one", "zwei-ß"])
     keys.check("one")
     keys.check("zwei-ß")
 
 
 @pytest.mark.parametrize("key", [None, "", "on", "one ", "ONE", "\udcff"])
-def test_no_other_key_opens(key):
+def test_any_other_key_is_refused(key):
     with pytest.raises(ApiKeyError):
         ApiKeys(["one", "two"]).check(key)
 
@@ -30,67 +30,89 @@ class Clock:
         return self.now
 
 
-def test_tokens_are_used_up_and_come_back_evenly():
+def test_empty_bucket_refuses_and_refills_evenly():
     clock = Clock()
     limiter = RateLimiter(60, clock=clock)
-    limiter.take("a", 60)
+    limiter.charge("a", 60)
     with pytest.raises(RateLimitError) as caught:
-        limiter.take("a", 3)
+        limiter.charge("a", 3)
     assert caught.value.retry_after == 3
     clock.now += 2.9
     with pytest.raises(RateLimitError):
-        limiter.take("a", 3)
+        limiter.charge("a", 3)
     clock.now += 0.2
-    limiter.take("a", 3)
+    limiter.charge("a", 3)
 
 
-def test_clients_have_buckets_of_their_own():
+def test_each_client_has_its_own_bucket():
     limiter = RateLimiter(1, clock=Clock())
-    limiter.take("a")
-    limiter.take("b")
+    limiter.charge("a")
+    limiter.charge("b")
     with pytest.raises(RateLimitError):
-        limiter.take("a")
+        limiter.charge("a")
 
 
-def test_a_bucket_never_overflows():
+def test_bucket_holds_no_more_than_its_capacity():
     clock = Clock()
     limiter = RateLimiter(2, clock=clock)
-    limiter.take("a", 1)
+    limiter.charge("a", 1)
     clock.now += 3600
-    limiter.take("a", 2)
+    limiter.charge("a", 2)
     with pytest.raises(RateLimitError):
-        limiter.take("a", 1)
+        limiter.charge("a", 1)
 
 
-def test_the_client_not_seen_for_longest_is_forgotten():
+def test_least_recently_used_bucket_is_dropped():
     limiter = RateLimiter(1, max_clients=2, clock=Clock())
     for client in "abc":
-        limiter.take(client)
-    limiter.take("a")  # forgotten, so full again
+        limiter.charge(client)
+    limiter.charge("a")  # dropped before, so full again
     with pytest.raises(RateLimitError):
-        limiter.take("c")
+        limiter.charge("c")
 
 
-def test_zero_is_no_limit():
+def test_rate_of_zero_is_no_limit():
     limiter = RateLimiter(0)
     for _ in range(1000):
-        limiter.take("a", 1000)
+        limiter.charge("a", 1000)
 
 
-def test_the_budget_is_shared_and_given_back():
-    budget = Budget(100)
-    with budget.hold() as take:
-        take(60)
-        with budget.hold() as other, pytest.raises(BusyError):
+def test_memory_budget_is_shared_and_freed_at_the_end():
+    budget = MemoryBudget(100)
+    with budget.reservation() as reserve:
+        reserve(60)
+        with budget.reservation() as other, pytest.raises(BusyError):
             other(60)
-        take(40)
-    with budget.hold() as take:
-        take(100)
+        reserve(40)
+    with budget.reservation() as reserve:
+        reserve(100)
 
 
-def test_the_budget_is_given_back_after_an_error():
-    budget = Budget(10)
-    with pytest.raises(BusyError), budget.hold() as take:
-        [take(size) for size in (10, 1)]
-    with budget.hold() as take:
-        take(10)
+def test_memory_budget_is_freed_after_an_error():
+    budget = MemoryBudget(10)
+    with pytest.raises(BusyError), budget.reservation() as reserve:
+        [reserve(size) for size in (10, 1)]
+    with budget.reservation() as reserve:
+        reserve(10)
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "proxies", "client"),
+    [
+        ([], 0, "9.9.9.9"),
+        (["1.2.3.4"], 0, "9.9.9.9"),  # any client can send that header
+        (["1.2.3.4"], 1, "1.2.3.4"),
+        (["6.6.6.6, 1.2.3.4"], 1, "1.2.3.4"),  # the first may be forged
+        (["6.6.6.6", "1.2.3.4, 5.6.7.8"], 2, "1.2.3.4"),
+        (["1.2.3.4"], 2, "9.9.9.9"),  # fewer than the proxies: it did not pass them
+        (["nonsense"], 1, "9.9.9.9"),
+        ([""], 1, "9.9.9.9"),
+        (["2606:4700:1:2:3:4:5:6"], 1, "2606:4700:1:2::/64"),
+    ],
+)
+def test_client_address_trusts_only_the_given_number_of_proxies(forwarded, proxies, client):
+    assert client_address("9.9.9.9", forwarded, proxies) == client
+
+
+def test_peer_without_an_address_is_kept_as_it_is():
+    assert client_address("unknown", [], 0) == "unknown"

@@ -1,4 +1,4 @@
-"""Is the description of the API true to the code?"""
+"""Tests that the OpenAPI document matches the code."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from icon_classifier.api.app import create_app
-from icon_classifier.api.openapi import describe
-from icon_classifier.api.problems import kinds, slug, status_of
+from icon_classifier.api.openapi import openapi_document
+from icon_classifier.api.problems import client_errors, slug, status_code
 from icon_classifier.api.settings import ApiSettings
 from icon_classifier.errors import FetchError
 from icon_classifier.model.session import Model
@@ -24,7 +24,7 @@ PHOTO = encode(gradient(), "JPEG")
 
 
 class Fetcher:
-    """Finds a photo behind every second address; the real one is tested by test_fetch."""
+    """Finds a photo at every second URL; test_fetch tests the real one."""
 
     async def fetch(self, url):
         if len(url) % 2 or len(url) > 2048:
@@ -34,7 +34,7 @@ class Fetcher:
 
 app = create_app(Model(model_bytes()), ApiSettings(rate=0), fetcher=Fetcher())
 
-# A photo among the generated bodies, so that answers are checked as well as problems.
+# A photo among the generated bodies, so that predictions are checked as well as problems.
 for media_type in ("application/octet-stream", "image/*"):
     schemathesis.openapi.media_type(media_type, st.sampled_from([PHOTO, PHOTO[:99], b"text", b""]))
 
@@ -55,16 +55,16 @@ def client():
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-def test_every_answer_is_as_described(case):
-    # No schema can say which bytes are a photo or which address has one; and in a form, a number
-    # where a text belongs is a text.
+def test_every_response_matches_the_document(case):
+    # No schema can describe which bytes are a photo or which URL has one; and in a form a number
+    # in place of a text is a text.
     excluded = [positive_data_acceptance]
     if case.media_type == "multipart/form-data":
         excluded.append(negative_data_rejection)
     case.call_and_validate(excluded_checks=excluded)
 
 
-def test_every_route_is_described_and_nothing_else(client):
+def test_document_describes_every_route_and_no_other(client):
     routes = {
         (route.path, method.lower())
         for route in app.routes
@@ -76,7 +76,7 @@ def test_every_route_is_described_and_nothing_else(client):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_answers_match_their_schema(client, count):
+def test_predictions_match_their_schema(client, count):
     document = client.get("/openapi.json").json()
     name = "Answer" if count == 1 else "Answers"
     validator = Draft202012Validator(document | {"$ref": f"#/components/schemas/{name}"})
@@ -85,17 +85,17 @@ def test_answers_match_their_schema(client, count):
     validator.validate(client.post("/classify", files=files).json())
 
 
-@pytest.mark.parametrize("kind", list(kinds()))
-def test_the_status_of_every_error_is_described(client, kind):
+@pytest.mark.parametrize("kind", list(client_errors()))
+def test_document_describes_the_status_of_every_error(client, kind):
     document = client.get("/openapi.json").json()
     statuses = document["paths"]["/classify"]["post"]["responses"]
-    assert str(status_of(kind)) in statuses
+    assert str(status_code(kind)) in statuses
     assert slug(kind) == slug(kind).lower()
 
 
-def test_keys_are_asked_for_where_they_are_set():
+def test_document_asks_for_keys_only_if_there_are_any():
     def secured(settings):
-        paths = describe(LABELS, settings)["paths"]
+        paths = openapi_document(LABELS, settings)["paths"]
         return {
             path for path, methods in paths.items() for m in methods.values() if "security" in m
         }

@@ -8,7 +8,7 @@ from icon_classifier.api.settings import PREFIX, ApiSettings
 from icon_classifier.errors import SettingsError
 
 
-def test_defaults():
+def test_other_variables_leave_the_defaults():
     settings = ApiSettings.from_environ({"PATH": "/bin", "RATE": "3"})
     assert settings == ApiSettings()
     assert settings.limits.max_bytes == 25 * 2**20
@@ -17,7 +17,7 @@ def test_defaults():
     assert settings.fetch_redirects == 3
 
 
-def test_values_are_typed():
+def test_values_are_parsed_by_type():
     settings = ApiSettings.from_environ(
         {
             PREFIX + "MODEL": "some/folder",
@@ -44,11 +44,11 @@ def test_values_are_typed():
         ("NO_SUCH_OPTION", "1"),
     ],
 )
-def test_nonsense_is_refused(name, value):
+def test_invalid_value_is_refused(name, value):
     with pytest.raises(SettingsError):
         ApiSettings.from_environ({PREFIX + name: value})
 
 
-def test_an_unknown_name_is_told():
-    with pytest.raises(SettingsError, match=f"no option {PREFIX}REATE.*{PREFIX}RATE"):
+def test_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(SettingsError, match=f"expected .*{PREFIX}RATE.*, got {PREFIX}REATE"):
         ApiSettings.from_environ({PREFIX + "REATE": "1"})

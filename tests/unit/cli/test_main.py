@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +11,12 @@ from icon_classifier.cli.main import app
 from tests.support.models import write_model
 from tests.support.pictures import encode
 from tests.support.servers import ROOT
+from tests.support.terminals import run_on_terminal
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model of three colours and a folder of photos, one of which is none."""
+    """A folder with a model of three colours and photos, one of them broken."""
     write_model(tmp_path)
     photos = tmp_path / "photos" / "deep"
     photos.mkdir(parents=True)
@@ -32,7 +32,7 @@ def run(*arguments: str | Path) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
-def test_json_lines(folder: Path) -> None:
+def test_predict_json_prints_an_object_for_each_photo(folder: Path) -> None:
     code, output = run("predict", folder / "photos", "--json", "--model", folder)
     lines = [json.loads(line) for line in output.splitlines()]
     assert code == 1
@@ -46,27 +46,27 @@ def test_json_lines(folder: Path) -> None:
     assert sum(entry["probability"] for entry in red["ranking"]) == pytest.approx(1, abs=1e-4)
 
 
-def test_plain_lines_and_exit_code(folder: Path) -> None:
+def test_predict_prints_path_and_label(folder: Path) -> None:
     photo = folder / "photos" / "deep" / "red.PNG"
     code, output = run("predict", photo, "--model", folder)
     assert code == 0
     assert output.split("\t")[:2] == [str(photo), "red"]
 
 
-def test_a_missing_photo_is_a_line(folder: Path) -> None:
+def test_predict_prints_an_error_for_a_missing_photo(folder: Path) -> None:
     code, output = run("predict", folder / "none.jpg", "--model", folder)
     assert code == 1
     assert "cannot be opened" in output
 
 
-def test_info(folder: Path) -> None:
+def test_info_prints_the_metadata(folder: Path) -> None:
     code, output = run("info", "--model", folder)
     assert code == 0
     assert "red, green, blue" in output
     assert json.loads(run("info", "--json", "--model", folder)[1])["recipe"] == "colours"
 
 
-def test_an_error_of_ours_is_one_line(tmp_path: Path) -> None:
+def test_error_is_one_line_on_stderr(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "icon_classifier", "info", "--model", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -74,7 +74,7 @@ def test_an_error_of_ours_is_one_line(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_convert_says_what_is_wrong_with_an_export(tmp_path: Path) -> None:
+def test_convert_reports_a_bad_export(tmp_path: Path) -> None:
     export = tmp_path / "export.pkl"
     export.write_bytes(b"no learner")
     command = [sys.executable, "-m", "icon_classifier", "convert", str(export), "--trust"]
@@ -84,7 +84,7 @@ def test_convert_says_what_is_wrong_with_an_export(tmp_path: Path) -> None:
     assert not (tmp_path / "export.onnx").exists()
 
 
-def test_a_table_in_a_file_is_gone_on_with(folder: Path) -> None:
+def test_predict_resumes_a_table(folder: Path) -> None:
     target = folder / "results.csv"
     options = ("--csv", "--top", "2", "-o", target, "--model", folder)
     assert run("predict", folder / "photos/deep/red.PNG", *options) == (0, "")
@@ -93,22 +93,23 @@ def test_a_table_in_a_file_is_gone_on_with(folder: Path) -> None:
     assert names == ["path", "red.PNG", "blue.PNG", "broken.jpg"]
 
 
-def test_patterns_are_ours_where_the_shell_leaves_them(folder: Path) -> None:
+def test_predict_expands_patterns(folder: Path) -> None:
     code, output = run("predict", folder / "photos/**/*.PNG", "--json", "--model", folder)
     assert code == 0
     assert len(output.splitlines()) == 2
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
-def test_a_person_sees_how_far_it_is(folder: Path) -> None:
-    import pty
+def test_help_imports_neither_numpy_nor_onnxruntime() -> None:
+    code = "import icon_classifier.cli.main, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "icon_classifier.cli.main" in done.stdout
+    assert not {"numpy", "onnxruntime"} & set(done.stdout.split())
 
-    screen, terminal = pty.openpty()
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_predict_shows_progress_on_a_terminal(folder: Path) -> None:
     command = [sys.executable, "-m", "icon_classifier", "predict", str(folder / "photos")]
     command += ["--json", "-o", str(folder / "results.json"), "--model", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, stderr=terminal, stdout=subprocess.PIPE, check=False)
-    os.close(terminal)
-    with os.fdopen(screen, "rb", buffering=0) as file:
-        shown = file.read(65536).decode()
-    assert done.returncode == 1
-    assert "3/3 photos" in shown
+    code, shown = run_on_terminal(command)
+    assert code == 1
+    assert "3/3" in shown

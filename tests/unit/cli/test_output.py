@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from icon_classifier.cli.output import Done, csv_row, json_line, open_results, plain_line
+from icon_classifier.cli.output import (
+    PathSet,
+    csv_row,
+    json_line,
+    open_results,
+    show_progress,
+    text_line,
+)
 from icon_classifier.errors import SettingsError
 
 GOOD = {
@@ -21,26 +28,26 @@ GOOD = {
     ],
 }
 BAD = {"path": "bears/none.jpg", "error": "This file cannot be opened; please check it."}
-ODD = GOOD | {"path": "bears/\udcff\n.jpg", "known": False}  # a name that is no UTF-8
+ODD = GOOD | {"path": "bears/\udcff\n.jpg", "known": False}  # a name that is not UTF-8
 ALL = [GOOD, BAD, ODD]
 
 
-def test_text() -> None:
-    assert plain_line(GOOD, 1) == "bears/a, b.jpg\tgrizzly\t0.9000"
-    assert plain_line(GOOD, 2) == "bears/a, b.jpg\tgrizzly\t0.9000\tblack\t0.0800"
-    assert plain_line(BAD, 1) == f"{BAD['path']}\t{BAD['error']}"
-    assert plain_line(ODD, 1).endswith("\tnot sure")
+def test_text_line_has_path_and_labels() -> None:
+    assert text_line(GOOD, 1) == "bears/a, b.jpg\tgrizzly\t0.9000"
+    assert text_line(GOOD, 2) == "bears/a, b.jpg\tgrizzly\t0.9000\tblack\t0.0800"
+    assert text_line(BAD, 1) == f"{BAD['path']}\t{BAD['error']}"
+    assert text_line(ODD, 1).endswith("\tnot sure")
 
 
 @pytest.mark.parametrize("record", ALL)
-def test_json_is_a_line_that_reads_back(record: dict) -> None:
+def test_json_line_reads_back(record: dict) -> None:
     line = json_line(record, 1)
     assert len(line.splitlines()) == 1
     line.encode()
     assert json.loads(line) == record
 
 
-def test_a_table_has_the_columns_of_its_head(tmp_path: Path) -> None:
+def test_table_has_the_columns_of_its_header(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     with open_results(path, "csv", 2) as results:
         for record in ALL:
@@ -61,13 +68,13 @@ def test_a_table_has_the_columns_of_its_head(tmp_path: Path) -> None:
     assert len(rows) == 3
 
 
-def test_fewer_classes_than_asked_for() -> None:
+def test_csv_row_leaves_missing_classes_empty() -> None:
     assert csv_row(GOOD, 4) == '"bears/a, b.jpg",grizzly,0.9,black,0.08,teddy,0.02,,,yes,'
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])
 class TestResume:
-    """Going on where a run stopped."""
+    """Tests of resuming a results file."""
 
     def write(self, path: Path, form: str, records: list[dict]) -> bool:
         with open_results(path, form, 2) as results:
@@ -76,17 +83,17 @@ class TestResume:
                     results.write(record)
             return results.failed
 
-    def test_in_two_goes_is_as_in_one(self, tmp_path: Path, form: str) -> None:
+    def test_two_runs_write_the_same_file_as_one(self, tmp_path: Path, form: str) -> None:
         assert self.write(tmp_path / "one", form, ALL)
         assert not self.write(tmp_path / "two", form, ALL[:1])
         assert self.write(tmp_path / "two", form, ALL)
         assert (tmp_path / "two").read_bytes() == (tmp_path / "one").read_bytes()
 
-    def test_an_earlier_error_is_not_forgotten(self, tmp_path: Path, form: str) -> None:
+    def test_error_of_an_earlier_run_counts_as_failed(self, tmp_path: Path, form: str) -> None:
         self.write(tmp_path / "file", form, ALL)
         assert self.write(tmp_path / "file", form, [])
 
-    def test_wherever_it_was_killed(self, tmp_path: Path, form: str) -> None:
+    def test_file_cut_at_any_byte_is_completed(self, tmp_path: Path, form: str) -> None:
         path = tmp_path / "file"
         self.write(path, form, ALL)
         whole = path.read_bytes()
@@ -95,35 +102,37 @@ class TestResume:
             self.write(path, form, ALL)
             assert path.read_bytes() == whole
 
-    @pytest.mark.parametrize("content", ["not ours\n", '{"a": 1}\n', "[1]\n", "path,label\n", "\n"])
-    def test_a_file_of_something_else_is_left_alone(
+    @pytest.mark.parametrize(
+        "content", ["something else\n", '{"a": 1}\n', "[1]\n", "path,label\n", "\n"]
+    )
+    def test_file_of_something_else_is_refused_and_unchanged(
         self, tmp_path: Path, form: str, content: str
     ) -> None:
         path = tmp_path / "file"
         path.write_text(content)
-        with pytest.raises(SettingsError, match="line 1 is no result"):
+        with pytest.raises(SettingsError, match="result in line 1"):
             self.write(path, form, ALL)
         assert path.read_text() == content
 
-    def test_an_unwritable_place(self, tmp_path: Path, form: str) -> None:
+    def test_file_that_cannot_be_written_is_refused(self, tmp_path: Path, form: str) -> None:
         with pytest.raises(SettingsError, match="cannot write"):
             self.write(tmp_path / "none" / "file", form, ALL)
 
 
-def test_a_table_of_another_width_is_left_alone(tmp_path: Path) -> None:
+def test_table_of_another_width_is_refused(tmp_path: Path) -> None:
     with open_results(tmp_path / "file", "csv", 1) as results:
         results.write(GOOD)
     with pytest.raises(SettingsError), open_results(tmp_path / "file", "csv", 2):
         pass
 
 
-def test_a_file_of_text_is_refused(tmp_path: Path) -> None:
+def test_file_of_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError), open_results(tmp_path / "file", "text", 1):
         pass
     assert not (tmp_path / "file").exists()
 
 
-def test_a_long_unfinished_line_is_cut_off(tmp_path: Path) -> None:
+def test_long_unfinished_line_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text(json_line(GOOD, 1) + "\n" + "x" * 200_000)
     with open_results(path, "json", 1) as results:
@@ -131,9 +140,22 @@ def test_a_long_unfinished_line_is_cut_off(tmp_path: Path) -> None:
     assert path.read_text() == json_line(GOOD, 1) + "\n"
 
 
-def test_done_knows_what_it_was_given_and_nothing_else() -> None:
-    done = Done(f"photo {number}" for number in range(1000))
-    assert len(done) == 1000
-    assert all(f"photo {number}" in done for number in range(1000))
-    assert not any(f"photo {number}" in done for number in range(1000, 2000))
-    assert "photo" not in Done()
+def test_path_set_contains_its_paths_and_no_other() -> None:
+    paths = PathSet(f"photo {number}" for number in range(1000))
+    assert len(paths) == 1000
+    assert all(f"photo {number}" in paths for number in range(1000))
+    assert not any(f"photo {number}" in paths for number in range(1000, 2000))
+    assert "photo" not in PathSet()
+
+
+def test_show_progress_yields_every_record_and_ends_with_the_count(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    records = [{"path": str(number)} for number in range(7)]
+    assert list(show_progress(records, lambda: map(str, range(10)), done=3)) == records
+    assert "10/10" in capsys.readouterr().err
+
+
+def test_show_progress_without_photos_ends_with_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(show_progress([], lambda: [])) == []
+    assert "0/0" in capsys.readouterr().err

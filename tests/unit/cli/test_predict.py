@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         colour = ("red", "green", "blue")[len(name) % 3]
         path.write_bytes(encode(Image.new("RGB", (20, 20), colour)))
-    (tmp_path / "notes.txt").write_text("no photo")
+    (tmp_path / "notes.txt").write_text("not a photo")
     return tmp_path
 
 
@@ -35,11 +35,11 @@ def names(folder: Path, *arguments: str) -> list[str]:
     return [Path(path).relative_to(folder).as_posix() for path in found]
 
 
-def test_folders_are_walked_in_order(folder: Path) -> None:
+def test_folder_is_walked_in_order(folder: Path) -> None:
     assert names(folder, "") == ["a.jpg", "b/1.PNG", "b/2.png", "b/c/deep.webp"]
 
 
-def test_files_are_taken_as_they_are(folder: Path) -> None:
+def test_named_file_is_found_whatever_its_suffix(folder: Path) -> None:
     assert names(folder, "notes.txt", "none.jpg") == ["notes.txt", "none.jpg"]
 
 
@@ -53,17 +53,19 @@ def test_files_are_taken_as_they_are(folder: Path) -> None:
         ("*.gif", {"*.gif"}),
     ],
 )
-def test_patterns(folder: Path, pattern: str, expected: set[str]) -> None:
+def test_pattern_is_expanded(folder: Path, pattern: str, expected: set[str]) -> None:
     assert set(names(folder, pattern)) == expected
 
 
-def test_a_file_named_like_a_pattern_is_a_file(folder: Path) -> None:
+def test_file_named_like_a_pattern_is_found(folder: Path) -> None:
     (folder / "[a].jpg").write_bytes(b"")
     assert names(folder, "[a].jpg") == ["[a].jpg"]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_the_answers_of_one_at_a_time_in_order(folder: Path, model: Model, threads: int) -> None:
+def test_records_are_in_order_and_equal_to_single_predictions(
+    folder: Path, model: Model, threads: int
+) -> None:
     paths = [*find_photos([str(folder)]), str(folder / "notes.txt"), str(folder / "none.jpg")] * 5
     records = list(classify_files(model, paths, threads=threads))
     assert [record["path"] for record in records] == paths
@@ -76,12 +78,12 @@ def test_the_answers_of_one_at_a_time_in_order(folder: Path, model: Model, threa
             assert record["probability"] == pytest.approx(expected.probability, abs=1e-6)
 
 
-def test_top_shortens_the_ranking(folder: Path, model: Model) -> None:
+def test_top_limits_the_ranking(folder: Path, model: Model) -> None:
     [record] = classify_files(model, [str(folder / "a.jpg")], threads=1, top=2)
     assert len(record["ranking"]) == 2
 
 
-def test_paths_are_read_only_as_far_ahead_as_needed(folder: Path, model: Model) -> None:
+def test_few_paths_are_read_ahead(folder: Path, model: Model) -> None:
     read = 0
 
     def endless() -> Iterator[str]:
@@ -97,17 +99,17 @@ def test_paths_are_read_only_as_far_ahead_as_needed(folder: Path, model: Model) 
     assert read <= 60
 
 
-def test_stopping_early_ends_the_threads(folder: Path, model: Model) -> None:
+def test_closing_early_stops_the_threads(folder: Path, model: Model) -> None:
     records = classify_files(model, [str(folder / "a.jpg")] * 100, threads=2)
     next(records)
     records.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("predict")]
 
 
-def test_a_fault_of_ours_is_not_hidden(folder: Path, model: Model, monkeypatch) -> None:
+def test_unexpected_error_is_raised(folder: Path, model: Model, monkeypatch) -> None:
     def fail(self, batch, *, explain=False):
-        raise RuntimeError("a fault")
+        raise RuntimeError("unexpected")
 
     monkeypatch.setattr(Model, "predict_arrays", fail)
-    with pytest.raises(RuntimeError, match="a fault"):
+    with pytest.raises(RuntimeError, match="unexpected"):
         list(classify_files(model, [str(folder / "a.jpg")] * 20, threads=2))
