@@ -56,7 +56,7 @@ def predict(
     ] = None,
     on_ray: Annotated[
         bool,
-        typer.Option("--ray", help="Classify on a Ray cluster; see docs/scaling.md."),
+        typer.Option("--ray", help="Classify on a Ray cluster; see docs/api.md."),
     ] = False,
     model: ModelFolder = Path(),
 ) -> None:
