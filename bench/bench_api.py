@@ -24,7 +24,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bench.gradio_app import VERSION, gradio_app
+from bench.rivals.gradio_app import VERSION, gradio_app
 from icon_classifier.api.settings import PREFIX
 from icon_classifier.server.visitor import example_photo
 from icon_classifier.system.memory import usable_cores
@@ -203,7 +203,7 @@ def icon_classifier(photo: bytes) -> Iterator[Target]:
 @contextlib.contextmanager
 def plain(photo: bytes) -> Iterator[Target]:
     port = free_port()
-    command = ["-m", "uvicorn", "bench.plain_api:app", f"--port={port}", "--no-access-log"]
+    command = ["-m", "uvicorn", "bench.rivals.plain_api:app", f"--port={port}", "--no-access-log"]
     with running(command, port=port, ready="healthz") as server:
         form = httpx.Request("POST", server.url, files={"file": ("photo.jpg", photo)})
         yield Target(server, "/classify", form.read(), form.headers["content-type"])

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from bench.plain import write_plain_page
+from bench.rivals.plain import write_plain_page
 from icon_classifier.images import read_image, thumbnail
 from icon_classifier.model.opening import open_model
 from icon_classifier.server.visitor import example_photo

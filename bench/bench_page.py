@@ -19,8 +19,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
-from bench.gradio_app import VERSION, gradio_app
-from bench.plain import write_plain_page
+from bench.rivals.gradio_app import VERSION, gradio_app
+from bench.rivals.plain import write_plain_page
 from scripts.browser import find_browser
 from tests.support.servers import ROOT, voila
 

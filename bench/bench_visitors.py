@@ -25,8 +25,8 @@ from pathlib import Path
 import psutil
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
-from bench.gradio_app import VERSION, gradio_app
-from bench.plain import write_plain_page
+from bench.rivals.gradio_app import VERSION, gradio_app
+from bench.rivals.plain import write_plain_page
 from icon_classifier.server.visitor import Visit, example_photo
 from icon_classifier.system.memory import memory_limit
 from scripts.browser import find_browser

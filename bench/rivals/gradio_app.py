@@ -36,6 +36,6 @@ def gradio_python() -> Path:
 def gradio_app(export: Path = ROOT / "export.pkl") -> Iterator[Server]:
     """Serve the app for the length of a block."""
     port = free_port()
-    command = ["-m", "bench.gradio_page", str(port), str(export)]
+    command = ["-m", "bench.rivals.gradio_page", str(port), str(export)]
     with running(command, port=port, ready="", python=gradio_python()) as server:
         yield server
