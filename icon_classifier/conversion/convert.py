@@ -167,7 +167,7 @@ def _compile(learner: ExportedLearner, archive: Archive, digest: str) -> bytes:
     _try_out(network, sample[:1], len(learner.labels))
     graph = Graph(network, score, sample[:1]).eval()
     fixed = Graph(with_fixed_padding(network, sample[:1]), score, sample[:1]).eval()
-    model = onnx.load_from_string(to_onnx(fixed, sample[:2]))
+    model = onnx.load_from_string(to_onnx(fixed, sample[:2], fixed.output_names))
     metadata = _metadata(learner, notes, graph, digest)
     model.producer_name = "icon-classifier"
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata})

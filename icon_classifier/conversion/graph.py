@@ -8,7 +8,7 @@ a class.
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -164,6 +164,11 @@ class Graph(nn.Module):
         """Whether `forward` gives evidence too."""
         return not self.without_evidence
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of what `forward` returns."""
+        return ("logits", "score") if self.without_evidence else ("logits", "score", "evidence")
+
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Classify photos.
 
@@ -223,37 +228,38 @@ class Graph(nn.Module):
         return logits.reshape(-1, height, width, logits.shape[1]).permute(0, 3, 1, 2)
 
 
-def to_onnx(graph: Graph, sample: torch.Tensor) -> bytes:
-    """Write a graph as an ONNX model with any number of photos.
+def to_onnx(module: nn.Module, sample: torch.Tensor, output_names: Sequence[str]) -> bytes:
+    """Write a module as an ONNX model of one input, ``image``, and any number of photos.
 
-    torch's exporter by tracing is used, deprecated though it is: for these networks it is exact,
-    and it needs no package more than onnx.
+    torch's exporter by tracing is used, though it is deprecated: it is exact for these networks and
+    needs no package but onnx.
 
     Parameters
     ----------
-    graph : Graph
+    module : torch.nn.Module
         In evaluation mode.
     sample : torch.Tensor
         float32, shape (N, 3, H, W).
+    output_names : sequence of str
+        One for each tensor that the module returns, all of shape (N, ...).
 
     Raises
     ------
     UnsupportedLearnerError
-        The network does something that ONNX cannot say.
+        The module does something that ONNX cannot express.
     """
-    outputs = ["logits", "score", *(["evidence"] if graph.evidence else [])]
     file = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            # Of the deprecation, and of sizes that become constants, as they should.
+            # About the deprecation, and about sizes that become constants, as they should.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                graph,
+                module,
                 (sample,),
                 file,  # type: ignore[arg-type]
                 input_names=["image"],
-                output_names=outputs,
-                dynamic_axes={name: {0: "N"} for name in ["image", *outputs]},
+                output_names=list(output_names),
+                dynamic_axes={name: {0: "N"} for name in ("image", *output_names)},
                 opset_version=OPSET,
                 dynamo=False,
             )

@@ -70,7 +70,7 @@ SAMPLE = torch.randn(4, 3, 12, 16, generator=torch.Generator().manual_seed(1))
 
 
 def run(graph: Graph, batch: torch.Tensor, *names: str) -> list[np.ndarray]:
-    session = onnxruntime.InferenceSession(to_onnx(graph.eval(), SAMPLE))
+    session = onnxruntime.InferenceSession(to_onnx(graph.eval(), SAMPLE, graph.output_names))
     results: list[np.ndarray] = session.run(list(names), {"image": batch.numpy()})
     return results
 
@@ -114,7 +114,7 @@ def test_a_network_that_is_no_body_and_head_gives_logits_alone():
     graph = Graph(net, Score(None, 1.0), SAMPLE)
     assert not graph.evidence
     assert "not a body and a head" in graph.without_evidence
-    session = onnxruntime.InferenceSession(to_onnx(graph, SAMPLE))
+    session = onnxruntime.InferenceSession(to_onnx(graph, SAMPLE, graph.output_names))
     assert [output.name for output in session.get_outputs()] == ["logits", "score"]
     with pytest.raises(UnsupportedLearnerError, match="needs the features"):
         Graph(net, Score(UNSURE["knn"], 1.0), SAMPLE)
