@@ -1,7 +1,7 @@
 """Alternatives for training, measured: ``python -m bench.bench_ideas DATA``.
 
-``--only scores`` compares scores for "not sure" (bears against strange dogs), ``--only tuning``
-gentle fine-tuning of the last stage with the probe that it starts from, on the photos of
+``--only scores`` compares scores for "not sure" (bears against dogs as unknown photos), ``--only
+tuning`` gentle fine-tuning of the last stage with the probe that it starts from, on the photos of
 ``--recipe``. Takes minutes.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.bench_train import cleaned
+from bench.bench_train import clean_photos
 from icon_classifier.dataset.recipes import load_recipe
 from icon_classifier.dataset.splits import assign_folds, split
 from icon_classifier.model.session import softmax
@@ -68,7 +68,7 @@ class Setting:
     """Photos of a recipe, the network, and its features of them."""
 
     def __init__(self, recipe: str, data: Path, work: Path) -> None:
-        self.photos = cleaned(recipe, data, work)
+        self.photos = clean_photos(recipe, data, work)
         self.options = load_recipe(recipe).training
         self.network = load_pretrained(self.options.architecture)
         learn = linear_learner(self.photos, self.options, self.network)
@@ -91,8 +91,8 @@ class Setting:
         return fit_head(self.features[:, index], targets, self.classes, GRID[0], self.prior)
 
 
-def compare_scores(setting: Setting, strange: np.ndarray, splits: int) -> None:
-    print("| score | AUROC | accepted | strangers pass | 3 % quantile: accepted | strangers pass |")
+def compare_scores(setting: Setting, unknown_features: np.ndarray, splits: int) -> None:
+    print("| score | AUROC | accepted | unknown accepted | 3 %: accepted | unknown accepted |")
     print("| --- | --- | --- | --- | --- | --- |")
     features, targets = setting.features[0], setting.photos.targets
     for name, score in SCORES.items():
@@ -114,7 +114,7 @@ def compare_scores(setting: Setting, strange: np.ndarray, splits: int) -> None:
             head = setting.fit(train)
             known, unknown = (
                 score(head, temperature, features[train], targets[train], asked)
-                for asked in (features[valid], strange)
+                for asked in (features[valid], unknown_features)
             )
             row = [auroc(known, unknown)]
             for threshold in (cautious_threshold(own.tolist()), np.quantile(own, 0.03)):
@@ -149,15 +149,15 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--only", choices=["scores", "tuning"])
     parser.add_argument("--recipe", choices=["bears", "dogs"], default="bears")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        setting = Setting(given.recipe, given.data, Path(work))
-        if given.only in (None, "scores"):
-            other = {"bears": "dogs", "dogs": "bears"}[given.recipe]
-            paths = cleaned(other, given.data, Path(work)).paths[::8]
-            compare_scores(setting, setting.extract(paths), given.splits)
-        if given.only in (None, "tuning"):
-            compare_tuning(setting, given.splits)
+        setting = Setting(args.recipe, args.data, Path(work))
+        if args.only in (None, "scores"):
+            other = {"bears": "dogs", "dogs": "bears"}[args.recipe]
+            paths = clean_photos(other, args.data, Path(work)).paths[::8]
+            compare_scores(setting, setting.extract(paths), args.splits)
+        if args.only in (None, "tuning"):
+            compare_tuning(setting, args.splits)
 
 
 if __name__ == "__main__":

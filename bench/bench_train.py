@@ -69,7 +69,7 @@ def folder_to_export(bears: Path) -> tuple[str, str]:
     return times[0], times[1]
 
 
-def cleaned(name: str, data: Path, work: Path) -> Photos:
+def clean_photos(name: str, data: Path, work: Path) -> Photos:
     """Gather and clean a recipe's photos from a folder, as the notebook does."""
     recipe = load_recipe(name)
     gathered = gather(recipe, work / name, data=data / name, progress=False)
@@ -95,8 +95,7 @@ def evaluate_splits(name: str, photos: Photos, splits: int, others: Photos | Non
     prior = prior_of(network, body)
     unknown = None
     if others is not None:
-        strangers = others.paths[::8]  # enough for a share
-        unknown = pooled_features(strangers, body, network, **resize)
+        unknown = pooled_features(others.paths[::8], body, network, **resize)
     targets, rows, predicted = photos.targets, [], []
     for seed in range(splits):
         each = replace(options, seed=seed)
@@ -119,9 +118,9 @@ def evaluate_splits(name: str, photos: Photos, splits: int, others: Photos | Non
         }
         predicted.append((softmax(logits), targets[valid]))
         if unknown is not None:
-            strange = energy(head(unknown))
-            row["AUROC"] = auroc(known, strange)
-            row["strangers pass"] = (strange >= probe.threshold).mean()
+            unknown_scores = energy(head(unknown))
+            row["AUROC"] = auroc(known, unknown_scores)
+            row["unknown accepted"] = (unknown_scores >= probe.threshold).mean()
         rows.append(row)
         print(f"{name} {seed}: {row}", file=sys.stderr, flush=True)
     print(f"| {name}: split | {' | '.join(rows[0])} |")
@@ -146,7 +145,7 @@ def calibrated_error(probabilities: np.ndarray, draws: int = 200) -> float:
     errors = []
     for _ in range(draws):
         right = random.random(len(top)) < top
-        # Two classes: the prediction, which is right or wrong, with the probability given.
+        # Two classes: the prediction, which is right or wrong, with the probability args.
         wins = np.stack([top, np.zeros_like(top)], axis=1)
         errors.append(calibration_error(wins, np.where(right, 0, 1)))
     return float(np.mean(errors))
@@ -184,12 +183,12 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--plain", action="store_true", help="a lesson's fine_tune as well")
     parser.add_argument("--only", choices=["time", "bears", "dogs", "plain"])
-    given = parser.parse_args()
-    wanted = {given.only} if given.only else {"time", "bears", "dogs"}
-    if given.plain:
+    args = parser.parse_args()
+    wanted = {args.only} if args.only else {"time", "bears", "dogs"}
+    if args.plain:
         wanted.add("plain")
     if "time" in wanted:
-        first, second = folder_to_export(given.data / "bears")
+        first, second = folder_to_export(args.data / "bears")
         print(
             f"bears, folder to export.pkl: {first}; again, with cached features: {second}\n",
             flush=True,
@@ -197,13 +196,13 @@ def main() -> None:
     if wanted == {"time"}:
         return
     with tempfile.TemporaryDirectory() as work:
-        photos = {name: cleaned(name, given.data, Path(work)) for name in ("bears", "dogs")}
+        photos = {name: clean_photos(name, args.data, Path(work)) for name in ("bears", "dogs")}
         if "bears" in wanted:
-            evaluate_splits("bears", photos["bears"], given.splits, others=photos["dogs"])
+            evaluate_splits("bears", photos["bears"], args.splits, others=photos["dogs"])
         if "dogs" in wanted:
-            evaluate_splits("dogs", photos["dogs"], given.splits)
+            evaluate_splits("dogs", photos["dogs"], args.splits)
         if "plain" in wanted:
-            evaluate_plain(photos["bears"], 224, given.splits)
+            evaluate_plain(photos["bears"], 224, args.splits)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def clean(
 
     A photo is bad if it cannot be decoded completely, if it is there twice, or if the same file is
     under several labels (a placeholder or a mistake). The reason is written to ``moves.jsonl``
-    beside the folder of photos.
+    next to the folder of photos.
 
     Parameters
     ----------
@@ -243,22 +243,22 @@ def _quarantine(photos: Path, problems: dict[Path, str]) -> list[Move]:
 
 def _targets(findings: dict[Path, _Finding]) -> dict[Path, Path]:
     """Where to rewrite photos: in the same folder, under another suffix and a free name."""
-    taken = {str(path).casefold() for path in findings}
+    used = {str(path).casefold() for path in findings}
     targets = {}
     for path, each in findings.items():
         if not each.suffix:
             continue
         target, number = path.with_suffix(each.suffix), 0
-        while target != path and str(target).casefold() in taken:
+        while target != path and str(target).casefold() in used:
             number += 1
             target = path.with_name(f"{path.stem}-{number}{each.suffix}")
-        taken.add(str(target).casefold())
+        used.add(str(target).casefold())
         targets[path] = target
     return targets
 
 
 def _rewrite(photos: Path, targets: dict[Path, Path], limits: Limits) -> list[Move]:
-    """Rewrite photos as the page will see them, and keep the originals in a folder of their own."""
+    """Rewrite photos as the page will read them, and keep the originals in another folder."""
 
     def write(path: Path, temporary: Path) -> None:
         image = read_image_file(path, limits)

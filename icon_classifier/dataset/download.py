@@ -394,7 +394,7 @@ def _fetch_rest(client: httpx.Client, url: str, part: Path, max_bytes: int, bar:
         if total is not None and total > max_bytes:
             raise DownloadError(f"{url}: {total} bytes, larger than {max_bytes}")
         validator = response.headers.get("etag") or response.headers.get("last-modified", "")
-        # Without a strong validator, nobody could tell whether the rest is of the same file.
+        # Without a strong validator, the rest might be of another file.
         if validator and not validator.startswith("W/"):
             _etag(part).write_text(validator)
         else:

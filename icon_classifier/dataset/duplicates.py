@@ -3,7 +3,7 @@
 A photo that is in the training set and once more in validation (in another size, compressed again,
 mirrored, with a caption) makes validation look better than it is. Photos are compared in two steps:
 a perceptual hash of 64 bits finds candidates among all pairs, then the correlation of two small
-colour thumbnails decides, so that two plain pictures of similar layout are not taken for one.
+colour thumbnails decides, so that two plain pictures of similar layout are not confused.
 """
 
 from collections.abc import Sequence
@@ -116,7 +116,7 @@ def compare(prints: Sequence[Fingerprint]) -> list[Pair]:
 
 
 def group_duplicates(paths: Sequence[Path]) -> list[int]:
-    """Give photos of the same picture the same number.
+    """Assign photos of the same picture the same number.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def group_duplicates(paths: Sequence[Path]) -> list[int]:
 
 
 def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
-    """Give photos that are linked by pairs the same number; see :func:`group_duplicates`."""
+    """Assign photos that are linked by pairs the same number; see :func:`group_duplicates`."""
     first, second = np.array(pairs, int).reshape(-1, 2).T
     linked = coo_array((np.ones(len(pairs)), (first, second)), shape=(count, count))
     _, components = connected_components(linked, directed=False)

@@ -89,11 +89,8 @@ def gather(
     store = PhotoStore(root)
     _check_origin(root, recipe, "data" if data is not None else source or recipe.source, data)
     if data is not None:
-        given = Path(data)
-        if given.is_file():
-            _add_all(read_archive(given), recipe, store)
-        else:
-            _add_all(_read_folder(given), recipe, store)
+        read = read_archive if Path(data).is_file() else _read_folder
+        _add_all(read(Path(data)), recipe, store)
     elif (kind := source or recipe.source) == "shapes":
         shapes, seed = recipe.shapes, recipe.training.seed
         drawn = draw_shapes(recipe.labels, per_class=shapes.per_class, side=shapes.side, seed=seed)

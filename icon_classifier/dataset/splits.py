@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedGroupKFold
 
 from icon_classifier.errors import DatasetError
 
@@ -130,11 +129,15 @@ def assign_folds(
     DatasetError
         If a class has fewer than two different photos.
     """
-    different = min(len(set(np.array(groups)[targets == each])) for each in range(classes))
-    if different < 2:
+    first = {group: index for index, group in reversed(list(enumerate(groups)))}
+    order = np.random.default_rng(seed).permutation(sorted(first))
+    of_class: list[list[int]] = [[] for _ in range(classes)]
+    for group in order:
+        of_class[int(targets[first[int(group)]])].append(int(group))
+    fewest = min(len(members) for members in of_class)
+    if fewest < 2:
         raise DatasetError("expected at least two different photos of each class")
-    folder = StratifiedGroupKFold(min(_FOLDS, different), shuffle=True, random_state=seed)
-    folds = np.zeros(len(targets), np.int64)
-    for fold, (_, out) in enumerate(folder.split(targets, targets, groups)):
-        folds[out] = fold
-    return folds
+    # Class by class, each fold in turn: the sizes of folds differ by no more than a group.
+    dealt = [group for members in of_class for group in members]
+    fold_of = {group: number % min(_FOLDS, fewest) for number, group in enumerate(dealt)}
+    return np.array([fold_of[group] for group in groups], np.int64)

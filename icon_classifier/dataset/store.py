@@ -1,4 +1,4 @@
-"""Where gathered photos are kept: under their label, named by their contents."""
+"""The folder of gathered photos: one folder per label, files named by their contents."""
 
 import hashlib
 import io
@@ -20,8 +20,8 @@ _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
 class PhotoStore:
     """The photos of one data folder, ``photos/<label>/<hash of the contents>.<kind>``.
 
-    A photo that was moved away (to quarantine, to another label) is known by the journal of moves
-    and is not added again when the same source is gathered again. Thread-safe.
+    A photo that was moved away (to quarantine, to another label) is recorded in the journal of
+    moves and is not added again when the same source is gathered again. Thread-safe.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How good a model is and how well calibrated, from its logits on photos it was not trained on.
+"""Evaluate and calibrate a model from its logits on photos that it was not trained on.
 
 Everything here is arithmetic on arrays, without networks. Every error rate comes with the
 confidence interval that the number of photos allows.

@@ -128,17 +128,17 @@ def pooled_features(
         digests = [sha256_of(path) for path in paths]
     except OSError as error:
         raise DatasetError(f"{error.filename} cannot be read: {error.strerror}") from error
-    kept = FeatureCache(cache, _cache_key(network, size, method, view)) if cache else None
-    known = kept.read() if kept else {}
+    stored = FeatureCache(cache, _cache_key(network, size, method, view)) if cache else None
+    features = stored.read() if stored else {}
     missing = {
-        digest: path for digest, path in zip(digests, paths, strict=True) if digest not in known
+        digest: path for digest, path in zip(digests, paths, strict=True) if digest not in features
     }
     if missing:
         computed = _extract(list(missing.values()), network, size, method, view, progress)
-        known |= dict(zip(missing, computed, strict=True))
-    if kept:
-        kept.write({digest: known[digest] for digest in digests})
-    return np.stack([known[digest] for digest in digests])
+        features |= dict(zip(missing, computed, strict=True))
+    if stored:
+        stored.write({digest: features[digest] for digest in digests})
+    return np.stack([features[digest] for digest in digests])
 
 
 def _cache_key(network: _Extractor, size: int, method: Method, view: View) -> str:

@@ -1,4 +1,4 @@
-"""The model card: what a model is for, how good it is and its limits, beside its export.pkl.
+"""The model card: what a model is for, how good it is and its limits, next to its export.pkl.
 
 After Mitchell et al. 2019, "Model Cards for Model Reporting": a reader who did not see the training
 learns in a minute whether this model fits their purpose.
@@ -15,10 +15,10 @@ from icon_classifier.files import write_file
 from icon_classifier.training.evaluation import ClassFigures, Figures
 
 CARD = "export.md"
-"""Name of the card, beside export.pkl."""
+"""Name of the card, in the folder of export.pkl."""
 
 _WARNING = (
-    "Do not use a picture classifier to tell who somebody is, what somebody believes, feels or is "
+    "Do not use a picture classifier to infer who a person is, what they believe, feel or are "
     "worth, or any other attribute of people. It has learned what photos of its classes look like, "
     "nothing else."
 )
@@ -124,7 +124,7 @@ def _lines(card: Card) -> Iterator[str]:
     )
     yield ""
     if figures.accepted is None or card.score is None:
-        yield 'It never says "not sure": whatever it is shown gets one of its labels.'
+        yield 'It never says "not sure": every photo gets one of its labels.'
     else:
         yield (
             f'It says "not sure" by the score "{card.score}"; {_percent(figures.accepted)} of '

@@ -32,7 +32,7 @@ def plot_reliability(logits: Any, targets: npt.ArrayLike, temperature: float) ->
     for divisor, name in ((1.0, "without"), (temperature, "with temperature")):
         bins = reliability(softmax(logits / divisor), targets)
         axes.plot([b.probability for b in bins], [b.accuracy for b in bins], "o-", label=name)
-    axes.set(xlabel="probability that the model gives", ylabel="share that is right")
+    axes.set(xlabel="probability that the model gives", ylabel="share of correct predictions")
     axes.legend()
     return figure
 

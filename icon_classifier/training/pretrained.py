@@ -55,7 +55,7 @@ class Pretrained:
 
     @property
     def architecture(self) -> Any:
-        """What ``vision_learner`` takes: torchvision's function or timm's name."""
+        """What ``vision_learner`` accepts: torchvision's function or timm's name."""
         return _torchvision_architecture(self.name) or self.name
 
 

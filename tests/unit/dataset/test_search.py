@@ -11,7 +11,7 @@ Pages = dict[tuple[str, int], list[str | Exception]]
 
 
 class FakeSearch:
-    """In place of ddgs.DDGS: answers page by page, and refuses when it is told to."""
+    """In place of ddgs.DDGS: answers page by page, and raises the errors it was given."""
 
     def __init__(self, pages: Pages) -> None:
         self.pages = pages
@@ -102,12 +102,12 @@ def test_search_that_stays_refused_says_what_to_do(fake: FakeSearch) -> None:
 
     with pytest.raises(
         DownloadError, match=r"refused for 'bear' \(403 Ratelimit\)\. .* wait some min"
-    ) as told:
+    ) as caught:
         search_photos(["bear"], 150, pause=waits.append)
 
-    assert isinstance(told.value.__cause__, RatelimitException)
+    assert isinstance(caught.value.__cause__, RatelimitException)
     assert len(waits) == 3
-    assert "folder" in told.value.words
+    assert "folder" in caught.value.words
 
 
 def test_refusal_in_between_returns_what_was_found(fake: FakeSearch) -> None:

@@ -17,7 +17,7 @@ def blobs(count: int, seed: int = 0, apart: float = 3.0) -> tuple[np.ndarray, np
 
 
 def prior() -> Head:
-    """Five classes, of which the last three look at the right features."""
+    """Five classes, of which the last three respond to the right features."""
     weight = np.zeros((5, WIDTH), np.float32)
     weight[2:, :CLASSES] = np.eye(CLASSES)
     return Head(weight, np.zeros(5, np.float32))
