@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from icon_classifier.cli.predict import classify_files, find_photos
-from icon_classifier.conversion.torch_setup import import_fastai
 from icon_classifier.model.opening import open_model
 from icon_classifier.system.memory import usable_cores
+from icon_classifier.system.torch_setup import import_fastai
 from tests.support.servers import ROOT
 
 

@@ -14,31 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import spearmanr
 
-from icon_classifier.conversion.torch_setup import import_fastai
 from icon_classifier.errors import ImageError
-from icon_classifier.images import read_image_file
+from icon_classifier.images import SUFFIXES, read_image_file
 from icon_classifier.model.heatmap import relevance
 from icon_classifier.model.opening import EXPORT, open_model
 from icon_classifier.server.visitor import example_photo
+from icon_classifier.system.torch_setup import import_fastai
 from tests.support.servers import ROOT
 
 PHOTOS = 60
 
 
-def ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Ranks of values, the mean rank where several are equal."""
-    _, group, counts = np.unique(values.ravel(), return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return np.asarray((ends - (counts - 1) / 2)[group], np.float64)
-
-
-def spearman(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    return float(np.corrcoef(ranks(one), ranks(other))[0, 1])
-
-
 def pooled(cam: npt.NDArray[np.float32], shape: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """Bring an enlarged map back to its cells: (H, W) -> (h, w)."""
+    """Average an enlarged map over its cells: (H, W) -> (h, w)."""
     (h, w), (down, across) = shape, (cam.shape[0] // shape[0], cam.shape[1] // shape[1])
     cells = cam[: h * down, : w * across].reshape(h, down, w, across)
     return np.asarray(cells.mean((1, 3)), np.float64)
@@ -55,7 +45,7 @@ def main() -> None:
     model = open_model(ROOT)
     cam = GradCAM(model=network, target_layers=[network[0]])
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else example_photo().parent
-    paths = sorted(path for path in folder.rglob("*.*") if path.is_file())
+    paths = sorted(path for path in folder.rglob("*.*") if path.suffix.lower() in SUFFIXES)
     random.Random(0).shuffle(paths)
     found = []
     for path in paths[:PHOTOS]:
@@ -67,9 +57,10 @@ def main() -> None:
         index = model.labels.index(prediction.label)
         heat = relevance(prediction.evidence, index)
         batch = torch.from_numpy(model.transform(photo)[None])
-        theirs = cam(input_tensor=batch, targets=[ClassifierOutputTarget(index)])[0]
-        if theirs.any():  # Grad-CAM cuts negative evidence off; where all is, there is no map
-            found.append(spearman(heat, pooled(theirs, heat.shape)))  # type: ignore[arg-type]
+        grad_cam = cam(input_tensor=batch, targets=[ClassifierOutputTarget(index)])[0]
+        if grad_cam.any():  # Grad-CAM sets negative evidence to 0; all of it may be negative
+            cells = pooled(grad_cam, heat.shape)  # type: ignore[arg-type]
+            found.append(float(spearmanr(heat.ravel(), cells.ravel()).statistic))
     tenth = sorted(found)[len(found) // 10]
     print(
         f"{len(found)} photos, rank correlation with Grad-CAM: mean {statistics.mean(found):.3f}, "

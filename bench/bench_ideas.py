@@ -1,8 +1,8 @@
-"""What else was thought of for training, measured: ``python -m bench.bench_ideas DATA``.
+"""Alternatives for training, measured: ``python -m bench.bench_ideas DATA``.
 
-``--only scores`` compares scores for "not sure" (bears against strange dogs), ``--only tuning``
-gentle fine-tuning of the last stage with the probe that it starts from; ``--recipe`` says on what.
-Minutes.
+``--only scores`` compares scores for "not sure" (bears against dogs as unknown photos), ``--only
+tuning`` gentle fine-tuning of the last stage with the probe that it starts from, on the photos of
+``--recipe``. Takes minutes.
 """
 
 import argparse
@@ -13,20 +13,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.bench_train import cleaned
-from icon_classifier.dataset.duplicates import deal_folds, split
+from bench.bench_train import clean_photos
 from icon_classifier.dataset.recipes import load_recipe
-from icon_classifier.training import training
-from icon_classifier.training.calibration import fit_temperature, softmax
-from icon_classifier.training.evaluation import auroc
-from icon_classifier.training.export import cautious_threshold
+from icon_classifier.dataset.splits import assign_folds, split
+from icon_classifier.model.session import softmax
+from icon_classifier.training.evaluation import (
+    auroc,
+    cautious_threshold,
+    energy,
+    fit_temperature,
+)
 from icon_classifier.training.features import first_maps, pooled_features, prior_of
 from icon_classifier.training.learners import linear_learner
+from icon_classifier.training.pretrained import load_pretrained
 from icon_classifier.training.probe import GRID, Head, cross_validate, fit_head
 from icon_classifier.training.tuning import last_stage, tune
 
 Score = Callable[[Head, float, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""A head, its temperature, features and targets that it learnt from, features to score."""
+"""Of a head, its temperature, features and targets of its training photos, features to score."""
 
 
 def mahalanobis(
@@ -50,9 +54,7 @@ def nearest(
 
 
 SCORES: dict[str, Score] = {
-    "energy": lambda head, temperature, known, targets, asked: training.energy(
-        head(asked) / temperature
-    ),
+    "energy": lambda head, temperature, known, targets, asked: energy(head(asked) / temperature),
     "greatest logit": lambda head, temperature, known, targets, asked: head(asked).max(axis=1),
     "greatest probability": lambda head, temperature, known, targets, asked: softmax(
         head(asked).astype(float) / temperature
@@ -63,25 +65,25 @@ SCORES: dict[str, Score] = {
 
 
 class Setting:
-    """Photos of a recipe, the network, and what it sees in them."""
+    """Photos of a recipe, the network, and its features of them."""
 
     def __init__(self, recipe: str, data: Path, work: Path) -> None:
-        self.photos = cleaned(recipe, data, work)
+        self.photos = clean_photos(recipe, data, work)
         self.options = load_recipe(recipe).training
-        self.network = training.load_pretrained(self.options.architecture)
+        self.network = load_pretrained(self.options.architecture)
         learn = linear_learner(self.photos, self.options, self.network)
         self.body = learn.model[0].cpu().eval()
         self.prior = prior_of(self.network, self.body)
-        self.looks = {"size": self.options.image_size, "method": self.options.resize}
-        self.features = self.see(self.photos.paths)[None]
+        self.resize = {"size": self.options.image_size, "method": self.options.resize}
+        self.features = self.extract(self.photos.paths)[None]
         self.classes = len(self.photos.vocab)
 
-    def see(self, paths: list[Path]) -> np.ndarray:
-        return pooled_features(paths, self.body, self.network, **self.looks)
+    def extract(self, paths: list[Path]) -> np.ndarray:
+        return pooled_features(paths, self.body, self.network, **self.resize)
 
     def sides(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        photos, share = self.photos, self.options.valid_share
-        found = split(photos.paths, photos.labels, share, seed, groups=photos.groups)
+        share = self.options.valid_share
+        found = split(self.photos.labels, self.photos.groups, share, seed)
         return np.array(found.train), np.array(found.valid)
 
     def fit(self, index: np.ndarray) -> Head:
@@ -89,38 +91,38 @@ class Setting:
         return fit_head(self.features[:, index], targets, self.classes, GRID[0], self.prior)
 
 
-def compare_scores(setting: Setting, strange: np.ndarray, splits: int) -> None:
-    print("| score | AUROC | accepted | strangers pass | 3 % quantile: accepted | strangers pass |")
+def compare_scores(setting: Setting, unknown_features: np.ndarray, splits: int) -> None:
+    print("| score | AUROC | accepted | unknown accepted | 3 %: accepted | unknown accepted |")
     print("| --- | --- | --- | --- | --- | --- |")
-    seen, targets = setting.features[0], setting.photos.targets
+    features, targets = setting.features[0], setting.photos.targets
     for name, score in SCORES.items():
         rows = []
         for seed in range(splits):
             train, valid = setting.sides(seed)
             groups = [setting.photos.groups[i] for i in train]
-            judged = (setting.features[:, train], targets[train], groups, setting.classes)
-            logits = cross_validate(*judged, GRID[0], setting.prior, seed=seed)
+            used = (setting.features[:, train], targets[train], groups, setting.classes)
+            logits = cross_validate(*used, GRID[:1], setting.prior, seed=seed)[0]
             temperature = fit_temperature(logits, targets[train])
-            folds, own = (
-                deal_folds(targets[train], groups, setting.classes, seed),
-                np.zeros(len(train)),
-            )
+            folds = assign_folds(targets[train], groups, setting.classes, seed)
+            own = np.zeros(len(train))
             for fold in range(int(folds.max()) + 1):
                 rest, out = train[folds != fold], train[folds == fold]
                 head = setting.fit(rest)
-                own[folds == fold] = score(head, temperature, seen[rest], targets[rest], seen[out])
+                own[folds == fold] = score(
+                    head, temperature, features[rest], targets[rest], features[out]
+                )
             head = setting.fit(train)
             known, unknown = (
-                score(head, temperature, seen[train], targets[train], asked)
-                for asked in (seen[valid], strange)
+                score(head, temperature, features[train], targets[train], asked)
+                for asked in (features[valid], unknown_features)
             )
             row = [auroc(known, unknown)]
             for threshold in (cautious_threshold(own.tolist()), np.quantile(own, 0.03)):
                 row += [(known >= threshold).mean(), (unknown >= threshold).mean()]
             rows.append(row)
         first, *shares = np.mean(rows, axis=0)
-        told = " | ".join(f"{share:.2%}" for share in shares)
-        print(f"| {name} | {first:.4f} | {told} |", flush=True)
+        cells = " | ".join(f"{share:.2%}" for share in shares)
+        print(f"| {name} | {first:.4f} | {cells} |", flush=True)
 
 
 def compare_tuning(setting: Setting, splits: int) -> None:
@@ -128,7 +130,7 @@ def compare_tuning(setting: Setting, splits: int) -> None:
     stages = last_stage(setting.body)
     if stages is None:
         raise SystemExit("this network has no last stage that can be tuned alone")
-    maps = first_maps(setting.photos.paths, stages.first, setting.network, **setting.looks)
+    maps = first_maps(setting.photos.paths, stages.first, setting.network, **setting.resize)
     targets = setting.photos.targets
     for seed in range(splits):
         train, valid = setting.sides(seed)
@@ -147,15 +149,15 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--only", choices=["scores", "tuning"])
     parser.add_argument("--recipe", choices=["bears", "dogs"], default="bears")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        setting = Setting(given.recipe, given.data, Path(work))
-        if given.only in (None, "scores"):
-            other = {"bears": "dogs", "dogs": "bears"}[given.recipe]
-            paths = cleaned(other, given.data, Path(work)).paths[::8]
-            compare_scores(setting, setting.see(paths), given.splits)
-        if given.only in (None, "tuning"):
-            compare_tuning(setting, given.splits)
+        setting = Setting(args.recipe, args.data, Path(work))
+        if args.only in (None, "scores"):
+            other = {"bears": "dogs", "dogs": "bears"}[args.recipe]
+            paths = clean_photos(other, args.data, Path(work)).paths[::8]
+            compare_scores(setting, setting.extract(paths), args.splits)
+        if args.only in (None, "tuning"):
+            compare_tuning(setting, args.splits)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def main() -> None:
     print(f"{'':<34}{'ours':>10} {'plain':>10} {'':<4}{'ratio':>8}")
 
     model = open_model(ROOT)
-    from icon_classifier.conversion.torch_setup import import_fastai
+    from icon_classifier.system.torch_setup import import_fastai
 
     import_fastai()
     import torch
@@ -125,7 +125,7 @@ def main() -> None:
     serving = (
         "import icon_classifier.model.session, icon_classifier.images, icon_classifier.page.ui"
     )
-    fastai = "from icon_classifier.conversion.torch_setup import import_fastai as i; i()"
+    fastai = "from icon_classifier.system.torch_setup import import_fastai as i; i()"
     row("import", import_seconds(serving), import_seconds(fastai), "s")
 
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from icon_classifier.conversion.torch_setup import import_fastai
 from icon_classifier.errors import ImageError
 from icon_classifier.images import read_image_file
 from icon_classifier.model.session import Model
+from icon_classifier.system.torch_setup import import_fastai
 from tests.support.learners import quiet
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,7 +4,7 @@ import sys
 
 import gradio
 
-from icon_classifier.conversion.torch_setup import import_fastai
+from icon_classifier.system.torch_setup import import_fastai
 
 
 def main(port: int, export: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 
 CELLS = (
-    "from icon_classifier.conversion.torch_setup import mend_torchvision\nmend_torchvision()",
+    "from icon_classifier.system.torch_setup import mend_torchvision\nmend_torchvision()",
     "from fastai.vision.all import *\nimport ipywidgets as widgets\n"
     "learn = load_learner('export.pkl', cpu=True)",
     "btn_upload = widgets.FileUpload(accept='image/*', description='Choose a photo')\n"

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from icon_classifier.conversion.torch_setup import import_fastai
+from icon_classifier.system.torch_setup import import_fastai
 from tests.support.servers import ROOT
 
 import_fastai()

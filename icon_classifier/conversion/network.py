@@ -19,9 +19,9 @@ from torch import nn
 
 from icon_classifier.conversion.allowlist import is_defined
 from icon_classifier.conversion.archive import Archive
-from icon_classifier.conversion.torch_setup import import_fastai, mend_torchvision
 from icon_classifier.conversion.unpickler import Global, Object, Storage
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError
+from icon_classifier.system.torch_setup import import_fastai, mend_torchvision
 
 LAYER_MODULES = re.compile(
     r"(torch\.nn\.modules|torchvision\.(models|ops)|timm\.(models|layers)|fastai\.vision\.models)"

@@ -1,8 +1,8 @@
 """Photos from an archive, read without unpacking it.
 
 Nothing is ever written to the disk under a name that the archive chose: its files are read one by
-one and handed on with their path, and who keeps them names them anew. So links, devices and names
-that climb out of a folder have nothing to act on; limits stop what would unpack without end.
+one and yielded with their path, and the caller gives them new names. So links, devices and names
+that leave the folder have no effect; limits stop archives that would unpack without end.
 """
 
 import bz2
@@ -20,11 +20,11 @@ from typing import IO, Any, cast
 from icon_classifier.errors import DatasetError
 from icon_classifier.images import Limits
 
-_DAMAGE = (
+_READ_ERRORS = (
     EOFError,
     OSError,
     RuntimeError,  # zipfile: a password is needed
-    NotImplementedError,  # zipfile: a method of compression that is not known
+    NotImplementedError,  # zipfile: an unknown compression method
     ValueError,
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -35,14 +35,14 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """What an archive may unpack to.
+    """Limits of an archive.
 
     Attributes
     ----------
     max_bytes : int
-        All its files together (bytes).
+        Size of all its files together, unpacked (bytes).
     max_files : int
-        Number of entries, folders and all.
+        Number of entries, folders included.
     """
 
     max_bytes: int = 20 * 2**30
@@ -57,11 +57,11 @@ def read_archive(
     Parameters
     ----------
     file : Path
-        A tar archive, packed or not, or a zip archive; told by its contents.
+        A tar archive, compressed or not, or a zip archive; recognised by its contents.
     photo : Limits
-        What one photo may cost; larger files are passed over.
+        Limits of one photo; larger files are skipped.
     limits : ArchiveLimits
-        What all together may cost.
+        Limits of all files together.
 
     Yields
     ------
@@ -73,52 +73,59 @@ def read_archive(
     Raises
     ------
     DatasetError
-        If the archive is damaged, of no known kind, larger than the limits, or has names that
-        climb out of their folder.
+        If the archive is damaged, of an unknown kind, larger than the limits, or has names that
+        leave its folder.
     """
     size = count = 0
     try:
-        # A block more: tarfile reads whole blocks.
+        # One record more, since tarfile reads whole records.
         for name, length, opener in _members(file, photo.max_bytes + tarfile.RECORDSIZE):
             count += 1
             size += length
             if count > limits.max_files or size > limits.max_bytes:
                 raise DatasetError(
                     f"{file} unpacks to more than {limits.max_bytes} bytes or {limits.max_files} "
-                    "files; it was not read to its end"
+                    "files; the rest was not read"
                 )
             path = _safe(name, file)
             opened = opener() if opener and length <= photo.max_bytes else None
             if opened is None:
                 continue
             with opened:
-                # One byte more than it says would show a false length.
+                # One byte more than announced shows a false length.
                 data = opened.read(length + 1)
             if len(data) != length:
-                raise DatasetError(f"{file}: {name} has another length than the archive says")
+                raise DatasetError(
+                    f"{file}: {name}: expected {length} bytes as announced, got {len(data)}"
+                )
             yield path, data
-    except _DAMAGE as error:
-        raise DatasetError(f"{file} is damaged or no archive that is read: {error}") from error
+    except _READ_ERRORS as error:
+        raise DatasetError(f"{file} is damaged or not a supported archive: {error}") from error
 
 
 def _members(
     file: Path, max_read: int
 ) -> Iterator[tuple[str, int, Callable[[], IO[bytes] | None] | None]]:
-    """Name and length of each entry, and what opens it; None for what is no file."""
+    """Yield name and length of each entry, and a function that opens it; None if not a file."""
+    opener: Callable[[], IO[bytes] | None] | None
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as packed:
             for info in packed.infolist():
                 link = info.external_attr >> 28 == 0o12  # a symbolic link, packed on Unix
-                plain = not info.is_dir() and not link
-                yield info.filename, info.file_size, partial(packed.open, info) if plain else None
+                is_file = not info.is_dir() and not link
+                opener = partial(packed.open, info) if is_file else None
+                yield info.filename, info.file_size, opener
         return
-    with _unpacking(file) as stream, tarfile.open(fileobj=_Bounded(stream, max_read)) as tar:
+    with (
+        _open_decompressed(file) as stream,
+        tarfile.open(fileobj=_Bounded(stream, max_read)) as tar,
+    ):
         for member in tar:
-            plain = member.isreg()
-            yield member.name, member.size, partial(tar.extractfile, member) if plain else None
+            opener = partial(tar.extractfile, member) if member.isreg() else None
+            yield member.name, member.size, opener
 
 
-def _unpacking(file: Path) -> IO[bytes]:
+def _open_decompressed(file: Path) -> IO[bytes]:
     with file.open("rb") as opened:
         start = opened.read(6)
     if start.startswith(b"\x1f\x8b"):
@@ -131,7 +138,7 @@ def _unpacking(file: Path) -> IO[bytes]:
 
 
 class _Bounded:
-    """A stream that refuses to read much at once.
+    """A stream with a limit on a single read.
 
     A tar archive can announce a name of some gigabytes, which tarfile would read into memory.
     """
@@ -142,7 +149,7 @@ class _Bounded:
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= self._max:
-            raise tarfile.ReadError(f"expected at most {self._max} bytes at once, got {size}")
+            raise tarfile.ReadError(f"expected a read of at most {self._max} bytes, got {size}")
         return self._stream.read(size)
 
     def __getattr__(self, name: str) -> Any:
@@ -153,5 +160,5 @@ def _safe(name: str, file: Path) -> PurePosixPath:
     """Refuse absolute names, drives and ``..``; on Windows a backslash is a slash."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in path.as_posix().partition("/")[0]:
-        raise DatasetError(f"{file}: {name!r} climbs out of its folder; do not trust this archive")
+        raise DatasetError(f"{file}: {name!r} leaves the folder; do not trust this archive")
     return path

@@ -1,46 +1,37 @@
-"""Near-duplicate photos, and splits in which none straddles train and validation.
+"""Find near-duplicate photos.
 
-A photo found twice (in another size, compressed again, mirrored, with a caption) and once learnt
-makes validation look better than it is. Photos are compared in two steps: a perceptual hash of 64
-bits names candidates among all pairs, then the correlation of two small colour thumbnails decides,
-so that two plain pictures of alike layout are not taken for one.
+A photo that is in the training set and once more in validation (in another size, compressed again,
+mirrored, with a caption) makes validation look better than it is. Photos are compared in two steps:
+a perceptual hash of 64 bits finds candidates among all pairs, then the correlation of two small
+colour thumbnails decides, so that two plain pictures of similar layout are not confused.
 """
 
-import random
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagehash
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from icon_classifier.errors import DatasetError
+from icon_classifier.system.memory import usable_cores
 
 Pair = tuple[int, int]
 """Indices of two photos that show the same picture, the smaller first."""
 
-# Bits of 64 that may differ, and the least correlation of the thumbnails.
 _MAX_BITS = 12
+"""How many of the 64 bits may differ."""
+
 _MIN_CORRELATION = 0.95
-_THUMB = 16  # pixels a side
-_FOLDS = 5
+"""Lowest correlation of the thumbnails."""
 
-
-@dataclass(frozen=True)
-class Split:
-    """Which photos to train on and which to validate with.
-
-    Attributes
-    ----------
-    train, valid : list of int
-        Indices into the paths that were given, in rising order; each index is in one of them.
-    """
-
-    train: list[int]
-    valid: list[int]
+_THUMB = 16
+"""Side of a thumbnail in pixels."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +51,7 @@ class Fingerprint:
 
 
 def fingerprint(image: Image.Image) -> Fingerprint:
-    """Take the fingerprint of an upright RGB photo."""
-    import imagehash  # takes scipy along: not for everybody who imports this module
-
+    """Compute the fingerprint of an upright RGB photo."""
     small = image.resize((64, 64), Image.Resampling.BOX, reducing_gap=2)
     hashes, thumbs = [], []
     for each in (small, ImageOps.mirror(small)):
@@ -105,7 +94,7 @@ def near_duplicates(paths: Sequence[Path]) -> list[Pair]:
     """
     if len(paths) < 2:
         return []
-    with ThreadPoolExecutor() as pool:  # decoding frees the interpreter lock
+    with ThreadPoolExecutor(usable_cores()) as pool:  # decoding releases the interpreter lock
         return compare(list(pool.map(_read_fingerprint, paths)))
 
 
@@ -127,7 +116,7 @@ def compare(prints: Sequence[Fingerprint]) -> list[Pair]:
 
 
 def group_duplicates(paths: Sequence[Path]) -> list[int]:
-    """Give photos of the same picture the same number.
+    """Assign photos of the same picture the same number.
 
     Parameters
     ----------
@@ -137,7 +126,7 @@ def group_duplicates(paths: Sequence[Path]) -> list[int]:
     Returns
     -------
     list of int
-        One group number a photo: the index of the group's first photo. A photo without a
+        One group number per photo: the index of the group's first photo. A photo without a
         near-duplicate is a group of its own. If a is like b and b like c, all three are one group.
 
     Raises
@@ -149,131 +138,9 @@ def group_duplicates(paths: Sequence[Path]) -> list[int]:
 
 
 def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
-    """Give photos that are linked by pairs the same number; see :func:`group_duplicates`."""
-    groups = list(range(count))
-
-    def root(index: int) -> int:
-        while groups[index] != index:
-            groups[index] = groups[groups[index]]
-            index = groups[index]
-        return index
-
-    for first, second in pairs:
-        low, high = sorted((root(first), root(second)))
-        groups[high] = low
-    return [root(index) for index in range(count)]
-
-
-def split(
-    paths: Sequence[Path],
-    labels: Sequence[str],
-    valid_share: float = 0.2,
-    seed: int = 42,
-    *,
-    groups: Sequence[int] | None = None,
-) -> Split:
-    """Split photos at random, class by class, with near-duplicates kept on one side.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        The photos. Their order matters: sort them to have the same split on another machine.
-    labels : sequence of str
-        The label of each.
-    valid_share : float
-        Share of each class that goes to validation, above 0 and below 1; at least one photo of
-        each class stays on either side.
-    seed : int
-        Seed of the random order.
-    groups : sequence of int, optional
-        What :func:`group_duplicates` gave; worked out here if missing (about 2 ms a photo).
-
-    Returns
-    -------
-    Split
-
-    Raises
-    ------
-    DatasetError
-        If the lengths differ, the share makes no sense, or a class has too few different photos
-        to be on both sides.
-    """
-    if groups is None:
-        groups = group_duplicates(paths)
-    if not len(paths) == len(labels) == len(groups):
-        raise DatasetError(
-            f"expected one label and group a photo, got {len(paths)} photos, "
-            f"{len(labels)} labels and {len(groups)} groups"
-        )
-    if not 0 < valid_share < 1:
-        raise DatasetError(f"expected a validation share between 0 and 1, got {valid_share}")
-    members: dict[int, list[int]] = defaultdict(list)
-    for index, group in enumerate(groups):
-        members[group].append(index)
-    sizes = Counter(labels)
-    room = {
-        label: min(max(1, round(valid_share * size)), size - 1) for label, size in sizes.items()
-    }
-    order = list(members.values())
-    random.Random(seed).shuffle(order)  # noqa: S311 - a split, not a secret
-    valid = _fill(order, labels, room)
-    train = sorted(set(range(len(paths))) - valid)
-    missing = (set(labels) - {labels[i] for i in valid}) | (
-        set(labels) - {labels[i] for i in train}
-    )
-    if missing:
-        raise DatasetError(
-            f"too few different photos of {', '.join(sorted(missing))}: near-duplicates stay "
-            "together, so each class needs at least two that differ"
-        )
-    return Split(train, sorted(valid))
-
-
-def _fill(order: list[list[int]], labels: Sequence[str], room: dict[str, int]) -> set[int]:
-    """Take whole groups, in order, while each fits into the room of its labels."""
-    chosen: set[int] = set()
-    room = dict(room)
-    for group in order:
-        need = Counter(labels[index] for index in group)
-        if all(need[label] <= room[label] for label in need):
-            chosen.update(group)
-            for label, count in need.items():
-                room[label] -= count
-    # A class all of whose groups were too large still needs one of them: the smallest.
-    for label in sorted(room):
-        if not any(labels[index] == label for index in chosen):
-            rest = [group for group in order if any(labels[index] == label for index in group)]
-            whole = sum(len(group) for group in rest)
-            chosen.update(next((g for g in sorted(rest, key=len) if len(g) < whole), []))
-    return chosen
-
-
-def deal_folds(
-    targets: npt.NDArray[np.int64], groups: Sequence[int], classes: int, seed: int
-) -> npt.NDArray[np.int64]:
-    """Deal groups of photos to folds, class by class, so that each fold has its share of each.
-
-    Returns
-    -------
-    numpy.ndarray
-        int64, shape (N,): 0 to 4, or less where a class has fewer different photos.
-
-    Raises
-    ------
-    DatasetError
-        If a class has fewer than two different photos.
-    """
-    first = {group: index for index, group in reversed(list(enumerate(groups)))}
-    order = np.random.default_rng(seed).permutation(sorted(first))
-    of_class: dict[int, list[int]] = {index: [] for index in range(classes)}
-    for group in order:
-        of_class[int(targets[first[int(group)]])].append(int(group))
-    least = min(len(members) for members in of_class.values())
-    if least < 2:
-        raise DatasetError("expected at least two different photos of each class")
-    folds, next_fold = {}, 0
-    for members in of_class.values():
-        for group in members:
-            folds[group] = next_fold % min(_FOLDS, least)
-            next_fold += 1
-    return np.array([folds[group] for group in groups], np.int64)
+    """Assign photos that are linked by pairs the same number; see :func:`group_duplicates`."""
+    first, second = np.array(pairs, int).reshape(-1, 2).T
+    linked = coo_array((np.ones(len(pairs)), (first, second)), shape=(count, count))
+    _, components = connected_components(linked, directed=False)
+    _, firsts = np.unique(components, return_index=True)
+    return [int(firsts[component]) for component in components]

@@ -1,19 +1,16 @@
-"""Photos to train on: gather them, clean them, find duplicates, split them.
-
-The public face; the parts are search, download, resumable, archive, shapes, store, moves, clean and
-duplicates. None of them imports torch or fastai as it is imported.
+"""Gather the photos of a recipe in a data folder, from whichever source it names.
 
 A data folder, once gathered, holds::
 
     photos/<label>/*       what to train on; fastai's parent_label understands it
     quarantine/<label>/*   bad photos; moves.jsonl says why each is here
-    originals/<label>/*    what was written anew
+    originals/<label>/*    originals of photos that were rewritten
     urls_<label>.txt       what a search found
-    downloads.jsonl        what came of each address
-    origin.jsonl           where the photos come from: one source a data folder
+    downloads.jsonl        the outcome of each address
+    origin.jsonl           where the photos come from: one source per data folder
 
-Photos are named by a hash of their contents, so that one photo has one name on every machine. A
-folder that is given is copied from, never changed.
+Photos are named by a hash of their contents, so that one photo has one name on every machine. The
+user's own folder is copied from, never changed.
 """
 
 import io
@@ -23,15 +20,20 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from icon_classifier.dataset.archive import ArchiveLimits, read_archive
-from icon_classifier.dataset.download import Outcome, Patience, download_photos, read_url_list
+from icon_classifier.dataset.download import (
+    Outcome,
+    Timeouts,
+    download_photos,
+    fetch_file,
+    read_url_list,
+)
 from icon_classifier.dataset.journal import append_lines, read_lines
-from icon_classifier.dataset.recipes import Recipe
-from icon_classifier.dataset.resumable import fetch_file
+from icon_classifier.dataset.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
 from icon_classifier.dataset.search import search_photos
 from icon_classifier.dataset.shapes import draw_shapes
-from icon_classifier.dataset.sources import ArchiveSource, ClassRecipe, SourceKind
 from icon_classifier.dataset.store import PhotoStore, is_photo_name, photos_and_labels
 from icon_classifier.errors import DatasetError
+from icon_classifier.files import write_file
 from icon_classifier.images import Limits
 
 _log = logging.getLogger(__name__)
@@ -45,30 +47,30 @@ def gather(
     data: str | Path | None = None,
     max_pics: int | None = None,
     max_workers: int = 8,
-    patience: Patience = Patience(),
+    timeouts: Timeouts = Timeouts(),
     progress: bool = True,
 ) -> Path:
-    """Bring a recipe's photos together.
+    """Gather a recipe's photos.
 
     Parameters
     ----------
     recipe : Recipe
         What to gather.
     folder : str or Path
-        The data folder to work in; a second run takes up where the first stopped.
+        The data folder to work in; a second run continues where the first stopped.
     source : {"search", "urls", "archive", "folder", "shapes"}, optional
         Another source than the recipe's own.
     data : str or Path, optional
-        Photos of your own: a folder with one sub-folder a class, or an archive of such a folder.
+        Photos of your own: a folder with one sub-folder per class, or an archive of such a folder.
     max_pics : int, optional
         How many photos of each class to search for or download, if not as many as the recipe says.
     max_workers : int
-        How many photos to download at once. With 0 they come one by one, and the first problem is
-        raised instead of recorded.
-    patience : Patience
+        How many photos to download in parallel. With 0 they are downloaded one by one, and the
+        first problem is raised instead of recorded.
+    timeouts : Timeouts
         How long to wait for each photo.
     progress : bool
-        Show progress bars.
+        Show progress bars on stderr.
 
     Returns
     -------
@@ -87,26 +89,21 @@ def gather(
     store = PhotoStore(root)
     _check_origin(root, recipe, "data" if data is not None else source or recipe.source, data)
     if data is not None:
-        given = Path(data)
-        if given.is_file():
-            _keep_all(read_archive(given), recipe, store)
-        else:
-            _keep_all(_read_folder(given), recipe, store)
+        read = read_archive if Path(data).is_file() else _read_folder
+        _add_all(read(Path(data)), recipe, store)
     elif (kind := source or recipe.source) == "shapes":
         shapes, seed = recipe.shapes, recipe.training.seed
         drawn = draw_shapes(recipe.labels, per_class=shapes.per_class, side=shapes.side, seed=seed)
         for label, image in drawn:
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
-            store.keep(label, buffer.getvalue())
+            store.add(label, buffer.getvalue())
     elif kind == "folder":
         if recipe.folder.path is None:
-            raise DatasetError(
-                f"recipe {recipe.name!r} needs a folder of photos, but none is named"
-            )
-        _keep_all(_read_folder(Path(recipe.folder.path)), recipe, store)
+            raise DatasetError(f"recipe {recipe.name!r} needs a folder of photos, got none")
+        _add_all(_read_folder(Path(recipe.folder.path)), recipe, store)
     elif kind == "archive":
-        _keep_all(_fetch_archive(recipe, root, patience, progress), recipe, store)
+        _add_all(_fetch_archive(recipe, root, timeouts, progress), recipe, store)
     else:
         lists = _search_lists if kind == "search" else _given_lists
         for each, urls in lists(recipe, root, max_pics):
@@ -115,17 +112,17 @@ def gather(
                 each.name,
                 root,
                 store=store,
-                patience=patience,
+                timeouts=timeouts,
                 max_workers=max_workers,
                 progress=progress,
             )
-            _tell(each.name, outcomes)
+            _log_failures(each.name, outcomes)
     _check_classes(store.photos, recipe)
     return store.photos
 
 
 def _check_origin(root: Path, recipe: Recipe, kind: str, data: str | Path | None) -> None:
-    """Refuse to mix photos of one source into those of another, which nobody would notice."""
+    """Refuse to mix photos of two sources, which would go unnoticed."""
     place = ""
     if kind in {"data", "folder"}:
         place = str(Path(data or recipe.folder.path or "").resolve())
@@ -135,15 +132,15 @@ def _check_origin(root: Path, recipe: Recipe, kind: str, data: str | Path | None
     earlier = read_lines(root / "origin.jsonl")
     if earlier and earlier[-1] == origin:
         return
-    # A run that brought no photos (a folder misspelt, no network) binds nobody.
+    # A run that brought no photos (a misspelt folder, no network) does not count.
     if not earlier or not photos_and_labels(root / "photos")[0]:
         append_lines(root / "origin.jsonl", [origin])
     else:
-        came = ", ".join(each for each in earlier[-1].values() if each)
-        asked = ", ".join(each for each in origin.values() if each)
+        found = ", ".join(each for each in earlier[-1].values() if each)
+        expected = ", ".join(each for each in origin.values() if each)
         raise DatasetError(
-            f"{root} holds photos of another source ({came}); expected none or those of ({asked}). "
-            "Name another data folder, or remove this one to start over"
+            f"{root}: expected an empty folder or photos of ({expected}), got photos of ({found}). "
+            "Choose another data folder, or remove this one to start over"
         )
 
 
@@ -157,9 +154,7 @@ def _search_lists(
         if not file.exists():
             urls = search_photos(each.terms, count, region=recipe.search.region)
             file.parent.mkdir(parents=True, exist_ok=True)
-            beside = file.with_suffix(".tmp")
-            beside.write_text("\n".join(urls) + "\n", encoding="utf-8")
-            beside.replace(file)
+            write_file(file, "\n".join(urls) + "\n")
         yield each, read_url_list(file, count)
 
 
@@ -167,38 +162,38 @@ def _given_lists(
     recipe: Recipe, root: Path, max_pics: int | None
 ) -> Iterable[tuple[ClassRecipe, list[str]]]:
     """Read the list of each class, all of them before the first download."""
-    place = Path(recipe.urls.path) if recipe.urls.path else root
+    folder = Path(recipe.urls.path) if recipe.urls.path else root
     count = max_pics or recipe.urls.max_pics
-    return [(each, read_url_list(place / each.url_file, count)) for each in recipe.classes]
+    return [(each, read_url_list(folder / each.url_file, count)) for each in recipe.classes]
 
 
 def _fetch_archive(
-    recipe: Recipe, root: Path, patience: Patience, progress: bool
+    recipe: Recipe, root: Path, timeouts: Timeouts, progress: bool
 ) -> Iterable[tuple[PurePosixPath, bytes]]:
-    given = recipe.archive
-    if given is None:
+    archive = recipe.archive
+    if archive is None:
         raise DatasetError(f"recipe {recipe.name!r} names no archive")
     file = fetch_file(
-        given.url,
-        root / "archive" / _archive_name(given),
-        sha256=given.sha256,
-        max_bytes=given.max_bytes,
-        patience=patience,
+        archive.url,
+        root / "archive" / _archive_name(archive),
+        sha256=archive.sha256,
+        max_bytes=archive.max_bytes,
+        timeouts=timeouts,
         progress=progress,
     )
-    return read_archive(file, limits=ArchiveLimits(max_bytes=10 * given.max_bytes))
+    return read_archive(file, limits=ArchiveLimits(max_bytes=10 * archive.max_bytes))
 
 
-def _archive_name(given: ArchiveSource) -> str:
-    return given.url.partition("?")[0].rstrip("/").rpartition("/")[2] or "archive"
+def _archive_name(archive: ArchiveSource) -> str:
+    return archive.url.partition("?")[0].rstrip("/").rpartition("/")[2] or "archive"
 
 
-def _read_folder(given: Path) -> Iterable[tuple[PurePosixPath, bytes]]:
-    if not given.is_dir():
-        raise DatasetError(f"there is no folder {given}")
+def _read_folder(folder: Path) -> Iterable[tuple[PurePosixPath, bytes]]:
+    if not folder.is_dir():
+        raise DatasetError(f"there is no folder {folder}")
     largest = Limits().max_bytes
-    for path in sorted(given.rglob("*")):
-        name = PurePosixPath(path.relative_to(given).as_posix())
+    for path in sorted(folder.rglob("*")):
+        name = PurePosixPath(path.relative_to(folder).as_posix())
         if not path.is_file() or not is_photo_name(path.name):
             continue
         if path.stat().st_size > largest:
@@ -207,10 +202,10 @@ def _read_folder(given: Path) -> Iterable[tuple[PurePosixPath, bytes]]:
         yield name, path.read_bytes()
 
 
-def _keep_all(
+def _add_all(
     files: Iterable[tuple[PurePosixPath, bytes]], recipe: Recipe, store: PhotoStore
 ) -> None:
-    """Keep what lies in a folder named like a class; other classes are left alone."""
+    """Add the files of folders that are named like a class; other folders are ignored."""
     label_of = {
         name.casefold(): each.name for each in recipe.classes for name in (each.name, *each.folders)
     }
@@ -221,17 +216,17 @@ def _keep_all(
         if not recipe.classes:
             label = path.parent.name or None
         if label is not None:
-            store.keep(label, data, path.suffix)
+            store.add(label, data, path.suffix)
 
 
-def _tell(label: str, outcomes: list[Outcome]) -> None:
+def _log_failures(label: str, outcomes: list[Outcome]) -> None:
     problems = [each.problem for each in outcomes if each.problem]
     if problems:
-        # "https://...: HTTP 404 Not Found" tells most without the address
+        # "https://...: HTTP 404 Not Found" without the address: equal reasons are counted.
         kinds = Counter(problem.rpartition(": ")[2] for problem in problems)
         most = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(3))
         _log.warning(
-            "%s: %d of %d addresses gave no photo (%s); downloads.jsonl says why",
+            "%s: %d of %d addresses returned no photo (%s); downloads.jsonl says why",
             label,
             len(problems),
             len(outcomes),

@@ -1,7 +1,7 @@
-"""Move photos without ever losing one: no name is taken twice, and a journal can be undone.
+"""Move photos without losing one: no name is used twice, and a journal allows to undo the moves.
 
-A data folder keeps one journal, ``moves.jsonl``. The lines are written before the photos are moved,
-so that a run that is cut short leaves lines too many, never a photo that nobody knows of.
+A data folder has one journal, ``moves.jsonl``. The lines are written before the photos are moved,
+so that an interrupted run leaves too many lines, never a photo that is not recorded.
 """
 
 import json
@@ -21,14 +21,14 @@ Kind = Literal["cleaner", "quarantine", "rewritten"]
 
 @dataclass(frozen=True)
 class Move:
-    """One photo's way from one place in a data folder to another.
+    """A photo's move from one path in a data folder to another.
 
     Attributes
     ----------
     source, target : str
         Paths relative to the data folder, with slashes.
     reason : str
-        Why, in words.
+        Why, for people.
     """
 
     source: str
@@ -39,23 +39,23 @@ class Move:
 def apply_moves(
     root: Path, moves: Iterable[Move], kind: Kind, *, dry_run: bool = False
 ) -> list[Move]:
-    """Move photos, and write each move into the journal.
+    """Move photos, and record each move in the journal.
 
     Parameters
     ----------
     root : Path
         The data folder.
     moves : iterable of Move
-        What to move. A target whose name is taken gets a number.
+        What to move. A target whose name is in use gets a number.
     kind : {"cleaner", "quarantine", "rewritten"}
         Which part of the program moves; :func:`undo_moves` undoes one kind.
     dry_run : bool
-        Only tell what would be done.
+        Only return what would be done.
 
     Returns
     -------
     list of Move
-        The moves with the targets they got.
+        The moves with their final targets.
 
     Raises
     ------
@@ -63,14 +63,14 @@ def apply_moves(
         If a photo is missing or a path leaves the data folder; then nothing has been moved.
     """
     planned: list[Move] = []
-    taken: set[str] = set()
+    used: set[str] = set()
     for move in moves:
         if not (_inside(root, move.source) and _inside(root, move.target)):
             raise DatasetError(f"{move.source} to {move.target} would leave the folder {root}")
         if not (root / move.source).is_file():
-            raise DatasetError(f"{root / move.source} is not there any more; nothing was moved")
-        target = _free(root, move.target, taken)
-        taken.add(target.casefold())
+            raise DatasetError(f"{root / move.source} does not exist any more; nothing was moved")
+        target = _free(root, move.target, used)
+        used.add(target.casefold())
         planned.append(Move(move.source, target, move.reason))
     if not dry_run:
         batch = datetime.now(UTC).isoformat()
@@ -92,7 +92,7 @@ def undo_moves(root: Path, kind: Kind = "cleaner", *, dry_run: bool = False) -> 
     kind : {"cleaner", "quarantine"}
         Whose moves to undo.
     dry_run : bool
-        Only tell what would be done.
+        Only return what would be done.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def undo_moves(root: Path, kind: Kind = "cleaner", *, dry_run: bool = False) -> 
     Raises
     ------
     DatasetError
-        If a photo's old place has been taken since; then nothing has been moved.
+        If a photo's old name has been used since; then nothing has been moved.
     """
     lines = read_lines(root / JOURNAL)
     undone = {line["undone"] for line in lines if "undone" in line}
@@ -113,9 +113,9 @@ def undo_moves(root: Path, kind: Kind = "cleaner", *, dry_run: bool = False) -> 
     back = []
     for line in reversed([line for line in left if line["batch"] == batch]):
         if not (root / line["target"]).is_file():
-            continue  # cut short before it was moved, or moved on by hand
+            continue  # interrupted before it was moved, or moved by hand since
         if (root / line["source"]).exists():
-            raise DatasetError(f"{root / line['source']} is in the way; nothing was undone")
+            raise DatasetError(f"{root / line['source']} exists again; nothing was undone")
         back.append(Move(line["target"], line["source"], f"undo: {line['reason']}"))
     if not dry_run:
         for move in back:
@@ -133,18 +133,18 @@ def read_moves(root: Path) -> list[Move]:
 
 
 def append_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    """Append objects to a file of JSON lines, and see them onto the disk."""
+    """Append objects to a file of JSON lines, and flush them to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     with path.open("a+b") as file:
-        _drop_cut_line(file)
+        _drop_partial_line(file)
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())
 
 
-def _drop_cut_line(file: BinaryIO) -> None:
-    """Take off a last line without an end: the next one must not be glued to it."""
+def _drop_partial_line(file: BinaryIO) -> None:
+    """Remove a last line without a line feed: the next one must not be joined to it."""
     if file.seek(0, os.SEEK_END) == 0:
         return
     file.seek(-1, os.SEEK_END)
@@ -156,7 +156,7 @@ def _drop_cut_line(file: BinaryIO) -> None:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read a file of JSON lines; none if there is no file.
 
-    A last line that was cut short is left out; it was never acted on.
+    A partial last line is left out; it was never acted on.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    texts = path.read_text(encoding="utf-8").split("\n")  # no other end of a line counts
+    texts = path.read_text(encoding="utf-8").split("\n")  # splitlines() would split at more
     lines = []
     for number, text in enumerate(texts, 1):
         if not text:
@@ -182,12 +182,12 @@ def _inside(root: Path, path: str) -> bool:
     return (root / path).resolve().is_relative_to(root.resolve())
 
 
-def _free(root: Path, target: str, taken: set[str]) -> str:
-    """Return the target, or the target with the first number that makes it free."""
+def _free(root: Path, target: str, used: set[str]) -> str:
+    """Return the target, or the target with the first number that makes it unused."""
     path = Path(target)
     name, number = path, 0
-    # Capitals and small letters are one name on some systems.
-    while name.as_posix().casefold() in taken or (root / name).exists():
+    # Some file systems do not distinguish capital letters.
+    while name.as_posix().casefold() in used or (root / name).exists():
         number += 1
         name = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return name.as_posix()

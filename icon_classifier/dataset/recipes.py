@@ -1,26 +1,22 @@
-"""Recipes: what to train, read from a small TOML file into frozen dataclasses.
+"""Recipes: what to train and where its photos are found, read from a small TOML file.
 
 A recipe is named like its file. ``load_recipe("bears")`` reads ``recipes/bears.toml``; a path to a
-file of your own works as well. Every entry is checked: its name, its kind and its range, so that a
-slip of the pen is told before any photo is downloaded.
+file of your own works as well. pydantic checks every entry (its name, type and range), so that a
+typing mistake is reported before any photo is downloaded.
 """
 
 import sysconfig
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from icon_classifier.dataset.sources import (
-    ArchiveSource,
-    ClassRecipe,
-    FolderSource,
-    SearchSource,
-    ShapesSource,
-    SourceKind,
-    UrlsSource,
-)
-from icon_classifier.dataset.tables import between, build, suggestion, wrong
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import ValidationError as PydanticError
+from pydantic.dataclasses import dataclass
+
 from icon_classifier.errors import RecipeError
 
 _CHECKOUT = Path(__file__).resolve().parents[2] / "recipes"
@@ -28,8 +24,138 @@ _INSTALLED = Path(sysconfig.get_path("data"), "share", "icon-classifier", "recip
 # The working folder comes before it: a user's own recipes win.
 _SHIPPED = _CHECKOUT if _CHECKOUT.is_dir() else _INSTALLED
 
+SourceKind = Literal["search", "urls", "archive", "folder", "shapes"]
 
-@dataclass(frozen=True)
+_CONFIG = ConfigDict(extra="forbid")
+
+Text = Annotated[str, StringConstraints(strict=True, pattern=r"\S")]
+"""A string that is not empty."""
+
+Texts = Annotated[
+    tuple[Text, ...],
+    # A single search term needs no brackets.
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+]
+
+
+def _number(default: float | None, low: float, high: float) -> Any:
+    """Declare a number in ``[low, high]``; strict, so that "3" and true are no numbers."""
+    return Field(default=default, strict=True, ge=low, le=high)
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class ClassRecipe:
+    """One class: its label and where its photos are found.
+
+    Attributes
+    ----------
+    name : str
+        The label, as the page shows it and as the folder is named.
+    search : tuple of str
+        Search terms; the label itself if there are none.
+    urls : str or None
+        File with one address per line; ``urls_<name>.txt`` if not given.
+    folders : tuple of str
+        Other names that this class's folder has in an archive or a folder (WordNet ids, say).
+    """
+
+    name: Text
+    search: Texts = ()
+    urls: Text | None = None
+    folders: Texts = ()
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """What to search for: the search terms, or else the label."""
+        return self.search or (self.name,)
+
+    @property
+    def url_file(self) -> str:
+        """Name of the file that lists addresses of this class's photos."""
+        return self.urls or f"urls_{self.name}.txt"
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class SearchSource:
+    """Photos found by an image search.
+
+    Attributes
+    ----------
+    per_class : int
+        How many different addresses to look for, in each class.
+    region : str
+        Country and language of the search, as the search engine writes it.
+    """
+
+    per_class: int = _number(150, 1, 1000)
+    region: Text = "us-en"
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class UrlsSource:
+    """Photos at addresses listed in one file per class.
+
+    Attributes
+    ----------
+    path : str or None
+        Folder of the lists; the data folder if not given.
+    max_pics : int
+        How many addresses of each list are used.
+    """
+
+    path: Text | None = None
+    max_pics: int = _number(1000, 1, 100_000)
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class ArchiveSource:
+    """Photos in one archive (tar, tar.gz or zip) at an address.
+
+    Attributes
+    ----------
+    url : str
+        Address of the archive.
+    sha256 : str or None
+        Checksum of the archive, in hexadecimal.
+    max_bytes : int
+        Limit of the archive's size, and of a tenth of what it may unpack to (bytes).
+    """
+
+    url: Text
+    sha256: Text | None = None
+    max_bytes: int = _number(2 * 2**30, 1, 2**40)
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class FolderSource:
+    """Photos in a folder that holds one folder per class.
+
+    Attributes
+    ----------
+    path : str or None
+        The folder; if missing, whoever runs the recipe names it.
+    """
+
+    path: Text | None = None
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class ShapesSource:
+    """Pictures drawn by the program.
+
+    Attributes
+    ----------
+    per_class : int
+        Number of pictures of each class.
+    side : int
+        Width and height (pixels).
+    """
+
+    per_class: int = _number(40, 2, 10_000)
+    side: int = _number(64, 16, 1024)
+
+
+@dataclass(frozen=True, config=_CONFIG)
 class Training:
     """How to train.
 
@@ -38,23 +164,23 @@ class Training:
     architecture : str
         Name of a torchvision or timm network.
     offline_architecture : str
-        The network to take when the pretrained weights of ``architecture`` cannot be fetched.
+        The network to use when the pretrained weights of ``architecture`` cannot be fetched.
     image_size : int
         Side of the square that the network sees (pixels).
     resize : {"crop", "squish", "pad"}
         How a photo is brought to that square.
     batch_size : int
-        Photos a step. Halve it when the GPU runs out of memory, and the learning rate with it.
+        Photos per step. Halve it when the GPU runs out of memory, and the learning rate with it.
     frozen_epochs, epochs : int
         Epochs with only the head trained, then with everything trained.
     learning_rate : float or None
-        Largest learning rate of the head; None takes the suggestion of ``lr_find``.
+        Largest learning rate of the head; None uses the suggestion of ``lr_find``.
     weight_decay : float
         Weight decay of the optimizer.
     fp16 : bool
-        Train in half precision where a GPU is there; without one it is ignored.
+        Train in half precision on a GPU; ignored without one.
     tune : bool
-        Try gentle fine-tuning after the linear probe; cross-validation says whether it stays.
+        Try gentle fine-tuning after the linear probe; cross-validation decides whether it is kept.
     min_scale : float
         Smallest share of a photo's area that ``RandomResizedCrop`` may keep.
     valid_share : float
@@ -63,23 +189,23 @@ class Training:
         Seed of the split and of the training.
     """
 
-    architecture: str = "resnet18"
-    offline_architecture: str = "tf_efficientnet_lite0"
-    image_size: int = field(default=224, metadata=between(16, 1024))
+    architecture: Text = "resnet18"
+    offline_architecture: Text = "tf_efficientnet_lite0"
+    image_size: int = _number(224, 16, 1024)
     resize: Literal["crop", "squish", "pad"] = "crop"
-    batch_size: int = field(default=32, metadata=between(2, 1024))
-    frozen_epochs: int = field(default=1, metadata=between(0, 1000))
-    epochs: int = field(default=3, metadata=between(0, 1000))
-    learning_rate: float | None = field(default=None, metadata=between(1e-8, 10))
-    weight_decay: float = field(default=0.01, metadata=between(0, 10))
-    fp16: bool = False
-    tune: bool = False
-    min_scale: float = field(default=0.5, metadata=between(0.01, 1))
-    valid_share: float = field(default=0.2, metadata=between(0.01, 0.9))
-    seed: int = field(default=42, metadata=between(0, 2**32 - 1))
+    batch_size: int = _number(32, 2, 1024)
+    frozen_epochs: int = _number(1, 0, 1000)
+    epochs: int = _number(3, 0, 1000)
+    learning_rate: float | None = _number(None, 1e-8, 10)
+    weight_decay: float = _number(0.01, 0, 10)
+    fp16: bool = Field(default=False, strict=True)
+    tune: bool = Field(default=False, strict=True)
+    min_scale: float = _number(0.5, 0.01, 1)
+    valid_share: float = _number(0.2, 0.01, 0.9)
+    seed: int = _number(42, 0, 2**32 - 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CONFIG)
 class Recipe:
     """What to train: the classes, where their photos are found and how to train.
 
@@ -94,16 +220,16 @@ class Recipe:
     classes : tuple of ClassRecipe
         The classes; none means that an archive's or a folder's own folders name them.
     use : str
-        What the model is for, in words for its model card.
+        What the model is for, for its model card.
     archive : ArchiveSource or None
         Only a recipe that names one has an archive.
     """
 
-    name: str
-    title: str
+    name: Text
+    title: Text
     source: SourceKind
     classes: tuple[ClassRecipe, ...] = ()
-    use: str = ""
+    use: Annotated[str, Field(strict=True)] = ""
     search: SearchSource = SearchSource()
     urls: UrlsSource = UrlsSource()
     archive: ArchiveSource | None = None
@@ -117,13 +243,41 @@ class Recipe:
         return tuple(each.name for each in self.classes)
 
 
-def _places() -> tuple[Path, ...]:
+_TABLES: dict[str, type] = {
+    "classes": ClassRecipe,
+    "search": SearchSource,
+    "urls": UrlsSource,
+    "archive": ArchiveSource,
+    "folder": FolderSource,
+    "shapes": ShapesSource,
+    "training": Training,
+}
+
+_UNKNOWN = "unexpected_keyword_argument"
+"""pydantic's name for an entry that a table does not have."""
+
+_EXPECTED = {
+    "string_type": "a text",
+    "string_pattern_mismatch": "a text that is not empty",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dataclass_type": "a table",
+    "literal_error": "{expected}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than_equal": "a number of at most {le}",
+}
+"""What pydantic's other errors mean, as format strings for its context."""
+
+
+def _search_path() -> tuple[Path, ...]:
     return Path("recipes"), _SHIPPED
 
 
 def recipe_names() -> list[str]:
     """Names of the recipes that ``load_recipe`` finds by name, sorted."""
-    return sorted({file.stem for place in _places() for file in place.glob("*.toml")})
+    return sorted({file.stem for folder in _search_path() for file in folder.glob("*.toml")})
 
 
 def load_recipe(recipe: str | Path) -> Recipe:
@@ -141,8 +295,8 @@ def load_recipe(recipe: str | Path) -> Recipe:
     Raises
     ------
     RecipeError
-        If there is no such recipe, or one of its entries is missing, unknown or senseless; the
-        message names the file and the entry, what was expected and what came.
+        If there is no such recipe, or one of its entries is missing, unknown or invalid; the
+        message names the file and the entry, what was expected and what was found.
     """
     file = _find(recipe)
     try:
@@ -150,12 +304,23 @@ def load_recipe(recipe: str | Path) -> Recipe:
     except OSError as error:
         raise RecipeError(f"{file} cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{file} is not written in TOML: {error}") from error
+        raise RecipeError(f"{file} is not valid TOML: {error}") from error
     if "name" in table:
         raise RecipeError(f"{file}: name: a recipe is named like its file; leave this entry out")
-    read = build(Recipe, {**table, "name": file.stem}, file, "")
+    try:
+        read = TypeAdapter(Recipe).validate_python({**table, "name": file.stem})
+    except PydanticError as error:
+        raise RecipeError(f"{file}: {_describe(error)}") from error
     _check(read, file)
     return read
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """End of a message about an unknown name: the one probably meant, or all there are."""
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are: {', '.join(known)}" if known else ""
 
 
 def _find(recipe: str | Path) -> Path:
@@ -164,22 +329,39 @@ def _find(recipe: str | Path) -> Path:
         if not file.is_file():
             raise RecipeError(f"there is no recipe file {file}")
         return file
-    for place in _places():
-        file = place / f"{recipe}.toml"
+    for folder in _search_path():
+        file = folder / f"{recipe}.toml"
         # A name with a slash would leave the folder of recipes.
         if Path(recipe).name == recipe and file.is_file():
             return file
-    known = recipe_names()
-    raise RecipeError(f"there is no recipe {recipe!r}{suggestion(recipe, known)}")
+    raise RecipeError(f"there is no recipe {recipe!r}{suggestion(recipe, recipe_names())}")
+
+
+def _describe(error: PydanticError) -> str:
+    """Name the first entry that is wrong, what was expected and what was found."""
+    # An unknown entry first: it is often the misspelt form of another that is then missing.
+    problem: Any = min(error.errors(), key=lambda each: each["type"] != _UNKNOWN)
+    path, kind = problem["loc"], problem["type"]
+    where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
+    if kind == _UNKNOWN:
+        table = Recipe if len(path) == 1 else _TABLES[path[0]]
+        known = sorted(each.name for each in fields(table))
+        return f"{where}: unknown entry{suggestion(path[-1], known)}"
+    if kind == "missing":
+        return f"{where}: missing"
+    expected = _EXPECTED.get(kind, "another value").format(**problem.get("ctx", {}))
+    return f"{where}: expected {expected}, got {problem['input']!r}"
 
 
 def _check(recipe: Recipe, file: Path) -> None:
-    """Refuse what each entry alone cannot show to be senseless."""
+    """Refuse what is wrong only in combination with other entries."""
     names: dict[str, str] = {}
     for each in recipe.classes:
-        # Labels become folders, also on systems that don't tell capitals from small letters.
+        # Labels become folders, also on systems that do not distinguish capital letters.
         if Path(each.name).name != each.name or each.name.startswith(".") or "\\" in each.name:
-            raise wrong(file, "classes.name", "a label that can name a folder", each.name)
+            raise RecipeError(
+                f"{file}: classes.name: expected a label that can name a folder, got {each.name!r}"
+            )
         for name in {each.name.casefold(), *(other.casefold() for other in each.folders)}:
             if name in names:
                 raise RecipeError(
@@ -195,4 +377,4 @@ def _check(recipe: Recipe, file: Path) -> None:
     if recipe.source == "archive" and recipe.archive is None:
         raise RecipeError(f"{file}: archive: missing; source 'archive' needs its url")
     if recipe.training.frozen_epochs + recipe.training.epochs == 0:
-        raise RecipeError(f"{file}: training.epochs: expected at least one epoch, got none at all")
+        raise RecipeError(f"{file}: training.epochs: expected at least one epoch, got 0")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from icon_classifier.errors import DownloadError
 
 _WAITS = (2.0, 5.0, 15.0)
-"""Seconds before each new try of a search that was refused."""
+"""Seconds before each retry of a search that was refused."""
 
 _MAX_PAGES = 10
 
@@ -23,13 +23,14 @@ def search_photos(
     Parameters
     ----------
     terms : sequence of str
-        What to search for. Each term gives its share; what one lacks, the later ones make up for.
+        What to search for. Each term contributes an equal share; where one finds less, the later
+        ones contribute more.
     count : int
         How many addresses to return at most.
     region : str
         Country and language of the search.
     pause : callable
-        Called with the seconds to wait before a refused search is tried again.
+        Called with the seconds to wait before a refused search is retried.
 
     Returns
     -------
@@ -39,7 +40,7 @@ def search_photos(
     Raises
     ------
     DownloadError
-        If the search refuses, or finds nothing.
+        If the search is refused, or finds nothing.
     """
     chosen: dict[str, None] = {}
     spare: dict[str, None] = {}
@@ -49,21 +50,21 @@ def search_photos(
         for page in range(1, _MAX_PAGES + 1):
             results, refusal = _page(term, page, count, region, pause)
             new = [url for url in dict.fromkeys(results) if url not in chosen and url not in spare]
-            room = share - len(chosen)
-            chosen.update(dict.fromkeys(new[:room]))
-            spare.update(dict.fromkeys(new[room:]))
+            left = share - len(chosen)
+            chosen.update(dict.fromkeys(new[:left]))
+            spare.update(dict.fromkeys(new[left:]))
             if not new or len(chosen) >= share:
                 break
         if refusal is not None and chosen:
-            break  # better fewer photos than to be locked out for longer
+            break  # better fewer photos than to be refused for longer
     if not chosen:
         asked = ", ".join(map(repr, terms))
         if refusal is None:
-            raise DownloadError(f"the image search found nothing for {asked}; try other words")
+            raise DownloadError(f"the image search found nothing for {asked}; try other terms")
         raise DownloadError(
-            f"the image search gave no answer for {asked} ({str(refusal)[:100]}). Is this machine "
+            f"the image search was refused for {asked} ({str(refusal)[:100]}). Is this machine "
             "on the network? Then wait some minutes and run this again, write addresses into a "
-            "list (one a line), or use a folder of photos"
+            "list (one per line), or use a folder of photos"
         ) from refusal
     return [*chosen, *spare][:count]
 
@@ -71,7 +72,7 @@ def search_photos(
 def _page(
     term: str, page: int, count: int, region: str, pause: Callable[[float], object]
 ) -> tuple[list[str], Exception | None]:
-    """One page of results, and why there is none if the search refused to the last."""
+    """Return one page of results, and the last error if the search was refused at every try."""
     import ddgs
     from ddgs.exceptions import DDGSException
 
@@ -82,7 +83,7 @@ def _page(
                 term, region=region, safesearch="on", max_results=count, page=page
             )
         except DDGSException as error:
-            # ddgs has no kind of its own for "there are no (more) results".
+            # ddgs has no exception of its own for "there are no (more) results".
             if "no results" in str(error).lower():
                 return [], None
             refusal = error

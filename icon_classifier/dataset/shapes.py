@@ -1,9 +1,8 @@
-"""Pictures of shapes, drawn on the spot: data for tests and for a first try without a network."""
+"""Draw pictures of shapes: data for tests and for a first try without a network."""
 
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 from PIL import Image, ImageDraw
 
@@ -20,12 +19,12 @@ def _polygon(corners: int) -> Callable[[float, float, float, float], _Points]:
     return points
 
 
-# A circle is drawn as a polygon of so many corners that none is seen.
+# A circle is drawn as a polygon of so many corners that none is visible.
 SHAPES = {"circle": _polygon(90), "square": _polygon(4), "triangle": _polygon(3)}
 
 
 def draw_shape(shape: str, side: int, rng: random.Random) -> Image.Image:
-    """Draw one shape of random place, size, turn and colours on a speckled ground.
+    """Draw one shape of random position, size, angle and colours on a speckled background.
 
     Parameters
     ----------
@@ -34,7 +33,7 @@ def draw_shape(shape: str, side: int, rng: random.Random) -> Image.Image:
     side : int
         Width and height (pixels).
     rng : random.Random
-        Where all chance comes from.
+        Source of all randomness.
 
     Returns
     -------
@@ -47,16 +46,16 @@ def draw_shape(shape: str, side: int, rng: random.Random) -> Image.Image:
         If there is no such shape.
     """
     if shape not in SHAPES:
-        raise DatasetError(f"cannot draw {shape!r}; there are: {', '.join(SHAPES)}")
-    ground = [rng.randrange(256) for _ in range(3)]
-    # Each channel at least a quarter of the range away: the shape can always be seen.
-    colour = tuple((each + rng.randrange(64, 193)) % 256 for each in ground)
-    large = 4 * side  # drawn large and shrunk: smooth edges
-    image = Image.new("RGB", (large, large), tuple(ground))
+        raise DatasetError(f"expected a shape of {', '.join(SHAPES)}, got {shape!r}")
+    background = [rng.randrange(256) for _ in range(3)]
+    # Each channel at least a quarter of the range away: the shape is always visible.
+    colour = tuple((each + rng.randrange(64, 193)) % 256 for each in background)
+    large = 4 * side  # drawn large and reduced: smooth edges
+    image = Image.new("RGB", (large, large), tuple(background))
     draw = ImageDraw.Draw(image)
     for _ in range(30):
         x, y, radius = (rng.random() * large for _ in range(3))
-        shade = tuple(min(255, max(0, each + rng.randrange(-20, 21))) for each in ground)
+        shade = tuple(min(255, max(0, each + rng.randrange(-20, 21))) for each in background)
         draw.ellipse((x, y, x + radius / 8, y + radius / 8), fill=shade)
     radius = large * rng.uniform(0.22, 0.4)
     x, y = (rng.uniform(radius, large - radius) for _ in range(2))
@@ -80,7 +79,7 @@ def draw_shapes(
     side : int
         Width and height (pixels).
     seed : int
-        Seed of all chance.
+        Seed of all randomness.
 
     Yields
     ------
@@ -92,31 +91,9 @@ def draw_shapes(
     Raises
     ------
     DatasetError
-        If a label is no shape that can be drawn.
+        If a label is not one of :data:`SHAPES`.
     """
     for label in labels:
         rng = random.Random(f"{seed} {label}")  # noqa: S311 - pictures, not secrets
         for _ in range(per_class):
             yield label, draw_shape(label, side, rng)
-
-
-def write_shapes(
-    folder: Path, labels: tuple[str, ...], *, per_class: int = 40, side: int = 64, seed: int = 42
-) -> list[Path]:
-    """Write PNG pictures of shapes into one folder a label; see :func:`draw_shapes`.
-
-    Returns
-    -------
-    list of Path
-        The pictures, in order.
-    """
-    paths: list[Path] = []
-    drawn = draw_shapes(labels, per_class=per_class, side=side, seed=seed)
-    for number, (label, image) in enumerate(drawn):
-        path = folder / label / f"{number % per_class:05}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".tmp")
-        image.save(beside, "PNG")
-        beside.replace(path)
-        paths.append(path)
-    return paths

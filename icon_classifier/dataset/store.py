@@ -1,4 +1,4 @@
-"""Where gathered photos are kept: under their label, named by their contents."""
+"""The folder of gathered photos: one folder per label, files named by their contents."""
 
 import hashlib
 import io
@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from icon_classifier.dataset.journal import read_moves
+from icon_classifier.files import TEMPORARY_SUFFIX, write_file
 from icon_classifier.images import FORMATS
 
-# What systems leave in folders; no photo of anybody's.
-_LITTER = {"thumbs.db", "desktop.ini"}
+# Files that operating systems leave in folders.
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
 
@@ -19,8 +20,8 @@ _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
 class PhotoStore:
     """The photos of one data folder, ``photos/<label>/<hash of the contents>.<kind>``.
 
-    A photo that was moved away (to quarantine, to another label) is known by the journal of moves
-    and does not come back when the same source is gathered again. Safe to use by several threads.
+    A photo that was moved away (to quarantine, to another label) is recorded in the journal of
+    moves and is not added again when the same source is gathered again. Thread-safe.
 
     Parameters
     ----------
@@ -44,8 +45,8 @@ class PhotoStore:
         for path in photos_and_labels(self.photos)[0]:
             self._known[path.parent.name, path.stem] = path.name
 
-    def keep(self, label: str, data: bytes, otherwise: str = "") -> str:
-        """Write a photo, unless it was kept before.
+    def add(self, label: str, data: bytes, fallback: str = "") -> str:
+        """Write a photo, unless it was added before.
 
         Parameters
         ----------
@@ -53,8 +54,8 @@ class PhotoStore:
             Its label.
         data : bytes
             Its contents, of any kind.
-        otherwise : str
-            Suffix for contents that are no picture.
+        fallback : str
+            Suffix for contents that are not a picture.
 
         Returns
         -------
@@ -62,21 +63,19 @@ class PhotoStore:
             The file's name.
         """
         stem = hashlib.sha256(data).hexdigest()[:20]
-        name = stem + (suffix_of(data) or otherwise.lower())
+        name = stem + (suffix_of(data) or fallback.lower())
         with self._lock:
             if (label, stem) in self._known:
                 return self._known[label, stem]
             self._known[label, stem] = name
         folder = self.photos / label
         folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f"{name}.tmp"
-        beside.write_bytes(data)
-        beside.replace(folder / name)
+        write_file(folder / name, data)
         return name
 
 
 def suffix_of(data: bytes) -> str | None:
-    """Tell a picture's suffix by its contents, whatever the file was called; None for no picture.
+    """Return the suffix that fits a picture's contents, or None if they are not a picture.
 
     Only the header is read: the picture may still be damaged.
     """
@@ -89,9 +88,10 @@ def suffix_of(data: bytes) -> str | None:
 
 
 def is_photo_name(name: str) -> bool:
-    """Tell whether a file of this name may be a photo: not hidden, no litter, not half-written."""
+    """Whether a file of this name may be a photo: not hidden, a system's or half-written."""
     name = name.casefold()
-    return not (name.startswith(".") or name.endswith((".tmp", ".part")) or name in _LITTER)
+    incomplete = name.endswith((TEMPORARY_SUFFIX, ".part"))
+    return not (name.startswith(".") or incomplete or name in _SYSTEM_FILES)
 
 
 def photos_and_labels(photos: Path) -> tuple[list[Path], list[str]]:

@@ -1,10 +1,8 @@
-"""fastai's ``ImageClassifierCleaner``, mended: mark photos among those with the highest loss.
+"""A corrected ``ImageClassifierCleaner`` of fastai: mark photos among those with the highest loss.
 
-A part of training: unlike the other parts of dataset.py it imports torch and fastai.
-
-fastai's own shows each photo through an ``Output`` that only a front end can fill, forgets the
-marks when another category or split is chosen, and leaves moving to a loop that stops at the first
-name that is taken. This one shows plain images, keeps every mark, and moves through the journal of
+fastai's own shows each photo in an ``Output`` that only a front end can fill, loses the marks when
+another category or split is chosen, and leaves moving to a loop that stops at the first name that
+is in use. This one shows plain images, keeps every mark, and moves photos with
 :mod:`~icon_classifier.dataset.journal`, so that a run can be tried dry and undone.
 """
 
@@ -16,10 +14,10 @@ from typing import Any
 from IPython.display import display
 from ipywidgets import HTML, Dropdown, HBox, Image, Label, VBox
 
-from icon_classifier.conversion.torch_setup import import_fastai
 from icon_classifier.dataset.journal import Move, apply_moves, undo_moves
 from icon_classifier.errors import DatasetError
 from icon_classifier.images import read_image_file, thumbnail
+from icon_classifier.system.torch_setup import import_fastai
 
 import_fastai()
 from fastai.vision.widgets import ImageClassifierCleaner, ImagesCleaner  # noqa: E402
@@ -34,12 +32,12 @@ class _Photos(ImagesCleaner):  # type: ignore[misc]
         self,
         labels: Iterable[str],
         marks: dict[Path, str],
-        tell: Callable[[], None],
+        on_mark: Callable[[], None],
         **options: int,
     ) -> None:
         super().__init__(tuple(labels), **options)
         self.marks = marks
-        self.tell = tell
+        self.on_mark = on_mark
         self.notes: dict[Path, str] = {}
 
     def set_fns(self, fns: Iterable[Path]) -> None:
@@ -66,14 +64,14 @@ class _Photos(ImagesCleaner):  # type: ignore[misc]
             self.marks.pop(path, None)
         else:
             self.marks[path] = change["new"]
-        self.tell()
+        self.on_mark()
 
 
 class PhotoCleaner(ImageClassifierCleaner):  # type: ignore[misc]
     """Mark photos to delete or to relabel, those with the highest loss first.
 
-    The lesson's ``delete()`` and ``change()`` work as ever for the photos in sight; ``apply()``
-    does what is marked in every category and split.
+    The lesson's ``delete()`` and ``change()`` work as usual for the photos shown; ``apply()`` does
+    what is marked in every category and split.
 
     Parameters
     ----------
@@ -82,7 +80,7 @@ class PhotoCleaner(ImageClassifierCleaner):  # type: ignore[misc]
     max_n : int
         How many photos of a category and split to show.
     height, width : int
-        Limits of a thumbnail (pixels).
+        Maximal size of a thumbnail (pixels).
 
     Attributes
     ----------
@@ -92,7 +90,7 @@ class PhotoCleaner(ImageClassifierCleaner):  # type: ignore[misc]
     Raises
     ------
     DatasetError
-        If the learner's items are no paths of photos.
+        If the learner's items are not paths of photos.
     """
 
     def __init__(self, learn: Any, *, max_n: int = 30, height: int = 128, width: int = 256) -> None:
@@ -100,7 +98,7 @@ class PhotoCleaner(ImageClassifierCleaner):  # type: ignore[misc]
         self.marks: dict[Path, str] = {}
         self.status = HTML()
         self.default = self.iw = _Photos(
-            vocab, self.marks, self._tell, max_n=max_n, height=height, width=width
+            vocab, self.marks, self._update_status, max_n=max_n, height=height, width=width
         )
         self.dd_cats = Dropdown(options=vocab, description="Category")
         self.dd_ds = Dropdown(options=("Train", "Valid"), description="Photos of")
@@ -116,13 +114,13 @@ class PhotoCleaner(ImageClassifierCleaner):  # type: ignore[misc]
     def on_change_ds(self, change: dict[str, Any] | None = None) -> None:
         """Show the chosen category of the chosen split; called by both menus."""
         rows = self.iwis[self.dd_ds.index]
-        # A photo that was moved is not where it was; undone, it is there again.
+        # Photos that were moved are not shown, unless the move was undone.
         shown = [row for row in rows if row[1] == self.dd_cats.value and row[0].is_file()]
         self.iw.set_fns(row[0] for row in sorted(shown, key=lambda row: -row[2]))
-        self._tell()
+        self._update_status()
 
     def plan(self) -> list[Move]:
-        """Tell what is marked, as moves inside the data folder; deleting is quarantine."""
+        """Return what is marked as moves inside the data folder; to delete is to quarantine."""
         moves = []
         for path, mark in sorted(self.marks.items()):
             label, photos = path.parent.name, path.parent.parent
@@ -141,17 +139,17 @@ class PhotoCleaner(ImageClassifierCleaner):  # type: ignore[misc]
         Parameters
         ----------
         dry_run : bool
-            Only tell what would be moved.
+            Only return what would be moved.
 
         Returns
         -------
         list of Move
-            The moves, with the names they end up with. Train again to see what they are worth.
+            The moves with their final names. Train again to see their effect.
 
         Raises
         ------
         DatasetError
-            If a photo is not there any more; then nothing has been moved.
+            If a photo does not exist any more; then nothing has been moved.
         """
         moves = self.plan()
         done = apply_moves(self._root(), moves, "cleaner", dry_run=dry_run) if moves else []
@@ -171,7 +169,7 @@ class PhotoCleaner(ImageClassifierCleaner):  # type: ignore[misc]
         Raises
         ------
         DatasetError
-            If a photo's old place has been taken since; then nothing has been moved.
+            If a photo's old name has been used since; then nothing has been moved.
         """
         back = undo_moves(self._root(), "cleaner", dry_run=dry_run)
         if not dry_run:
@@ -182,24 +180,24 @@ class PhotoCleaner(ImageClassifierCleaner):  # type: ignore[misc]
         first: Path = next(row[0] for rows in self.iwis for row in rows)
         return first.parent.parent.parent
 
-    def _tell(self) -> None:
+    def _update_status(self) -> None:
         moves = self.plan()
-        gone = sum(move.target.startswith("quarantine/") for move in moves)
+        deleted = sum(move.target.startswith("quarantine/") for move in moves)
         self.status.value = (
-            f"{gone} marked to delete, {len(moves) - gone} to relabel, in all categories together."
+            f"In all categories: {deleted} marked to delete, {len(moves) - deleted} to relabel."
         )
 
 
 def _losses(learn: Any, index: int, notes: dict[Path, str]) -> list[tuple[Path, str, float]]:
-    """Path, label and loss of each photo of a split, as validation sees it: not augmented."""
+    """Return path, label and loss of each photo of a split, without augmentation."""
     items = list(learn.dls[index].items)
     if not all(isinstance(item, Path) for item in items):
         raise DatasetError("expected a learner whose items are paths of photos")
     dl = learn.dls.test_dl(items, with_labels=True)
     with learn.no_bar():
-        _, targets, guesses, losses = learn.get_preds(dl=dl, with_loss=True, with_decoded=True)
+        _, targets, predicted, losses = learn.get_preds(dl=dl, with_loss=True, with_decoded=True)
     rows = []
-    for path, target, guess, loss in zip(items, targets, guesses, losses, strict=True):
+    for path, target, guess, loss in zip(items, targets, predicted, losses, strict=True):
         rows.append((path, str(dl.vocab[int(target)]), float(loss)))
-        notes[path] = f"taken for {dl.vocab[int(guess)]}, loss {float(loss):.2f}"
+        notes[path] = f"predicted {dl.vocab[int(guess)]}, loss {float(loss):.2f}"
     return rows

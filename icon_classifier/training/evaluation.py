@@ -1,7 +1,7 @@
-"""How good a model is, told from its logits on photos that it was not trained on.
+"""Evaluate and calibrate a model from its logits on photos that it was not trained on.
 
-Everything here is arithmetic on arrays; nothing knows of networks. All errors of a model are
-counted on validation photos only, and every share comes with the interval that so few photos allow.
+Everything here is arithmetic on arrays, without networks. Every error rate comes with the
+confidence interval that the number of photos allows.
 """
 
 from __future__ import annotations
@@ -13,28 +13,35 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, logsumexp
+from scipy.stats import binom, binomtest
+from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from icon_classifier.errors import TrainingError
-from icon_classifier.training.calibration import calibration_error, checked, softmax
+from icon_classifier.model.session import softmax
 
-_Z = 1.959963984540054
-"""Quantile of the normal distribution for intervals of 95 %."""
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+_TEMPERATURES = (0.05, 20.0)
+"""Range in which a temperature is looked for."""
 
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How one class fares.
+    """How well one class is recognised.
 
     Attributes
     ----------
     label : str
         Name of the class.
     precision : float or None
-        Share of photos called so that are so; None where none was called so.
+        Share of the photos predicted as this class that belong to it; None where none was.
     recall : float
-        Share of photos that are so and were called so.
+        Share of the photos of this class that are predicted as it.
     photos : int
-        How many photos are so.
+        Number of photos of this class.
     """
 
     label: str
@@ -58,7 +65,7 @@ class Figures:
     classes : tuple of ClassFigures
         In the order of the labels.
     confusion : tuple of tuple of int
-        Rows are true classes, columns are answers.
+        Rows are true classes, columns are predictions.
     temperature : float
         What the logits are divided by.
     calibration_before, calibration_after : float
@@ -79,7 +86,7 @@ class Figures:
     accepted: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Give the same as builtins, for a model's metadata."""
+        """Convert to builtins, for a model's metadata."""
         entries = asdict(self)
         entries["interval"] = list(self.interval)
         entries["classes"] = list(entries["classes"])
@@ -87,7 +94,28 @@ class Figures:
         return entries
 
 
-def judge(
+@dataclass(frozen=True)
+class Bin:
+    """Photos of about the same probability: one point of a reliability diagram.
+
+    Attributes
+    ----------
+    low, high : float
+        Edges of the bin.
+    photos : int
+        How many fell into it.
+    probability, accuracy : float
+        Mean probability of the predicted label, and share of correct predictions.
+    """
+
+    low: float
+    high: float
+    photos: int
+    probability: float
+    accuracy: float
+
+
+def evaluate(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike,
     labels: Sequence[str],
@@ -96,7 +124,7 @@ def judge(
     scores: npt.ArrayLike | None = None,
     threshold: float | None = None,
 ) -> Figures:
-    """Judge a model by its logits on validation photos.
+    """Evaluate a model by its logits on validation photos.
 
     Parameters
     ----------
@@ -118,13 +146,12 @@ def judge(
     TrainingError
         If the shapes do not fit, or there is no photo.
     """
-    logits, targets = checked(logits, targets)
+    logits, targets = _checked(logits, targets)
     if logits.shape[1] != len(labels):
-        raise TrainingError(f"expected {len(labels)} logits a photo, got {logits.shape[1]}")
-    answers = logits.argmax(axis=1)
-    confusion = np.zeros((len(labels), len(labels)), int)
-    np.add.at(confusion, (targets, answers), 1)
-    errors = int((answers != targets).sum())
+        raise TrainingError(f"expected {len(labels)} logits per photo, got {logits.shape[1]}")
+    predicted = logits.argmax(axis=1)
+    confusion = confusion_matrix(targets, predicted, labels=range(len(labels)))
+    errors = int((predicted != targets).sum())
     accepted = None
     if scores is not None and threshold is not None:
         accepted = float((np.asarray(scores, float) >= threshold).mean())
@@ -142,53 +169,180 @@ def judge(
     )
 
 
+def _class_figures(index: int, label: str, confusion: npt.NDArray[np.int_]) -> ClassFigures:
+    correct, predicted = int(confusion[index, index]), int(confusion[:, index].sum())
+    photos = int(confusion[index].sum())
+    return ClassFigures(
+        label=label,
+        precision=correct / predicted if predicted else None,
+        recall=correct / photos if photos else 0.0,
+        photos=photos,
+    )
+
+
 def wilson_interval(errors: int, count: int) -> tuple[float, float]:
-    """Give the 95 % confidence interval of a share (Wilson 1927), sound for no errors too."""
+    """Return the 95 % confidence interval of a share (Wilson 1927), valid for no errors too."""
     if not 0 <= errors <= count or count == 0:
         raise TrainingError(f"expected 0 to {count} errors of at least one photo, got {errors}")
-    share = errors / count
-    scale = 1 + _Z**2 / count
-    centre = (share + _Z**2 / (2 * count)) / scale
-    half = _Z * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2)) / scale
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def threshold_for(scores: npt.ArrayLike, accept: float = 0.97) -> float:
-    """Choose the score below which a photo is called "not sure".
-
-    Parameters
-    ----------
-    scores : array_like
-        Scores of photos of the right kind that the model was not trained on, shape (N,).
-    accept : float, optional
-        Share of them that must stay above, between 0 and 1.
-    """
-    values = np.asarray(scores, float)
-    if values.size == 0 or not np.isfinite(values).all() or not 0 < accept < 1:
-        raise TrainingError("expected finite scores and a share between 0 and 1")
-    return float(np.quantile(values, 1 - accept))
+    interval = binomtest(errors, count).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def auroc(known: npt.ArrayLike, unknown: npt.ArrayLike) -> float:
-    """Tell how often a photo of the right kind scores above one of another kind; ties count half.
+    """Return how often a photo of the right kind scores above one of another; ties count half.
 
     Parameters
     ----------
     known, unknown : array_like
         Scores, shapes (N,) and (M,).
     """
-    above, below = np.asarray(known, float)[:, None], np.asarray(unknown, float)[None, :]
-    if above.size == 0 or below.size == 0:
+    above, below = np.asarray(known, float), np.asarray(unknown, float)
+    if not (above.size and below.size):
         raise TrainingError("expected scores of both kinds")
-    return float((above > below).mean() + 0.5 * (above == below).mean())
+    is_known = np.repeat([1, 0], [above.size, below.size])
+    return float(roc_auc_score(is_known, np.concatenate([above, below])))
 
 
-def _class_figures(index: int, label: str, confusion: npt.NDArray[np.int_]) -> ClassFigures:
-    right, called = int(confusion[index, index]), int(confusion[:, index].sum())
-    photos = int(confusion[index].sum())
-    return ClassFigures(
-        label=label,
-        precision=right / called if called else None,
-        recall=right / photos if photos else 0.0,
-        photos=photos,
-    )
+def energy(logits: npt.ArrayLike, temperature: float = 1.0) -> Floats:
+    """Score how familiar photos look (Liu et al. 2020); higher is more.
+
+    Parameters
+    ----------
+    logits : array_like
+        Shape (N, C).
+    temperature : float
+        As the model's probabilities use it.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, shape (N,).
+    """
+    scaled = np.asarray(logits, np.float64) / temperature
+    return np.asarray(temperature * logsumexp(scaled, axis=1))
+
+
+def cautious_threshold(
+    scores: Sequence[float], accept: float = 0.97, confidence: float = 0.95
+) -> float:
+    """Choose the score below which a photo is "not sure", with a margin for chance.
+
+    The quantile of a few hundred scores is itself uncertain. This is the greatest of the scores
+    that at least `accept` of all photos like these exceed, with a given `confidence` (a one-sided
+    tolerance limit, Wilks 1941); the lowest score where there are too few for that.
+    """
+    ranked = sorted(float(score) for score in scores)
+    if not ranked or not all(map(math.isfinite, ranked)):
+        raise TrainingError("expected finite scores")
+    # The k-th lowest score is low enough if fewer than k of these photos fall below the quantile
+    # with a probability of at most 1 - confidence.
+    rank = int(binom.ppf(1 - confidence, len(ranked), 1 - accept))
+    return ranked[max(rank - 1, 0)]
+
+
+def fit_temperature(logits: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+    """Find the temperature that calibrates probabilities.
+
+    The negative log-likelihood of validation photos is lowest there (Guo et al. 2017, "On
+    Calibration of Modern Neural Networks"). Where no photo is wrong that would be a temperature of
+    0 and a probability of 1 for everything; the targets are therefore smoothed as if there were one
+    more photo, with a wrong label (Platt 1999).
+
+    Parameters
+    ----------
+    logits : array_like
+        Shape (N, C).
+    targets : array_like
+        Integers, shape (N,).
+
+    Returns
+    -------
+    float
+        Above 0; 1 leaves the probabilities as they are.
+    """
+    logits, targets = _checked(logits, targets)
+    count, classes = logits.shape
+    wrong = 1 / (count + 2)
+    smoothed = np.full((count, classes), wrong / max(classes - 1, 1))
+    smoothed[np.arange(count), targets] = 1 - wrong
+
+    def loss(log_temperature: float) -> float:
+        log_probabilities = log_softmax(logits / math.exp(log_temperature), axis=1)
+        return float(-(smoothed * log_probabilities).sum(axis=1).mean())
+
+    # As a function of the logarithm of the temperature the loss has a single minimum.
+    bounds = [math.log(temperature) for temperature in _TEMPERATURES]
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return math.exp(found.x)
+
+
+def reliability(
+    probabilities: npt.ArrayLike, targets: npt.ArrayLike, bins: int = 15
+) -> tuple[Bin, ...]:
+    """Compare the probabilities that the model gives with how often it is right.
+
+    Parameters
+    ----------
+    probabilities : array_like
+        Shape (N, C).
+    targets : array_like
+        Integers, shape (N,).
+    bins : int, optional
+        How many bins of equal width between 0 and 1.
+
+    Returns
+    -------
+    tuple of Bin
+        Only those that hold photos, from low to high.
+    """
+    probabilities, targets = _checked(probabilities, targets)
+    top = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == targets
+    index = np.minimum((top * bins).astype(int), bins - 1)
+    found = []
+    for i in np.unique(index):
+        chosen = index == i
+        mean, accuracy = float(top[chosen].mean()), float(correct[chosen].mean())
+        found.append(Bin(i / bins, (i + 1) / bins, int(chosen.sum()), mean, accuracy))
+    return tuple(found)
+
+
+def calibration_error(
+    probabilities: npt.ArrayLike, targets: npt.ArrayLike, bins: int = 15
+) -> float:
+    """Return by how much probabilities are off on average: expected calibration error, 0 to 1.
+
+    Naeini et al. 2015, over the probability of the predicted label, in bins of equal width.
+    """
+    found = reliability(probabilities, targets, bins)
+    photos = sum(b.photos for b in found)
+    return sum(b.photos * abs(b.probability - b.accuracy) for b in found) / photos
+
+
+def _checked(rows: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Floats, Integers]:
+    """Convert logits or probabilities and the classes of their photos to arrays that match.
+
+    Parameters
+    ----------
+    rows : array_like
+        Finite, shape (N, C).
+    targets : array_like
+        Integers of 0 to C - 1, shape (N,).
+
+    Raises
+    ------
+    TrainingError
+        If they do not match, or there is no photo.
+    """
+    rows, targets = np.asarray(rows, np.float64), np.asarray(targets, np.int64)
+    if rows.ndim != 2 or targets.shape != rows.shape[:1] or not rows.size:
+        raise TrainingError(
+            f"expected rows (N, C) and targets (N,), got {rows.shape} and {targets.shape}"
+        )
+    if targets.min() < 0 or targets.max() >= rows.shape[1]:
+        raise TrainingError(
+            f"expected targets of 0 to {rows.shape[1] - 1}, got {targets.min()} to {targets.max()}"
+        )
+    if not np.isfinite(rows).all():
+        raise TrainingError("expected finite values, got NaN or infinity")
+    return rows, targets

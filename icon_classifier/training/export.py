@@ -1,9 +1,8 @@
-"""Write export.pkl so that it opens anywhere and tells nothing of the machine it was made on."""
+"""Write export.pkl so that it opens anywhere and holds nothing of the machine it was made on."""
 
 import csv
 import hashlib
-import math
-import os
+import io
 import pickle
 from collections import Counter
 from collections.abc import Sequence
@@ -13,24 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from icon_classifier.errors import TrainingError
+from icon_classifier.files import replacing, sha256_of, write_file
 
 _PACKAGES = ("torch", "torchvision", "fastai", "timm", "onnxruntime", "pillow", "numpy")
 
 
 def save_export(learn: Any, notes: dict[str, Any], path: str | Path) -> Path:
-    """Export a Learner, and record its SHA-256 beside it.
+    """Export a Learner.
 
     Python's own pickle is used: fastai's default, cloudpickle, stores some functions as byte code
-    together with the paths of the machine.
+    together with paths of the machine.
 
     Parameters
     ----------
     learn : fastai.learner.Learner
-        Whose classes all come from fastai, torch, torchvision and timm.
+        Its classes must all come from fastai, torch, torchvision and timm.
     notes : dict
-        Builtins only; kept as ``learn.icon_classifier``.
+        Builtins only; stored as ``learn.icon_classifier``.
     path : str or Path
-        The file to write, at once or not at all.
+        The file to write; the old one stays if that fails.
 
     Raises
     ------
@@ -39,8 +39,7 @@ def save_export(learn: Any, notes: dict[str, Any], path: str | Path) -> Path:
         written to.
     """
     target = Path(path).resolve()
-    beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    places = learn.path, learn.dls.path
+    folders = learn.path, learn.dls.path
     learn.icon_classifier = {**notes, "date": datetime.now(UTC).isoformat(timespec="seconds")}
     learn.path = learn.dls.path = Path()
     learn.model.cpu().eval()
@@ -48,29 +47,24 @@ def save_export(learn: Any, notes: dict[str, Any], path: str | Path) -> Path:
     learn.zero_grad()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        learn.export(beside, pickle_module=pickle)
-        digest = hashlib.sha256(beside.read_bytes()).hexdigest()
-        beside.replace(target)
-        record = target.with_name(f"{target.name}.sha256")
-        beside.write_text(f"{digest}  {target.name}\n", encoding="ascii")
-        beside.replace(record)
+        with replacing(target) as temporary:
+            learn.export(temporary, pickle_module=pickle)
     except (pickle.PicklingError, AttributeError) as error:
         raise TrainingError(f"this Learner cannot be exported: {error}") from error
     except OSError as error:
         raise TrainingError(f"{target} cannot be written: {error.strerror or error}") from error
     finally:
-        beside.unlink(missing_ok=True)
-        learn.path, learn.dls.path = places
+        learn.path, learn.dls.path = folders
     return target
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that a model depends on."""
+    """Return the versions of the packages that a model depends on."""
     return {name: version(name) for name in _PACKAGES}
 
 
-def fingerprint(paths: Sequence[Path], labels: Sequence[str]) -> dict[str, Any]:
-    """Tell which photos a model was trained on, without their names.
+def describe_photos(paths: Sequence[Path], labels: Sequence[str]) -> dict[str, Any]:
+    """Describe the photos that a model was trained on, without their names.
 
     Returns
     -------
@@ -78,10 +72,7 @@ def fingerprint(paths: Sequence[Path], labels: Sequence[str]) -> dict[str, Any]:
         ``photos``, ``classes`` (label to count) and ``sha256`` over labels and contents, the same
         for the same photos in any order and under any name.
     """
-    lines = sorted(
-        f"{label} {hashlib.sha256(path.read_bytes()).hexdigest()}"
-        for path, label in zip(paths, labels, strict=True)
-    )
+    lines = sorted(f"{label} {sha256_of(path)}" for path, label in zip(paths, labels, strict=True))
     return {
         "photos": len(paths),
         "classes": dict(sorted(Counter(labels).items())),
@@ -90,34 +81,9 @@ def fingerprint(paths: Sequence[Path], labels: Sequence[str]) -> dict[str, Any]:
 
 
 def write_classes(vocab: Sequence[str], path: str | Path) -> Path:
-    """Write the labels as a table, ``classes.csv``: the index of each output and its label."""
-    path = Path(path)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["index", "label"])
-        writer.writerows(enumerate(vocab))
-    return path
-
-
-def cautious_threshold(scores: Sequence[float], accept: float = 0.97, sure: float = 0.95) -> float:
-    """Choose the score below which a photo is "not sure", with room for chance.
-
-    The quantile of a few hundred scores is itself uncertain. This is the greatest of the scores
-    that at least `accept` of all photos like these exceed, with a confidence of `sure` (a
-    one-sided tolerance limit, Wilks 1941); the least score where there are too few to say.
-    """
-    ranked = sorted(float(score) for score in scores)
-    if not ranked or not all(map(math.isfinite, ranked)):
-        raise TrainingError("expected finite scores")
-    count, chance, index = len(ranked), 0.0, 0
-    # The index-th least score is low enough if fewer than index photos in count fall below the
-    # quantile only by a chance of 1 - sure.
-    for below in range(count):
-        # Binomial probabilities by logarithms: the coefficients outgrow a float.
-        ways = math.lgamma(count + 1) - math.lgamma(below + 1) - math.lgamma(count - below + 1)
-        share = below * math.log1p(-accept) + (count - below) * math.log(accept)
-        chance += math.exp(ways + share)
-        if chance > 1 - sure:
-            break
-        index = below + 1
-    return ranked[max(index - 1, 0)]
+    """Write ``classes.csv``, a table of the index of each output and its label."""
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["index", "label"])
+    writer.writerows(enumerate(vocab))
+    return write_file(path, table.getvalue())

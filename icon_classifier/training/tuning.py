@@ -1,9 +1,9 @@
-"""Gentle fine-tuning: the last stage of a network, from where a linear probe ended.
+"""Gentle fine-tuning: the last stage of a network, starting from a linear probe.
 
-Batch statistics stay frozen, the stage learns far slower than a lesson's ``fine_tune`` would have
-it, photos are mixed in pairs (mixup, Zhang et al. 2018), targets are smoothed, and the weights of
-the second half of all steps are averaged. The stages before it never change: what they see in each
-photo is computed once. Whether tuning stays is for validation to say; see `try_tuning`.
+Batch statistics stay frozen, the stage learns far slower than with a lesson's ``fine_tune``, photos
+are mixed in pairs (mixup, Zhang et al. 2018), targets are smoothed, and the weights of the second
+half of all steps are averaged. The stages before it never change: their output for each photo is
+computed once. Validation decides whether the tuned stage is kept; see `try_tuning`.
 """
 
 import copy
@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
 
-from icon_classifier.conversion.torch_setup import import_fastai
-from icon_classifier.dataset.duplicates import deal_folds
 from icon_classifier.dataset.recipes import Training
+from icon_classifier.dataset.splits import assign_folds
+from icon_classifier.system.torch_setup import import_fastai
 from icon_classifier.training.features import first_maps
 from icon_classifier.training.pretrained import Pretrained
 from icon_classifier.training.probe import Choice, Head, fit_head
@@ -27,7 +29,6 @@ import_fastai()
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.optim.swa_utils import AveragedModel  # noqa: E402
-from tqdm.auto import tqdm  # noqa: E402
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -35,8 +36,8 @@ Integers = npt.NDArray[np.int64]
 _EPOCHS = 3
 _BATCH = 32
 _STAGE_RATE, _HEAD_RATE = 1e-4, 3e-4
-"""Greatest learning rates of Adam; a lesson takes 1e-3 to 2e-3."""
-_MIX = 0.2
+"""Largest learning rates of Adam; a lesson uses 1e-3 to 2e-3."""
+_MIXUP = 0.2
 _SMOOTHING = 0.05
 
 
@@ -46,7 +47,7 @@ class Stages:
     Attributes
     ----------
     first, last : torch.nn.Module
-        What stays as it is, and what may be tuned.
+        What is never changed, and what may be tuned.
     """
 
     def __init__(self, first: nn.Module, last: nn.Module) -> None:
@@ -54,17 +55,17 @@ class Stages:
 
 
 def last_stage(body: nn.Module) -> Stages | None:
-    """Take a body apart before its last stage.
+    """Split a body before its last stage.
 
     Parameters
     ----------
     body : torch.nn.Module
-        Of a Learner: torchvision's in a row, or one of timm's that is made of blocks.
+        Of a Learner: a sequence of torchvision's, or one of timm's that is made of blocks.
 
     Returns
     -------
     Stages or None
-        None where the parts together do not give what the body gives.
+        None where the two parts in sequence do not compute what the body does.
     """
     model: Any = getattr(body, "model", body)
     if all(hasattr(model, name) for name in ("conv_stem", "bn1", "blocks", "conv_head", "bn2")):
@@ -79,10 +80,10 @@ def last_stage(body: nn.Module) -> Stages | None:
     stages = Stages(first, last)
     try:
         with torch.inference_mode():
-            wanted, came = body.eval()(sample), stages.last(stages.first(sample))
+            expected, actual = body.eval()(sample), stages.last(stages.first(sample))
     except (RuntimeError, TypeError):
         return None
-    same = came.shape == wanted.shape and torch.allclose(came, wanted, atol=1e-4)
+    same = actual.shape == expected.shape and torch.allclose(actual, expected, atol=1e-4)
     return stages if same and any(True for _ in last.parameters()) else None
 
 
@@ -98,7 +99,7 @@ class _Tuned(nn.Module):
             self.head.bias.copy_(torch.from_numpy(head.bias))
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Run it."""
+        """Run the stage and the head."""
         logits: torch.Tensor = self.head(self.stage(maps).mean((2, 3)))
         return logits
 
@@ -111,15 +112,15 @@ def tune(
     Parameters
     ----------
     stage : torch.nn.Module
-        ``Stages.last``; stays as it is.
+        ``Stages.last``; not changed.
     head : Head
         Where to start.
     maps : numpy.ndarray
-        float32, shape (N, c, h, w): what the stages before give for each photo.
+        float32, shape (N, c, h, w): the output of the stages before for each photo.
     targets : numpy.ndarray
         int64, shape (N,).
     seed : int
-        Seed of the order of photos and of their mixtures.
+        Seed of the order of photos and of mixup.
 
     Returns
     -------
@@ -132,7 +133,7 @@ def tune(
 
 
 def _train(model: _Tuned, maps: Floats, targets: Integers, seed: int) -> _Tuned:
-    inputs, answers = torch.from_numpy(maps), torch.from_numpy(targets)
+    inputs, labels = torch.from_numpy(maps), torch.from_numpy(targets)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     rates = [_STAGE_RATE, _HEAD_RATE]
@@ -146,18 +147,18 @@ def _train(model: _Tuned, maps: Floats, targets: Integers, seed: int) -> _Tuned:
     order = np.concatenate([random.permutation(len(targets)) for _ in range(_EPOCHS)])
     for step, batch in enumerate(np.array_split(order, steps)):
         other = random.permutation(batch)
-        share = float(random.beta(_MIX, _MIX))
+        share = float(random.beta(_MIXUP, _MIXUP))
         logits = model(share * inputs[batch] + (1 - share) * inputs[other])
-        loss = share * loss_of(logits, answers[batch])
-        loss = loss + (1 - share) * loss_of(logits, answers[other])
+        loss = share * loss_of(logits, labels[batch])
+        loss = loss + (1 - share) * loss_of(logits, labels[other])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if step >= steps // 2:
             averaged.update_parameters(model)
-    found: _Tuned = averaged.module.eval()  # type: ignore[assignment]
-    return found
+    result: _Tuned = averaged.module.eval()  # type: ignore[assignment]
+    return result
 
 
 def cross_tune(
@@ -170,7 +171,7 @@ def cross_tune(
     seed: int = 42,
     progress: bool = True,
 ) -> Floats:
-    """Give the logits of each photo by a stage and a head that were tuned without it.
+    """Compute the logits of each photo by a stage and a head that were tuned without it.
 
     Parameters
     ----------
@@ -181,7 +182,7 @@ def cross_tune(
     folds : numpy.ndarray
         int64, shape (N,): the fold of each photo.
     progress : bool
-        Show a bar.
+        Show a progress bar on stderr.
 
     Returns
     -------
@@ -189,7 +190,8 @@ def cross_tune(
         float32, shape (N, C).
     """
     logits = np.zeros((len(targets), len(heads[0].bias)), np.float32)
-    for fold, head in enumerate(tqdm(heads, "tuning gently", unit="fold", disable=not progress)):
+    bar = track(heads, "fine-tuning", console=Console(stderr=True), disable=not progress)
+    for fold, head in enumerate(bar):
         out = folds == fold
         tuned = _train(_Tuned(stage, head), maps[~out], targets[~out], seed)
         with torch.inference_mode():
@@ -208,12 +210,12 @@ def try_tuning(
     *,
     progress: bool = True,
 ) -> tuple[Choice, Head, str]:
-    """Tune fold by fold, and once more on all photos if that errs less than the probe.
+    """Tune fold by fold, and once more on all photos if that makes fewer errors than the probe.
 
     Parameters
     ----------
     body : torch.nn.Module
-        Of the Learner; its last stage takes the tuned weights if they stay.
+        Of the Learner; its last stage gets the tuned weights if they are kept.
     pretrained, training
         The network and how to train.
     paths : sequence of Path
@@ -221,16 +223,16 @@ def try_tuning(
     photos : tuple
         Their features (V, N, F), their targets (N,) and their groups of near-duplicates.
     probe : tuple
-        What cross-validation chose, the head that was fitted to all photos, and the network's own.
+        What cross-validation chose, the head fitted to all photos, and the network's own.
     progress : bool
-        Show bars.
+        Show progress bars on stderr.
 
     Returns
     -------
     choice, head
         As given, or those of the tuned network.
-    told : str
-        What became of it, in words.
+    outcome : str
+        What became of it, for people.
     """
     stages = last_stage(body)
     choice, head, prior = probe
@@ -241,17 +243,17 @@ def try_tuning(
     classes, seed = len(head.bias), training.seed
     size, method = training.image_size, training.resize
     maps = first_maps(paths, stages.first, pretrained, size=size, method=method, progress=progress)
-    folds = deal_folds(targets, groups, classes, seed)
+    folds = assign_folds(targets, groups, classes, seed)
     heads = [
         fit_head(features[:, folds != n], targets[folds != n], classes, choice.strength, prior)
         for n in range(int(folds.max()) + 1)
     ]
     logits = cross_tune(stages.last, heads, maps, targets, folds, seed=seed, progress=progress)
     before, after = (int((each.argmax(1) != targets).sum()) for each in (choice.logits, logits))
-    told = f"{after} wrong with it, {before} without, of {len(targets)}"
-    print(f"Gentle fine-tuning: {told}; {'it stays' if after < before else 'the probe stays'}.")
+    counts = f"{after} wrong with it, {before} without, of {len(targets)}"
+    print(f"Gentle fine-tuning: {counts}; {'kept' if after < before else 'not kept'}.")
     if after >= before:
-        return choice, head, f"tried and left out: {told}"
+        return choice, head, f"tried and not kept: {counts}"
     stage, head = tune(stages.last, head, maps, targets, seed=seed)
     stages.last.load_state_dict(stage.state_dict())
-    return replace(choice, logits=logits), head, f"last stage, kept: {told}"
+    return replace(choice, logits=logits), head, f"last stage, kept: {counts}"

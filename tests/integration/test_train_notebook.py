@@ -1,4 +1,4 @@
-"""train.ipynb run as `make train` runs it, on drawn shapes: from pictures to an answer."""
+"""train.ipynb run as `make train` runs it, on drawn shapes: from pictures to a prediction."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from icon_classifier.model.session import Model
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What `make train` calls, but for the sockets: papermill's command line has no word for them.
+# What `make train` calls, except for the sockets, for which papermill's command line has no option.
 EXECUTE = """
 import json, sys
 from papermill import execute_notebook
@@ -37,7 +37,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "folder": str(folder / "shapes"),
         "target": str(folder / "export.pkl"),
         "epochs": 1,
-        "lessons": False,  # four trainings more; what they teach is tested on recorded curves
+        "lessons": False,  # four more trainings; diagnose is tested on recorded curves
     }
     files = ROOT / "train.ipynb", folder / "report.ipynb"
     done = subprocess.run(
@@ -52,16 +52,16 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.ipynb"
 
 
-def test_report_shows_both_figures(report: Path) -> None:
+def test_report_shows_both_error_rates_and_a_plot(report: Path) -> None:
     cells = json.loads(report.read_text())["cells"]
-    said = "".join(
+    printed = "".join(
         "".join(output.get("text", ""))
         for cell in cells
         if cell["cell_type"] == "code"
         for output in cell["outputs"]
     )
-    assert "plain recipe:" in said
-    assert "better recipe:" in said
+    assert "plain recipe:" in printed
+    assert "better recipe:" in printed
     assert any(
         "image/png" in output.get("data", {})
         for cell in cells
@@ -70,7 +70,7 @@ def test_report_shows_both_figures(report: Path) -> None:
     )
 
 
-def test_its_export_converts_and_predicts(report: Path) -> None:
+def test_export_converts_and_predicts(report: Path) -> None:
     model = Model.load(convert(report.with_name("export.pkl")))
     assert model.labels == ("circle", "square", "triangle")
     photos = sorted((report.parent / "shapes" / "photos").glob("*/*"))

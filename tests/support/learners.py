@@ -1,4 +1,4 @@
-"""Small fastai Learners with random weights, exported as anyone exports them."""
+"""Small fastai Learners with random weights, exported with learn.export()."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from icon_classifier.conversion.torch_setup import import_fastai
+from icon_classifier.system.torch_setup import import_fastai
 
 LABELS = ["blue", "green", "red"]
 TINY = "test_efficientnet"
-"""A network of timm's with 0.4 million parameters, made for tests."""
+"""A network of timm with 0.4 million parameters, made for tests."""
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep fastai's warnings and progress bars to itself."""
+    """Suppress fastai's warnings and progress bars."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 
 
 def draw_photos(folder: Path) -> Path:
-    """Fill a folder with noisy pictures of three colours, in a folder for each."""
+    """Write noisy pictures of three colours, in a folder for each."""
     random = np.random.default_rng(0)
     for channel, label in enumerate(reversed(LABELS)):
         (folder / label).mkdir(parents=True)
@@ -47,7 +47,7 @@ def make_learner(photos: Path, arch: Any = TINY, **options: Any) -> Any:
     item_tfms, batch_tfms, blocks, get_y
         For the DataBlock.
     epochs
-        How many to train for; by default none.
+        Number of epochs to train for; 0 by default.
     others
         For vision_learner.
     """
@@ -94,12 +94,12 @@ def export(learn: Any, folder: Path) -> Path:
 
 
 def predict(export_pkl: Path, image: Image.Image) -> tuple[str, list[float]]:
-    """Give label and probabilities as fastai gives them."""
+    """Return label and probabilities as fastai predicts them."""
     return predict_all(export_pkl, [image])[0]
 
 
 def predict_all(export_pkl: Path, images: list[Image.Image]) -> list[tuple[str, list[float]]]:
-    """Give labels and probabilities of several pictures, each predicted alone."""
+    """Return labels and probabilities of several pictures, each predicted alone."""
     import_fastai()
     from fastai.vision.all import PILImage, load_learner
 

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from icon_classifier.dataset.clean import _verify, clean
-from icon_classifier.dataset.duplicates import split
 from icon_classifier.dataset.gather import gather
 from icon_classifier.dataset.journal import read_moves, undo_moves
 from icon_classifier.dataset.recipes import Recipe
+from icon_classifier.dataset.splits import split
 from icon_classifier.errors import DatasetError
 from icon_classifier.images import Limits, read_image_file
 from tests.support.pictures import encode, gradient, turned
@@ -44,7 +44,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*"))
 
 
-def test_good_photos_stay_as_they_are(tmp_path: Path) -> None:
+def test_good_photos_are_not_changed(tmp_path: Path) -> None:
     photos = good(tmp_path)
     before = {path: path.read_bytes() for path in photos.glob("*/*")}
 
@@ -80,7 +80,7 @@ def test_bad_photos_go_to_quarantine_with_the_reason(tmp_path: Path) -> None:
     assert len(names(photos)) == 7
 
 
-def test_more_than_half_bad_is_a_mistake_not_data(tmp_path: Path) -> None:
+def test_nothing_is_moved_when_more_than_half_look_bad(tmp_path: Path) -> None:
     photos = good(tmp_path)
     save(tmp_path, **{f"a_bad{number}_jpg": b"x%d" % number for number in range(5)})
 
@@ -91,7 +91,7 @@ def test_more_than_half_bad_is_a_mistake_not_data(tmp_path: Path) -> None:
     assert not (tmp_path / "quarantine").exists()
 
 
-def test_class_must_not_be_emptied(tmp_path: Path) -> None:
+def test_nothing_is_moved_when_a_class_would_be_empty(tmp_path: Path) -> None:
     photos = good(tmp_path)
     save(tmp_path, c_1_png=b"no picture")
 
@@ -101,7 +101,7 @@ def test_class_must_not_be_emptied(tmp_path: Path) -> None:
     assert len(names(photos)) == 5
 
 
-def test_same_file_under_two_labels_leaves_both(tmp_path: Path) -> None:
+def test_same_file_under_two_labels_is_removed_from_both(tmp_path: Path) -> None:
     photos = good(tmp_path)
     placeholder = encode(Image.new("RGB", (50, 50), "gray"))
     save(tmp_path, a_none_png=placeholder, b_none_png=placeholder, b_other_png=placeholder)
@@ -114,7 +114,7 @@ def test_same_file_under_two_labels_leaves_both(tmp_path: Path) -> None:
     }
 
 
-def test_copy_under_the_same_label_leaves(tmp_path: Path) -> None:
+def test_copy_under_the_same_label_is_removed(tmp_path: Path) -> None:
     photos = good(tmp_path)
     save(tmp_path, a_3_png=encode(picture(1)))
 
@@ -135,14 +135,14 @@ def test_near_duplicates_stay_in_one_group(tmp_path: Path) -> None:
     assert report.groups == (0, 1, 0, 3, 4, 1, 6)
     assert report.conflicts == ((photos / "a" / "2.png", photos / "b" / "3.jpg"),)
     assert "2 are near-duplicates" in str(report)
-    assert "alike but labelled differently: a/2.png and b/3.jpg" in str(report)
-    parts = split(report.paths, report.labels, 0.3, groups=report.groups)
+    assert "similar but labelled differently: a/2.png and b/3.jpg" in str(report)
+    parts = split(report.labels, report.groups, 0.3)
     assert {0, 2} <= set(parts.train) or {0, 2} <= set(parts.valid)
     assert {1, 5} <= set(parts.train) or {1, 5} <= set(parts.valid)
 
 
-ODD = {
-    "turned": (turned(6), "jpg", ".jpg"),
+UNUSUAL = {
+    "rotated": (turned(6), "jpg", ".jpg"),
     "webp": (encode(gradient(), "WEBP"), "webp", ".jpg"),
     "heic": (encode(gradient(), "HEIF"), "heic", ".jpg"),
     "transparent": (encode(gradient("RGBA")), "png", ".png"),
@@ -152,9 +152,9 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize(("data", "suffix", "anew"), ODD.values(), ids=ODD)
-def test_odd_photo_is_written_as_the_page_sees_it(
-    tmp_path: Path, data: bytes, suffix: str, anew: str
+@pytest.mark.parametrize(("data", "suffix", "new_suffix"), UNUSUAL.values(), ids=UNUSUAL)
+def test_unusual_photo_is_rewritten_as_the_page_reads_it(
+    tmp_path: Path, data: bytes, suffix: str, new_suffix: str
 ) -> None:
     photos = good(tmp_path)
     save(tmp_path, **{f"a_odd_{suffix}": data})
@@ -162,7 +162,7 @@ def test_odd_photo_is_written_as_the_page_sees_it(
 
     report = clean(photos, with_fastai=False, progress=False)
 
-    path = photos / "a" / f"odd{anew}"
+    path = photos / "a" / f"odd{new_suffix}"
     assert path in report.paths
     assert len(report.paths) == 5
     with Image.open(path) as image:
@@ -175,7 +175,7 @@ def test_odd_photo_is_written_as_the_page_sees_it(
     assert again.paths == report.paths
 
 
-def test_photo_written_anew_takes_nobodys_name(tmp_path: Path) -> None:
+def test_rewritten_photo_never_replaces_another(tmp_path: Path) -> None:
     photos = good(tmp_path)
     other = encode(picture(7), "JPEG")
     save(tmp_path, a_x_webp=encode(gradient(), "WEBP"), a_x_jpg=other, a_x_heic=turned(6))
@@ -193,7 +193,7 @@ def test_photo_written_anew_takes_nobodys_name(tmp_path: Path) -> None:
     assert len(report.groups) == 7
 
 
-def test_gathering_again_brings_nothing_back(tmp_path: Path) -> None:
+def test_gathering_again_adds_nothing_that_was_removed(tmp_path: Path) -> None:
     given = good(tmp_path / "given")
     save(tmp_path / "given", a_bad_jpg=b"bad", a_odd_webp=encode(gradient(), "WEBP"))
     recipe = Recipe("own", "Own", "folder")
@@ -204,7 +204,7 @@ def test_gathering_again_brings_nothing_back(tmp_path: Path) -> None:
     assert sorted(photos.glob("*/*")) == list(first.paths)
 
 
-def test_limits_hold(tmp_path: Path) -> None:
+def test_photo_above_the_limits_goes_to_quarantine(tmp_path: Path) -> None:
     photos = good(tmp_path)
     save(tmp_path, a_large_png=encode(Image.new("RGB", (300, 300))))
 
@@ -213,16 +213,16 @@ def test_limits_hold(tmp_path: Path) -> None:
     assert [move.source for move in report.quarantined] == ["photos/a/large.png"]
 
 
-def test_empty_folder(tmp_path: Path) -> None:
+def test_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"there are no photos in .*one folder for each class"):
         clean(tmp_path, with_fastai=False)
 
 
-def test_fastai_has_the_last_word(tmp_path: Path) -> None:
+def test_photo_that_fastai_cannot_open_goes_to_quarantine(tmp_path: Path) -> None:
     photos = good(tmp_path)
 
     assert len(clean(photos, progress=False).paths) == 4
-    # What ours lets pass fastai can open; so a bad photo has to slip in behind the first look.
+    # fastai opens whatever passes our check, so a bad photo is added after it.
     save(tmp_path, a_bad_jpg=b"no picture")
     moves = _verify(photos)
 

@@ -12,10 +12,18 @@ import pytest
 from ddgs.exceptions import RatelimitException
 from PIL import Image
 
-from icon_classifier.dataset.gather import Patience, gather, photos_and_labels
+from icon_classifier.dataset.download import Timeouts
+from icon_classifier.dataset.gather import gather
 from icon_classifier.dataset.journal import Move, apply_moves
-from icon_classifier.dataset.recipes import Recipe, load_recipe
-from icon_classifier.dataset.sources import ArchiveSource, ClassRecipe, FolderSource, UrlsSource
+from icon_classifier.dataset.recipes import (
+    ArchiveSource,
+    ClassRecipe,
+    FolderSource,
+    Recipe,
+    UrlsSource,
+    load_recipe,
+)
+from icon_classifier.dataset.store import photos_and_labels
 from icon_classifier.errors import DatasetError, DownloadError
 from tests.support.photo_server import PhotoServer, body, in_turn, photo_server, ranged, status
 from tests.support.pictures import encode
@@ -25,7 +33,7 @@ PETS = Recipe(
 )
 
 
-QUICK = Patience(connect=10, read=10, total=20, tries=1, pause=0)
+QUICK = Timeouts(connect=10, read=10, total=20, tries=1, pause=0)
 
 
 @pytest.fixture(name="server")
@@ -51,7 +59,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_shapes(tmp_path: Path) -> None:
+def test_shapes_are_drawn_for_each_class(tmp_path: Path) -> None:
     photos = gather(load_recipe("shapes"), tmp_path)
     paths, labels = photos_and_labels(photos)
 
@@ -60,7 +68,7 @@ def test_shapes(tmp_path: Path) -> None:
     assert all(path.parent.name == label for path, label in zip(paths, labels, strict=True))
 
 
-def test_folder_is_copied_under_labels_and_left_as_it_was(tmp_path: Path) -> None:
+def test_folder_is_copied_under_labels_and_not_changed(tmp_path: Path) -> None:
     given = tmp_path / "given"
     photo(given / "train" / "Cat" / "a.JPG", "red")  # a PNG by its contents
     photo(given / "train" / "n02084071" / "b.jpeg", "blue", "JPEG")
@@ -68,7 +76,7 @@ def test_folder_is_copied_under_labels_and_left_as_it_was(tmp_path: Path) -> Non
     photo(given / "val" / "cat" / "the same again.png", "red")
     photo(given / "val" / "horse" / "c.png", "white")
     photo(given / ".cache" / "cat" / "d.png", "black")
-    (given / "train" / "Cat" / "Thumbs.db").write_bytes(b"litter")
+    (given / "train" / "Cat" / "Thumbs.db").write_bytes(b"not a photo")
     before = tree(given)
 
     photos = gather(PETS, tmp_path / "work", data=given)
@@ -93,17 +101,17 @@ def test_folders_name_the_classes_of_a_recipe_without_any(tmp_path: Path) -> Non
     assert labels == ["a", "b"]
 
 
-def test_missing_folder(tmp_path: Path) -> None:
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"there is no folder .*nowhere"):
         gather(PETS, tmp_path, data=tmp_path / "nowhere")
 
 
-def test_no_folder_named(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="needs a folder of photos, but none is named"):
+def test_recipe_without_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="needs a folder of photos, got none"):
         gather(PETS, tmp_path)
 
 
-def test_class_without_photos(tmp_path: Path) -> None:
+def test_class_without_photos_is_refused(tmp_path: Path) -> None:
     photo(tmp_path / "given" / "cat" / "a.png", "red")
     (tmp_path / "given" / "dog").mkdir()
 
@@ -111,7 +119,7 @@ def test_class_without_photos(tmp_path: Path) -> None:
         gather(PETS, tmp_path / "work", data=tmp_path / "given")
 
 
-def test_one_class_only(tmp_path: Path) -> None:
+def test_single_class_is_refused(tmp_path: Path) -> None:
     photo(tmp_path / "given" / "cat" / "a.png", "red")
     recipe = Recipe("own", "Own", "folder")
 
@@ -119,7 +127,7 @@ def test_one_class_only(tmp_path: Path) -> None:
         gather(recipe, tmp_path / "work", data=tmp_path / "given")
 
 
-def test_stray_files_and_large_ones_are_left_out(
+def test_files_that_are_too_large_are_skipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     given = tmp_path / "given"
@@ -143,26 +151,30 @@ def lists(folder: Path, server: PhotoServer) -> None:
         (folder / f"urls_{name}.txt").write_text("\n".join(server.url(path) for path in paths))
 
 
-def test_url_lists(server: PhotoServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_photos_of_url_lists_are_downloaded(
+    server: PhotoServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     lists(tmp_path, server)
     server.routes["/dog/2"] = status(404)
 
-    photos = gather(PETS, tmp_path, source="urls", patience=QUICK, progress=False)
+    photos = gather(PETS, tmp_path, source="urls", timeouts=QUICK, progress=False)
 
     assert photos_and_labels(photos)[1] == ["cat"] * 4 + ["dog"] * 3
-    assert "dog: 1 of 4 addresses gave no photo (1 x HTTP 404 Not Found)" in caplog.text
+    assert "dog: 1 of 4 addresses returned no photo (1 x HTTP 404 Not Found)" in caplog.text
 
 
-def test_url_lists_elsewhere_and_only_some_of_each(server: PhotoServer, tmp_path: Path) -> None:
+def test_url_lists_of_another_folder_are_read_up_to_a_limit(
+    server: PhotoServer, tmp_path: Path
+) -> None:
     lists(tmp_path / "lists", server)
     recipe = replace(PETS, source="urls", urls=UrlsSource(path=str(tmp_path / "lists")))
 
-    photos = gather(recipe, tmp_path / "work", max_pics=2, patience=QUICK, progress=False)
+    photos = gather(recipe, tmp_path / "work", max_pics=2, timeouts=QUICK, progress=False)
 
     assert photos_and_labels(photos)[1] == ["cat", "cat", "dog", "dog"]
 
 
-def test_missing_list_is_told_before_any_download(server: PhotoServer, tmp_path: Path) -> None:
+def test_missing_list_is_reported_before_any_download(server: PhotoServer, tmp_path: Path) -> None:
     lists(tmp_path, server)
     (tmp_path / "urls_dog.txt").unlink()
 
@@ -172,20 +184,22 @@ def test_missing_list_is_told_before_any_download(server: PhotoServer, tmp_path:
     assert not server.requests
 
 
-def test_no_workers_raise_the_first_problem(server: PhotoServer, tmp_path: Path) -> None:
+def test_without_workers_the_first_problem_is_raised(server: PhotoServer, tmp_path: Path) -> None:
     lists(tmp_path, server)
     server.routes["/cat/1"] = status(404)
 
     with pytest.raises(DownloadError, match="/cat/1: HTTP 404"):
-        gather(PETS, tmp_path, source="urls", max_workers=0, patience=QUICK, progress=False)
+        gather(PETS, tmp_path, source="urls", max_workers=0, timeouts=QUICK, progress=False)
 
 
-def test_class_of_which_no_photo_came(server: PhotoServer, tmp_path: Path) -> None:
+def test_class_of_which_no_photo_was_downloaded_is_refused(
+    server: PhotoServer, tmp_path: Path
+) -> None:
     lists(tmp_path, server)
     server.routes.update({f"/dog/{each}": status(404) for each in range(4)})
 
     with pytest.raises(DatasetError, match="there are no photos of dog"):
-        gather(PETS, tmp_path, source="urls", patience=QUICK, progress=False)
+        gather(PETS, tmp_path, source="urls", timeouts=QUICK, progress=False)
 
 
 class FakeSearch:
@@ -204,7 +218,7 @@ class FakeSearch:
         return [{"image": self.server.url(f"/{query}/{each}")} for each in range(4)]
 
 
-def test_search_then_again_without_a_search(
+def test_second_run_does_not_search_again(
     server: PhotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = FakeSearch(server)
@@ -213,7 +227,7 @@ def test_search_then_again_without_a_search(
     server.routes["/dog/3"] = in_turn(status(503), body(coloured(99)))
 
     def run() -> list[str]:
-        photos = gather(PETS, tmp_path / "w", source="search", patience=QUICK, progress=False)
+        photos = gather(PETS, tmp_path / "w", source="search", timeouts=QUICK, progress=False)
         return photos_and_labels(photos)[1]
 
     assert run() == ["cat"] * 4 + ["dog"] * 3
@@ -224,7 +238,7 @@ def test_search_then_again_without_a_search(
     assert [path for path, _ in server.requests] == ["/dog/3"]
 
 
-def test_refused_search(
+def test_refused_search_is_reported(
     server: PhotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = FakeSearch(server)
@@ -232,7 +246,7 @@ def test_refused_search(
     monkeypatch.setattr(ddgs, "DDGS", fake)
     monkeypatch.setattr("icon_classifier.dataset.search._WAITS", ())
 
-    with pytest.raises(DownloadError, match=r"no answer for 'cat' \(202 Ratelimit\)"):
+    with pytest.raises(DownloadError, match=r"refused for 'cat' \(202 Ratelimit\)"):
         gather(PETS, tmp_path, source="search", progress=False)
 
     assert not list(tmp_path.glob("urls_*"))
@@ -255,24 +269,24 @@ def archive_of_pets() -> bytes:
     return buffer.getvalue()
 
 
-def test_archive_from_an_address(server: PhotoServer, tmp_path: Path) -> None:
+def test_archive_is_downloaded_once(server: PhotoServer, tmp_path: Path) -> None:
     data = archive_of_pets()
     server.routes["/pets.tgz?raw=1"] = ranged(data, break_after=len(data) // 2)
     checksum = hashlib.sha256(data).hexdigest()
     recipe = replace(PETS, archive=ArchiveSource(server.url("/pets.tgz?raw=1"), checksum))
 
-    photos = gather(recipe, tmp_path, source="archive", patience=QUICK, progress=False)
+    photos = gather(recipe, tmp_path, source="archive", timeouts=QUICK, progress=False)
 
     paths, labels = photos_and_labels(photos)
     assert labels == ["cat", "cat", "dog"]
     assert {path.read_bytes() for path in paths} == {coloured(1), coloured(2), coloured(3)}
     asked = len(server.requests)
-    gather(recipe, tmp_path, source="archive", patience=QUICK, progress=False)
+    gather(recipe, tmp_path, source="archive", timeouts=QUICK, progress=False)
     assert len(server.requests) == asked
     assert photos_and_labels(photos)[0] == paths
 
 
-def test_archive_of_ones_own(tmp_path: Path) -> None:
+def test_local_archive_is_read(tmp_path: Path) -> None:
     file = tmp_path / "pets.zip"
     with zipfile.ZipFile(file, "w") as packed:
         packed.writestr("a/1.png", coloured(1))
@@ -284,18 +298,18 @@ def test_archive_of_ones_own(tmp_path: Path) -> None:
     assert photos_and_labels(photos)[1] == ["a", "b"]
 
 
-def test_recipe_without_an_archive(tmp_path: Path) -> None:
+def test_recipe_without_an_archive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="recipe 'pets' names no archive"):
         gather(PETS, tmp_path, source="archive")
 
 
-def test_no_network(tmp_path: Path) -> None:
+def test_missing_network_is_reported(tmp_path: Path) -> None:
     with photo_server() as gone:
         url = gone.url("/pets.tgz")
     recipe = replace(PETS, archive=ArchiveSource(url))
 
     with pytest.raises(DownloadError, match="cannot be downloaded"):
-        gather(recipe, tmp_path, source="archive", patience=QUICK, progress=False)
+        gather(recipe, tmp_path, source="archive", timeouts=QUICK, progress=False)
 
 
 def test_two_sources_are_not_mixed(tmp_path: Path) -> None:
@@ -305,14 +319,14 @@ def test_two_sources_are_not_mixed(tmp_path: Path) -> None:
     photos = gather(PETS, tmp_path / "work", data=tmp_path / "one")
     before = tree(photos)
 
-    with pytest.raises(DatasetError, match=r"holds photos of another source .*one.*Name another"):
+    with pytest.raises(DatasetError, match=r"expected .*two.* got photos of .*one.*Choose another"):
         gather(PETS, tmp_path / "work", data=tmp_path / "two")
 
     assert tree(photos) == before
     assert gather(PETS, tmp_path / "work", data=tmp_path / "one") == photos
 
 
-def test_misspelt_folder_binds_nobody(tmp_path: Path) -> None:
+def test_misspelt_folder_is_not_recorded_as_the_source(tmp_path: Path) -> None:
     photo(tmp_path / "given" / "cat" / "a.png", "red")
     photo(tmp_path / "given" / "dog" / "b.png", "blue")
     with pytest.raises(DatasetError, match="there is no folder"):

@@ -48,7 +48,7 @@ def test_moves_are_done_and_undone(tmp_path: Path) -> None:
     assert undo_moves(tmp_path) == []
 
 
-def test_no_name_is_taken_twice(tmp_path: Path) -> None:
+def test_no_name_is_used_twice(tmp_path: Path) -> None:
     fill(tmp_path, "photos/a/1.png", "photos/b/1.png", "photos/c/1.PNG", "photos/c/x/1.png")
     moves = [
         Move("photos/a/1.png", "photos/c/1.png", ""),
@@ -68,7 +68,7 @@ def test_no_name_is_taken_twice(tmp_path: Path) -> None:
     assert tree(tmp_path)["photos/c/1.PNG"] == "photos/c/1.PNG"
 
 
-def test_swapped_photos(tmp_path: Path) -> None:
+def test_photos_that_swap_labels_are_both_kept(tmp_path: Path) -> None:
     fill(tmp_path, "photos/a/1.png", "photos/b/1.png")
     moves = [
         Move("photos/a/1.png", "photos/b/1.png", ""),
@@ -113,17 +113,17 @@ def test_nothing_leaves_the_folder(tmp_path: Path, source: str, target: str) -> 
         apply_moves(root, [Move(source, target, "")], "cleaner")
 
 
-def test_missing_photo_stops_all(tmp_path: Path) -> None:
+def test_missing_photo_stops_all_moves(tmp_path: Path) -> None:
     fill(tmp_path, "photos/a/1.png")
     moves = [Move("photos/a/1.png", "photos/b/1.png", ""), Move("photos/a/2.png", "x/2.png", "")]
 
-    with pytest.raises(DatasetError, match=r"2\.png is not there any more; nothing was moved"):
+    with pytest.raises(DatasetError, match=r"2\.png does not exist any more; nothing was moved"):
         apply_moves(tmp_path, moves, "cleaner")
 
     assert set(tree(tmp_path)) == {"photos/a/1.png"}
 
 
-def test_undo_keeps_to_its_kind(tmp_path: Path) -> None:
+def test_undo_affects_only_its_kind(tmp_path: Path) -> None:
     fill(tmp_path, "photos/a/1.png", "photos/a/2.png", "photos/a/3.png")
     for number, kind in enumerate(("cleaner", "cleaner", "quarantine"), 1):
         move = Move(f"photos/a/{number}.png", f"elsewhere/{number}.png", "")
@@ -135,17 +135,17 @@ def test_undo_keeps_to_its_kind(tmp_path: Path) -> None:
     assert [move.source for move in undo_moves(tmp_path, "quarantine")] == ["elsewhere/3.png"]
 
 
-def test_undo_stops_where_a_place_is_taken(tmp_path: Path) -> None:
+def test_undo_stops_where_the_old_name_exists_again(tmp_path: Path) -> None:
     fill(tmp_path, "photos/a/1.png")
     apply_moves(tmp_path, [Move("photos/a/1.png", "photos/b/1.png", "")], "cleaner")
     fill(tmp_path, "photos/a/1.png")
 
-    with pytest.raises(DatasetError, match=r"1\.png is in the way; nothing was undone"):
+    with pytest.raises(DatasetError, match=r"1\.png exists again; nothing was undone"):
         undo_moves(tmp_path)
 
 
-def test_run_that_was_cut_short_can_be_undone(tmp_path: Path) -> None:
-    """The line of the second move was written, the move itself never came."""
+def test_interrupted_run_can_be_undone(tmp_path: Path) -> None:
+    """The line of the second move was written, but the move was not made."""
     fill(tmp_path, "photos/a/1.png", "photos/a/2.png")
     apply_moves(tmp_path, [Move("photos/a/1.png", "photos/b/1.png", "")], "cleaner")
     line = read_lines(tmp_path / JOURNAL)[0]
@@ -157,7 +157,7 @@ def test_run_that_was_cut_short_can_be_undone(tmp_path: Path) -> None:
     assert set(tree(tmp_path)) == {"photos/a/1.png", "photos/a/2.png"}
 
 
-def test_last_line_may_be_cut_short(tmp_path: Path) -> None:
+def test_partial_last_line_is_ignored(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     append_lines(file, [{"é": 1}, {"b": 2}])
     file.write_text(file.read_text(encoding="utf-8") + '{"c": ', encoding="utf-8")

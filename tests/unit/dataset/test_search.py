@@ -11,7 +11,7 @@ Pages = dict[tuple[str, int], list[str | Exception]]
 
 
 class FakeSearch:
-    """In place of ddgs.DDGS: answers page by page, and refuses when it is told to."""
+    """In place of ddgs.DDGS: answers page by page, and raises the errors it was given."""
 
     def __init__(self, pages: Pages) -> None:
         self.pages = pages
@@ -41,7 +41,7 @@ def urls(start: int, end: int) -> list[str | Exception]:
     return [f"https://x.example/{number}.jpg" for number in range(start, end)]
 
 
-def test_pages_until_there_are_enough(fake: FakeSearch) -> None:
+def test_pages_are_read_until_there_are_enough(fake: FakeSearch) -> None:
     fake.pages = {
         ("bear", 1): urls(0, 100),
         ("bear", 2): urls(90, 190),
@@ -54,7 +54,7 @@ def test_pages_until_there_are_enough(fake: FakeSearch) -> None:
     assert fake.asked == [("bear", 1), ("bear", 2)]
 
 
-def test_each_term_gives_its_share(fake: FakeSearch) -> None:
+def test_each_term_contributes_its_share(fake: FakeSearch) -> None:
     fake.pages = {("a", 1): urls(0, 100), ("b", 1): urls(50, 150)}
 
     found = search_photos(["a", "b"], 100)
@@ -64,20 +64,20 @@ def test_each_term_gives_its_share(fake: FakeSearch) -> None:
     assert "https://x.example/110.jpg" in found
 
 
-def test_later_terms_make_up_for_what_one_lacks(fake: FakeSearch) -> None:
+def test_later_terms_contribute_more_where_one_finds_less(fake: FakeSearch) -> None:
     fake.pages = {("rare", 1): urls(0, 3), ("bear", 1): urls(100, 200)}
 
     assert len(search_photos(["rare", "bear"], 50)) == 50
 
 
-def test_end_of_results(fake: FakeSearch) -> None:
+def test_search_stops_at_the_last_page(fake: FakeSearch) -> None:
     fake.pages = {("bear", 1): urls(0, 40)}
 
     assert search_photos(["bear"], 150) == urls(0, 40)
     assert fake.asked == [("bear", 1), ("bear", 2)]
 
 
-def test_same_page_again_and_again_ends(fake: FakeSearch) -> None:
+def test_repeated_page_ends_the_search(fake: FakeSearch) -> None:
     fake.pages = {("bear", page): urls(0, 10) for page in range(1, 50)}
 
     assert len(search_photos(["bear"], 150)) == 10
@@ -85,7 +85,9 @@ def test_same_page_again_and_again_ends(fake: FakeSearch) -> None:
 
 
 @pytest.mark.parametrize("error", [RatelimitException, TimeoutException, DDGSException])
-def test_refused_search_backs_off_and_goes_on(fake: FakeSearch, error: type[DDGSException]) -> None:
+def test_refused_search_is_retried_after_a_pause(
+    fake: FakeSearch, error: type[DDGSException]
+) -> None:
     fake.pages = {("bear", 1): [error("403 Ratelimit"), error("403 Ratelimit"), *urls(0, 200)]}
     waits: list[float] = []
 
@@ -94,21 +96,21 @@ def test_refused_search_backs_off_and_goes_on(fake: FakeSearch, error: type[DDGS
     assert len(waits) == 2
 
 
-def test_search_that_refuses_to_the_last_says_what_to_do(fake: FakeSearch) -> None:
+def test_search_that_stays_refused_says_what_to_do(fake: FakeSearch) -> None:
     fake.pages = {("bear", 1): [RatelimitException("403 Ratelimit") for _ in range(10)]}
     waits: list[float] = []
 
     with pytest.raises(
-        DownloadError, match=r"no answer for 'bear' \(403 Ratelimit\)\. .* wait some min"
-    ) as told:
+        DownloadError, match=r"refused for 'bear' \(403 Ratelimit\)\. .* wait some min"
+    ) as caught:
         search_photos(["bear"], 150, pause=waits.append)
 
-    assert isinstance(told.value.__cause__, RatelimitException)
+    assert isinstance(caught.value.__cause__, RatelimitException)
     assert len(waits) == 3
-    assert "folder" in told.value.words
+    assert "folder" in caught.value.words
 
 
-def test_refusal_half_way_gives_what_was_found(fake: FakeSearch) -> None:
+def test_refusal_in_between_returns_what_was_found(fake: FakeSearch) -> None:
     refusals: list[str | Exception] = [RatelimitException("403") for _ in range(10)]
     fake.pages = {("a", 1): urls(0, 30), ("a", 2): refusals, ("b", 1): urls(30, 90)}
 
@@ -116,12 +118,12 @@ def test_refusal_half_way_gives_what_was_found(fake: FakeSearch) -> None:
     assert ("b", 1) not in fake.asked
 
 
-def test_nothing_found(fake: FakeSearch) -> None:
-    with pytest.raises(DownloadError, match="found nothing for 'xyzzy'; try other words"):
+def test_empty_search_is_reported(fake: FakeSearch) -> None:
+    with pytest.raises(DownloadError, match="found nothing for 'xyzzy'; try other terms"):
         search_photos(["xyzzy"])
 
 
-def test_only_addresses_of_the_web_are_given(fake: FakeSearch) -> None:
+def test_only_web_addresses_are_returned(fake: FakeSearch) -> None:
     fake.pages = {("bear", 1): ["data:image/png;base64,AA", "", *urls(0, 2), "file:///etc/passwd"]}
 
     assert search_photos(["bear"]) == urls(0, 2)

@@ -8,34 +8,34 @@ from icon_classifier.dataset.store import PhotoStore, is_photo_name, photos_and_
 from tests.support.pictures import encode, gradient
 
 
-def test_photo_is_kept_once_a_label(tmp_path: Path) -> None:
+def test_photo_is_kept_once_per_label(tmp_path: Path) -> None:
     data = encode(gradient())
     store = PhotoStore(tmp_path)
 
-    name = store.keep("a", data, ".gif")
+    name = store.add("a", data, ".gif")
 
     assert name == hashlib.sha256(data).hexdigest()[:20] + ".png"
-    assert store.keep("a", data) == name
-    assert store.keep("b", data) == name
+    assert store.add("a", data) == name
+    assert store.add("b", data) == name
     paths, labels = photos_and_labels(store.photos)
     assert paths == [store.photos / "a" / name, store.photos / "b" / name]
     assert labels == ["a", "b"]
     assert paths[0].read_bytes() == data
 
 
-def test_what_is_no_picture_keeps_its_suffix(tmp_path: Path) -> None:
-    name = PhotoStore(tmp_path).keep("a", b"no picture", ".JPG")
+def test_file_that_is_not_a_picture_keeps_its_suffix(tmp_path: Path) -> None:
+    name = PhotoStore(tmp_path).add("a", b"no picture", ".JPG")
 
     assert Path(name).suffix == ".jpg"
 
 
-def test_photo_that_was_moved_away_does_not_come_back(tmp_path: Path) -> None:
+def test_photo_that_was_moved_away_is_not_added_again(tmp_path: Path) -> None:
     data = encode(gradient())
-    name = PhotoStore(tmp_path).keep("a", data)
+    name = PhotoStore(tmp_path).add("a", data)
     move = Move(f"photos/a/{name}", f"quarantine/a/{name}", "seen enough of it")
     apply_moves(tmp_path, [move], "cleaner")
 
-    PhotoStore(tmp_path).keep("a", data)
+    PhotoStore(tmp_path).add("a", data)
 
     assert photos_and_labels(tmp_path / "photos") == ([], [])
 
@@ -49,7 +49,7 @@ def test_suffix_follows_the_contents(kind: str, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"text", b"%!PS-Adobe-3.0 EPSF-3.0", b"GIF89a"])
-def test_no_picture_no_suffix(data: bytes) -> None:
+def test_data_that_is_not_a_picture_has_no_suffix(data: bytes) -> None:
     assert suffix_of(data) is None
 
 
@@ -57,5 +57,5 @@ def test_no_picture_no_suffix(data: bytes) -> None:
     ("name", "expected"),
     [("a.jpg", True), ("a", True), (".a.jpg", False), ("Thumbs.db", False), ("a.jpg.tmp", False)],
 )
-def test_names_of_photos(name: str, expected: bool) -> None:
+def test_photo_names_are_recognised(name: str, expected: bool) -> None:
     assert is_photo_name(name) is expected

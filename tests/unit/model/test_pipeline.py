@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icon_classifier.conversion.torch_setup import import_fastai
 from icon_classifier.errors import ImageTooLargeError, ModelDamagedError
 from icon_classifier.model import pipeline as module
 from icon_classifier.model.pipeline import CropPad, Pipeline, Resize, Step
+from icon_classifier.system.torch_setup import import_fastai
 
 SIZES = [(64, 64), (97, 61), (61, 97), (200, 30), (17, 150), (8, 9), (225, 224), (9, 300)]
 """Widths and heights of photos, in pixels: smaller and larger than the targets, odd, long."""

@@ -6,14 +6,14 @@ from ipywidgets import Dropdown, Image
 
 from icon_classifier.dataset.gather import gather
 from icon_classifier.dataset.journal import read_moves
-from icon_classifier.dataset.shapes import write_shapes
+from icon_classifier.dataset.shapes import draw_shapes
 from icon_classifier.errors import DatasetError
 from icon_classifier.training.cleaner import PhotoCleaner
 
 
 @pytest.fixture(name="learn")
 def _learn(tmp_path: Path) -> Any:
-    """An untrained learner on a few drawn shapes; two of them lie under a wrong label."""
+    """An untrained learner on a few drawn shapes."""
     from fastai.losses import CrossEntropyLossFlat
     from fastai.torch_core import set_seed
     from fastai.vision.all import ImageDataLoaders, Learner, Resize
@@ -21,12 +21,19 @@ def _learn(tmp_path: Path) -> Any:
 
     set_seed(1)
     photos = tmp_path / "photos"
-    write_shapes(photos, ("circle", "square", "triangle"), per_class=6, side=32)
+    draw_photos(photos, ("circle", "square", "triangle"), per_class=6)
     dls = ImageDataLoaders.from_folder(
         photos, valid_pct=0.34, seed=1, item_tfms=Resize(16), bs=4, num_workers=0
     )
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     return Learner(dls, net, loss_func=CrossEntropyLossFlat())
+
+
+def draw_photos(folder: Path, labels: tuple[str, ...], per_class: int) -> None:
+    for number, (label, image) in enumerate(draw_shapes(labels, per_class=per_class, side=32)):
+        path = folder / label / f"{number % per_class:05}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
 
 
 def show(cleaner: PhotoCleaner, label: str, split: str) -> list[Path]:
@@ -71,7 +78,7 @@ def test_photos_are_plain_images_with_a_menu(learn: Any) -> None:
         assert bytes(picture.value[:3]) == b"\xff\xd8\xff"
         assert isinstance(menu, Dropdown)
         assert menu.options == ("<Keep>", "<Delete>", "circle", "square", "triangle")
-        assert note.value.startswith("taken for ")
+        assert note.value.startswith("predicted ")
 
 
 def test_marks_survive_a_change_of_category_and_split(learn: Any) -> None:
@@ -86,20 +93,20 @@ def test_marks_survive_a_change_of_category_and_split(learn: Any) -> None:
     assert cleaner.values() == ["square"] + ["<Keep>"] * (len(back) - 1)
     assert list(cleaner.change()) == [(0, "square")]
     assert cleaner.marks == {circle: "square", square: "<Delete>"}
-    assert cleaner.status.value.startswith("1 marked to delete, 1 to relabel")
+    assert cleaner.status.value == "In all categories: 1 marked to delete, 1 to relabel."
     mark(cleaner, circle, "<Keep>")
     assert cleaner.marks == {square: "<Delete>"}
     show(cleaner, "square", "Valid")
     assert list(cleaner.delete()) == [len(cleaner.iw.fns) - 1]
 
 
-def test_apply_moves_without_taking_a_name_twice(learn: Any, tmp_path: Path) -> None:
+def test_apply_uses_no_name_twice(learn: Any, tmp_path: Path) -> None:
     cleaner = PhotoCleaner(learn)
     before = tree(tmp_path)
     for label in ("circle", "triangle"):
         for split in ("Train", "Valid"):
             for path in show(cleaner, label, split):
-                mark(cleaner, path, "square")  # every name is taken there
+                mark(cleaner, path, "square")  # every name is in use there
 
     planned = cleaner.apply(dry_run=True)
     assert tree(tmp_path) == before
@@ -122,7 +129,7 @@ def test_apply_moves_without_taking_a_name_twice(learn: Any, tmp_path: Path) -> 
     assert cleaner.undo() == []
 
 
-def test_delete_is_quarantine(learn: Any, tmp_path: Path) -> None:
+def test_deleted_photo_goes_to_quarantine(learn: Any, tmp_path: Path) -> None:
     cleaner = PhotoCleaner(learn)
     path = show(cleaner, "circle", "Train")[0]
     mark(cleaner, path, "<Delete>")
@@ -134,7 +141,7 @@ def test_delete_is_quarantine(learn: Any, tmp_path: Path) -> None:
     assert path not in cleaner.iw.fns
 
 
-def test_own_label_is_no_move(learn: Any) -> None:
+def test_own_label_moves_nothing(learn: Any) -> None:
     cleaner = PhotoCleaner(learn)
     mark(cleaner, show(cleaner, "circle", "Train")[0], "circle")
 
@@ -142,7 +149,7 @@ def test_own_label_is_no_move(learn: Any) -> None:
     assert cleaner.apply() == []
 
 
-def test_photo_that_vanished_stops_all(learn: Any, tmp_path: Path) -> None:
+def test_missing_photo_stops_all_moves(learn: Any, tmp_path: Path) -> None:
     cleaner = PhotoCleaner(learn)
     first, second = show(cleaner, "circle", "Train")[:2]
     mark(cleaner, first, "square")
@@ -150,13 +157,13 @@ def test_photo_that_vanished_stops_all(learn: Any, tmp_path: Path) -> None:
     second.unlink()
     before = tree(tmp_path)
 
-    with pytest.raises(DatasetError, match="is not there any more; nothing was moved"):
+    with pytest.raises(DatasetError, match="does not exist any more; nothing was moved"):
         cleaner.apply()
 
     assert tree(tmp_path) == before
 
 
-def test_items_must_be_paths(learn: Any) -> None:
+def test_items_that_are_not_paths_are_refused(learn: Any) -> None:
     learn.dls.train.dataset.items = [str(item) for item in learn.dls.train.items]
 
     with pytest.raises(DatasetError, match="items are paths of photos"):
@@ -169,7 +176,7 @@ def test_moved_photo_is_not_gathered_again(tmp_path: Path) -> None:
     from icon_classifier.dataset.recipes import Recipe
 
     given = tmp_path / "given"
-    write_shapes(given, ("circle", "square"), per_class=3, side=32)
+    draw_photos(given, ("circle", "square"), per_class=3)
     recipe = Recipe("own", "Own", "folder")
     photos = gather(recipe, tmp_path / "work", data=given)
     name = sorted(path.name for path in (photos / "circle").iterdir())[0]

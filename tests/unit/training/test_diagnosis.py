@@ -1,9 +1,10 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from icon_classifier.errors import TrainingError
-from icon_classifier.training.diagnosis import diagnose_curves
+from icon_classifier.training.diagnosis import diagnose, diagnose_curves
 
 # Recorded: resnet18 without pretrained weights on bears at 96 px, fit_one_cycle, one seed. Training
 # and validation loss of each epoch. "too_many" had 60 photos.
@@ -93,28 +94,37 @@ CURVES = {
         ("too_many", "too many epochs"),
     ],
 )
-def test_recorded_curves(name: str, kind: str) -> None:
+def test_recorded_curves_are_diagnosed(name: str, kind: str) -> None:
     train, valid = CURVES[name]
     [finding] = diagnose_curves(train, valid, classes=3)
     assert finding.kind == kind
-    assert finding.words.endswith(".")
-    assert "{" not in finding.words
+    assert finding.message.endswith(".")
+    assert "{" not in finding.message
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_no_number(loss: float) -> None:
+def test_infinite_loss_is_a_rate_too_high(loss: float) -> None:
     [finding] = diagnose_curves([1.0, loss], [1.0, 0.9], classes=3)
     assert finding.kind == "rate too high"
 
 
-def test_the_best_epoch_is_named() -> None:
+def test_message_names_the_best_epoch() -> None:
     [finding] = diagnose_curves([1.0, 0.5, 0.2, 0.1], [0.9, 0.6, 0.8, 1.0], classes=3)
-    assert "epoch 2 of 4" in finding.words
+    assert "epoch 2 of 4" in finding.message
 
 
 @pytest.mark.parametrize(
     ("train", "valid", "classes"), [([], [], 3), ([1.0], [1.0, 2.0], 3), ([1.0], [1.0], 1)]
 )
-def test_no_curves(train: list[float], valid: list[float], classes: int) -> None:
+def test_invalid_curves_are_refused(train: list[float], valid: list[float], classes: int) -> None:
     with pytest.raises(TrainingError):
         diagnose_curves(train, valid, classes)
+
+
+def test_losses_are_read_from_a_recorder() -> None:
+    recorder = SimpleNamespace(
+        metric_names=["epoch", "train_loss", "valid_loss", "error_rate", "time"],
+        values=[[1.0, 0.8, 0.1], [0.7, 0.5, 0.1]],
+        learn=SimpleNamespace(dls=SimpleNamespace(vocab=["a", "b", "c"])),
+    )
+    assert [finding.kind for finding in diagnose(recorder)] == ["too few epochs"]

@@ -4,14 +4,24 @@ import numpy as np
 import pytest
 
 from icon_classifier.errors import TrainingError
-from icon_classifier.training.evaluation import auroc, judge, threshold_for, wilson_interval
+from icon_classifier.model.session import softmax
+from icon_classifier.training.evaluation import (
+    auroc,
+    calibration_error,
+    cautious_threshold,
+    energy,
+    evaluate,
+    fit_temperature,
+    reliability,
+    wilson_interval,
+)
 
 LABELS = ["black", "grizzly", "teddy"]
 
 
-def test_judge() -> None:
+def test_figures_are_counted() -> None:
     logits = np.array([[4, 0, 0], [0, 4, 0], [0, 4, 0], [0, 0, 4]], float)
-    figures = judge(logits, [0, 1, 0, 2], LABELS, scores=[1, 2, 3, 4], threshold=2)
+    figures = evaluate(logits, [0, 1, 0, 2], LABELS, scores=[1, 2, 3, 4], threshold=2)
     assert (figures.photos, figures.errors, figures.error) == (4, 1, 0.25)
     assert figures.confusion == ((1, 1, 0), (0, 1, 0), (0, 0, 1))
     black, grizzly, teddy = figures.classes
@@ -22,8 +32,8 @@ def test_judge() -> None:
     assert json.loads(json.dumps(figures.to_json())) == figures.to_json()
 
 
-def test_a_class_that_is_never_called() -> None:
-    figures = judge([[1.0, 0.0], [1.0, 0.0]], [0, 1], ["a", "b"])
+def test_class_that_is_never_predicted_has_no_precision() -> None:
+    figures = evaluate([[1.0, 0.0], [1.0, 0.0]], [0, 1], ["a", "b"])
     assert figures.classes[1].precision is None
     assert figures.accepted is None
 
@@ -33,16 +43,11 @@ def test_a_class_that_is_never_called() -> None:
     # Of R: prop.test(x, n, correct = FALSE)
     [(0, 65, 0.0, 0.0558), (1, 65, 0.0027, 0.0821), (5, 10, 0.2366, 0.7634)],
 )
-def test_wilson(errors: int, count: int, low: float, high: float) -> None:
+def test_wilson_interval_matches_r(errors: int, count: int, low: float, high: float) -> None:
     assert wilson_interval(errors, count) == pytest.approx((low, high), abs=2e-4)
 
 
-def test_threshold_accepts_what_was_asked() -> None:
-    scores = np.random.default_rng(0).normal(size=1000)
-    assert (scores >= threshold_for(scores, 0.97)).mean() == pytest.approx(0.97, abs=0.002)
-
-
-def test_auroc() -> None:
+def test_auroc_counts_ties_half() -> None:
     assert auroc([2, 3], [0, 1]) == 1.0
     assert auroc([0, 1], [2, 3]) == 0.0
     assert auroc([1, 1], [1, 1]) == 0.5
@@ -53,17 +58,76 @@ def test_auroc() -> None:
     ("logits", "targets"),
     [([], []), ([[1.0, 2.0]], [2]), ([[1.0, 2.0]], [0, 1]), ([[np.nan, 1]], [0]), ([1.0], [0])],
 )
-def test_what_makes_no_sense_is_refused(logits: list[object], targets: list[int]) -> None:
+def test_arrays_that_do_not_match_are_refused(logits: list[object], targets: list[int]) -> None:
     with pytest.raises(TrainingError):
-        judge(logits, targets, ["a", "b"])
+        evaluate(logits, targets, ["a", "b"])
 
 
-def test_more_that_makes_no_sense() -> None:
+def test_other_invalid_input_is_refused() -> None:
     with pytest.raises(TrainingError):
-        judge([[1.0, 2.0]], [0], LABELS)
+        evaluate([[1.0, 2.0]], [0], LABELS)
     with pytest.raises(TrainingError):
         wilson_interval(3, 2)
     with pytest.raises(TrainingError):
-        threshold_for([])
-    with pytest.raises(TrainingError):
         auroc([], [1])
+
+
+def test_energy_is_a_log_sum_of_exponentials() -> None:
+    logits = np.log([[1.0, 2.0, 5.0]])
+    assert energy(logits) == pytest.approx(np.log(8))
+    assert energy(2 * logits, temperature=2) == pytest.approx(2 * np.log(8))
+
+
+@pytest.mark.parametrize(("count", "rank"), [(50, 0), (98, 0), (99, 0), (160, 1), (329, 4)])
+def test_threshold_is_the_expected_order_statistic(count: int, rank: int) -> None:
+    scores = np.random.default_rng(0).permutation(count).astype(float).tolist()
+    assert cautious_threshold(scores) == rank
+
+
+def test_threshold_accepts_the_share_with_the_stated_confidence() -> None:
+    random = np.random.default_rng(0)
+    kept = [
+        (random.normal(size=2000) >= cautious_threshold(random.normal(size=300).tolist())).mean()
+        for _ in range(200)
+    ]
+    assert np.mean(np.array(kept) >= 0.97) > 0.85
+
+
+@pytest.mark.parametrize("scores", [[], [1.0, float("nan")]])
+def test_threshold_of_no_or_infinite_scores_is_refused(scores: list[float]) -> None:
+    with pytest.raises(TrainingError, match="finite"):
+        cautious_threshold(scores)
+
+
+def sample(temperature: float, count: int = 6000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that are `temperature` times what their targets were drawn by."""
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 2, (count, 3))
+    probabilities = softmax(logits)
+    targets = np.array([random.choice(3, p=row) for row in probabilities])
+    return logits * temperature, targets
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_temperature_is_recovered(temperature: float) -> None:
+    logits, targets = sample(temperature)
+    found = fit_temperature(logits, targets)
+    assert found == pytest.approx(temperature, rel=0.06)
+    assert calibration_error(softmax(logits / found), targets) < 0.015
+
+
+def test_temperature_without_errors_is_not_zero() -> None:
+    logits = np.eye(3)[[0, 1, 2] * 20] * 12.0
+    targets = np.array([0, 1, 2] * 20)
+    probability = softmax(logits / fit_temperature(logits, targets)).max()
+    assert 0.97 < probability < 0.995  # about as if one of 62 were wrong
+
+
+def test_calibration_error_matches_a_count_by_hand() -> None:
+    probabilities = [[0.95, 0.05], [0.95, 0.05], [0.65, 0.35], [0.35, 0.65]]
+    targets = [0, 1, 0, 1]
+    # Two photos of 0.95 of which half are right, two of 0.65 that are both right.
+    assert calibration_error(probabilities, targets) == pytest.approx((0.45 + 0.35) / 2)
+    low, high = reliability(probabilities, targets)
+    assert (low.photos, low.accuracy, high.photos, high.accuracy) == (2, 1.0, 2, 0.5)
+    assert low.low <= low.probability <= low.high

@@ -1,44 +1,21 @@
-import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from icon_classifier.errors import TrainingError
-from icon_classifier.training.export import cautious_threshold, fingerprint, save_export, versions
+from icon_classifier.training.export import describe_photos, save_export, versions, write_classes
 from tests.support import learners
 
 
-@pytest.mark.parametrize(("count", "rank"), [(50, 0), (98, 0), (99, 0), (160, 1), (329, 4)])
-def test_threshold_leaves_room_for_chance(count: int, rank: int) -> None:
-    scores = np.random.default_rng(0).permutation(count).astype(float).tolist()
-    assert cautious_threshold(scores) == rank
-
-
-def test_threshold_keeps_its_promise() -> None:
-    random = np.random.default_rng(0)
-    kept = [
-        (random.normal(size=2000) >= cautious_threshold(random.normal(size=300).tolist())).mean()
-        for _ in range(200)
-    ]
-    assert np.mean(np.array(kept) >= 0.97) > 0.85
-
-
-@pytest.mark.parametrize("scores", [[], [1.0, float("nan")]])
-def test_threshold_of_nothing(scores: list[float]) -> None:
-    with pytest.raises(TrainingError, match="finite"):
-        cautious_threshold(scores)
-
-
-def test_fingerprint_is_of_contents(tmp_path: Path) -> None:
+def test_photos_are_described_by_their_contents(tmp_path: Path) -> None:
     for name, data in (("a", b"1"), ("b", b"2"), ("c", b"1")):
         (tmp_path / name).write_bytes(data)
     a, b, c = (tmp_path / name for name in "abc")
-    first = fingerprint([a, b], ["x", "y"])
-    assert first == fingerprint([b, c], ["y", "x"])
-    assert first["sha256"] != fingerprint([a, b], ["y", "x"])["sha256"]
+    first = describe_photos([a, b], ["x", "y"])
+    assert first == describe_photos([b, c], ["y", "x"])
+    assert first["sha256"] != describe_photos([a, b], ["y", "x"])["sha256"]
     assert first["classes"] == {"x": 1, "y": 1}
 
 
@@ -51,15 +28,15 @@ def learn(photos: Path) -> Any:
     return learners.make_learner(photos)
 
 
-def test_export_opens_anywhere_and_names_no_folder(learn: Any, tmp_path: Path) -> None:
+def test_export_opens_with_fastai_and_holds_no_path_of_the_machine(
+    learn: Any, tmp_path: Path
+) -> None:
     with learners.quiet():
         path = save_export(learn, {"format": 1, "seed": 3}, tmp_path / "new" / "export.pkl")
     data = path.read_bytes()
     assert str(learn.path).encode() not in data
     assert b"cloudpickle" not in data
-    record = path.with_name("export.pkl.sha256").read_text()
-    assert record == f"{hashlib.sha256(data).hexdigest()}  export.pkl\n"
-    assert sorted(p.name for p in path.parent.iterdir()) == ["export.pkl", "export.pkl.sha256"]
+    assert [each.name for each in path.parent.iterdir()] == ["export.pkl"]
     from fastai.learner import load_learner
 
     with learners.quiet():
@@ -68,8 +45,13 @@ def test_export_opens_anywhere_and_names_no_folder(learn: Any, tmp_path: Path) -
     assert opened.dls.vocab == learners.LABELS
 
 
-def test_what_cannot_be_pickled_leaves_nothing(learn: Any, tmp_path: Path) -> None:
+def test_learner_that_cannot_be_pickled_leaves_no_file(learn: Any, tmp_path: Path) -> None:
     learn.extra = SimpleNamespace(function=lambda: None)
     with learners.quiet(), pytest.raises(TrainingError, match="cannot be exported"):
         save_export(learn, {}, tmp_path / "export.pkl")
     assert not list(tmp_path.iterdir())
+
+
+def test_classes_are_written_as_a_table(tmp_path: Path) -> None:
+    path = write_classes(["a", "b, c"], tmp_path / "classes.csv")
+    assert path.read_text().splitlines() == ["index,label", "0,a", '1,"b, c"']

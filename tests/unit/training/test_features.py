@@ -20,7 +20,7 @@ def body() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def network(body: nn.Module) -> Pretrained:
-    return Pretrained("tiny", "chance", body, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    return Pretrained("tiny", "random weights", body, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def paths(tmp_path: Path) -> list[Path]:
     return sorted(tmp_path.glob("*.png"))
 
 
-def look(paths: list[Path], body: nn.Module, network: Pretrained, **more: object) -> np.ndarray:
+def compute(paths: list[Path], body: nn.Module, network: Pretrained, **more: object) -> np.ndarray:
     with quiet():
         return pooled_features(paths, body, network, size=30, progress=False, **more)  # type: ignore[arg-type]
 
@@ -41,40 +41,42 @@ def test_features_are_those_of_torch(
     paths: list[Path], body: nn.Module, network: Pretrained
 ) -> None:
     for view, step in (("plain", 1), ("mirror", -1)):
-        seen = look(paths, body, network, view=view)
+        seen = compute(paths, body, network, view=view)
         for path, row in zip(paths, seen, strict=True):
             pixels = np.asarray(Image.open(path).crop((0, 5, 30, 35)), np.float32)[:, ::step] / 255
             inputs = torch.from_numpy((pixels - network.mean) / network.std).float()
-            wanted = body(inputs.permute(2, 0, 1)[None]).mean((2, 3))[0]
-            np.testing.assert_allclose(row, wanted.detach().numpy(), atol=1e-4)
+            expected = body(inputs.permute(2, 0, 1)[None]).mean((2, 3))[0]
+            np.testing.assert_allclose(row, expected.detach().numpy(), atol=1e-4)
 
 
-def test_known_photos_are_not_looked_at_again(
+def test_cached_photos_are_not_computed_again(
     paths: list[Path], body: nn.Module, network: Pretrained, tmp_path: Path
 ) -> None:
     cache = tmp_path / "features"
-    first = look(paths[:2], body, network, cache=cache)
+    first = compute(paths[:2], body, network, cache=cache)
     (file,) = cache.iterdir()
-    # What is kept is believed: a mark in it comes back, and only the third photo is computed.
+    # A changed value in the cache is returned, and only the third photo is computed.
     with np.load(file) as stored:
         digests, kept = stored["digests"], stored["features"].copy()
     kept[0] = 7
     np.savez(file, digests=digests, features=kept)
-    second = look(paths, body, network, cache=cache)
+    second = compute(paths, body, network, cache=cache)
     np.testing.assert_array_equal(second[0], np.full(5, 7))
     np.testing.assert_array_equal(second[1], first[1])
-    np.testing.assert_array_equal(second, look(paths, body, network, cache=cache))
-    assert not np.array_equal(look(paths, body, network, cache=cache, view="mirror")[0], second[0])
+    np.testing.assert_array_equal(second, compute(paths, body, network, cache=cache))
+    assert not np.array_equal(
+        compute(paths, body, network, cache=cache, view="mirror")[0], second[0]
+    )
 
 
-def test_other_weights_are_not_taken_for_the_same(
+def test_other_weights_are_not_read_from_the_cache(
     paths: list[Path], body: nn.Module, network: Pretrained, tmp_path: Path
 ) -> None:
     cache = tmp_path / "features"
-    first = look(paths, body, network, cache=cache)
+    first = compute(paths, body, network, cache=cache)
     torch.manual_seed(1)
     other = nn.Sequential(nn.Conv2d(3, 5, 3, stride=2), nn.ReLU()).eval()
-    assert not np.allclose(look(paths, other, network, cache=cache), first)
+    assert not np.allclose(compute(paths, other, network, cache=cache), first)
 
 
 def test_photo_that_cannot_be_read_is_named(
@@ -82,13 +84,13 @@ def test_photo_that_cannot_be_read_is_named(
 ) -> None:
     paths[1].write_bytes(b"no picture")
     with pytest.raises(DatasetError, match=r"1\.png cannot be read"):
-        look(paths, body, network)
+        compute(paths, body, network)
     paths[1].unlink()
     with pytest.raises(DatasetError, match=r"1\.png cannot be read"):
-        look(paths, body, network)
+        compute(paths, body, network)
 
 
-def test_body_without_maps(paths: list[Path], network: Pretrained) -> None:
+def test_body_without_maps_is_refused(paths: list[Path], network: Pretrained) -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 30 * 30, 4)).eval()
     with pytest.raises(TrainingError, match="no maps"):
-        look(paths, flat, network)
+        compute(paths, flat, network)

@@ -4,14 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from icon_classifier.training.evaluation import judge
+from icon_classifier.training.evaluation import evaluate
 from icon_classifier.training.model_card import CARD, Card, write_card
 
 
 @pytest.fixture
 def card() -> Card:
     logits = np.eye(3)[[0, 1, 2, 1]] * 4
-    figures = judge(
+    figures = evaluate(
         logits, [0, 1, 2, 0], ["black", "grizzly", "teddy"], scores=[1, 2, 3, 4], threshold=2
     )
     return Card(
@@ -30,7 +30,7 @@ def card() -> Card:
     )
 
 
-def test_it_says_what_a_reader_needs(card: Card) -> None:
+def test_card_holds_figures_warning_and_training(card: Card) -> None:
     text = card.to_markdown()
     for words in (
         "# Model card: Grizzly, black or teddy bear",
@@ -49,16 +49,16 @@ def test_it_says_what_a_reader_needs(card: Card) -> None:
         assert words in text
 
 
-def test_a_model_that_is_always_sure_says_so(card: Card) -> None:
+def test_card_of_a_model_without_a_score_says_so(card: Card) -> None:
     assert 'never says "not sure"' in replace(card, score=None).to_markdown()
 
 
-def test_what_somebody_typed_is_no_markup(card: Card) -> None:
+def test_text_of_the_recipe_is_escaped(card: Card) -> None:
     text = replace(card, use="A <script> of | [mine](x)\n# not a title").to_markdown()
     assert r"A \<script\> of \| \[mine\](x) \# not a title" in text
 
 
-def test_written_whole_or_not_at_all(card: Card, tmp_path: Path) -> None:
+def test_card_is_the_only_file_written(card: Card, tmp_path: Path) -> None:
     path = write_card(card, tmp_path)
     assert path.read_text() == card.to_markdown()
     assert [file.name for file in tmp_path.iterdir()] == [CARD]

@@ -1,7 +1,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -10,8 +9,17 @@ from icon_classifier.dataset.recipes import Training, load_recipe
 from icon_classifier.errors import DatasetError, RecipeError, TrainingError
 from icon_classifier.images import read_image_file
 from icon_classifier.model.session import Model
-from icon_classifier.training import pretrained, training
+from icon_classifier.training import pretrained
+from icon_classifier.training.diagnosis import diagnose
+from icon_classifier.training.learners import (
+    Photos,
+    load_photos,
+    plain_learner,
+    train_plain,
+    train_staged,
+)
 from icon_classifier.training.pretrained import Pretrained, check_architecture, load_pretrained
+from icon_classifier.training.training import Probe, evaluate_learner, export_probe, train_probe
 from tests.support.learners import LABELS, TINY, draw_photos, quiet
 
 OPTIONS = Training(architecture=TINY, image_size=32, batch_size=4, epochs=1, frozen_epochs=1)
@@ -19,79 +27,79 @@ OPTIONS = Training(architecture=TINY, image_size=32, batch_size=4, epochs=1, fro
 
 @pytest.fixture(name="photos", scope="module")
 def _photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos that no other test adds to."""
+    """Photos that no other module adds to."""
     return draw_photos(tmp_path_factory.mktemp("training"))
 
 
 @pytest.fixture(scope="module")
 def network() -> Pretrained:
-    """A tiny network with random weights: what it sees tells three colours apart all the same."""
+    """A tiny network with random weights, whose features still distinguish three colours."""
     import timm
     import torch
 
     torch.manual_seed(0)
     half = (0.5, 0.5, 0.5)
-    return Pretrained(TINY, "chance", timm.create_model(TINY, pretrained=False).eval(), half, half)
+    return Pretrained(
+        TINY, "random weights", timm.create_model(TINY, pretrained=False).eval(), half, half
+    )
 
 
 @pytest.fixture(scope="module")
-def loaded(photos: Path) -> training.Photos:
-    return training.load_photos(photos, OPTIONS, groups=list(range(18)))
+def loaded(photos: Path) -> Photos:
+    return load_photos(photos, OPTIONS, groups=list(range(18)))
 
 
 @pytest.fixture(scope="module")
-def probe(loaded: training.Photos, network: Pretrained) -> training.Probe:
+def probe(loaded: Photos, network: Pretrained) -> Probe:
     with quiet():
-        return training.train_probe(loaded, OPTIONS, network, progress=False)
+        return train_probe(loaded, OPTIONS, network, progress=False)
 
 
-def test_probe_tells_colours_apart(probe: training.Probe) -> None:
+def test_probe_learns_colours(probe: Probe) -> None:
     assert probe.figures.photos == 18
     assert probe.figures.error < 0.4
 
 
 def test_same_seed_and_data_give_the_same_weights(
-    probe: training.Probe, loaded: training.Photos, network: Pretrained
+    probe: Probe, loaded: Photos, network: Pretrained
 ) -> None:
     with quiet():
-        again = training.train_probe(loaded, OPTIONS, network, progress=False)
+        again = train_probe(loaded, OPTIONS, network, progress=False)
     mine, theirs = probe.learn.model.state_dict(), again.learn.model.state_dict()
     assert all((mine[key] == theirs[key]).all() for key in mine)
     assert again.threshold == probe.threshold
 
 
-def test_plain_training_twice_gives_the_same_weights(
-    loaded: training.Photos, network: Pretrained
-) -> None:
+def test_plain_training_twice_gives_the_same_weights(loaded: Photos, network: Pretrained) -> None:
     states = []
     for _ in range(2):
         with quiet():
-            learn = training.plain_learner(loaded, OPTIONS, network)
-            training.train_plainly(learn, OPTIONS)
+            learn = plain_learner(loaded, OPTIONS, network)
+            train_plain(learn, OPTIONS)
         states.append(learn.model.state_dict())
     assert all((states[0][key] == states[1][key]).all() for key in states[0])
     assert (learn.path / "models" / "best.pth").is_file()
 
 
-def test_staged_training_leaves_checkpoints(loaded: training.Photos, network: Pretrained) -> None:
+def test_staged_training_leaves_checkpoints(loaded: Photos, network: Pretrained) -> None:
     with quiet():
-        learn = training.train_staged(training.plain_learner(loaded, OPTIONS, network), OPTIONS)
+        learn = train_staged(plain_learner(loaded, OPTIONS, network), OPTIONS)
     saved = {path.stem for path in (learn.path / "models").iterdir()}
     assert {"stage-1", "stage-2"} <= saved
     with quiet():
-        assert training.diagnose(learn.recorder)
-        assert 0 <= training.judge_learner(learn).error <= 1
+        assert diagnose(learn.recorder)
+        assert 0 <= evaluate_learner(learn).error <= 1
 
 
 def test_export_converts_and_predicts_the_same(
-    probe: training.Probe, loaded: training.Photos, tmp_path: Path
+    probe: Probe, loaded: Photos, tmp_path: Path
 ) -> None:
     recipe = load_recipe("shapes")
     with quiet():
-        export = training.export(probe, recipe, tmp_path / "export.pkl")
+        export = export_probe(probe, recipe, tmp_path / "export.pkl")
         model = Model.load(convert(export))
     assert list(model.labels) == LABELS
-    assert model.info.temperature == 1.0  # the head has taken it in
+    assert model.info.temperature == 1.0  # the head has absorbed it
     assert model.info.threshold == pytest.approx(probe.threshold)
     path = loaded.paths[4]
     with quiet():
@@ -103,11 +111,6 @@ def test_export_converts_and_predicts_the_same(
     assert recipe.use in card
     assert "attribute of people" in card
     json.dumps(probe.learn.icon_classifier)  # builtins only
-
-
-def test_classes_table(tmp_path: Path) -> None:
-    path = training.write_classes(["a", "b, c"], tmp_path / "classes.csv")
-    assert path.read_text().splitlines() == ["index,label", "0,a", '1,"b, c"']
 
 
 def _missing(folder: Path) -> None:
@@ -134,25 +137,25 @@ def _one_class(folder: Path) -> None:
         (lambda folder: None, "at least two classes"),
     ],
 )
-def test_bad_folder_is_told_first(tmp_path: Path, make: object, message: str) -> None:
+def test_bad_folder_is_refused(tmp_path: Path, make: object, message: str) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     make(folder)  # type: ignore[operator]
     with pytest.raises(DatasetError, match=message):
-        training.load_photos(folder, OPTIONS)
+        load_photos(folder, OPTIONS)
 
 
-def test_unknown_architecture_is_told_first(photos: Path) -> None:
+def test_unknown_architecture_is_refused(photos: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean 'resnet18'"):
-        training.load_photos(photos, replace(OPTIONS, architecture="resnet_18"))
+        load_photos(photos, replace(OPTIONS, architecture="resnet_18"))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0"])
-def test_known_architectures(name: str) -> None:
+def test_known_architecture_is_accepted(name: str) -> None:
     check_architecture(name)
 
 
-def test_without_a_hub_the_packaged_network_is_taken_and_said(
+def test_without_a_hub_the_packaged_network_is_used(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def refuse(*args: object, **options: object) -> None:
@@ -162,27 +165,8 @@ def test_without_a_hub_the_packaged_network_is_taken_and_said(
     monkeypatch.setattr(pretrained.urllib.request, "urlopen", refuse)
     found = load_pretrained("resnet18")
     assert found.name == "tf_efficientnet_lite0"
-    said = capsys.readouterr().out
-    assert "No network for resnet18" in said
-    assert "Network: tf_efficientnet_lite0" in said
+    printed = capsys.readouterr().out
+    assert "No network for resnet18" in printed
+    assert "Network: tf_efficientnet_lite0" in printed
     with pytest.raises(TrainingError, match="cannot be fetched"):
         load_pretrained("resnet18", offline="resnet18")
-
-
-RUNS = {
-    "rate too high": [(2.0, 90.0), (6.0, 400.0)],
-    "rate too low": [(1.2, 1.11), (1.19, 1.1), (1.19, 1.1)],
-    "too few epochs": [(1.0, 0.8), (0.7, 0.5)],
-    "too many epochs": [(1.0, 0.8), (0.5, 0.4), (0.2, 0.5), (0.05, 0.7)],
-    "nothing wrong": [(1.0, 0.5), (0.4, 0.3), (0.3, 0.29)],
-}
-
-
-@pytest.mark.parametrize("kind", RUNS)
-def test_diagnosis_of_recorded_curves(kind: str) -> None:
-    recorder = SimpleNamespace(
-        metric_names=["epoch", "train_loss", "valid_loss", "error_rate", "time"],
-        values=[[*losses, 0.1] for losses in RUNS[kind]],
-        learn=SimpleNamespace(dls=SimpleNamespace(vocab=LABELS)),
-    )
-    assert [finding.kind for finding in training.diagnose(recorder)] == [kind]

@@ -7,14 +7,15 @@ import torch
 from torch import nn
 
 from icon_classifier.dataset.recipes import Training
-from icon_classifier.training import training
+from icon_classifier.training.learners import load_photos
 from icon_classifier.training.pretrained import Pretrained
 from icon_classifier.training.probe import Head
+from icon_classifier.training.training import train_probe
 from icon_classifier.training.tuning import cross_tune, last_stage, tune
 from tests.support.learners import TINY, draw_photos, quiet
 
 
-def test_parts_together_are_the_body() -> None:
+def test_stages_in_sequence_compute_what_the_body_does() -> None:
     import timm
 
     torch.manual_seed(0)
@@ -26,11 +27,11 @@ def test_parts_together_are_the_body() -> None:
     assert stages is not None
     pixels = torch.randn(2, 3, 96, 96)
     with torch.inference_mode():
-        wanted = network.forward_features(pixels)
-        torch.testing.assert_close(stages.last(stages.first(pixels)), wanted)
+        expected = network.forward_features(pixels)
+        torch.testing.assert_close(stages.last(stages.first(pixels)), expected)
 
 
-def test_row_of_stages_is_taken_apart_before_the_last() -> None:
+def test_sequence_is_split_before_its_last_stage() -> None:
     body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 5, 3)))
     stages = last_stage(body)
     assert stages is not None
@@ -38,12 +39,12 @@ def test_row_of_stages_is_taken_apart_before_the_last() -> None:
 
 
 @pytest.mark.parametrize("body", [nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())])
-def test_body_without_a_last_stage_is_left_alone(body: nn.Module) -> None:
+def test_body_without_a_last_stage_is_not_split(body: nn.Module) -> None:
     assert last_stage(body) is None
 
 
 def patterns(count: int) -> tuple[nn.Module, np.ndarray, np.ndarray]:
-    """A stage that cannot tell two patterns apart before it is tuned, and maps of them."""
+    """A stage that cannot distinguish two patterns before it is tuned, and maps of them."""
     torch.manual_seed(0)
     stage = nn.Sequential(nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4), nn.ReLU()).eval()
     random = np.random.default_rng(0)
@@ -53,7 +54,7 @@ def patterns(count: int) -> tuple[nn.Module, np.ndarray, np.ndarray]:
     return stage, maps, targets
 
 
-def test_tuning_learns_and_leaves_the_original_and_batch_statistics_alone() -> None:
+def test_tuning_learns_without_changing_the_original_or_batch_statistics() -> None:
     stage, maps, targets = patterns(600)
     before = {name: value.clone() for name, value in stage.state_dict().items()}
     start = Head(np.zeros((2, 4), np.float32), np.zeros(2, np.float32))
@@ -73,7 +74,7 @@ def test_tuning_learns_and_leaves_the_original_and_batch_statistics_alone() -> N
     np.testing.assert_array_equal(again.weight, head.weight)
 
 
-def test_photo_is_judged_by_a_stage_that_was_tuned_without_it() -> None:
+def test_photo_is_predicted_by_a_stage_tuned_without_it() -> None:
     stage, maps, targets = patterns(40)
     heads = [Head(np.full((2, 4), n, np.float32), np.zeros(2, np.float32)) for n in (1, 2)]
     folds = np.arange(40) // 20
@@ -85,22 +86,22 @@ def test_photo_is_judged_by_a_stage_that_was_tuned_without_it() -> None:
         np.testing.assert_allclose(logits[folds == fold], head(features), rtol=1e-3, atol=1e-4)
 
 
-def test_validation_says_whether_tuning_stays(
+def test_validation_decides_whether_tuning_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import timm
 
     torch.manual_seed(0)
     half = (0.5, 0.5, 0.5)
-    network = Pretrained(TINY, "chance", timm.create_model(TINY).eval(), half, half)
+    network = Pretrained(TINY, "random weights", timm.create_model(TINY).eval(), half, half)
     options = Training(architecture=TINY, image_size=32, batch_size=4, tune=True)
-    photos = training.load_photos(draw_photos(tmp_path), options, groups=list(range(18)))
-    probe = training.train_probe(photos, options, network, progress=False)
+    photos = load_photos(draw_photos(tmp_path), options, groups=list(range(18)))
+    probe = train_probe(photos, options, network, progress=False)
     assert "Gentle fine-tuning:" in capsys.readouterr().out
     kept = probe.tuning.startswith("last stage, kept")
-    assert kept or probe.tuning.startswith("tried and left out")
+    assert kept or probe.tuning.startswith("tried and not kept")
     with quiet():
-        plain = training.train_probe(photos, replace(options, tune=False), network, progress=False)
+        plain = train_probe(photos, replace(options, tune=False), network, progress=False)
     assert plain.tuning == "not tried"
     same = all(
         torch.equal(mine, theirs)
