@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from bench.bench_visitors import p95
-from scripts import starting
+from scripts import server_process
 from scripts.environment import ROOT
 from tests.conftest import example
 from tests.support.visits import Visit
@@ -40,7 +40,7 @@ async def ask(visit: Visit, photo: bytes) -> float | None:
     return time.perf_counter() - began if "Prediction: " in answer else None
 
 
-async def run(server: starting.Started, photo: bytes, visitors: int) -> bool:
+async def run(server: server_process.ServerProcess, photo: bytes, visitors: int) -> bool:
     """Let the visitors come and ask; return whether all were answered."""
     gate = asyncio.Semaphore(AT_ONCE)
     everybody = True
@@ -49,7 +49,7 @@ async def run(server: starting.Started, photo: bytes, visitors: int) -> bool:
         nonlocal everybody
         answered = [each for each in seconds if each is not None]
         everybody &= len(answered) == visitors
-        memory = starting.tree_memory(server.pid)
+        memory = server_process.tree_memory(server.pid)
         row = f"{what}: {len(answered)} of {visitors} answered, {memory:.0f} MB"
         if answered:
             middle, slow = statistics.median(answered), p95(answered)
@@ -79,10 +79,12 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=512)
     options = parser.parse_args()
     photo = options.photo.read_bytes() if options.photo else example("grizzly.jpg").read_bytes()
-    port = starting.free_port()
+    port = server_process.free_port()
     command = [sys.executable, "-m", "voila", "icon_classifier.ipynb", "--no-browser"]
     limit = {"megabytes": options.megabytes}
-    with starting.start([*command, f"--port={port}"], ROOT, os.environ, port, **limit) as server:
+    with server_process.start(
+        [*command, f"--port={port}"], ROOT, os.environ, port, **limit
+    ) as server:
         if not server.limited:
             print("No control group could be made here: nothing limits the server.")
         everybody = asyncio.run(run(server, photo, options.visitors))

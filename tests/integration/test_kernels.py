@@ -52,7 +52,6 @@ btn_run.on_click(count)
 widgets.VBox([btn_upload, btn_run, lbl_pred])
 """
 ROOM = 3
-VISITS = int(os.environ.get("VISITS", "10"))  # `make test-visits` makes it 50
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +221,8 @@ async def test_the_warm_parents_death_is_noticed_by_nobody(server: Server) -> No
     await until_empty(server)
 
 
-async def test_visits_leave_nothing(server: Server) -> None:
+@pytest.mark.parametrize("visits", [10, pytest.param(50, marks=pytest.mark.hostile)])
+async def test_visits_leave_nothing(server: Server, visits: int) -> None:
     async with await Visit.open(server.url):
         pass  # what is loaded at the first visit is no leak
     await until_empty(server)
@@ -244,7 +244,7 @@ async def test_visits_leave_nothing(server: Server) -> None:
                 while await asyncio.to_thread(visitors, server) >= ROOM:
                     await asyncio.sleep(0.05)
 
-    await come_and_go(VISITS)
+    await come_and_go(visits)
     await until_empty(server)
     assert process.num_fds() <= before + 3
     assert set(folder.iterdir()) == left

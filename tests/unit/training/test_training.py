@@ -50,6 +50,7 @@ def test_probe_tells_colours_apart(probe: training.Probe) -> None:
     assert probe.figures.error < 0.4
 
 
+@pytest.mark.slow
 def test_same_seed_and_data_give_the_same_weights(
     probe: training.Probe, loaded: training.Photos, network: Pretrained
 ) -> None:
@@ -60,6 +61,7 @@ def test_same_seed_and_data_give_the_same_weights(
     assert again.threshold == probe.threshold
 
 
+@pytest.mark.slow
 def test_plain_training_twice_gives_the_same_weights(
     loaded: training.Photos, network: Pretrained
 ) -> None:

@@ -85,6 +85,7 @@ def test_photo_is_judged_by_a_stage_that_was_tuned_without_it() -> None:
         np.testing.assert_allclose(logits[folds == fold], head(features), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_validation_says_whether_tuning_stays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
