@@ -140,11 +140,11 @@ def install_torch(python: Path, pins: list[str]) -> None:
     pip_install(python, "--no-deps", *pins)
 
 
-def install_package(python: Path, extra: str = "", *options: str) -> None:
-    """Install this package in place: its command, its entry points, and what `extra` needs."""
+def install_package(python: Path) -> None:
+    """Install this package in place: its command and its entry points."""
     os.environ["PYTHONWARNINGS"] = "ignore"  # setuptools warns of every editable installation
-    options = ("--quiet", "--no-build-isolation", *(options or ["--no-deps"]))
-    pip_install(python, *options, "--editable", f"{ROOT}{extra}")
+    options = ("--quiet", "--no-deps", "--no-build-isolation", "--editable")
+    pip_install(python, *options, ROOT)
     del os.environ["PYTHONWARNINGS"]
 
 
@@ -171,12 +171,17 @@ def ensure_program(name: str) -> Path:
 
 def install_scale(python: Path) -> None:
     """Install the extra ``scale`` without changing a locked version."""
+    import tomllib  # Python 3.11 and newer, which is not yet known when this module is imported
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    # Not the package itself, whose dependencies would bring in what the lock leaves out as slow.
+    extra = [name for name in project["optional-dependencies"]["scale"] if "[api]" not in name]
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
         # Without hashes: with them pip would ask for one of every package of the extra.
         pins.write("\n".join(line.rstrip(" \\") for line in lines if "==" in line))
         pins.flush()
-        install_package(python, "[scale]", "-c", pins.name)
+        pip_install(python, "--quiet", "-c", pins.name, *extra)
 
 
 class Environment:
