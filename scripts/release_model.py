@@ -102,9 +102,8 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
         card = export.with_name(CARD)
         if card.is_file():
             shutil.copyfile(card, candidate.with_name(CARD))
-        elif new["export_sha256"] != old.get(
-            "export_sha256"
-        ):  # the present card describes another model
+        elif new["export_sha256"] != old.get("export_sha256"):
+            # The present card describes another model.
             candidate.with_name(CARD).write_text(bare_card(new), encoding="utf-8")
         for name in ("export.pkl", "export.onnx", CARD):
             if (part := candidate.with_name(name)).exists():
