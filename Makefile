@@ -19,7 +19,7 @@ app:  ## serve the page on http://localhost:8866 (PORT=... for another port)
 setup:  ## install what serving and training need, compile the model
 	$(SETUP)
 # One thread for each of two workers: otherwise the threads of torch wait for each other.
-check:  ## lint, and the unit tests that take no longer than a minute (ARGS=... for pytest)
+check:  ## lint and the quick unit tests, in about a minute (ARGS=... for pytest)
 	$(PREPARE) && $(LINT) && OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m "not slow and not hostile" tests/unit $(ARGS)
 test:  ## install what tests need, a browser included, and run all tests (ARGS=... for pytest)
 	$(PREPARE) && $(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
