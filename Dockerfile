@@ -1,8 +1,5 @@
-# The first stage has torch and node and compiles the model; the second has neither.
+# The first stage has torch and compiles the model; the second has not.
 FROM docker.io/library/python:3.11-slim-bookworm AS build
-COPY --from=docker.io/library/node:22-bookworm-slim /usr/local/bin/node /usr/local/bin/node
-COPY --from=docker.io/library/node:22-bookworm-slim /usr/local/lib/node_modules /usr/local/lib/node_modules
-RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm
 WORKDIR /app
 COPY . .
 RUN python3 -m scripts.prepare
@@ -12,9 +9,9 @@ FROM docker.io/library/python:3.11-slim-bookworm
 WORKDIR /app
 COPY --from=build /app/.venv .venv
 COPY --from=build /app/icon_classifier icon_classifier
-COPY --from=build /app/template/voila template/voila
-COPY --from=build /app/voila.json /app/icon_classifier.ipynb /app/export.onnx /app/pyproject.toml ./
-# Nothing is written but below /tmp, so that the file system may be read-only.
+COPY --from=build /app/examples examples
+COPY --from=build /app/voila.json /app/icon_classifier.ipynb /app/export.onnx ./
+# Only /tmp is written to, so that the file system may be read-only.
 ENV PATH=/app/.venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp MALLOC_ARENA_MAX=2 PORT=7860
 USER 1000

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.bench_visitors import p95
 from icon_classifier.server.visitor import Visit, example_photo
-from scripts import starting
+from scripts import server_process
 from scripts.environment import ROOT
 
 ROUNDS = 3
@@ -39,7 +39,7 @@ async def ask(visit: Visit, photo: bytes) -> float | None:
     return time.perf_counter() - began if "Prediction: " in answer else None
 
 
-async def run(server: starting.Started, photo: bytes, visitors: int) -> bool:
+async def run(server: server_process.ServerProcess, photo: bytes, visitors: int) -> bool:
     """Let the visitors come and ask; return whether all were answered."""
     gate = asyncio.Semaphore(AT_ONCE)
     everybody = True
@@ -48,7 +48,7 @@ async def run(server: starting.Started, photo: bytes, visitors: int) -> bool:
         nonlocal everybody
         answered = [each for each in seconds if each is not None]
         everybody &= len(answered) == visitors
-        memory = starting.tree_memory(server.pid)
+        memory = server_process.tree_memory(server.pid)
         row = f"{what}: {len(answered)} of {visitors} answered, {memory:.0f} MB"
         if answered:
             middle, slow = statistics.median(answered), p95(answered)
@@ -78,10 +78,12 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=512)
     options = parser.parse_args()
     photo = options.photo.read_bytes() if options.photo else example_photo().read_bytes()
-    port = starting.free_port()
+    port = server_process.free_port()
     command = [sys.executable, "-m", "voila", "icon_classifier.ipynb", "--no-browser"]
     limit = {"megabytes": options.megabytes}
-    with starting.start([*command, f"--port={port}"], ROOT, os.environ, port, **limit) as server:
+    with server_process.start(
+        [*command, f"--port={port}"], ROOT, os.environ, port, **limit
+    ) as server:
         if not server.limited:
             print("No control group could be made here: nothing limits the server.")
         everybody = asyncio.run(run(server, photo, options.visitors))

@@ -1,1 +1,1 @@
-"""What the Makefile calls: set-up, serving, locking and the play of a deployment."""
+"""What the Makefile and the hosts run: set-up, serving, locking, releasing a model."""

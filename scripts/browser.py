@@ -1,7 +1,9 @@
-"""Find the browser of the tests, or get one: ``python -m scripts.browser`` prints its path.
+"""Find the browser of the tests, or install one.
 
-The order: Chromium from PATH, Playwright's own, Debian's package where we are root.
+The order: Chromium from PATH, Playwright's own, Debian's package when running as root.
 """
+
+from __future__ import annotations
 
 import os
 import shutil
@@ -9,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts.environment import VENV, SetupError, apt_install
+from scripts.environment import ensure_program
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 _ASK_PLAYWRIGHT = (
@@ -19,13 +21,7 @@ _ASK_PLAYWRIGHT = (
 
 
 def find_browser(python: Path | str = sys.executable) -> Path | None:
-    """Return the browser to test with, or None.
-
-    Parameters
-    ----------
-    python : Path or str
-        A Python that has Playwright, asked for Playwright's own browser.
-    """
+    """Return the browser to test with, or None; `python` has Playwright installed."""
     for name in NAMES:
         if found := shutil.which(name):
             return Path(found)
@@ -36,37 +32,12 @@ def find_browser(python: Path | str = sys.executable) -> Path | None:
 
 
 def ensure_browser(python: Path | str) -> Path:
-    """Find a browser, or install one.
-
-    Raises
-    ------
-    SetupError
-        If there is none and none can be had here.
-    """
+    """Find a browser, or install one; :exc:`SetupError` if that is impossible."""
     if found := find_browser(python):
         return found
-    print("No Chromium on this machine; asking Playwright for its own.", flush=True)
-    # One try: where its host cannot be reached, Debian's package is the quicker way.
+    print("No Chromium on this machine; downloading Playwright's.", flush=True)
+    # One try: where its host cannot be reached, Debian's package is faster.
     environment = os.environ | {"PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT": "5000"}
     command = [str(python), "-m", "playwright", "install", "--with-deps", "chromium-headless-shell"]
     subprocess.run(command, env=environment, check=False)
-    if found := find_browser(python):
-        return found
-    apt_install("chromium")
-    if found := find_browser(python):
-        return found
-    raise SetupError(
-        "The tests need Chromium, and none could be installed. "
-        "Install it (on Debian: sudo apt install chromium) and run make test again."
-    )
-
-
-def main() -> int:
-    """Print the path of the browser; exit code 1 without one."""
-    found = find_browser(VENV / "bin" / "python")
-    print(found or "no browser")
-    return 0 if found else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return find_browser(python) or ensure_program("chromium")

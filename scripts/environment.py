@@ -1,9 +1,10 @@
-"""The virtual environment: made, filled from the locked files, and healed.
+"""Create the virtual environment and install the locked packages.
 
-Standard library only, as it runs before anything is installed. Each step of the installation is
-recorded in ``.venv/installed.json`` with a digest of what it was made from, so that a step is
-done again exactly when its input changes.
+Standard library only, as it runs before anything is installed. Each step is recorded in
+``.venv/installed.json`` with a digest of its input, and repeated when that changes.
 """
+
+from __future__ import annotations
 
 import contextlib
 import fcntl
@@ -15,36 +16,33 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from icon_classifier.files import write_file
+
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCH_PAIR = ("torch", "torchvision")
-_CUDA = re.compile(r"(nvidia|cuda|triton)\b", re.IGNORECASE)
+DEV_LINE = "# dev"
+"""Divides requirements.lock: what serves and trains, and what tests need in addition."""
 
 
 class SetupError(Exception):
-    """Set-up cannot go on; the text says what to do."""
+    """Set-up cannot continue; the text says what to do."""
 
 
-def digest(*parts: str | Path) -> str:
-    """SHA-256 of texts and of files' contents, in order; a missing file counts as empty."""
-    sha = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else b""
-        if isinstance(part, Path) and part.is_file():
-            data = part.read_bytes()
-        sha.update(f"{len(data)}:".encode() + data)
-    return sha.hexdigest()
+def digest(text: str) -> str:
+    """Return the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a file lock, so that two set-ups in one folder take turns."""
+    """Hold a file lock, so that two set-ups in one folder run one after the other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
@@ -63,7 +61,7 @@ def run(*command: str | Path, failure: str) -> None:
 
 
 def reachable(url: str, timeout: float = 3) -> bool:
-    """Whether a server answers at `url` within `timeout` seconds, whatever it answers."""
+    """Return whether a server answers at `url` within `timeout` seconds, with any status."""
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - our own constant
     try:
         with urllib.request.urlopen(request, timeout=timeout):  # noqa: S310
@@ -74,35 +72,84 @@ def reachable(url: str, timeout: float = 3) -> bool:
         return False
 
 
+def split_blocks(text: str) -> dict[str, str]:
+    """Map each package of a locked file to its requirements, with markers and hashes.
+
+    A package has two requirements where its version depends on the Python release.
+    """
+    blocks: dict[str, str] = {}
+    for block in re.split(r"\n(?=\S)", text.strip()):
+        if block and not block.startswith(("#", "-")):
+            name = re.split(r"[=\[ ;]", block, maxsplit=1)[0]
+            blocks[name] = blocks.get(name, "") + block + "\n"
+    return blocks
+
+
+def pip_install(python: Path | str, *arguments: str | Path) -> None:
+    """Run pip without its compilation of what may never be imported: a third of the time."""
+    run(
+        *(python, "-m", "pip", "install", "--no-compile", *arguments),
+        failure="pip could not install what is needed (its reason is above). Fix that and "
+        "run the same command again; what was downloaded is kept.",
+    )
+
+
+def install_hashed(python: Path | str, requirements: str) -> None:
+    """Install a part of requirements.lock, each file checked against its hash."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(requirements)
+        file.flush()
+        pip_install(python, "--require-hashes", "--no-deps", "-r", file.name)
+
+
 def torch_pins(requirements: str) -> list[str]:
-    """Find the pins of torch and torchvision in the text of requirements.txt."""
+    """Return the pins of torch and torchvision in the text of requirements.txt."""
     names = "|".join(TORCH_PAIR)
     return re.findall(rf"^(?:{names})==[^\s;]+", requirements, flags=re.MULTILINE)
 
 
-def cuda_requirements(report: str) -> list[str]:
-    """Find in pip's installation report what belongs to CUDA, which a CPU has no use for.
-
-    Parameters
-    ----------
-    report : str
-        Output of ``pip install --dry-run --report -``.
-
-    Returns
-    -------
-    list of str
-        Requirements such as ``nvidia-cublas; sys_platform == 'linux'``; empty for a CPU build.
-    """
+def needs_cuda(report: str) -> bool:
+    """Return whether the report of ``pip install --dry-run --report -`` names a CUDA build."""
     wanted = [
         requirement
         for item in json.loads(report)["install"]
         for requirement in item["metadata"].get("requires_dist", [])
     ]
-    return [text for text in wanted if _CUDA.match(text) and "extra ==" not in text]
+    cuda = re.compile(r"(nvidia|cuda|triton)\b")
+    return any(cuda.match(text) and "extra ==" not in text for text in wanted)
+
+
+def install_torch(python: Path, pins: list[str]) -> None:
+    """Install the pair for CPUs from PyTorch's index where it answers, else from PyPI."""
+    if reachable(f"{CPU_INDEX}/torch/"):
+        pip_install(python, "--no-deps", "--extra-index-url", CPU_INDEX, *pins)
+        return
+    print("PyTorch's CPU index cannot be reached; trying PyPI.", flush=True)
+    options = ["--quiet", "--dry-run", "--no-deps", "--ignore-installed", "--report", "-"]
+    command = [str(python), "-m", "pip", "install", *options, pins[0]]
+    answer = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if answer.returncode:
+        raise SetupError(f"pip finds no {pins[0]} for this machine (its reason is above).")
+    if sys.platform == "linux" and needs_cuda(answer.stdout):
+        raise SetupError(
+            f"The only {pins[0]} that pip finds is the CUDA build, with several GB of packages "
+            f"that a CPU does not need. Let this machine reach {CPU_INDEX}, or download the file "
+            "torch-…+cpu-cp311-… from there on another machine, put it into a folder, and run: "
+            "PIP_FIND_LINKS=/that/folder make app"
+        )
+    pip_install(python, "--no-deps", *pins)
+
+
+def install_package(python: Path) -> None:
+    """Install this package in place: its command and its entry points."""
+    os.environ["PYTHONWARNINGS"] = "ignore"  # setuptools warns of every editable installation
+    options = ("--quiet", "--no-deps", "--no-build-isolation", "--editable")
+    pip_install(python, *options, ROOT)
+    del os.environ["PYTHONWARNINGS"]
 
 
 def apt_install(package: str) -> bool:
-    """Install a Debian package where that is possible: as root, with apt-get. True if it was."""
+    """Install a Debian package as root with apt-get; return whether that was possible."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return False
     print(f"Installing Debian's {package}.", flush=True)
@@ -113,40 +160,55 @@ def apt_install(package: str) -> bool:
     return True
 
 
+def ensure_program(name: str) -> Path:
+    """Find a program, or install the Debian package of its name."""
+    path = f"{os.environ['PATH']}:/usr/sbin"  # where Debian has nginx, outside of a user's PATH
+    found = shutil.which(name, path=path) or (apt_install(name) and shutil.which(name, path=path))
+    if not found:
+        raise SetupError(f"{name} is missing; install it (on Debian: sudo apt install {name}).")
+    return Path(found)
+
+
+def install_scale(python: Path) -> None:
+    """Install the extra ``scale`` without changing a locked version."""
+    import tomllib  # Python 3.11 and newer, which is not yet known when this module is imported
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    # Not the package itself, whose dependencies would bring in what the lock leaves out as slow.
+    extra = [name for name in project["optional-dependencies"]["scale"] if "[api]" not in name]
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
+        # Without hashes: with them pip would ask for one of every package of the extra.
+        pins.write("\n".join(line.rstrip(" \\") for line in lines if "==" in line))
+        pins.flush()
+        pip_install(python, "--quiet", "-c", pins.name, *extra)
+
+
 class Environment:
-    """A virtual environment and the steps of its installation; see :func:`install`.
+    """A virtual environment, and a record of the steps of its installation."""
 
-    Parameters
-    ----------
-    folder : Path
-        Where it is or will be.
-
-    Attributes
-    ----------
-    python : Path
-        Its Python.
-    record : Path
-        What was done, as JSON: the name of a step and a digest of what it was made from.
-    unfinished : Path
-        There while a step runs; found at the start, it tells that the last one was cut short.
-    """
-
-    def __init__(self, folder: Path = VENV) -> None:
+    def __init__(self, folder: Path = ROOT / ".venv") -> None:
         self.folder = folder
         self.python = folder / "bin" / "python"
         self.record = folder / "installed.json"
-        self.unfinished = folder / "unfinished"
+        self.unfinished = folder / "unfinished"  # exists while a step runs
 
     def create(self) -> None:
-        """Make the environment, again from nothing if the last installation was cut short.
+        """Create the environment; delete it first if the last installation was interrupted.
 
-        A pip that was killed can leave half a package which it later takes for a whole one;
-        nothing but a fresh start is sure, and pip's cache makes that quick.
+        A pip that was killed can leave half a package which it later takes for a whole one. Only
+        a fresh start is safe, and pip's cache makes that quick.
         """
         if self.unfinished.exists():
-            print("The last set-up was cut short; starting .venv anew.", flush=True)
+            print("The last set-up was interrupted; starting .venv from scratch.", flush=True)
             shutil.rmtree(self.folder)
-        if self._runs("-c", "import sys; sys.exit(sys.version_info[:2] != (3, 11))"):
+        test = "import pip, sys; sys.exit(sys.version_info[:2] != (3, 11))"
+        if (
+            self.python.exists()
+            and not subprocess.run(
+                [self.python, "-c", test], check=False, capture_output=True
+            ).returncode
+        ):
             return
         if sys.version_info[:2] != (3, 11):
             found = ".".join(map(str, sys.version_info[:3]))
@@ -156,113 +218,41 @@ class Environment:
             )
         if not importlib.util.find_spec("ensurepip") and not apt_install("python3.11-venv"):
             raise SetupError(
-                "This Python cannot make virtual environments. "
+                "This Python cannot create virtual environments. "
                 "On Debian: sudo apt install python3.11-venv. Then try again."
             )
-        print("Making .venv.", flush=True)
-        run(
-            *(sys.executable, "-m", "venv", "--clear", self.folder),
-            failure="Could not make .venv (the reason is above).",
-        )
-
-    def _runs(self, *arguments: str) -> bool:
-        if not self.python.exists():
-            return False
-        command = [str(self.python), *arguments]
-        return not subprocess.run(command, check=False, capture_output=True).returncode
-
-    def pip(self, *arguments: str | Path) -> None:
-        """Run pip in the environment, its progress shown."""
-        run(
-            # What is never imported need not be compiled to bytecode: a third of the time.
-            *(self.python, "-m", "pip", "install", "--no-compile", *arguments),
-            failure="pip could not install what is needed (its reason is above). Mend that and "
-            "run the same command again; what was downloaded is kept.",
-        )
+        print("Creating .venv.", flush=True)
+        failure = "Could not create .venv (the reason is above)."
+        run(sys.executable, "-m", "venv", "--clear", self.folder, failure=failure)
 
     def step(self, name: str, state: str, action: Callable[[], None]) -> None:
-        """Do `action` unless it was done before with the same `state`."""
-        done: dict[str, str] = {}
-        if self.record.exists():
-            done = json.loads(self.record.read_text())
+        """Run `action` unless it succeeded before with the same `state`."""
+        done: dict[str, str] = json.loads(self.record.read_text()) if self.record.exists() else {}
         if done.get(name) == state:
             return
         self.unfinished.touch()
         try:
             action()
         except SetupError:
-            self.unfinished.unlink()  # pip itself stopped: whatever it left is whole
+            self.unfinished.unlink()  # pip reported an error itself, so it left no half package
             raise
-        temporary = self.record.with_suffix(".tmp")
-        temporary.write_text(json.dumps(done | {name: state}, indent=1))
-        temporary.replace(self.record)
+        write_file(self.record, json.dumps(done | {name: state}, indent=1))
         self.unfinished.unlink()
 
-    def packages(self) -> None:
-        """Install everything with a known hash; pip first, so that a recent one does the rest."""
-        if not self._runs("-m", "pip", "--version"):
-            run(self.python, "-m", "ensurepip", failure="Could not put pip into .venv.")
-        self.pip("--require-hashes", "--no-deps", "-r", ROOT / "requirements.lock")
 
-    def torch(self, pins: list[str]) -> None:
-        """Install the pair for CPUs from PyTorch's index where it answers, else from PyPI."""
-        if reachable(f"{CPU_INDEX}/torch/"):
-            self.pip("--no-deps", "--extra-index-url", CPU_INDEX, *pins)
-            return
-        print("PyTorch's CPU index cannot be reached; going on with PyPI alone.", flush=True)
-        self.refuse_cuda(pins[0])
-        self.pip("--no-deps", *pins)
-
-    def refuse_cuda(self, torch: str) -> None:
-        """Stop where the only torch on offer is the CUDA build of several GB."""
-        command = [str(self.python), "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps"]
-        command += ["--ignore-installed", "--report", "-", torch]
-        answer = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-        if answer.returncode:
-            raise SetupError(f"pip finds no {torch} for this machine (its reason is above).")
-        if sys.platform == "linux" and cuda_requirements(answer.stdout):
-            raise SetupError(
-                f"The only {torch} within reach is the CUDA build, with several GB of packages "
-                f"that a CPU does not need. Let this machine reach {CPU_INDEX}, or download "
-                "the file torch-…+cpu-cp311-… from there on another one, put it into a folder, "
-                "and run: PIP_FIND_LINKS=/that/folder make app"
-            )
-
-    def package(self) -> None:
-        """Install this package: its command and its entry points."""
-        os.environ["PYTHONWARNINGS"] = "ignore"  # setuptools warns of every editable installation
-        self.pip("--quiet", "--no-deps", "--no-build-isolation", "--editable", ROOT)
-        del os.environ["PYTHONWARNINGS"]
-
-    def test_tools(self) -> None:
-        """Install what tests need besides."""
-        self.pip("--require-hashes", "--no-deps", "-r", ROOT / "requirements-dev.txt")
-
-
-def install(*, tests: bool = False) -> Path:
-    """Bring `.venv` up to date and return its Python.
-
-    Parameters
-    ----------
-    tests : bool
-        Whether to install what tests need, too.
-
-    Raises
-    ------
-    SetupError
-        If something is missing that set-up cannot mend.
-    """
+def install(*, tests: bool = False, scale: bool = False) -> Path:
+    """Bring `.venv` up to date, with what tests and the extra need or not; return its Python."""
     environment = Environment()
     environment.create()
+    python = environment.python
     pins = torch_pins((ROOT / "requirements.txt").read_text())
-    steps: list[tuple[str, str, Callable[[], None]]] = [
-        ("packages", digest(ROOT / "requirements.lock"), environment.packages),
-        ("torch", digest(*pins), lambda: environment.torch(pins)),
-        ("package", digest(ROOT / "pyproject.toml", str(ROOT)), environment.package),
-    ]
+    packages, _, dev = (ROOT / "requirements.lock").read_text().partition(f"\n{DEV_LINE}\n")
+    project = str(ROOT) + (ROOT / "pyproject.toml").read_text()
+    environment.step("packages", digest(packages), lambda: install_hashed(python, packages))
+    environment.step("torch", digest(str(pins)), lambda: install_torch(python, pins))
+    environment.step("package", digest(project), lambda: install_package(python))
     if tests:
-        state = digest(ROOT / "requirements-dev.txt")
-        steps.append(("tests", state, environment.test_tools))
-    for name, state, action in steps:
-        environment.step(name, state, action)
-    return environment.python
+        environment.step("tests", digest(dev), lambda: install_hashed(python, dev))
+    if scale:
+        environment.step("scale", digest(project), lambda: install_scale(python))
+    return python

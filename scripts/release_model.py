@@ -1,8 +1,7 @@
-"""Make a newly trained model the page's: ``make release-model EXPORT=path``.
+"""Replace the page's model by a newly trained one: ``make release-model EXPORT=path``.
 
-Nothing is replaced before everything has passed: the allow-list and the compilation, the same
-answers from the compiled model as from the Learner, and an error no larger than the present
-model's.
+Nothing is replaced before every check has passed: the file compiles, the compiled model answers
+like the Learner, and its error is no larger than the present model's.
 """
 
 import argparse
@@ -19,24 +18,15 @@ from icon_classifier.errors import IconClassifierError
 from icon_classifier.model.session import Model
 from icon_classifier.server.visitor import example_photo
 from scripts.environment import ROOT, SetupError
-from scripts.prepare import model_state, write_stamp
 
 CARD = "export.md"
 
 
 def check_figures(new: dict[str, Any], old: dict[str, Any]) -> None:
-    """Compare the figures of two models.
+    """Compare the figures in the metadata of two models.
 
-    Parameters
-    ----------
-    new, old : dict
-        What their files say of themselves.
-
-    Raises
-    ------
-    SetupError
-        If the new model's error on its validation photos is larger than the present one's, or is
-        not known while that is.
+    :exc:`SetupError` if the new model's error on its validation photos is larger than the present
+    one's, or unknown while that one is known.
     """
     before = (old.get("figures") or {}).get("error")
     after = (new.get("figures") or {}).get("error")
@@ -44,17 +34,17 @@ def check_figures(new: dict[str, Any], old: dict[str, Any]) -> None:
         return  # nothing to compare with
     if after is None:
         raise SetupError(
-            "the new model does not tell its error; ARGS=--worse takes it all the same"
+            "the new model's file has no error figure; ARGS=--worse releases it anyway"
         )
     if after > before:
         raise SetupError(
             f"the new model's error is {after:.2%}, the present one's {before:.2%}; "
-            "ARGS=--worse takes it all the same"
+            "ARGS=--worse releases it anyway"
         )
 
 
 def changes(new: dict[str, Any], old: dict[str, Any]) -> Iterator[str]:
-    """Tell line by line in what two models differ."""
+    """Yield one line for each difference between the metadata of two models."""
     for name in ("labels", "recipe", "figures", "transforms", "temperature", "unsure", "versions"):
         before, after = old.get(name), new.get(name)
         if before != after:
@@ -62,67 +52,43 @@ def changes(new: dict[str, Any], old: dict[str, Any]) -> Iterator[str]:
 
 
 def bare_card(about: dict[str, Any]) -> str:
-    """Write a card for a Learner that came without one, from what its file says of itself.
-
-    Parameters
-    ----------
-    about : dict
-        What export.onnx says.
-    """
+    """Return a model card for a Learner that has none, from the metadata of its export.onnx."""
     figures = about.get("figures") or {}
-    known = [f"- {name}: {value}" for name, value in figures.items() if _is_number(value)]
-    lines = [
-        f"# Model card: {', '.join(about['labels'])}",
-        "",
-        "This model came without a card of its own: what it was trained on, and for what, is not "
-        "written down.",
-        "",
-        "## How good it is",
-        "",
-        *(known or ["Not known: the file has no figures."]),
-        "",
-        "## Training",
-        "",
-        f"- recipe: {about.get('recipe') or 'not known'}",
+    known = [
+        f"- {name}: {value}" for name, value in figures.items() if isinstance(value, int | float)
     ]
-    return "\n".join(lines) + "\n"
+    return f"""\
+# Model card: {", ".join(about["labels"])}
 
+This model was released without a card: its training data and intended use are unknown.
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
+## How good it is
+
+{chr(10).join(known) or "Unknown: the file has no figures."}
+
+## Training
+
+- recipe: {about.get("recipe") or "unknown"}
+"""
 
 
 def check_parity(export: Path) -> None:
     """Compare compiled model and Learner on photographs; :exc:`SetupError` if they differ."""
     command = [sys.executable, "-m", "bench.bench_parity", str(example_photo().parent), str(export)]
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
-        raise SetupError("the compiled model does not answer as its Learner does (see above)")
+        raise SetupError("the compiled model does not answer like its Learner (see above)")
 
 
 def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str]:
-    """Check `export` and put it, its hash, its card and export.onnx into `root`.
+    """Check `export`, put it, its card and export.onnx into `root`, and return what changed.
 
-    Parameters
-    ----------
-    export : Path
-        The new Learner. Naming it here is its owner's consent; what it may hold is checked.
-    root : Path
-        The folder of the page.
-    worse : bool
-        Whether to take a model whose figures are worse.
-
-    Returns
-    -------
-    list of str
-        What changed.
-
-    Raises
-    ------
-    SetupError, IconClassifierError
-        If it does not pass; then nothing has changed.
+    `worse` accepts a model whose figures are worse. :exc:`SetupError` or another error of this
+    package if a check fails; then nothing has changed.
     """
     if not export.is_file():
-        raise SetupError(f"there is no file {export}; make release-model EXPORT=path/to/export.pkl")
+        raise SetupError(
+            f"expected a file, got {export}; make release-model EXPORT=path/to/export.pkl"
+        )
     with tempfile.TemporaryDirectory(dir=root, prefix=".release-") as folder:
         candidate = Path(folder) / "export.pkl"
         shutil.copyfile(export, candidate)
@@ -136,28 +102,28 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
         card = export.with_name(CARD)
         if card.is_file():
             shutil.copyfile(card, candidate.with_name(CARD))
-        elif new["export_sha256"] != old.get("export_sha256"):  # the present card is another's
+        elif new["export_sha256"] != old.get("export_sha256"):
+            # The present card describes another model.
             candidate.with_name(CARD).write_text(bare_card(new), encoding="utf-8")
-        for name in ("export.pkl", "export.pkl.sha256", "export.onnx", CARD):
+        for name in ("export.pkl", "export.onnx", CARD):
             if (part := candidate.with_name(name)).exists():
                 part.replace(root / name)
     return list(changes(new, old))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Release and tell what changed; 1 and the reason if the model does not pass."""
-    parser = argparse.ArgumentParser(description="Make a newly trained model the page's.")
+    """Release and print what changed; return 1 with the reason if a check fails."""
+    parser = argparse.ArgumentParser(description="Replace the page's model by a new one.")
     parser.add_argument("export", type=Path, help="the trained Learner")
-    parser.add_argument("--worse", action="store_true", help="take worse figures, too")
+    parser.add_argument("--worse", action="store_true", help="accept worse figures")
     arguments = parser.parse_args(argv)
     try:
-        told = release(arguments.export, worse=arguments.worse)
+        changed = release(arguments.export, worse=arguments.worse)
     except (SetupError, IconClassifierError) as error:
         print(f"\nNot released: {error}", file=sys.stderr)
         return 1
-    write_stamp("model", model_state())
-    print("\n".join(told) or "It says the same of itself as the model before.")
-    print("Released. Look at the page (make app), then commit export.pkl, its hash and its card:")
+    print("\n".join(changed) or "The metadata is the same as before.")
+    print("Released. Look at the page (make app), then commit export.pkl and its card:")
     subprocess.run(["git", "status", "--short", "--", "export.*"], cwd=ROOT, check=False)
     return 0
 

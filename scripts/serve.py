@@ -1,5 +1,7 @@
 """Serve the page on this machine: ``make app`` (PORT=... for another port)."""
 
+from __future__ import annotations
+
 import os
 import socket
 import sys
@@ -12,21 +14,15 @@ NOTEBOOK = "icon_classifier.ipynb"
 
 
 def port_from(environment: Mapping[str, str]) -> int:
-    """Read the port from PORT; 8866 without it.
-
-    Raises
-    ------
-    SetupError
-        If PORT is no port.
-    """
+    """Read the port from the variable PORT; 8866 if it is not set."""
     text = environment.get("PORT") or "8866"
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise SetupError(f"PORT must be a number from 1 to 65535, not {text!r}.")
+        raise SetupError(f"PORT must be a number from 1 to 65535, got {text!r}.")
     return int(text)
 
 
 def check_port_is_free(port: int) -> None:
-    """Raise :exc:`SetupError` if something listens on `port` of this machine already."""
+    """Raise :exc:`SetupError` if `port` of this machine is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -37,12 +33,12 @@ def check_port_is_free(port: int) -> None:
             other = port + 1 if port < 65535 else 8866
             raise SetupError(
                 f"Port {port} is in use, perhaps by an earlier `make app`. "
-                f"Stop that, or take another port: make app PORT={other}"
+                f"Stop that, or use another port: make app PORT={other}"
             ) from None
 
 
 def main() -> int:
-    """Prepare and serve; 1 and the reason on standard error if that cannot be done."""
+    """Prepare and serve; return 1 with the reason on standard error if that fails."""
     try:
         port = port_from(os.environ)
         check_port_is_free(port)  # before minutes of installation, not after

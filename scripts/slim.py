@@ -1,9 +1,9 @@
-"""Leave of the installed packages only what serving needs: ``python -m scripts.slim --remove``.
+"""Remove every installed package that serving does not need: ``python -m scripts.slim --remove``.
 
 For a host's image, after ``export.onnx`` has been compiled: torch, fastai, spaCy and whatever else
-only the build needed go, so that the slug is small and a process that faces visitors has nothing
-to unpickle with. What stays is worked out from what this package requires (pyproject.toml), in
-the Python that runs this module. Without ``--remove`` it only tells.
+only the build needed are removed, so that the image is small and a process that faces visitors has
+nothing to unpickle with. What stays follows from the dependencies of this package (pyproject.toml),
+in the Python that runs this module. Without ``--remove`` it only prints the size.
 """
 
 import argparse
@@ -19,19 +19,19 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT_PACKAGE = "icon-classifier"
-# Required by somebody, yet of no use to a page: a debugger, completion of what is typed, the
-# widgets of the classic notebook, and what checks addresses, dates and colours in Jupyter's own
-# schemas. rfc3987-syntax builds a grammar whenever it is imported: 16 MB of the server's memory and
-# most of its start.
+# Required by some package, but of no use to a page: a debugger, code completion, the widgets of the
+# classic notebook, and what validates addresses, dates and colours in Jupyter's own schemas.
+# rfc3987-syntax builds a grammar when it is imported: 16 MB of the server's memory and most of its
+# start.
 _CHECKS = {"fqdn", "isoduration", "rfc3987-syntax", "uri-template", "webcolors"}
 UNUSED = frozenset({"debugpy", "jedi", "parso", "widgetsnbextension", *_CHECKS})
-# Hosts install into this very environment at the next build; the page's examples are fastbook's.
+# A host installs into the same environment at the next build; fastbook has the page's examples.
 KEPT = frozenset({"fastbook", "pip"})
 _CHECK = "import icon_classifier.page.ui, ipykernel.kernelapp, voila.app"
 
 
 def requirements_of(name: str) -> list[Requirement]:
-    """Read what an installed distribution requires; nothing where it is not installed."""
+    """Return what an installed distribution requires; nothing if it is not installed."""
     try:
         return [Requirement(text) for text in metadata.requires(name) or []]
     except metadata.PackageNotFoundError:
@@ -39,15 +39,7 @@ def requirements_of(name: str) -> list[Requirement]:
 
 
 def closure(name: str, unused: Iterable[str] = UNUSED) -> set[str]:
-    """Collect the distributions that `name` needs here, itself included.
-
-    Parameters
-    ----------
-    name : str
-        A distribution, installed.
-    unused : iterable of str
-        Distributions to leave out, with what only they need.
-    """
+    """Collect the distributions that `name` needs here, save `unused` and what only they need."""
     found: set[tuple[str, str]] = set()
     waiting = [(canonicalize_name(name), "")]
     while waiting:
@@ -62,14 +54,8 @@ def closure(name: str, unused: Iterable[str] = UNUSED) -> set[str]:
     return {distribution for distribution, _ in found}
 
 
-def is_ballast(path: PurePosixPath) -> bool:
-    """Tell whether a file of a package that stays is of no use when serving.
-
-    Parameters
-    ----------
-    path : PurePosixPath
-        Relative to site-packages, as RECORD has it.
-    """
+def is_unused(path: PurePosixPath) -> bool:
+    """Return whether a file of a package that stays, named as in RECORD, is not needed to serve."""
     if {"test", "tests"}.intersection(path.parts[:-1]):
         return True
     if path.parts[:2] == ("babel", "locale-data"):
@@ -80,19 +66,19 @@ def is_ballast(path: PurePosixPath) -> bool:
 
 
 def files_to_remove(staying: set[str]) -> Iterator[Path]:
-    """Yield the files of packages that go, and the ballast of those that stay."""
+    """Yield the files of packages that are removed, and the unused files of those that stay."""
     kept: set[Path] = set()
     removed: set[Path] = set()
     for distribution in metadata.distributions():
         stays = canonicalize_name(distribution.metadata["Name"]) in staying
         for file in distribution.files or []:
-            goes = not stays or is_ballast(file)
-            (removed if goes else kept).add(Path(str(file.locate())).resolve())
+            remove = not stays or is_unused(file)
+            (removed if remove else kept).add(Path(str(file.locate())).resolve())
     yield from removed - kept  # a file that two packages own stays if one of them does
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove folders without files, and bytecode whose source is gone."""
+    """Remove folders without files, and bytecode whose source was removed."""
     for cache in list(folder.rglob("__pycache__")):
         for compiled in cache.glob("*.pyc"):
             if not (cache.parent / f"{compiled.name.partition('.')[0]}.py").exists():
@@ -104,18 +90,18 @@ def remove_empty(folder: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Remove, or tell what would be removed; 1 if the page's parts no longer import."""
-    parser = argparse.ArgumentParser(description="Leave only what serving needs.")
-    parser.add_argument("--remove", action="store_true", help="remove; without it, only tell")
+    """Remove, or print what would be removed; return 1 if the page can no longer be imported."""
+    parser = argparse.ArgumentParser(description="Remove what serving does not need.")
+    parser.add_argument("--remove", action="store_true", help="without it nothing is removed")
     arguments = parser.parse_args(argv)
     staying = closure(ROOT_PACKAGE) | KEPT
-    going = [path for path in files_to_remove(staying) if path.is_file()]
-    size = sum(path.stat().st_size for path in going) / 1e6
-    print(f"{len(staying)} packages stay; {len(going)} files of {size:.0f} MB are not needed.")
+    unused = [path for path in files_to_remove(staying) if path.is_file()]
+    size = sum(path.stat().st_size for path in unused) / 1e6
+    print(f"{len(staying)} packages stay; {len(unused)} files of {size:.0f} MB are not needed.")
     if not arguments.remove:
-        print("Nothing was removed: that takes --remove.")
+        print("Nothing was removed; add --remove to do so.")
         return 0
-    for path in going:
+    for path in unused:
         path.unlink()
     remove_empty(Path(sysconfig.get_path("purelib")))
     return subprocess.run([sys.executable, "-c", _CHECK], check=False).returncode

@@ -1,10 +1,8 @@
-"""What strangers and bad days do to the app; `make test-hostile` runs all of it."""
+"""What hostile visitors and failures do to the app; `make test-hostile` runs all of it."""
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-LONG = pytest.mark.skipif("HOSTILE" not in os.environ, reason="runs in `make test-hostile`")
-"""Marks what takes long: left out of `make test`."""
+LONG = pytest.mark.hostile
+"""Marks what takes minutes: left out of `make test`."""

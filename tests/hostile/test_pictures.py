@@ -28,16 +28,16 @@ from tests.support.servers import ROOT, project_copy, voila
 
 MOST_BYTES = 300e6
 MOST_SECONDS = 5.0
-STEP = 1 if "HOSTILE" in os.environ else 15
 INSIDE = ("Traceback", "Error(", ".py", "site-packages", "/")
 
 
-def test_each_hostile_picture_stays_within_memory_and_time() -> None:
+@pytest.mark.parametrize("step", [15, pytest.param(1, marks=LONG)])
+def test_each_hostile_picture_stays_within_memory_and_time(step: int) -> None:
     """In a process of its own: no crash, at most 300 MB and 5 s of work for any of them."""
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("the most memory of each cannot be told here")
     child = subprocess.run(
-        [sys.executable, "-m", "tests.hostile.decoding", str(STEP)],
+        [sys.executable, "-m", "tests.hostile.decoding", str(step)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -46,7 +46,7 @@ def test_each_hostile_picture_stays_within_memory_and_time() -> None:
     lines = [json.loads(line) for line in child.stdout.splitlines()]
     assert child.returncode == 0, (lines[-1:], child.stderr[-2000:])
     taken = [line for line in lines if "seconds" in line]
-    assert len(taken) >= 1000 // STEP
+    assert len(taken) >= 1000 // step
     worst = max(line["seconds"] for line in taken), max(line["bytes"] for line in taken)
     print(f"{len(taken)} files, at most {worst[0]:.2f} s and {worst[1] / 1e6:.0f} MB extra")
     assert not [line for line in taken if line["bytes"] > MOST_BYTES]
@@ -65,9 +65,7 @@ def test_file_that_is_no_picture_is_refused() -> None:
                 read_image(data)
 
 
-@given(data=st.data(), kind=st.sampled_from(KINDS))
-@settings(max_examples=60 if STEP > 1 else 2000, deadline=None)
-def test_changed_pictures_are_read_or_refused(data: st.DataObject, kind: str) -> None:
+def read_changed(data: st.DataObject, kind: str) -> None:
     """Cuts, copies and overwritten pieces as hypothesis likes them."""
     file = bytearray(encode(gradient(), kind))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -78,15 +76,26 @@ def test_changed_pictures_are_read_or_refused(data: st.DataObject, kind: str) ->
         assert read_image(bytes(file)).mode == "RGB"
 
 
+@given(data=st.data(), kind=st.sampled_from(KINDS))
+@settings(max_examples=60, deadline=None)
+def test_changed_file_is_read_or_refused(data: st.DataObject, kind: str) -> None:
+    read_changed(data, kind)
+
+
+@LONG
+@given(data=st.data(), kind=st.sampled_from(KINDS))
+@settings(max_examples=2000, deadline=None)
+def test_many_changed_files_are_read_or_refused(data: st.DataObject, kind: str) -> None:
+    read_changed(data, kind)
+
+
 @LONG
 async def test_hostile_pictures_through_the_page(tmp_path: Path) -> None:
     project_copy(tmp_path)
     write_model(tmp_path)
     with voila(tmp_path) as server:
         async with await Visit.open(server.url) as visit:
-            for number, (name, data) in enumerate(some_files()):
-                if STEP > 1 and number > 8:
-                    break
+            for name, data in some_files():
                 said = await visit.classify(data)
                 assert said, name
                 assert said != UNEXPECTED, name

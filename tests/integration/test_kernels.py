@@ -52,7 +52,6 @@ btn_run.on_click(count)
 widgets.VBox([btn_upload, btn_run, lbl_pred])
 """
 CAPACITY = 3
-VISITS = int(os.environ.get("VISITS", "10"))  # `make test-visits` makes it 50
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +219,8 @@ async def test_death_of_the_parent_disturbs_no_visitor(server: Server) -> None:
     await until_empty(server)
 
 
-async def test_visits_leave_nothing(server: Server) -> None:
+@pytest.mark.parametrize("visits", [10, pytest.param(50, marks=pytest.mark.hostile)])
+async def test_visits_leave_nothing(server: Server, visits: int) -> None:
     async with await Visit.open(server.url):
         pass  # what is loaded at the first visit is no leak
     await until_empty(server)
@@ -242,7 +242,7 @@ async def test_visits_leave_nothing(server: Server) -> None:
                 while await asyncio.to_thread(visitors, server) >= CAPACITY:
                     await asyncio.sleep(0.05)
 
-    await come_and_go(VISITS)
+    await come_and_go(visits)
     await until_empty(server)
     assert process.num_fds() <= before + 3
     assert set(folder.iterdir()) == left

@@ -1,30 +1,17 @@
-"""What holds for every file of the repository."""
+"""Rules for the files of the repository."""
 
 import json
 import re
 import subprocess
-from pathlib import Path
+import tomllib
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from scripts.environment import DEV_LINE, ROOT, TORCH_PAIR, split_blocks
+from scripts.lock import SLOW
 
 
-def committed(*patterns: str) -> list[Path]:
-    """Files under version control, and new ones that git does not ignore."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
-    answer = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    return [path for name in answer.stdout.splitlines() if (path := ROOT / name).is_file()]
-
-
-def names(paths: list[Path]) -> list[str]:
-    return [str(path.relative_to(ROOT)) for path in paths]
-
-
-NOTEBOOKS = names(committed("*.ipynb"))
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", ["icon_classifier.ipynb", "train.ipynb"])
 def test_notebook_is_committed_without_outputs(name: str) -> None:
     cells = json.loads((ROOT / name).read_text())["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
@@ -33,7 +20,7 @@ def test_notebook_is_committed_without_outputs(name: str) -> None:
     assert {cell["execution_count"] for cell in code} == {None}
 
 
-def test_hosts_get_every_package_pinned() -> None:
+def test_requirements_pin_every_package_for_hosts() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     options = [line for line in lines if line.startswith("-")]
     packages = [line for line in lines if line and not line.startswith(("#", "-"))]
@@ -43,24 +30,33 @@ def test_hosts_get_every_package_pinned() -> None:
     assert not [line for line in packages if re.match(r"nvidia|cuda|triton", line)]
 
 
-def test_lock_holds_the_versions_of_requirements_with_hashes() -> None:
-    apart = ("torch==", "torchvision==", "rfc3987-syntax==", "lark==")
+def test_lock_has_the_versions_of_requirements_with_hashes() -> None:
+    apart = (*TORCH_PAIR, *SLOW)
     wanted = {
         line.partition(" ;")[0]
         for line in (ROOT / "requirements.txt").read_text().splitlines()
-        if "==" in line and not line.startswith(apart)
+        if "==" in line and not line.startswith(tuple(f"{name}==" for name in apart))
     }
-    lock = (ROOT / "requirements.lock").read_text()
+    lock, _, tools = (ROOT / "requirements.lock").read_text().partition(f"\n{DEV_LINE}\n")
     hashed = set(re.findall(r"^(\S+==[^\s;]+)[^\n]* \\\n +--hash=sha256:", lock, re.MULTILINE))
     assert wanted <= hashed
     assert {line.partition("==")[0] for line in hashed - wanted} == {"fastbook", "pip"}
+    assert "pytest" in split_blocks(tools)
+    assert not split_blocks(tools).keys() & split_blocks(lock).keys()
 
 
-def test_test_tools_do_not_move_a_version_of_the_app() -> None:
-    tools = set(re.findall(r"^(\S+)==", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE))
-    hosts = set(re.findall(r"^(\S+)==", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
-    assert "pytest" in tools
-    assert not tools & hosts
+def test_what_slows_a_server_down_is_pinned_on_hosts_but_not_set_up_here() -> None:
+    assert not set(SLOW) & split_blocks((ROOT / "requirements.lock").read_text()).keys()
+    assert set(SLOW) <= split_blocks((ROOT / "requirements.txt").read_text()).keys()
+
+
+def test_every_requirement_of_the_project_is_locked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras, groups = project["project"]["optional-dependencies"], project["dependency-groups"]
+    wanted = [*project["project"]["dependencies"], *extras["train"], *extras["api"]]
+    names = {re.split(r"[=<>~]", text)[0] for text in (*wanted, *groups["dev"], *groups["no-deps"])}
+    lock = split_blocks((ROOT / "requirements.lock").read_text())
+    assert names - set(TORCH_PAIR) <= lock.keys()
 
 
 def test_every_target_is_explained_and_phony() -> None:

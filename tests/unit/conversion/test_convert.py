@@ -89,7 +89,10 @@ def padded(photos: Path) -> Any:
     )
 
 
-@pytest.fixture(scope="module", params=[learners.make_learner, augmented, resnet, padded])
+SLOW = [pytest.param(make, marks=pytest.mark.slow) for make in (augmented, resnet, padded)]
+
+
+@pytest.fixture(scope="module", params=[learners.make_learner, *SLOW])
 def converted(request, photos, tmp_path_factory) -> Path:
     """Return the export.pkl of a Learner, with its export.onnx beside it."""
     folder = tmp_path_factory.mktemp("converted")

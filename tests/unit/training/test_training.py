@@ -60,6 +60,7 @@ def test_probe_learns_colours(probe: Probe) -> None:
     assert probe.figures.error < 0.4
 
 
+@pytest.mark.slow
 def test_same_seed_and_data_give_the_same_weights(
     probe: Probe, loaded: Photos, network: Pretrained
 ) -> None:
@@ -70,6 +71,7 @@ def test_same_seed_and_data_give_the_same_weights(
     assert again.threshold == probe.threshold
 
 
+@pytest.mark.slow
 def test_plain_training_twice_gives_the_same_weights(loaded: Photos, network: Pretrained) -> None:
     states = []
     for _ in range(2):

@@ -86,6 +86,7 @@ def test_photo_is_predicted_by_a_stage_tuned_without_it() -> None:
         np.testing.assert_allclose(logits[folds == fold], head(features), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_validation_decides_whether_tuning_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""A server started, measured and stopped as a host does it."""
+"""Start, measure and stop a server as a host does."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from scripts.environment import ROOT, SetupError
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on just now."""
+    """Return a port that is not in use."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
@@ -24,7 +24,7 @@ def free_port() -> int:
 def tree_memory(pid: int) -> float:
     """Measure a process and its descendants in megabytes (2**20 bytes), shared pages counted once.
 
-    Proportional set size, summed: what a host's own counter of the container comes nearest to.
+    The sum of the proportional set sizes, which is closest to what a host counts.
     """
     total = 0
     for current in _tree(pid):
@@ -49,31 +49,15 @@ def _tree(pid: int) -> list[int]:
 
 
 @dataclass
-class Started:
-    """A server that was started as a host starts it.
-
-    Attributes
-    ----------
-    url : str
-        Its address.
-    pid : int
-        Its process.
-    bind_seconds : float
-        From the start to the first connection.
-    stop_seconds : float
-        From SIGTERM to the end; NaN while it runs.
-    code : int
-        Its exit code; 0 while it runs.
-    limited : bool
-        Whether its memory is limited.
-    """
+class ServerProcess:
+    """A running server; the last two are set when it has ended."""
 
     url: str
     pid: int
     bind_seconds: float
+    limited: bool
     stop_seconds: float = float("nan")
-    code: int = 0
-    limited: bool = False
+    exit_code: int = 0
 
 
 @contextlib.contextmanager
@@ -84,20 +68,12 @@ def start(
     port: int,
     *,
     megabytes: int | None = None,
-    limit: float = 60,
-) -> Iterator[Started]:
-    """Start a server, wait for its port, and end it with SIGTERM.
+    timeout: float = 60,
+) -> Iterator[ServerProcess]:
+    """Start a server, wait until its port is open, and end it with SIGTERM.
 
-    Parameters
-    ----------
-    command, cwd, env
-        What the host runs, where, and all of its environment.
-    port : int
-        Where it is to listen.
-    megabytes : int, optional
-        Memory at which the kernel (a control group) ends it, where such limits can be set here.
-    limit : float
-        Seconds for the port to answer, as on the host.
+    `env` is its whole environment. Its memory is limited to `megabytes` where a control group can
+    be made. :exc:`SetupError` if the port is not open after `timeout` seconds.
     """
     group = _memory_group(megabytes) if megabytes else None
 
@@ -105,7 +81,8 @@ def start(
         if group:
             (group / "cgroup.procs").write_text(str(os.getpid()))
 
-    log = ROOT / "build" / "deploy-check-server.log"
+    log = ROOT / "build" / "server.log"
+    log.parent.mkdir(exist_ok=True)
     with log.open("wb") as file:
         began = time.monotonic()
         process = subprocess.Popen(
@@ -118,17 +95,17 @@ def start(
             start_new_session=True,
         )
     try:
-        bound = _await_port(process, port, began + limit, log) - began
-        limited = group is not None
-        started = Started(f"http://127.0.0.1:{port}/", process.pid, bound, limited=limited)
-        yield started
+        bound = _await_port(process, port, began + timeout, log) - began
+        url = f"http://127.0.0.1:{port}/"
+        server = ServerProcess(url, process.pid, bound, limited=group is not None)
+        yield server
         began = time.monotonic()
-        for pid in _tree(process.pid):  # a host signals every process of the dyno
+        for pid in _tree(process.pid):  # Heroku signals every process of the dyno
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            started.code = process.wait(30)
-        started.stop_seconds = time.monotonic() - began
+            server.exit_code = process.wait(30)
+        server.stop_seconds = time.monotonic() - began
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -138,18 +115,16 @@ def start(
 
 
 def _await_port(process: subprocess.Popen[bytes], port: int, end: float, log: Path) -> float:
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            break
+    while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return time.monotonic()
-        time.sleep(0.02)  # between two looks at a condition, not in its place
+        time.sleep(0.02)
     lines = log.read_text(errors="replace").splitlines()[-15:]
-    raise SetupError("the server does not listen:\n" + "\n".join(lines))
+    raise SetupError("the server did not open its port:\n" + "\n".join(lines))
 
 
 def _memory_group(megabytes: int) -> Path | None:
-    """Make a control group with a limit on memory, of either version; None where that cannot be."""
+    """Make a control group (version 1 or 2) with a memory limit; None where that is impossible."""
     for root, name in (
         (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
         (Path("/sys/fs/cgroup"), "memory.max"),
@@ -164,9 +139,6 @@ def _memory_group(megabytes: int) -> Path | None:
 
 def _remove_group(group: Path) -> None:
     for _ in range(100):
-        try:
-            group.rmdir()
-        except OSError:
-            time.sleep(0.05)  # its last process is still leaving
-        else:
-            return
+        with contextlib.suppress(OSError):  # its last process is still ending
+            return group.rmdir()
+        time.sleep(0.05)
