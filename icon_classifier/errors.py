@@ -5,7 +5,7 @@
     IconClassifierError
     ├── ImageError                  the photo cannot be used
     │   ├── EmptyImageError
-    │   ├── UnsupportedImageError   not a picture, or one of a kind that is not read
+    │   ├── UnsupportedImageError   not a picture, or of a format that is not read
     │   ├── DamagedImageError       a picture, but cut off or broken
     │   ├── ImageTooLargeError      too many bytes or pixels
     │   └── ImageTooSmallError
@@ -21,16 +21,16 @@
     │   └── DatasetError
     │       └── DownloadError
     ├── KernelError                 a visitor's kernel cannot be started
-    ├── DeploymentError             a served page does not do its job
-    ├── SettingsError               an option has a value that makes no sense
+    ├── DeploymentError             a served page does not work
+    ├── SettingsError               an option has an invalid value
     └── RequestError                the JSON API cannot serve a request
         ├── FetchError              the picture at an address cannot be fetched
-        ├── UploadError             what was sent is no photo, or too much at once
+        ├── UploadError             the request contains no photo, or too much
         │   ├── UploadTooLargeError
         │   └── SlowUploadError
         ├── ApiKeyError
         └── BusyError
-            └── RateLimitError      one client asked too often
+            └── RateLimitError      one client exceeds its limit
 
 The text of an error is for the log and may name files; :attr:`IconClassifierError.words` is for a
 visitor: one plain sentence that says what to do next, and never a path or a traceback.
@@ -43,7 +43,7 @@ class IconClassifierError(Exception):
     Parameters
     ----------
     message : str
-        What went wrong, for the log: what was expected and what came.
+        What went wrong, for the log: what was expected and what was got.
     words : str, optional
         The sentence for a visitor, where it can say more than the default of the class.
 
@@ -68,19 +68,19 @@ class ImageError(IconClassifierError):
 
 
 class EmptyImageError(ImageError):
-    """There are no bytes."""
+    """The file is empty."""
 
     words = "This file is empty; please choose another one."
 
 
 class UnsupportedImageError(ImageError):
-    """The bytes are no picture, or one of a kind that is not read."""
+    """The file is not a picture, or of a format that is not read."""
 
     words = "This file is not a picture that can be read; please choose a JPEG, PNG, WebP or HEIC."
 
 
 class DamagedImageError(ImageError):
-    """The bytes start like a picture but are cut off or broken."""
+    """The file starts like a picture but is cut off or broken."""
 
     words = "This picture is damaged or incomplete; please choose another one or send it again."
 
@@ -109,7 +109,7 @@ def too_many_pixels(limit: int) -> str:
 class ImageTooSmallError(ImageError):
     """The picture has a side that is shorter than the limits allow."""
 
-    words = "This picture is too small to tell anything; please choose a larger one."
+    words = "This picture is too small to classify; please choose a larger one."
 
 
 class ModelError(IconClassifierError):
@@ -161,7 +161,7 @@ class TrainingError(IconClassifierError):
 
 
 class RecipeError(TrainingError):
-    """A recipe has a missing, unknown or senseless entry."""
+    """A recipe has a missing, unknown or invalid entry."""
 
     words = "This recipe cannot be used; please mend the entry that the message names."
 
@@ -187,13 +187,13 @@ class KernelError(IconClassifierError):
 
 
 class DeploymentError(IconClassifierError):
-    """A served page does not do its job."""
+    """A served page does not work."""
 
     words = "This page does not work at the moment; please try again later."
 
 
 class SettingsError(IconClassifierError):
-    """An option or environment variable has a value that makes no sense."""
+    """An option or environment variable has an invalid value."""
 
     words = "This page is set up wrongly; please tell whoever runs it."
 
@@ -205,13 +205,13 @@ class RequestError(IconClassifierError):
 
 
 class FetchError(RequestError):
-    """The picture at an address cannot be fetched, or must not be."""
+    """The picture at an address cannot or must not be fetched."""
 
     words = "The picture at this address could not be fetched; please check the address."
 
 
 class UploadError(RequestError):
-    """What was sent is not one photo or several."""
+    """The request contains no photo."""
 
     words = "There is no photo in this request; please send one as a file or as the body."
 
@@ -235,7 +235,7 @@ class ApiKeyError(RequestError):
 
 
 class BusyError(RequestError):
-    """More was asked at once than can be served.
+    """The server is busy.
 
     Attributes
     ----------
@@ -255,6 +255,6 @@ class BusyError(RequestError):
 
 
 class RateLimitError(BusyError):
-    """One client asks more often than the limit for each allows."""
+    """One client sends more requests than its limit allows."""
 
     words = "You asked for too many photos within a minute; please wait a moment."

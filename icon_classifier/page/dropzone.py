@@ -13,7 +13,7 @@ import anywidget
 import traitlets
 from PIL import Image
 
-from icon_classifier.errors import ImageTooLargeError, RequestError
+from icon_classifier.errors import ImageTooLargeError, RequestError, too_many_bytes
 from icon_classifier.images import Limits, read_image, read_image_file
 from icon_classifier.page.examples import Example
 from icon_classifier.page.texts import DROP_TEXTS, MAX_PHOTOS
@@ -108,7 +108,6 @@ def _decode(buffers: list[memoryview]) -> Image.Image:
     if not buffers:
         raise ImageTooLargeError(
             f"more than {LIMITS.max_bytes} bytes, not sent",
-            words=f"This file is larger than {LIMITS.max_bytes // 2**20} MB; "
-            "please choose a smaller one.",
+            words=too_many_bytes(LIMITS.max_bytes),
         )
     return read_image(buffers[0], LIMITS)

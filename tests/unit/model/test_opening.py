@@ -94,6 +94,7 @@ def test_an_export_that_cannot_be_compiled_raises_with_the_reason(export: Path) 
     assert not list(export.parent.glob("*.onnx"))
 
 
+@pytest.mark.slow
 def test_a_model_of_another_compiler_is_compiled_again(tiny_export: Path, tmp_path: Path) -> None:
     export = shutil.copy(tiny_export, tmp_path / "export.pkl")
     path = write_model(tmp_path, export_sha256=sha256_of(export), compiler_sha256="0" * 64)
