@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,18 +32,22 @@ def _stopped(process: int) -> Iterator[None]:
 def count(mark: bytes, process: int | None = None) -> int:
     """Return how often a process (this one by default) has some bytes in writable memory."""
     process = process or os.getpid()
+    pattern = re.compile(re.escape(mark))
     found = 0
-    with _stopped(process), Path(f"/proc/{process}/mem").open("rb", buffering=0) as memory:
-        for line in Path(f"/proc/{process}/maps").read_text().splitlines():
-            span, rights, *_ = line.split()
-            start, end = (int(part, 16) for part in span.split("-"))
-            if not rights.startswith("rw") or "[v" in line:
-                continue
-            memory.seek(start)
-            while start < end:
-                piece = memory.read(min(end - start, 2**24))
-                if not piece:
-                    break
-                found += piece.count(mark)
-                start += len(piece)
+    # What is read is kept out of this process's heap, where the next search would find it again: in
+    # a shared mapping of its own, which the search leaves out.
+    with mmap.mmap(-1, 2**24) as buffer, _stopped(process):
+        memory = os.open(f"/proc/{process}/mem", os.O_RDONLY)
+        try:
+            for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+                span, rights, *_ = line.split()
+                if not rights.startswith("rw") or "[v" in line or "/dev/zero" in line:
+                    continue
+                start, end = (int(part, 16) for part in span.split("-"))
+                while start < end:
+                    size = os.preadv(memory, [memoryview(buffer)[: end - start]], start)
+                    found += sum(1 for _ in pattern.finditer(buffer, 0, size))
+                    start += size
+        finally:
+            os.close(memory)
     return found
