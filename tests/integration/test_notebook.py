@@ -152,9 +152,9 @@ def test_kernel_memory_keeps_nothing_of_a_photo(colours: Page, way: str) -> None
     colours.value("globals().pop('held') and 0")
     # With several threads ONNX Runtime keeps an arena from the first prediction on, and does not
     # write to all of it: what was freed there just before stays in it. A page's kernel has none.
+    colours.value(trim)
     colours.upload(encode(gradient()))
     colours.click()
-    colours.value(trim)
     if way == "drop":
         colours.drop(photo)
     else:
