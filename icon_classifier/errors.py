@@ -91,7 +91,7 @@ class ImageTooLargeError(ImageError):
     words = "This picture is too large; please choose a smaller one."
 
 
-TOO_NARROW = "This picture is too long and narrow; please cut a part out of it."
+TOO_NARROW = "This picture is too long and narrow; please crop it."
 FILE_NOT_OPENED = "This file cannot be opened; please check it."
 
 
@@ -163,13 +163,13 @@ class TrainingError(IconClassifierError):
 class RecipeError(TrainingError):
     """A recipe has a missing, unknown or invalid entry."""
 
-    words = "This recipe cannot be used; please mend the entry that the message names."
+    words = "This recipe cannot be used; please fix the entry that the message names."
 
 
 class DatasetError(TrainingError):
     """The photos to train on are missing, too few or mostly bad."""
 
-    words = "These photos cannot be trained on; please mend what the message names."
+    words = "These photos cannot be trained on; please fix what the message names."
 
 
 class DownloadError(DatasetError):
@@ -195,7 +195,7 @@ class DeploymentError(IconClassifierError):
 class SettingsError(IconClassifierError):
     """An option or environment variable has an invalid value."""
 
-    words = "This page is set up wrongly; please tell whoever runs it."
+    words = "This page is misconfigured; please tell whoever runs it."
 
 
 class RequestError(IconClassifierError):

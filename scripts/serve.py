@@ -48,7 +48,7 @@ def main() -> int:
         return 1
     print(f"Serving on http://localhost:{port} (Ctrl-C stops it).", flush=True)
     os.chdir(ROOT)
-    options = [f"--port={port}", "--port_retries=0", "--no-browser"]
+    options = [f"--port={port}", "--Voila.port_retries=0", "--no-browser"]
     os.execv(python, [str(python), "-m", "voila", NOTEBOOK, *options])  # noqa: S606 - our own
 
 

@@ -21,7 +21,7 @@ MAX_PHOTOS = 50
 """How many photos one drop may have."""
 
 DROP_TEXTS = {
-    "region": "Give a photo",
+    "region": "Add a photo",
     "invite": "Drop photos here, or paste them",
     "invite_phone": "Take or choose a photo",
     "choose": "Choose photos",
@@ -34,8 +34,8 @@ DROP_TEXTS = {
     "preparing": "Preparing the photo…",
     "looking": "Looking at the photo…",
     "counting": "Looking at photo {index} of {count}…",
-    "slow": "This takes long: the connection is slow or gone. Please wait, or reload the page.",
-    "no_file": "That was no photo file; please save the photo on your device and drop it again.",
+    "slow": "This is taking a while: the connection is slow or gone. Please wait, or reload the page.",
+    "no_file": "That was not a photo; please save the photo on your device and drop it again.",
     "too_many": f"That is a lot: only the first {MAX_PHOTOS} photos are taken.",
     "camera_denied": "The camera is not allowed; please allow it in the browser or choose a photo.",
     "camera_missing": "No camera was found; please choose a photo instead.",
@@ -46,7 +46,7 @@ BUSY = {
     "title": "Busy",
     "heading": "Just a moment",
     "reason": "As many people as this page can serve are here right now.",
-    "retry": "It tries again by itself every {seconds} seconds; you need not do anything.",
+    "retry": "This page tries again every {seconds} seconds; there is nothing you need to do.",
     "link": "Try again now",
 }
 """The page that is served when there are as many visitors as fit; ``seconds`` is filled in."""
@@ -58,7 +58,7 @@ ANSWER_TEXTS = {
     "more": "and {count} more, each less likely",
     "heat": "Show where it looked",
     "no_heat": "Hide where it looked",
-    "heat_legend": "The brighter a spot, the more it spoke for “{label}”.",
+    "heat_legend": "The brighter a spot, the more it counted towards “{label}”.",
     "looking": "Looking again…",
     "clear": "Start over",
     "table": "Your photos",
@@ -155,7 +155,7 @@ def summary(answered: int, unreadable: int) -> str:
 
 PAGE_TEXTS = {
     "starting": "Starting…",
-    "labels": "It can tell: {labels}.",
+    "labels": "It knows: {labels}.",
     "no_script": "This page needs JavaScript: without it there are no buttons to choose a photo "
     "and to ask what it shows. Please allow JavaScript for this page, then reload it.",
     "sending": "Sending to the server…",

@@ -1,7 +1,7 @@
 """Voilà's exporter, with templates compiled once for all visitors instead of once for each.
 
-Voilà makes an exporter, with a Jinja environment, for every page. Parsing the template again takes
-a quarter of the server's time for a page, all of it before the first byte.
+Voilà makes an exporter, with a Jinja environment, for every page. Parsing the template again would
+take much of the server's time for a page, all of it before the first byte.
 """
 
 from __future__ import annotations

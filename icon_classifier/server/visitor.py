@@ -210,11 +210,15 @@ class Visit(Page):
         TimeoutError
             If it takes longer.
         """
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise DeploymentError(
+                f"expected an address that begins with http:// or https://: {url}"
+            )
         page = await _fetch(HTTPRequest(url, connect_timeout=seconds, request_timeout=seconds))
         html = page.body.decode("utf-8", "replace")
         kernel, base = _KERNEL_ID.search(html), _BASE_URL.search(html)
         if kernel is None:
-            raise DeploymentError(f"{url} is no page of this app: it names no kernel")
+            raise DeploymentError(f"{url} is not a page of this app: it names no kernel")
         root = urlsplit(urljoin(page.effective_url, base[1] if base else "/"))
         headers = _headers(page)
         shutdown = f"{root.scheme}://{root.netloc}{root.path}voila/api/shutdown/{kernel[1]}"
@@ -405,6 +409,10 @@ async def visiting(url: str, photo: Path, timeout: float = 60) -> AsyncIterator[
     DeploymentError
         If the page cannot be reached, is not this app's, or answers with no label in time.
     """
+    try:
+        content = photo.read_bytes()
+    except OSError as error:
+        raise DeploymentError(f"cannot read {photo}: {error.strerror}") from error
     async with contextlib.AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(timeout):
@@ -412,7 +420,7 @@ async def visiting(url: str, photo: Path, timeout: float = 60) -> AsyncIterator[
                 visit = await Visit.open(url, timeout)
                 stack.push_async_exit(_leaving(visit))
                 page_seconds = time.perf_counter() - started
-                await visit.choose(photo.read_bytes(), photo.name)
+                await visit.choose(content, photo.name)
                 clicked = time.perf_counter()
                 await visit.click()
                 line = await visit.answer()

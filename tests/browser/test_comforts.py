@@ -130,7 +130,7 @@ def test_drop_is_answered_on_every_screen(
     page.screenshot(path=artefacts / f"answer-{name}.png", full_page=True)
     button(page, "Show where it looked").click()
     expect(page.locator(".ic-heat")).to_be_visible(timeout=READY)
-    expect(page.get_by_text("the more it spoke for “grizzly”")).to_be_visible()
+    expect(page.get_by_text("the more it counted towards “grizzly”")).to_be_visible()
     assert troubles(page) == []
     assert fits(page)
     page.screenshot(path=artefacts / f"heat-{name}.png", full_page=True)

@@ -102,7 +102,7 @@ def test_smoke_test_fails_on_a_photo_that_cannot_be_read(page: Server, tmp_path:
 
 
 def test_smoke_test_fails_on_another_site(other_site: str) -> None:
-    with pytest.raises(DeploymentError, match="is no page of this app"):
+    with pytest.raises(DeploymentError, match="is not a page of this app"):
         smoke(other_site)
 
 
@@ -114,6 +114,16 @@ def test_smoke_test_fails_on_a_missing_page(other_site: str) -> None:
 def test_smoke_test_fails_on_an_unreachable_server() -> None:
     with pytest.raises(DeploymentError, match="cannot be reached"):
         smoke(f"http://127.0.0.1:{free_port()}/")
+
+
+def test_smoke_test_fails_on_an_address_without_a_scheme() -> None:
+    with pytest.raises(DeploymentError, match="http://"):
+        smoke("localhost:8866")
+
+
+def test_smoke_test_fails_on_a_missing_photo(tmp_path: Path) -> None:
+    with pytest.raises(DeploymentError, match="cannot read"):
+        smoke("http://localhost:8866/", tmp_path / "missing.jpg")
 
 
 def test_example_photo_is_from_fastbook() -> None:

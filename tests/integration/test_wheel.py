@@ -83,7 +83,7 @@ def server(environment: Environment) -> Iterator[Server]:
     python = str(environment.root / "bin" / "python")
     # `running` points PYTHONPATH at the repository.
     command = ["-u", "PYTHONPATH", python, "-m", "voila", NOTEBOOK, f"--port={port}"]
-    options = ["--port_retries=0", "--no-browser"]
+    options = ["--Voila.port_retries=0", "--no-browser"]
     with running(
         [*command, *options],
         port=port,

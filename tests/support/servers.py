@@ -119,7 +119,7 @@ def _wait(server: Server, ready: str) -> None:
 def voila(folder: Path = ROOT, *options: str, notebook: str = NOTEBOOK) -> Iterator[Server]:
     """Voilà as it is run on a host: the notebook of a folder, with that folder's voila.json."""
     port = free_port()
-    command = ["-m", "voila", notebook, f"--port={port}", "--port_retries=0", "--no-browser"]
+    command = ["-m", "voila", notebook, f"--port={port}", "--Voila.port_retries=0", "--no-browser"]
     with running([*command, *options], port=port, ready="voila/static/", cwd=folder) as server:
         yield server
 
