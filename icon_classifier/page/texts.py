@@ -34,7 +34,7 @@ DROP_TEXTS = {
     "preparing": "Preparing the photo…",
     "looking": "Looking at the photo…",
     "counting": "Looking at photo {index} of {count}…",
-    "slow": "This is taking a while: the connection is slow or gone. Please wait, or reload the page.",
+    "slow": "This is taking a while: the connection is slow or lost. Please wait, or reload.",
     "no_file": "That was not a photo; please save the photo on your device and drop it again.",
     "too_many": f"That is a lot: only the first {MAX_PHOTOS} photos are taken.",
     "camera_denied": "The camera is not allowed; please allow it in the browser or choose a photo.",

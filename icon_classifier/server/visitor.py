@@ -212,7 +212,7 @@ class Visit(Page):
         """
         if urlsplit(url).scheme not in ("http", "https"):
             raise DeploymentError(
-                f"expected an address that begins with http:// or https://: {url}"
+                f"expected an address with http:// or https://, got {url!r}"
             )
         page = await _fetch(HTTPRequest(url, connect_timeout=seconds, request_timeout=seconds))
         html = page.body.decode("utf-8", "replace")
