@@ -211,9 +211,7 @@ class Visit(Page):
             If it takes longer.
         """
         if urlsplit(url).scheme not in ("http", "https"):
-            raise DeploymentError(
-                f"expected an address with http:// or https://, got {url!r}"
-            )
+            raise DeploymentError(f"expected an address with http:// or https://, got {url!r}")
         page = await _fetch(HTTPRequest(url, connect_timeout=seconds, request_timeout=seconds))
         html = page.body.decode("utf-8", "replace")
         kernel, base = _KERNEL_ID.search(html), _BASE_URL.search(html)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -34,11 +36,22 @@ class Server:
         return self.log.read_text(errors="replace")
 
 
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_FIRST = 20_000 + 500 * (_WORKER % 25)  # below, browsers refuse some, such as 10080
+# In any order, so that two runs on one machine rarely meet.
+_ports = itertools.cycle(random.sample(range(_FIRST, _FIRST + 500), 500))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody else takes before it is bound.
+
+    Below 32768: from there on systems pick ports for whoever asks for any, such as the kernels and
+    browsers of other tests. Each worker has a range of its own.
+    """
+    for port in _ports:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError("no port is free")
 
 
 def project_copy(folder: Path, model: Path | None = None) -> Path:
