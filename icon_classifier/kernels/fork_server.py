@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from icon_classifier.errors import KernelError
-from icon_classifier.kernels.parent import ENVIRONMENT, MAX_MESSAGE, Descriptors, WarmUp
+from icon_classifier.kernels.parent import ENVIRONMENT
 from icon_classifier.kernels.process import ForkedProcess
+from icon_classifier.kernels.protocol import MAX_MESSAGE, Descriptors, WarmUp
 from icon_classifier.system import counter, slots
 
 

@@ -19,9 +19,8 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 import zmq
@@ -30,10 +29,8 @@ from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.session import new_id
 from zmq.eventloop.zmqstream import ZMQStream
 
+from icon_classifier.kernels.protocol import Descriptors, KernelRequest
 from icon_classifier.system import counter, memory, slots
-
-if TYPE_CHECKING:
-    from icon_classifier.kernels.parent import Descriptors
 
 ARGUMENTS = (
     # A visitor of a page types no code: no history to keep in a database, by a thread of its own.
@@ -53,31 +50,6 @@ TERMINATING = (signal.SIGTERM, signal.SIGINT)
 
 _IDLE_SECONDS = 0.25
 """Seconds without a message after which a kernel returns freed memory to the system."""
-
-
-@dataclass(frozen=True)
-class KernelRequest:
-    """What the server wants of a new kernel.
-
-    Attributes
-    ----------
-    number : int
-        Identifies the answer.
-    connection_file : str
-        Path of the file with the kernel's addresses and key.
-    cwd : str
-        Its working folder.
-    env : dict of str to str
-        The whole environment.
-    nice : int
-        What to add to the process's niceness.
-    """
-
-    number: int
-    connection_file: str
-    cwd: str
-    env: dict[str, str]
-    nice: int = 0
 
 
 class PageKernel(IPythonKernel):

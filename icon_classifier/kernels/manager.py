@@ -32,8 +32,8 @@ from traitlets import Bool, Float, Integer, List, Unicode, default
 from icon_classifier.kernels.client import PromptClient
 from icon_classifier.kernels.fork_server import ForkServer
 from icon_classifier.kernels.metrics import Metrics
-from icon_classifier.kernels.parent import WarmUp
 from icon_classifier.kernels.process import can_fork
+from icon_classifier.kernels.protocol import WarmUp
 from icon_classifier.kernels.provisioner import PROVISIONER, ForkedProvisioner
 from icon_classifier.system.memory import kernel_capacity, memory_limit, trim_heap
 

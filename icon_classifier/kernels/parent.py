@@ -19,13 +19,17 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-MAX_MESSAGE = 2**20
-"""Bytes of the largest message; an environment is most of it."""
+from icon_classifier.kernels.protocol import (
+    MAX_MESSAGE,
+    Descriptors,
+    KernelRequest,
+    WarmUp,
+    resolve,
+)
 
 ENVIRONMENT = {
     # No thread may exist at the fork.
@@ -43,66 +47,6 @@ ENVIRONMENT = {
 """What the parent is started with, beside the server's own environment."""
 
 _log = logging.getLogger("icon_classifier.kernels.parent")
-
-
-class Descriptors(NamedTuple):
-    """File descriptors that the parent inherits from the server, and kernels from the parent.
-
-    Attributes
-    ----------
-    control : int
-        The parent's socket to the server; kernels close it.
-    lifeline : int
-        A pipe whose other end only the server holds: when it closes, the server is gone and the
-        kernel ends too.
-    counter : int
-        See :mod:`icon_classifier.system.counter`.
-    slots : int
-        See :mod:`icon_classifier.system.slots`.
-    """
-
-    control: int
-    lifeline: int
-    counter: int
-    slots: int
-
-
-@dataclass(frozen=True)
-class WarmUp:
-    """What is done once in the parent, so that no kernel has to do it again.
-
-    Attributes
-    ----------
-    preload : tuple of str
-        Modules to import, and functions to call as ``module:function``. A function that raises is
-        logged, and the warm-up goes on.
-    notebook : str or None
-        Path of a notebook to run once.
-    visit : str or None
-        ``module:function`` that plays a visit to that notebook; called with a connected
-        ``jupyter_client.AsyncKernelClient`` in an event loop, in a process of its own.
-    """
-
-    preload: tuple[str, ...] = ()
-    notebook: str | None = None
-    visit: str | None = None
-
-    def to_json(self) -> str:
-        """Write it as one argument of the command line."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> WarmUp:
-        """Read what :meth:`to_json` wrote."""
-        entries = json.loads(text)
-        return cls(tuple(entries["preload"]), entries["notebook"], entries["visit"])
-
-
-def resolve(name: str) -> Callable[..., Any] | None:
-    """Import ``module`` or ``module:function``; return the function, None for a module alone."""
-    module, _, function = name.partition(":")
-    imported = importlib.import_module(module)
-    return getattr(imported, function) if function else None
 
 
 def main(argv: list[str]) -> None:
@@ -227,7 +171,7 @@ def _serve(control: socket.socket, descriptors: Descriptors, app: Any) -> None:
 def _fork(
     control: socket.socket, descriptors: Descriptors, app: Any, request: dict[str, Any]
 ) -> None:
-    from icon_classifier.kernels.kernel import TERMINATING, KernelRequest, leave, run_kernel
+    from icon_classifier.kernels.kernel import TERMINATING, leave, run_kernel
 
     # The parent ignores these. A kernel does not, and must not lose one that comes before it has
     # said so: blocked, the signal waits for run_kernel().

@@ -26,6 +26,7 @@ from ipykernel.zmqshell import ZMQInteractiveShell
 from jupyter_client.connect import write_connection_file
 
 from icon_classifier.kernels.kernel import ForkedKernelApp, PageKernel
+from icon_classifier.kernels.protocol import resolve
 
 MAX_SECONDS = 60.0
 """After this long the warm-up is broken off."""
@@ -118,8 +119,6 @@ def _visit_and_exit(connection_file: str, notebook: Path, visit: str | None) -> 
 async def _visit(connection_file: str, notebook: Path, visit: str | None) -> None:
     # Imported here, in the process that ends, so that the parent does not carry them.
     from jupyter_client.asynchronous.client import AsyncKernelClient
-
-    from icon_classifier.kernels.parent import resolve
 
     client = AsyncKernelClient(connection_file=connection_file)
     client.load_connection_file()

@@ -7,6 +7,7 @@ import pytest
 from icon_classifier.kernels import parent
 from icon_classifier.kernels.fork_server import ForkServer
 from icon_classifier.kernels.process import can_fork
+from icon_classifier.kernels.protocol import WarmUp
 from tests.support.servers import NOTEBOOK, ROOT
 
 
@@ -41,7 +42,7 @@ def test_notebook_is_run_ahead_unless_it_leaves_threads(
         notebook = tmp_path / "threads.ipynb"
         cells = [nbformat.v4.new_code_cell(cell)]
         nbformat.write(nbformat.v4.new_notebook(cells=cells), notebook)
-    server = ForkServer(ROOT, parent.WarmUp(("icon_classifier.page.ui",), str(notebook)))
+    server = ForkServer(ROOT, WarmUp(("icon_classifier.page.ui",), str(notebook)))
     with caplog.at_level(logging.WARNING):
         server.start()
         try:
