@@ -116,7 +116,8 @@ def convert(
     """Compile export.pkl to export.onnx, and print what it is; nothing in export.pkl is run."""
     from icon_classifier.cli.summary import notes, summary
     from icon_classifier.model.info import read_metadata
-    from icon_classifier.model.opening import is_up_to_date, names_file
+    from icon_classifier.model.names import names_file, parse_names
+    from icon_classifier.model.opening import is_up_to_date
 
     if trust:
         print("--trust is no longer needed: nothing in export.pkl is run.", file=sys.stderr)
@@ -126,7 +127,6 @@ def convert(
         return
     # Imported here: only this command needs torch, which takes seconds to import.
     from icon_classifier.conversion.convert import convert as compile_export
-    from icon_classifier.conversion.names import parse_names
 
     named = None if names is None else parse_names(names.replace(",", "\n").encode())
     compile_export(export, target, names=named)

@@ -25,11 +25,11 @@ import onnxruntime
 
 from icon_classifier.conversion.archive import Archive, open_archive
 from icon_classifier.conversion.learner import ExportedLearner, read_learner
-from icon_classifier.conversion.names import format_names, parse_names, read_names, rename
 from icon_classifier.errors import ConversionError, ModelError, UnsupportedLearnerError
 from icon_classifier.files import sha256_of, write_file
 from icon_classifier.model.info import FORMAT, METADATA_KEY, ModelInfo, compiler_sha256
-from icon_classifier.model.opening import is_up_to_date, names_file
+from icon_classifier.model.names import format_names, names_file, parse_names, read_names, rename
+from icon_classifier.model.opening import is_up_to_date
 
 if TYPE_CHECKING:
     from icon_classifier.conversion.graph import Graph

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from icon_classifier.errors import ModelError, ModelStaleError
 from icon_classifier.files import sha256_of
 from icon_classifier.model.info import compiler_sha256, read_metadata
+from icon_classifier.model.names import names_file
 from icon_classifier.system.memory import usable_cores
 
 if TYPE_CHECKING:
@@ -78,11 +79,6 @@ def is_up_to_date(model: str | Path, export: str | Path) -> bool:
         return not _why_stale(read_metadata(model), Path(export))
     except ModelError:
         return False
-
-
-def names_file(export: Path) -> Path:
-    """Return where the names of the classes for people lie, if there are any."""
-    return export.with_suffix(".names.txt")
 
 
 def _why_stale(metadata: Mapping[str, Any], export: Path) -> str:

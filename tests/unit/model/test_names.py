@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from icon_classifier.conversion.names import format_names, parse_names, read_names, rename
 from icon_classifier.errors import ConversionError
+from icon_classifier.model.names import format_names, parse_names, read_names, rename
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,11 @@ from pathlib import Path
 from icon_classifier.errors import ConversionError
 
 
+def names_file(export: Path) -> Path:
+    """Return the path of the file of names for an export.pkl, which need not exist."""
+    return export.with_suffix(".names.txt")
+
+
 def parse_names(content: bytes) -> dict[str, str]:
     """Return the name of each class that a file names.
 
