@@ -79,6 +79,19 @@ MAX_BOXES = 20_000
 MAX_FRAMES = 100_000
 """Frames of a sequence in an AVIF or HEIC: an hour at 25 a second."""
 
+MAX_TILE_PIXELS = 200_000_000
+"""Pixels of all pictures of which others are made in an AVIF or HEIC. The tiles of a grid cover it,
+and those of its gain map a quarter of it; libheif decodes tiles of any size at 5 ns a pixel."""
+
+MAX_METADATA = 2**26
+"""Bytes of metadata in an AVIF or HEIC; those that describe several pictures are kept for each."""
+
+MAX_FURTHER_FRAMES = 8
+"""Frames beyond one for each picture in an AVIF, for its layers; hidden ones are decoded, too."""
+
+MAX_UNITS = 20_000
+"""Units of coded data (OBU) in an AVIF, three or four for each picture."""
+
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """In coded data 0xff is followed by 0 or by a restart marker (0xd0 to 0xd7)."""
 
@@ -100,8 +113,11 @@ _STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES, _COMPRESSION, _PAGE_EXIF, _GPS, _INT
     *(273, 279, 324, 325, 259, 34_665, 34_853, 40_965),
 )
 
-_BOXES_OF_BOXES = {b"meta", b"iprp", b"ipco", b"moov", b"trak", b"mdia", b"minf", b"stbl"}
+_BOXES_OF_BOXES = {b"iprp", b"ipco", b"moov", b"trak", b"mdia", b"minf", b"stbl"}
 _ITEM_TABLES = {b"iinf", b"iloc", b"iref", b"ipma"}
+
+Extents = list[tuple[int, int]]
+"""Offset and length of each part of an item."""
 
 _PNG_TEXTS = {b"iCCP", b"iTXt", b"tEXt", b"zTXt"}
 
@@ -319,11 +335,15 @@ def _entries(
 
 
 def _check_items(data: bytes) -> None:
-    """Check the tables of items in an AVIF or HEIC, and the length of a sequence."""
+    """Check the boxes of an AVIF or HEIC (ISO/IEC 14496-12 and 23008-12)."""
     number = 0
-    parts = [(0, len(data))]  # where boxes follow each other (ISO/IEC 14496-12)
+    areas = [0]  # in pixels, of the properties, which count from 1
+    tables: dict[bytes, tuple[int, int]] = {}
+    samples: list[Extents] = []  # the first frame of each track
+    parts = [(b"", 0, len(data))]
     while parts:
-        at, end = parts.pop()
+        parent, at, end = parts.pop()
+        offset = 0
         while at + 8 <= end:
             number += 1
             _expect(MAX_BOXES, number, "boxes")
@@ -331,12 +351,119 @@ def _check_items(data: bytes) -> None:
             if size == 1:
                 size, start = _number(data, start, 8), start + 8
             stop = min(at + size, end) if size else end
-            if name in _BOXES_OF_BOXES:
-                parts.append((start + 4 if name == b"meta" else start, stop))
+            if parent == b"ipco":
+                is_size = name == b"ispe"
+                areas.append(_number(data, start + 4, 4) * _number(data, start + 8, 4) * is_size)
+            elif name == b"meta" and not parent:
+                parts.append((name, start + 4, stop))
+            elif name in _BOXES_OF_BOXES:
+                parts.append((name, start, stop))
             elif name in _ITEM_TABLES:
                 _expect(MAX_ITEM_BYTES, stop - start, f"bytes in {name.decode()}")
-                if name == b"iloc" and data[start + 4 : start + 5] == b"\0":
-                    raise DamagedImageError("expected extents of some bytes, got none")
+                if name in tables:
+                    raise DamagedImageError(f"expected one {name.decode()}, got two")
+                tables[name] = start, stop
+            elif name in (b"stco", b"co64"):
+                offset = _number(data, start + 8, 4 if name == b"stco" else 8)
             elif name == b"stsz":
                 _expect(MAX_FRAMES, _number(data, start + 8, 4), "frames")
+                length = _number(data, start + 4, 4) or _number(data, start + 12, 4)
             at = max(stop, start)
+        if parent == b"stbl" and offset:
+            samples.append([(offset, length)])
+    extents = _read_extents(data, *tables.get(b"iloc", (0, 0)))
+    pixels = _read_areas(data, *tables.get(b"ipma", (0, 0)), areas)
+    _check_references(data, *tables.get(b"iref", (0, 0)), extents, pixels)
+    if b"avi" in data[8 : _number(data, 0, 4)]:
+        _check_frames(data, [*samples, *(extents.get(item, []) for item in pixels)])
+
+
+def _read_extents(data: bytes, at: int, end: int) -> dict[int, Extents]:
+    """Return where each item lies in the file; those kept elsewhere are left out."""
+    version, sizes = _number(data, at, 1), _number(data, at + 4, 2)
+    offset_size, length_size, base_size, index_size = (sizes >> bits & 15 for bits in (12, 8, 4, 0))
+    if end and not offset_size + length_size:
+        raise DamagedImageError("expected extents with offset or length, got neither")
+    wide = 4 if version == 2 else 2
+    found: dict[int, Extents] = {}
+    at += 6 + wide
+    while at < end:
+        item, method = _number(data, at, wide), 0
+        at += wide
+        if version:
+            method, at = _number(data, at, 2), at + 2
+        base, at = _number(data, at + 2, base_size), at + 2 + base_size
+        count, at = _number(data, at, 2), at + 2
+        extents = []
+        for _ in range(count):
+            at += index_size if version else 0
+            offset, at = _number(data, at, offset_size), at + offset_size
+            extents.append((base + offset, _number(data, at, length_size)))
+            at += length_size
+            if at > end:
+                break
+        if not method:
+            found[item] = extents
+    return found
+
+
+def _read_areas(data: bytes, at: int, end: int, areas: list[int]) -> dict[int, int]:
+    """Return the pixels of each item that is a picture."""
+    wide, narrow = 4 if _number(data, at, 1) else 2, not _number(data, at + 3, 1) & 1
+    found = {}
+    at += 8
+    while at < end:
+        item, count = _number(data, at, wide), _number(data, at + wide, 1)
+        at += wide + 1
+        for _ in range(count):
+            size = 1 if narrow else 2
+            index = _number(data, at, size) & (0x7F if narrow else 0x7FFF)
+            at += size
+            if index < len(areas) and areas[index]:
+                found[item] = areas[index]
+    return found
+
+
+def _check_references(
+    data: bytes, at: int, end: int, extents: dict[int, Extents], pixels: dict[int, int]
+) -> None:
+    wide = 4 if _number(data, at, 1) else 2
+    tiles, metadata = 0, 0
+    at += 4
+    while at + 8 < end:
+        size, name, place = _number(data, at, 4), data[at + 4 : at + 8], at + 8
+        source, count = _number(data, place, wide), _number(data, place + wide, 2)
+        first = place + wide + 2
+        if name == b"dimg":
+            targets = range(first, min(first + count * wide, end), wide)
+            tiles += sum(pixels.get(_number(data, target, wide), 0) for target in targets)
+            _expect(MAX_TILE_PIXELS, tiles, "pixels of tiles")
+        elif name == b"cdsc":
+            metadata += count * sum(length for _, length in extents.get(source, ()))
+            _expect(MAX_METADATA, metadata, "bytes of metadata")
+        at += max(size, 8)
+
+
+def _check_frames(data: bytes, pictures: list[Extents]) -> None:
+    """Count the frames in the coded data of an AVIF (AV1 specification, section 5.3)."""
+    frames, units = 0, 0
+    for extents in pictures:
+        for offset, length in extents:
+            at = offset
+            while at < min(offset + length, len(data)):
+                units += 1
+                _expect(MAX_UNITS, units, "units of coded data")
+                head = data[at]
+                frames += head >> 3 & 15 in (3, 6)  # a frame's header, alone or with its tiles
+                _expect(len(pictures) + MAX_FURTHER_FRAMES, frames, "frames")
+                if not head & 2:
+                    break  # without a size: the last one
+                at += 2 if head & 4 else 1
+                size, shift = 0, 0
+                while True:  # seven bits of the size in each byte, the lowest first
+                    byte = _number(data, at, 1)
+                    size |= (byte & 0x7F) << shift
+                    at, shift = at + 1, shift + 7
+                    if byte < 0x80 or shift > 56:
+                        break
+                at += size
