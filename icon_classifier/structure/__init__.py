@@ -7,9 +7,9 @@ within milliseconds; all else is left to the decoder.
 
 from __future__ import annotations
 
-from icon_classifier.structure.blocks import check_bmp, check_gif, without_texts
+from icon_classifier.structure.blocks import check_bmp, check_gif, check_webp, without_texts
 from icon_classifier.structure.boxes import check_items
-from icon_classifier.structure.directories import TIFF_HEADER, check_exif, check_tiff
+from icon_classifier.structure.directories import TIFF_HEADER, check_tiff
 from icon_classifier.structure.jpeg import check_jpeg
 
 
@@ -40,10 +40,10 @@ def check_structure(data: bytes) -> bytes:
         check_gif(data)
     elif data.startswith(b"BM"):
         check_bmp(data)
-    else:
-        check_exif(data)
-        if data.startswith(b"\x89PNG\r\n\x1a\n"):
-            return without_texts(data)
-        if data[4:8] == b"ftyp":
-            check_items(data)
+    elif data.startswith(b"RIFF"):
+        check_webp(data)
+    elif data[4:8] == b"ftyp":
+        check_items(data)
+    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return without_texts(data)
     return data

@@ -5,10 +5,12 @@ from __future__ import annotations
 import struct
 
 from icon_classifier.errors import ImageTooLargeError
+from icon_classifier.structure.directories import check_exif
 from icon_classifier.structure.reading import expect, number_at
 
 MAX_CHUNKS = 100_000
-"""Chunks of a PNG. Encoders put 8 kB into one, which makes 3,200 in 25 MB; each costs 2 µs."""
+"""Chunks of a PNG or WebP. PNG encoders put 8 kB into one: 3,200 in 25 MB; each costs
+2 µs."""
 
 MAX_BLOCKS = 200_000
 """Blocks before the first frame of a GIF. They hold 255 bytes; a profile of 1 MB has 4,000."""
@@ -19,6 +21,18 @@ MAX_RUN_PIXELS = 3_000_000
 _PNG_TEXTS = {b"iCCP", b"iTXt", b"tEXt", b"zTXt"}
 
 
+def check_webp(data: bytes) -> None:
+    """Check the EXIF of a WebP."""
+    at, chunks = 12, 0
+    while at + 8 <= len(data):
+        chunks += 1
+        expect(MAX_CHUNKS, chunks, "chunks of a WebP")
+        end = at + 8 + number_at(data, at + 4, 4, "<")
+        if data.startswith(b"EXIF", at):
+            check_exif(data[at + 8 : end])
+        at = end + end % 2
+
+
 def without_texts(data: bytes) -> bytes:
     """Return a PNG without texts and color profile: they unpack to any size, and none is used."""
     kept, start, at, chunks = [], 0, 8, 0
@@ -26,7 +40,10 @@ def without_texts(data: bytes) -> bytes:
         chunks += 1
         expect(MAX_CHUNKS, chunks, "chunks of a PNG")
         end = at + 12 + number_at(data, at, 4)
-        if data[at + 4 : at + 8] in _PNG_TEXTS:
+        name = data[at + 4 : at + 8]
+        if name == b"eXIf":
+            check_exif(data[at + 8 : end])
+        if name in _PNG_TEXTS:
             kept.append(data[start:at])
             start = end
         at = end

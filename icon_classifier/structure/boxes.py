@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from icon_classifier.errors import DamagedImageError
+from icon_classifier.errors import DamagedImageError, ImageTooLargeError
+from icon_classifier.structure.directories import check_exif
 from icon_classifier.structure.reading import expect, number_at
 
 MAX_ITEM_BYTES = 2**18
@@ -32,6 +33,9 @@ the size of its sequence, whatever size the picture has by its properties; hidde
 MAX_FRAME_PIXELS = 50_000_000
 """Pixels of a frame in an AVIF."""
 
+MAX_MEMORY = 290_000_000
+"""Bytes that decoding an AVIF may take: 7.5 for each pixel, and those of its planes."""
+
 MAX_UNITS = 20_000
 """Units of coded data (OBU) in an AVIF, three or four for each picture."""
 
@@ -48,6 +52,7 @@ def check_items(data: bytes) -> None:
     number = 0
     areas = [0]  # in pixels, of the properties, which count from 1
     tables: dict[bytes, tuple[int, int]] = {}
+    planes = 0.0  # bytes of a pixel in its planes
     samples: list[Extents] = []  # the first frame of each track
     parts = [(b"", 0, len(data))]
     while parts:
@@ -63,6 +68,10 @@ def check_items(data: bytes) -> None:
             if parent == b"ipco":
                 width, height = number_at(data, start + 4, 4), number_at(data, start + 8, 4)
                 areas.append(width * height if name == b"ispe" else 0)
+                if name == b"av1C":  # depth and subsampling
+                    flags = number_at(data, start + 2, 1)
+                    chroma = 2 / (1 + (flags >> 3 & 1)) / (1 + (flags >> 2 & 1))
+                    planes = max(planes, (1 + chroma) * (1 + (flags >> 6 & 1)))
             elif name == b"meta" and not parent:
                 parts.append((name, start + 4, stop))
             elif name in _BOXES_OF_BOXES:
@@ -80,6 +89,8 @@ def check_items(data: bytes) -> None:
             at = max(stop, start)
         if parent == b"stbl" and offset:
             samples.append([(offset, length)])
+    if planes and max(areas) * (7.5 + planes) > MAX_MEMORY:
+        raise ImageTooLargeError(f"expected less memory for {max(areas)} pixels of an AVIF")
     extents = _read_extents(data, *tables.get(b"iloc", (0, 0)))
     pixels = _read_areas(data, *tables.get(b"ipma", (0, 0)), areas)
     _check_references(data, *tables.get(b"iref", (0, 0)), extents, pixels)
@@ -148,8 +159,10 @@ def _check_references(
             tiles += sum(pixels.get(number_at(data, target, wide), 0) for target in targets)
             expect(MAX_TILE_PIXELS, tiles, "pixels of tiles")
         elif name == b"cdsc":
-            metadata += count * sum(length for _, length in extents.get(source, ()))
+            parts = extents.get(source, [])
+            metadata += count * sum(length for _, length in parts)
             expect(MAX_METADATA, metadata, "bytes of metadata")
+            check_exif(b"".join(data[offset : offset + length] for offset, length in parts))
         at += max(size, 8)
 
 

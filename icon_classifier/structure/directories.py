@@ -24,11 +24,10 @@ MAX_PIECE_BYTES = 200_000_000
 """Bytes of all compressed strips or tiles of a TIFF, which may share the same bytes of the file."""
 
 MAX_EXIF_ENTRIES = 100_000
-"""Entries of all EXIF in a file that is no JPEG. There are about 100; bytes that look like a header
-by chance may add 65,535."""
+"""Entries of EXIF, which has about 100; bytes that look like a header by chance may add 65,535."""
 
 MAX_EXIF_HEADERS = 1_000
-"""Headers of EXIF in such a file: one, and by chance a few more."""
+"""Headers in EXIF: one, a few more for what makers and editors embed, and by chance."""
 
 TIFF_HEADER = re.compile(rb"MM\0[*+]|II[*+]\0|MM\*\0|II\0\*")
 
@@ -65,13 +64,13 @@ def check_tiff(data: bytes) -> None:
             expect(MAX_SCANS, scans, "further scans of the JPEGs in a TIFF")
 
 
-def check_exif(data: bytes) -> None:
-    """Check whatever looks like EXIF, wherever it is, for its orientation is decoded."""
+def check_exif(exif: bytes) -> None:
+    """Check EXIF, whose first directory is read for the orientation; decoders search its header."""
     entries = 0
-    for headers, header in enumerate(TIFF_HEADER.finditer(data), 1):
+    for headers, header in enumerate(TIFF_HEADER.finditer(exif), 1):
         expect(MAX_EXIF_HEADERS, headers, "headers of EXIF")
         values = 0
-        for _, kind, amount, _ in _entries(data, header.start()):
+        for _, kind, amount, _ in _entries(exif, header.start()):
             entries += 1
             expect(MAX_EXIF_ENTRIES, entries, "entries of EXIF")
             values += 0 if kind in _TEXT else amount
