@@ -73,6 +73,9 @@ _BYTES_A_PIXEL = {"AVIF": 9, "WEBP": 20}
 _BYTES_A_VALUE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}
 """Memory of a pixel in Pillow by mode; all other modes take four bytes."""
 
+_NO_MEMORY = ("memory", "c++ exception")
+"""What decoders in C and C++ say where Python would raise a MemoryError."""
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -260,7 +263,7 @@ def _opened(data: bytes | bytearray | memoryview) -> Iterator[Image.Image]:
     except (MemoryError, Image.DecompressionBombError) as error:
         raise ImageTooLargeError(f"too large to decode: {error}") from error
     except Exception as error:
-        if "memory" in str(error).lower():  # the decoders written in C have no MemoryError
+        if any(each in str(error).lower() for each in _NO_MEMORY):
             raise ImageTooLargeError(f"too large to decode: {error}") from error
         # Decoders fed by strangers raise what they like (struct.error, IndexError, ...); a list
         # of them would never be complete, and a visitor must never see a traceback.
