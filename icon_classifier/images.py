@@ -73,6 +73,9 @@ _BYTES_A_PIXEL = {"AVIF": 9, "WEBP": 20}
 _BYTES_A_VALUE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}
 """Memory of a pixel in Pillow by mode; all other modes take four bytes."""
 
+_JPEG_PIECE = 4 / 3
+"""Memory of a strip or tile that is a JPEG by its size: one may keep all coefficients."""
+
 _NO_MEMORY = ("memory", "c++ exception")
 """What decoders in C and C++ say where Python would raise a MemoryError."""
 
@@ -276,7 +279,7 @@ def _check_size(image: Image.Image, limits: Limits) -> None:
     if width * height > most:
         raise ImageTooLargeError(
             f"expected at most {most} pixels, got {width} x {height}",
-            words=too_many_pixels(most),
+            words=too_many_pixels(most) if most >= 1_000_000 else None,
         )
     if max(width, height) > limits.max_side:
         raise ImageTooLargeError(
@@ -314,7 +317,8 @@ def _piece_bytes(image: TiffImagePlugin.TiffImageFile) -> int:
         height = min(height, tags.get(TiffImagePlugin.ROWSPERSTRIP, height))
     bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
     in_planes = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == 2  # a plane for each sample
-    return int(width * height * (max(bits) if in_planes else sum(bits)) / 8)
+    size = width * height * (max(bits) if in_planes else sum(bits)) / 8
+    return int(size * _JPEG_PIECE if tags[TiffImagePlugin.COMPRESSION] in (6, 7) else size)
 
 
 def _half_decoded(image: Image.Image) -> bool:

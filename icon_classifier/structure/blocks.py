@@ -30,23 +30,25 @@ def check_webp(data: bytes) -> None:
         end = at + 8 + number_at(data, at + 4, 4, "<")
         if data.startswith(b"EXIF", at):
             check_exif(data[at + 8 : end])
+            break  # the first one is read
         at = end + end % 2
 
 
 def without_texts(data: bytes) -> bytes:
     """Return a PNG without texts and color profile: they unpack to any size, and none is used."""
-    kept, start, at, chunks = [], 0, 8, 0
+    kept, start, at, chunks, exif = [], 0, 8, 0, b""
     while at + 8 <= len(data) and data[at + 4 : at + 8] != b"IEND":
         chunks += 1
         expect(MAX_CHUNKS, chunks, "chunks of a PNG")
         end = at + 12 + number_at(data, at, 4)
         name = data[at + 4 : at + 8]
         if name == b"eXIf":
-            check_exif(data[at + 8 : end])
+            exif = data[at + 8 : end]  # the last one is read
         if name in _PNG_TEXTS:
             kept.append(data[start:at])
             start = end
         at = end
+    check_exif(exif)
     return b"".join([*kept, data[start:]]) if kept else data
 
 

@@ -34,7 +34,8 @@ MAX_FRAME_PIXELS = 50_000_000
 """Pixels of a frame in an AVIF."""
 
 MAX_MEMORY = 290_000_000
-"""Bytes that decoding an AVIF may take: 7.5 for each pixel, and those of its planes."""
+"""Bytes that decoding an AVIF may take: for each pixel 7.5 and those of its planes, for each byte
+of metadata and color profile two."""
 
 MAX_UNITS = 20_000
 """Units of coded data (OBU) in an AVIF, three or four for each picture."""
@@ -52,6 +53,7 @@ def check_items(data: bytes) -> None:
     number = 0
     areas = [0]  # in pixels, of the properties, which count from 1
     tables: dict[bytes, tuple[int, int]] = {}
+    copied = 0  # bytes of profiles and metadata
     planes = 0.0  # bytes of a pixel in its planes
     samples: list[Extents] = []  # the first frame of each track
     parts = [(b"", 0, len(data))]
@@ -74,6 +76,7 @@ def check_items(data: bytes) -> None:
                     planes = max(planes, (1 + chroma) * (1 + (flags >> 6 & 1)))
             elif name == b"meta" and not parent:
                 parts.append((name, start + 4, stop))
+                copied = stop - start
             elif name in _BOXES_OF_BOXES:
                 parts.append((name, start, stop))
             elif name in _ITEM_TABLES:
@@ -89,11 +92,11 @@ def check_items(data: bytes) -> None:
             at = max(stop, start)
         if parent == b"stbl" and offset:
             samples.append([(offset, length)])
-    if planes and max(areas) * (7.5 + planes) > MAX_MEMORY:
-        raise ImageTooLargeError(f"expected less memory for {max(areas)} pixels of an AVIF")
     extents = _read_extents(data, *tables.get(b"iloc", (0, 0)))
     pixels = _read_areas(data, *tables.get(b"ipma", (0, 0)), areas)
-    _check_references(data, *tables.get(b"iref", (0, 0)), extents, pixels)
+    copied += _check_references(data, *tables.get(b"iref", (0, 0)), extents, pixels)
+    if planes and max(areas) * (7.5 + planes) + 2 * copied > MAX_MEMORY:
+        raise ImageTooLargeError(f"expected less memory for {max(areas)} pixels of an AVIF")
     if b"avi" in data[8 : number_at(data, 0, 4)]:
         _check_frames(data, [*samples, *extents.values()])
 
@@ -146,9 +149,11 @@ def _read_areas(data: bytes, at: int, end: int, areas: list[int]) -> dict[int, i
 
 def _check_references(
     data: bytes, at: int, end: int, extents: dict[int, Extents], pixels: dict[int, int]
-) -> None:
+) -> int:
+    """Add up the pixels of all tiles; return the bytes of all metadata."""
     wide = 4 if number_at(data, at, 1) else 2
     tiles, metadata = 0, 0
+    described: Extents = []
     at += 4
     while at + 8 < end:
         size, name, place = number_at(data, at, 4), data[at + 4 : at + 8], at + 8
@@ -160,10 +165,12 @@ def _check_references(
             expect(MAX_TILE_PIXELS, tiles, "pixels of tiles")
         elif name == b"cdsc":
             parts = extents.get(source, [])
-            metadata += count * sum(length for _, length in parts)
+            metadata += max(1, count) * sum(length for _, length in parts)
             expect(MAX_METADATA, metadata, "bytes of metadata")
-            check_exif(b"".join(data[offset : offset + length] for offset, length in parts))
+            described += parts
         at += max(size, 8)
+    check_exif(b"".join(data[offset : offset + length] for offset, length in described))
+    return metadata
 
 
 def _check_frames(data: bytes, pictures: list[Extents]) -> None:

@@ -80,6 +80,11 @@ def _pngs() -> Iterator[File]:
     numbers = struct.pack(">HHII", 0x0112, 5, 400_000, 8) + bytes(3_200_000)
     exif = b"MM\0*\0\0\0\x08\0\1" + numbers
     yield "PNG whose orientation is 400,000 numbers", head + chunk(b"eXIf", exif) + rest
+    directory = b"MM\0*\0\0\0\x08" + struct.pack(">H", 500) + struct.pack(">HHII", 1, 3, 1, 0) * 500
+    yield (
+        "PNG whose EXIF has 300 headers of a directory of 500 entries",
+        head + chunk(b"eXIf", directory * 300) + rest,
+    )
     webp = encode(Image.new("RGB", (64, 64)), "WEBP", exif=b"Exif\0\0" + exif)
     yield "WEBP whose orientation is 400,000 numbers", webp
     yield "WEBP of 150,000 chunks", webp[:30] + b"XXXX\0\0\0\0" * 150_000
