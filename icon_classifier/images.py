@@ -307,18 +307,19 @@ def _most_pixels(image: Image.Image, limits: Limits) -> int:
 
 
 def _piece_bytes(image: TiffImagePlugin.TiffImageFile) -> int:
-    """Return the size of a strip or tile of a compressed TIFF: libtiff decodes it as a whole."""
+    """Return the size of a strip or tile of a TIFF that has to be read as a whole."""
     tags, (width, height) = image.tag_v2, image.size
-    if tags.get(TiffImagePlugin.COMPRESSION, 1) == 1:
-        return 0
+    compression = tags.get(TiffImagePlugin.COMPRESSION, 1)
     if TiffImagePlugin.TILEOFFSETS in tags:
         width, height = tags[TiffImagePlugin.TILEWIDTH], tags[TiffImagePlugin.TILELENGTH]
+    elif compression == 1:
+        return 0  # Pillow reads it row by row
     else:
         height = min(height, tags.get(TiffImagePlugin.ROWSPERSTRIP, height))
     bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
     in_planes = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == 2  # a plane for each sample
     size = width * height * (max(bits) if in_planes else sum(bits)) / 8
-    return int(size * _JPEG_PIECE if tags[TiffImagePlugin.COMPRESSION] in (6, 7) else size)
+    return int(size * _JPEG_PIECE if compression in (6, 7) else size)
 
 
 def _half_decoded(image: Image.Image) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from icon_classifier.errors import ImageTooLargeError
+from icon_classifier.errors import DamagedImageError, ImageTooLargeError
 from icon_classifier.structure.reading import expect, number_at
 
 MAX_SEGMENTS = 2_000
@@ -16,6 +16,9 @@ and less than 1 kB a scan; Pillow reads quantization tables and components with 
 
 MAX_PADDING = 2**17
 """Bytes between the segments of a JPEG; each costs Pillow 0.6 µs."""
+
+MAX_FILL = 2**16
+"""Bytes of 0xff in a row in a JPEG; Pillow copies all of them for each 64 kB that it reads."""
 
 MAX_EXIF_SEGMENTS = 16
 """EXIF segments of a JPEG. The standard has one; Pillow copies all of them for each."""
@@ -84,3 +87,7 @@ def check_jpeg(data: bytes) -> None:
             if scans == 1:
                 resources = data.count(b"8BIM", 0, at)
                 expect(MAX_RESOURCES, resources, "Photoshop resources in a JPEG")
+    else:
+        at = len(data)
+    if data.find(b"\xff" * MAX_FILL, 0, at) >= 0:
+        raise DamagedImageError(f"expected at most {MAX_FILL} bytes of 0xff in a row, got more")

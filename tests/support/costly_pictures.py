@@ -38,6 +38,7 @@ def _jpegs() -> Iterator[File]:
     yield "JPEG of segments in a segment", head + _hidden(segment(0xEF, b"") * 3000) + rest
     yield "JPEG of 200 kB of nothing", head + bytes(200_000) + rest
     yield "JPEG of 200 kB of fill", head + b"\xff" * 200_000 + rest
+    yield "JPEG of 200 kB of fill in a scan", good[:-2] + b"\xff" * 200_000
     yield "JPEG of 3,000 tables", head + segment(0xDB, bytes(65)) * 3000 + rest
     components = segment(0xC0, bytes([8, 0, 64, 0, 64, 3]) + b"\1\x11\0" * 21_000)
     yield "JPEG of 63,000 components", head + components * 3 + rest

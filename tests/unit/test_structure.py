@@ -56,6 +56,7 @@ HONEST = {
     "JPEG with a profile of 15 MB": encode(photo(), "JPEG", icc_profile=bytes(15_000_000)),
     "JPEG with a video behind it": JPEG + bytes(range(256)) * 20_000 + b"\xff\xda" * 1000,
     "JPEG with 200 pictures behind it": JPEG * 200,
+    "JPEG with fill behind it": JPEG + b"\xff" * 200_000,
     "JPEG with some bytes of nothing": JPEG[:20] + bytes(1000) + JPEG[20:],
     "MPO of 30 pictures": encode(photo(), "MPO", save_all=True, append_images=[photo()] * 29),
     "PNG with zeros behind it": encode(photo()) + bytes(2_000_000),
