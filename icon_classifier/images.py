@@ -26,7 +26,7 @@ from PIL import (  # each plug-in by name: Pillow would import all its forty to 
     JpegImagePlugin,
     MpoImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401
+    TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
@@ -42,6 +42,7 @@ from icon_classifier.errors import (
     too_many_bytes,
     too_many_pixels,
 )
+from icon_classifier.structure import check_structure
 
 PREVIEW_SIDE = 640
 """Longer side of a photo as the page shows it, in pixels."""
@@ -68,6 +69,15 @@ _MEMORY = 290_000_000
 
 _BYTES_A_PIXEL = {"AVIF": 9, "WEBP": 20}
 """Measured memory of the decoders that take more than the others and have no option for less."""
+
+_BYTES_A_VALUE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}
+"""Memory of a pixel in Pillow by mode; all other modes take four bytes."""
+
+_JPEG_PIECE = 4 / 3
+"""Memory of a strip or tile that is a JPEG by its size: one may keep all coefficients."""
+
+_NO_MEMORY = ("memory", "c++ exception")
+"""What decoders in C and C++ say where Python would raise a MemoryError."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -110,6 +120,8 @@ class Limits:
 def read_image(
     data: bytes | bytearray | memoryview,
     limits: Limits = Limits(),
+    *,
+    side: int | None = None,
 ) -> Image.Image:
     """Decode a photo.
 
@@ -119,6 +131,9 @@ def read_image(
         The content of the file, of any length. ``FileUpload`` gives a memoryview.
     limits : Limits, optional
         What the picture may cost.
+    side : int, optional
+        Where a smaller picture will do: both its sides at least, in pixels. A JPEG is then decoded
+        to a half, quarter or eighth of its size, which is faster.
 
     Returns
     -------
@@ -139,17 +154,21 @@ def read_image(
             f"expected at most {limits.max_bytes} bytes, got {size}",
             words=too_many_bytes(limits.max_bytes),
         )
-    with _decoding(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with _opened(data) as image:
         _check_size(image, limits)
         halved = _half_decoded(image)
+        if side and not halved:
+            image.draft(image.mode, (side, side))
         image.load()
         _check_size(image, limits)  # some formats tell their true size only now
         # Flattened first: a large picture is halved there, and the turned copy is small.
         halve = not halved and image.width * image.height > _LARGE
-        return _upright(_flatten(image, halve=halve), _orientation(image))
+        return _upright(_flatten(image, halve=halve), read_orientation(image))
 
 
-def read_image_file(path: str | Path, limits: Limits = Limits()) -> Image.Image:
+def read_image_file(
+    path: str | Path, limits: Limits = Limits(), *, side: int | None = None
+) -> Image.Image:
     """Decode a photo from a file; see :func:`read_image`.
 
     Raises
@@ -163,7 +182,28 @@ def read_image_file(path: str | Path, limits: Limits = Limits()) -> Image.Image:
             data = file.read(limits.max_bytes + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ImageError(f"cannot read {path}: {error}", words=FILE_NOT_OPENED) from error
-    return read_image(data, limits)
+    return read_image(data, limits, side=side)
+
+
+def read_format(data: bytes) -> str:
+    """Return Pillow's name of a picture's format; only the header is read.
+
+    Raises
+    ------
+    ImageError
+        The bytes are not a picture, or its header is broken.
+    """
+    with _opened(data) as image:
+        return image.format or ""
+
+
+def read_orientation(image: Image.Image) -> int:
+    """Read the EXIF orientation of an opened picture: 1 where EXIF is missing or broken."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 - a photo with broken metadata is still a photo
+        return 1
+    return value if isinstance(value, int) else 1
 
 
 def thumbnail(image: Image.Image, side: int = 128) -> bytes:
@@ -210,13 +250,15 @@ def shrink(image: Image.Image, side: int) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _decoding() -> Iterator[None]:
-    """Translate whatever Pillow and its decoders raise into our errors."""
+def _opened(data: bytes | bytearray | memoryview) -> Iterator[Image.Image]:
+    """Open a picture, and translate whatever Pillow and its decoders raise into our errors."""
     try:
         with warnings.catch_warnings():
             # Broken EXIF, odd palettes: Pillow warns and continues; so do we.
             warnings.simplefilter("ignore")
-            yield
+            file = io.BytesIO(check_structure(bytes(data)))
+            with Image.open(file, formats=FORMATS) as image:
+                yield image
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -224,6 +266,8 @@ def _decoding() -> Iterator[None]:
     except (MemoryError, Image.DecompressionBombError) as error:
         raise ImageTooLargeError(f"too large to decode: {error}") from error
     except Exception as error:
+        if any(each in str(error).lower() for each in _NO_MEMORY):
+            raise ImageTooLargeError(f"too large to decode: {error}") from error
         # Decoders fed by strangers raise what they like (struct.error, IndexError, ...); a list
         # of them would never be complete, and a visitor must never see a traceback.
         raise DamagedImageError(f"cannot decode the picture: {error!r}") from error
@@ -235,7 +279,7 @@ def _check_size(image: Image.Image, limits: Limits) -> None:
     if width * height > most:
         raise ImageTooLargeError(
             f"expected at most {most} pixels, got {width} x {height}",
-            words=too_many_pixels(most),
+            words=too_many_pixels(most) if most >= 1_000_000 else None,
         )
     if max(width, height) > limits.max_side:
         raise ImageTooLargeError(
@@ -254,7 +298,28 @@ def _most_pixels(image: Image.Image, limits: Limits) -> int:
         # All coefficients, of two bytes, are kept to the end of the file.
         samples = [across * down for _, across, down, _ in image.layer]
         cost = 2 * sum(samples) / max(samples) + 2
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        # Beside the pixels of Pillow, the smaller copy and the rows in conversion.
+        copy = 3 if image.mode == "F" else 1.2
+        pixels = image.width * image.height
+        cost = _BYTES_A_VALUE.get(image.mode, 4) + copy + _piece_bytes(image) / pixels
     return min(limits.max_pixels, int(_MEMORY / cost)) if cost else limits.max_pixels
+
+
+def _piece_bytes(image: TiffImagePlugin.TiffImageFile) -> int:
+    """Return the size of a strip or tile of a TIFF that has to be read as a whole."""
+    tags, (width, height) = image.tag_v2, image.size
+    compression = tags.get(TiffImagePlugin.COMPRESSION, 1)
+    if TiffImagePlugin.TILEOFFSETS in tags:
+        width, height = tags[TiffImagePlugin.TILEWIDTH], tags[TiffImagePlugin.TILELENGTH]
+    elif compression == 1:
+        return 0  # Pillow reads it row by row
+    else:
+        height = min(height, tags.get(TiffImagePlugin.ROWSPERSTRIP, height))
+    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+    in_planes = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == 2  # a plane for each sample
+    size = width * height * (max(bits) if in_planes else sum(bits)) / 8
+    return int(size * _JPEG_PIECE if compression in (6, 7) else size)
 
 
 def _half_decoded(image: Image.Image) -> bool:
@@ -285,11 +350,22 @@ def _flatten(image: Image.Image, *, halve: bool) -> Image.Image:
 def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """Choose the conversion once for the whole picture, so that all its strips get the same."""
     if image.mode == "F" or image.mode.startswith("I"):
-        white = _white(image)
-        return lambda part: _scale(part, white)
-    if image.has_transparency_data:
+        white, inverted = _white(image), _is_inverted(image)
+        return lambda part: _scale(part, white, inverted=inverted)
+    if image.has_transparency_data and not _is_blank(image):
         return _on_white
     return lambda part: part.convert("RGB")
+
+
+def _is_inverted(image: Image.Image) -> bool:
+    """Whether 0 is white in a TIFF; Pillow inverts those of 8 bits and fewer only."""
+    tags = getattr(image, "tag_v2", {})
+    return bool(tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 1) == 0)
+
+
+def _is_blank(image: Image.Image) -> bool:
+    """Whether all of a BMP is transparent: its writer left the fourth byte of each pixel unused."""
+    return image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[-1] == (0, 0)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -314,13 +390,15 @@ def _white(image: Image.Image) -> float:
     return next((white for white in usual if peak <= white), peak)
 
 
-def _scale(image: Image.Image, white: float) -> Image.Image:
+def _scale(image: Image.Image, white: float, *, inverted: bool) -> Image.Image:
     """Scale grey values from 0 to ``white`` down to 8 bits; ``convert("L")`` would clip them."""
     grey = np.empty((image.height, image.width), np.uint8)
     for top in range(0, image.height, _ROWS):
         part = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
         values = np.nan_to_num(np.asarray(part, np.float32))  # (rows, W)
         grey[top : top + _ROWS] = np.clip(values * (255.0 / white) + 0.5, 0, 255)
+    if inverted:
+        grey = 255 - grey
     return Image.fromarray(grey).convert("RGB")  # (H, W) -> L -> RGB
 
 
@@ -328,12 +406,3 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     """Undo an EXIF orientation of 1 to 8; any other number turns nothing."""
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
-
-
-def _orientation(image: Image.Image) -> int:
-    """Read the EXIF orientation of an opened picture: 1 where EXIF is missing or broken."""
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001 - a photo with broken metadata is still a photo
-        return 1
-    return value if isinstance(value, int) else 1

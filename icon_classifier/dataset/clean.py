@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
@@ -22,7 +22,7 @@ from icon_classifier.dataset.journal import Move, apply_moves
 from icon_classifier.dataset.store import photos_and_labels, suffix_of
 from icon_classifier.errors import DatasetError, ImageError
 from icon_classifier.files import replacing
-from icon_classifier.images import Limits, read_image, read_image_file
+from icon_classifier.images import Limits, read_image, read_image_file, read_orientation
 from icon_classifier.system.memory import usable_cores
 
 _READ_EVERYWHERE = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff"}
@@ -178,18 +178,22 @@ def _examine(path: Path, limits: Limits) -> _Finding:
 def _new_suffix(path: Path, data: bytes) -> str | None:
     """Suffix to rewrite a photo with, or None where plain Pillow reads it just as we do."""
     kind = suffix_of(data) or ""
-    with Image.open(path) as image:
-        plain = (
-            kind in _READ_EVERYWHERE
-            and path.suffix.lower() in _READ_EVERYWHERE
-            and image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT) == _UPRIGHT
-            and not image.has_transparency_data
-            and not image.mode.startswith(("I", "F"))
-            and image.width * image.height <= _LARGE
-        )
-    if plain:
-        return None
-    return ".png" if kind in _LOSSLESS else ".jpg"
+    rewritten = ".png" if kind in _LOSSLESS else ".jpg"
+    try:
+        with Image.open(path) as image:
+            if kind == ".png":
+                image.load()  # a text behind the pixels may be longer than plain Pillow reads
+            plain = (
+                kind in _READ_EVERYWHERE
+                and path.suffix.lower() in _READ_EVERYWHERE
+                and read_orientation(image) == _UPRIGHT
+                and not image.has_transparency_data
+                and not image.mode.startswith(("I", "F"))
+                and image.width * image.height <= _LARGE
+            )
+    except Exception:  # noqa: BLE001 - our reader can read it, whatever plain Pillow raises
+        return rewritten
+    return None if plain else rewritten
 
 
 def _check_half(problems: dict[Path, str], count: int) -> None:

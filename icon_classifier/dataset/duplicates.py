@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from icon_classifier.errors import DatasetError
+from icon_classifier.errors import DatasetError, ImageError
+from icon_classifier.images import read_image_file
 from icon_classifier.system.memory import usable_cores
 
 Pair = tuple[int, int]
@@ -65,13 +66,10 @@ def fingerprint(image: Image.Image) -> Fingerprint:
 
 def _read_fingerprint(path: Path) -> Fingerprint:
     try:
-        with Image.open(path) as opened:
-            # The smallest size that a JPEG decodes to cheaply and that is still large enough.
-            opened.draft("RGB", (128, 128))
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
+        # The smallest size that a JPEG decodes to cheaply and that is still large enough.
+        return fingerprint(read_image_file(path, side=128))
+    except ImageError as error:
         raise DatasetError(f"{path} cannot be compared: {error}; clean the photos first") from error
-    return fingerprint(image)
 
 
 def near_duplicates(paths: Sequence[Path]) -> list[Pair]:

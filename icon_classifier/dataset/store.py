@@ -1,15 +1,13 @@
 """The folder of gathered photos: one folder per label, files named by their contents."""
 
 import hashlib
-import io
 import threading
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 from icon_classifier.dataset.journal import read_moves
+from icon_classifier.errors import ImageError
 from icon_classifier.files import TEMPORARY_SUFFIX, write_file
-from icon_classifier.images import FORMATS
+from icon_classifier.images import read_format
 
 # Files that operating systems leave in folders.
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
@@ -80,9 +78,8 @@ def suffix_of(data: bytes) -> str | None:
     Only the header is read: the picture may still be damaged.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            kind = image.format or ""
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        kind = read_format(data)
+    except ImageError:
         return None
     return _SUFFIXES.get(kind, f".{kind.lower()}")
 

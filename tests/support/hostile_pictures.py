@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 import icon_classifier.images  # noqa: F401 - lets Pillow write HEIF
+from tests.support.costly_pictures import chunk, costly_files
 from tests.support.pictures import encode, gradient
 
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
@@ -31,7 +32,7 @@ File = tuple[str, bytes]
 
 def files(*, large: bool = True) -> Iterator[File]:
     """All of them, or those that are quickly made: what each is, and its bytes."""
-    makers = [_truncated, _forged, _mutated, _rare, _tags, _no_pictures]
+    makers = [_truncated, _forged, _mutated, _rare, _tags, _no_pictures, costly_files]
     for make in [*makers, _bombs, _tiffs] if large else makers:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what makes them, not of what reads them
@@ -114,11 +115,6 @@ def png(width: int, height: int, *, depth: int = 8, colour: int = 2, extra: byte
             chunk(b"IEND", b""),
         ]
     )
-
-
-def chunk(name: bytes, body: bytes) -> bytes:
-    crc = zlib.crc32(name + body)
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", crc)
 
 
 def _bombs() -> Iterator[File]:

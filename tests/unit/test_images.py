@@ -1,6 +1,8 @@
 import io
 import random
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -17,8 +19,18 @@ from icon_classifier.errors import (
     ImageTooSmallError,
     UnsupportedImageError,
 )
-from icon_classifier.images import Limits, read_image, read_image_file, shrink, thumbnail
+from icon_classifier.images import (
+    Limits,
+    read_format,
+    read_image,
+    read_image_file,
+    read_orientation,
+    shrink,
+    thumbnail,
+)
+from tests.support.costly_pictures import chunk, segment, tiff
 from tests.support.pictures import SIZE, difference, encode, gradient, turned
+from tests.support.servers import ROOT
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
@@ -43,12 +55,6 @@ def test_memoryview_and_bytearray_are_read() -> None:
 
 def png_of(width: int, height: int) -> bytes:
     """A PNG whose header promises a size and whose data holds next to nothing."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        )
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"".join(
         [
@@ -166,6 +172,76 @@ def test_deep_grey_is_scaled_not_clipped(mode: str) -> None:
     assert np.abs(np.asarray(image)[0, :, 0] - expected).max() <= 1
 
 
+@pytest.mark.parametrize("mode", ["L", "I;16", "F"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_grey_tiff_whose_zero_is_white_is_inverted(mode: str, compression: str | None) -> None:
+    plain = gradient(mode, (256, 64))
+    options = {} if compression is None else {"compression": compression}
+    data = bytearray(encode(plain, "TIFF", **options))
+    place = data.index(struct.pack("<HHIH", 262, 3, 1, 1))  # photometric interpretation
+    struct.pack_into("<HHIH", data, place, 262, 3, 1, 0)
+    expected = 255 - np.asarray(read_image(encode(plain, "TIFF", **options)), int)
+    assert np.abs(np.asarray(read_image(bytes(data)), int) - expected).max() <= 1
+
+
+def test_bmp_that_is_transparent_everywhere_is_opaque() -> None:
+    """Its writer left the fourth byte of each pixel unused; with one value in it, it is alpha."""
+    head = struct.pack("<IHHI", 54 + 84 + 4 * 256, 0, 0, 54 + 84)
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    size = struct.pack("<IiiHHIIiiII", 124, 16, 16, 1, 32, 3, 4 * 256, 0, 0, 0, 0)
+    bmp = b"BM" + head + size + masks + bytes(68)
+    grey = b"\x40\x50\x60\0"
+    assert read_image(bmp + grey * 256).getpixel((3, 3)) == (0x60, 0x50, 0x40)
+    alpha = read_image(bmp + grey * 255 + b"\x40\x50\x60\xff")
+    assert alpha.getpixel((3, 3)) == (255, 255, 255)
+    assert alpha.getpixel((15, 0)) == (0x60, 0x50, 0x40)
+
+
+def test_too_little_memory_is_too_large() -> None:
+    """In a process that may take 8 MB more than it has; libheif says so in words only."""
+    script = """
+import io, resource, sys
+from PIL import Image
+from icon_classifier.errors import ImageTooLargeError
+from icon_classifier.images import read_image
+from tests.support.costly_pictures import grid_file
+files = [grid_file("HEIF", 30, 64)]
+for kind in ("JPEG", "PNG"):
+    file = io.BytesIO()
+    Image.new("RGB", (4000, 3000)).save(file, kind)
+    files.append(file.getvalue())
+used = [line for line in open("/proc/self/status") if line.startswith("VmData:")]
+limit = 1024 * int(used[0].split()[1]) + 8_000_000
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+for file in files:
+    try:
+        read_image(file)
+    except ImageTooLargeError:
+        print("too large")
+"""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the memory of a process cannot be told here")
+    child = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert child.stdout == "too large\n" * 3
+
+
+def test_pixels_of_a_tiff_are_limited_by_the_memory_of_its_pieces() -> None:
+    tags = [(256, 4, [7000]), (257, 4, [6000]), (278, 4, [6000]), (259, 3, [8])]
+    tags += [(258, 3, [16, 16, 16]), (277, 3, [3]), (262, 3, [2])]
+    with pytest.raises(ImageTooLargeError):  # one strip of 252 MB beside 168 MB of pixels
+        read_image(tiff(tags))
+    with pytest.raises(DamagedImageError):  # no pixels in it, but few enough
+        read_image(tiff([*tags, (278, 4, [64])]))
+    tile = [(322, 4, [40_000]), (323, 4, [40_000]), (324, 4, [8]), (325, 4, [4096])]
+    for compression in (1, 8):
+        with pytest.raises(ImageTooLargeError):
+            read_image(tiff([*tile, (259, 3, [compression])]))
+    with pytest.raises(ImageTooLargeError):  # float pixels, of which copies are made
+        read_image(tiff([*tags[:4], (258, 3, [32]), (339, 3, [3]), (278, 4, [64])]))
+
+
 def test_float_grey_of_nan_and_infinity_is_read() -> None:
     values = np.full((16, 16), np.nan, np.float32)
     values[0] = np.inf
@@ -192,9 +268,46 @@ def test_orientation_is_undone(orientation: int) -> None:
     assert difference(image, upright) < 4
 
 
-def test_broken_exif_turns_nothing() -> None:
-    data = encode(gradient(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert read_image(data).size == SIZE
+BROKEN_EXIF = [
+    b"II*\0\xff\xff\xff\xff",
+    b"b'Exif\\x00\\x00MM\\x00*'",
+    b"\0\x08\0\2\1\x12\0\3ab",
+    b"MM",
+]
+
+
+@pytest.mark.parametrize("exif", BROKEN_EXIF)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_broken_exif_turns_nothing(kind: str, exif: bytes) -> None:
+    exif = exif if kind == "PNG" else b"Exif\0\0" + exif
+    plain = encode(gradient(), kind, **({"dpi": (72, 72)} if kind == "JPEG" else {}))
+    if kind == "JPEG":
+        data = plain[:20] + segment(0xE1, exif) + plain[20:]
+    elif kind == "PNG":
+        data = plain[:33] + chunk(b"eXIf", exif) + plain[33:]
+    else:
+        data = encode(gradient(), kind, exif=exif)
+    image = read_image(data)
+    assert image.size == SIZE
+    assert difference(image, gradient()) < 12
+    with Image.open(io.BytesIO(data)) as opened:
+        assert read_orientation(opened) == 1
+
+
+def test_format_is_read_from_the_header() -> None:
+    assert read_format(encode(gradient(), "TIFF")) == "TIFF"
+    assert read_format(encode(gradient(), "JPEG")[:900]) == "JPEG"
+    avif = encode(gradient(), "AVIF")
+    for data in (b"just some words", b"", avif.replace(b"iloc", b"xloc")):
+        with pytest.raises(ImageError):
+            read_format(data)
+
+
+def test_side_decodes_a_jpeg_to_a_smaller_size() -> None:
+    large = gradient(size=(800, 600))
+    assert read_image(encode(large, "JPEG"), side=150).size == (200, 150)
+    assert read_image(encode(large, "PNG"), side=150).size == (800, 600)
+    assert read_image(turned(6, large), side=150).size == (150, 200)
 
 
 def test_large_pictures_are_halved_alike(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -5,12 +6,14 @@ import pytest
 from PIL import Image, ImageOps
 
 from icon_classifier.dataset.clean import _verify, clean
+from icon_classifier.dataset.duplicates import near_duplicates
 from icon_classifier.dataset.gather import gather
 from icon_classifier.dataset.journal import read_moves, undo_moves
 from icon_classifier.dataset.recipes import Recipe
 from icon_classifier.dataset.splits import split
 from icon_classifier.errors import DatasetError
 from icon_classifier.images import Limits, read_image_file
+from tests.support.costly_pictures import chunk, segment, tiff
 from tests.support.pictures import encode, gradient, turned
 
 
@@ -65,19 +68,39 @@ def test_bad_photos_go_to_quarantine_with_the_reason(tmp_path: Path) -> None:
         "a_html_jpg": b"<html>not found</html>",
         "b_cut_jpg": whole[: len(whole) // 2],
         "b_empty_png": b"",
+        "b_header_avif": encode(gradient(), "AVIF").replace(b"iloc", b"xloc"),
     }
     save(tmp_path, **bad)
 
     report = clean(photos, with_fastai=False, progress=False)
 
-    assert names(tmp_path / "quarantine") == ["a/html.jpg", "b/cut.jpg", "b/empty.png"]
+    assert names(tmp_path / "quarantine") == [
+        *("a/html.jpg", "b/cut.jpg", "b/empty.png", "b/header.avif"),
+    ]
     assert (tmp_path / "quarantine" / "a" / "html.jpg").read_bytes() == bad["a_html_jpg"]
     assert len(report.paths) == 4
     assert all(move.reason.startswith("not a usable picture: ") for move in report.quarantined)
     assert read_moves(tmp_path) == list(report.quarantined)
-    assert "3 are in quarantine: 3 not a usable picture" in str(report)
-    assert len(undo_moves(tmp_path, "quarantine")) == 3
-    assert len(names(photos)) == 7
+    assert "4 are in quarantine: 4 not a usable picture" in str(report)
+    assert len(undo_moves(tmp_path, "quarantine")) == 4
+    assert len(names(photos)) == 8
+
+
+def test_photo_with_broken_exif_is_used_as_it_is(tmp_path: Path) -> None:
+    photos = good(tmp_path)
+    jpeg, png = encode(picture(5), "JPEG", dpi=(72, 72)), encode(picture(6))
+    exif = segment(0xE1, b"Exif\0\0b'Exif\\x00\\x00MM\\x00*'")
+    save(
+        tmp_path,
+        a_quoted_jpg=jpeg[:20] + exif + jpeg[20:],
+        b_noise_png=png[:33] + chunk(b"eXIf", b"\0\x08\0\2\1\x12\0\3ab") + png[33:],
+    )
+
+    report = clean(photos, with_fastai=False, progress=False)
+
+    assert len(report.paths) == 6
+    assert not report.rewritten
+    assert near_duplicates(report.paths) == []
 
 
 def test_nothing_is_moved_when_more_than_half_look_bad(tmp_path: Path) -> None:
@@ -141,6 +164,8 @@ def test_near_duplicates_stay_in_one_group(tmp_path: Path) -> None:
     assert {1, 5} <= set(parts.train) or {1, 5} <= set(parts.valid)
 
 
+PNG = encode(gradient())
+LONG_TEXT = chunk(b"zTXt", b"words\0\0" + zlib.compress(bytes(2**21)))
 UNUSUAL = {
     "rotated": (turned(6), "jpg", ".jpg"),
     "webp": (encode(gradient(), "WEBP"), "webp", ".jpg"),
@@ -148,6 +173,9 @@ UNUSUAL = {
     "transparent": (encode(gradient("RGBA")), "png", ".png"),
     "sixteen bits": (encode(gradient("I;16")), "png", ".png"),
     "wrong name": (encode(gradient(), "WEBP"), "jpg", ".jpg"),
+    "long text": (PNG[:33] + LONG_TEXT + PNG[33:], "png", ".png"),
+    "long text at the end": (PNG[:-12] + LONG_TEXT + PNG[-12:], "png", ".png"),
+    "white is zero": (tiff([(262, 3, [0]), (258, 3, [16]), (257, 3, [32])]), "tif", ".png"),
     "no picture's name": (encode(gradient()), "php", ".png"),
 }
 

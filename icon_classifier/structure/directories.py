@@ -1,0 +1,130 @@
+"""The directories of a TIFF and of EXIF, which has the same form."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+from icon_classifier.structure.jpeg import MAX_SCANS
+from icon_classifier.structure.reading import expect, number_at
+
+MAX_ENTRIES = 1_000
+"""Entries of a directory of a TIFF, which has 20 to 200; Pillow reads it up to six times."""
+
+MAX_VALUES = 300_000
+"""Numbers in a directory of TIFF or EXIF. A palette has 196,608 at most, an index of strips one for
+each row of each component; Pillow makes a Python object of each."""
+
+MAX_PIECES = 100_000
+"""Strips or tiles of a TIFF. A picture has at most as many rows as `Limits.max_side`, and tiles are
+of 16 x 16 pixels at least; each costs Pillow 5 µs and 300 bytes."""
+
+MAX_PIECE_BYTES = 200_000_000
+"""Bytes of all compressed strips or tiles of a TIFF, which may share the same bytes of the file."""
+
+MAX_EXIF_ENTRIES = 100_000
+"""Entries of EXIF, which has about 100; bytes that look like a header by chance may add 65,535."""
+
+MAX_EXIF_HEADERS = 1_000
+"""Headers in EXIF: one, a few more for what makers and editors embed, and by chance."""
+
+TIFF_HEADER = re.compile(rb"MM\0[*+]|II[*+]\0|MM\*\0|II\0\*")
+
+_TIFF_WIDTHS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8)
+"""Bytes of a value by type (TIFF 6.0, section 2; BigTIFF), 0 for those that Pillow ignores."""
+
+_TEXT = {1, 2, 7}
+"""Types whose values are kept as one string."""
+
+_STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES, _COMPRESSION, _PAGE_EXIF, _GPS, _INTEROPERABILITY = (
+    *(273, 279, 324, 325, 259, 34_665, 34_853, 40_965),
+)
+
+_JPEGS = (6, 7)
+"""Compressions whose strips or tiles are JPEGs."""
+
+
+def check_tiff(data: bytes) -> None:
+    """Check the first page of a TIFF; later ones are not read."""
+    page = _read_numbers(data)
+    for tag in (_PAGE_EXIF, _GPS, _INTEROPERABILITY):
+        for offset in page.get(tag, [])[:1]:
+            _read_numbers(data, offset)
+    for offsets, sizes in ((_STRIPS, _STRIP_SIZES), (_TILES, _TILE_SIZES)):
+        pieces = len(page.get(offsets, ()))
+        expect(MAX_PIECES, pieces, "strips or tiles of a TIFF")
+        compression = page.get(_COMPRESSION, [1])[0]
+        if compression != 1:
+            # Without sizes libtiff lets each piece end where the file does.
+            total = sum(page.get(sizes) or [len(data)] * pieces)
+            expect(MAX_PIECE_BYTES, total, "bytes in all strips or tiles of a TIFF")
+        if compression in _JPEGS and pieces:  # each may have one scan for each component
+            scans = data.count(b"\xff\xda") - 4 * pieces
+            expect(MAX_SCANS, scans, "further scans of the JPEGs in a TIFF")
+
+
+def check_exif(exif: bytes) -> None:
+    """Check EXIF, whose first directory is read for the orientation; decoders search its header."""
+    entries = 0
+    for headers, header in enumerate(TIFF_HEADER.finditer(exif), 1):
+        expect(MAX_EXIF_HEADERS, headers, "headers of EXIF")
+        values = 0
+        for _, kind, amount, _ in _entries(exif, header.start()):
+            entries += 1
+            expect(MAX_EXIF_ENTRIES, entries, "entries of EXIF")
+            values += 0 if kind in _TEXT else amount
+            expect(MAX_VALUES, values, "numbers in EXIF")
+
+
+def _read_numbers(data: bytes, offset: int | None = None) -> dict[int, list[int]]:
+    """Return the whole numbers of a directory of a TIFF, the first one by default, by tag."""
+    order = "<" if data.startswith(b"II") else ">"
+    found: dict[int, list[int]] = {}
+    values = 0
+    for number, (tag, kind, amount, at) in enumerate(_entries(data, 0, offset), 1):
+        expect(MAX_ENTRIES, number, "entries of a directory")
+        values += 0 if kind in _TEXT else amount
+        expect(MAX_VALUES, values, "numbers in a directory")
+        letter = {3: "H", 4: "I", 13: "I", 16: "Q"}.get(kind)
+        if amount and letter:
+            numbers = struct.unpack_from(f"{order}{amount}{letter}", data, at)
+            found.setdefault(tag, list(numbers))
+    return found
+
+
+def _entries(
+    data: bytes, header: int, offset: int | None = None
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield tag, type, count and place of each entry of a directory of TIFF or EXIF.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    header : int
+        Where the header is, from which offsets are counted.
+    offset : int, optional
+        Where the directory is; the first one by default.
+
+    Notes
+    -----
+    An entry of unknown type, or with values beyond the end of the file, has the count 0: Pillow
+    leaves it out.
+    """
+    order = "<" if data.startswith(b"II", header) else ">"
+    big = b"+" in data[header + 2 : header + 4]
+    word, counted, size = (8, 8, 20) if big else (4, 2, 12)
+    if offset is None:
+        offset = number_at(data, header + (8 if big else 4), word, order)
+    first = header + offset + counted
+    last = min(first + number_at(data, first - counted, counted, order) * size, len(data)) - size
+    for at in range(first, last + 1, size):
+        tag, kind = number_at(data, at, 2, order), number_at(data, at + 2, 2, order)
+        amount, place = number_at(data, at + 4, word, order), at + 4 + word
+        width = _TIFF_WIDTHS[kind] if kind < len(_TIFF_WIDTHS) else 0
+        if amount * width > word:
+            place = header + number_at(data, place, word, order)
+        if not width or place + amount * width > len(data):
+            amount = 0
+        yield tag, kind, amount, place
