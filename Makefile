@@ -1,6 +1,6 @@
 # `make help` lists the targets; the work is done in scripts/ and icon_classifier/.
 PYTHON ?= $(or $(shell command -v python3.11),python3)
-RECIPE ?= bears
+RECIPE ?= $(if $(DATA),,bears)
 RUN = .venv/bin/python
 SETUP = @$(PYTHON) -m scripts.prepare
 PREPARE = $(SETUP) --tests
@@ -27,8 +27,8 @@ lint:  ## ruff, ruff format, mypy --strict and import-linter; changes nothing
 	$(PREPARE) && $(LINT)
 format:  ## let ruff format the code and fix what it can
 	$(PREPARE) && $(RUN) -m ruff format . && $(RUN) -m ruff check --fix .
-train:  ## train by train.ipynb: RECIPE=bears DATA=folder (ARGS='-p compare False'); the report is written to reports/
-	$(PREPARE) && mkdir -p reports && $(RUN) -m papermill train.ipynb reports/train-$(RECIPE).ipynb --kernel python3 --log-output -p recipe $(RECIPE) $(if $(DATA),-p data "$(DATA)") $(ARGS)
+train:  ## train by train.ipynb: RECIPE=bears, or DATA=folder with a folder for each class (ARGS='-p compare False'); the report is written to reports/
+	$(PREPARE) && mkdir -p reports && $(RUN) -m papermill train.ipynb "reports/train-$(or $(RECIPE),$(notdir $(abspath $(DATA)))).ipynb" --kernel python3 --log-output -p recipe "$(RECIPE)" $(if $(DATA),-p data "$(DATA)") $(ARGS)
 release-model:  ## check EXPORT=path and make it the page's model (ARGS=--worse accepts worse figures)
 	$(PREPARE) && $(RUN) -m scripts.release_model "$(EXPORT)" $(ARGS)
 lock:  ## write the locked files from pyproject.toml (ARGS=--upgrade takes the newest versions)

@@ -19,6 +19,9 @@ from icon_classifier.errors import IconClassifierError, SettingsError
 
 EXPORT, MODEL = "export.pkl", "export.onnx"  # as in model.opening, which is slow to import
 
+MAX_WRONG = 20
+"""How many wrong answers `evaluate` prints; a file takes all."""
+
 app = typer.Typer(
     help="Classify photos, and serve and check a classifier.",
     no_args_is_help=True,
@@ -89,6 +92,52 @@ def predict(
             results.write(record)
     if results.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Photos in folders that are named like classes.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    wrong: Annotated[
+        Path | None, typer.Option(help="A CSV file for the wrong answers.", show_default=False)
+    ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Also add the result to the model card, export.md.")
+    ] = False,
+    model: ModelFolder = Path(),
+) -> None:
+    """Judge the model on photos whose classes are known: errors, confusions, calibration."""
+    try:
+        from icon_classifier.cli.evaluate import (
+            judge,
+            labelled_photos,
+            report_lines,
+            wrong_table,
+        )
+        from icon_classifier.training.model_card import add_evaluation
+    except ModuleNotFoundError as error:
+        raise _missing_extra(error, "train") from error
+    from icon_classifier.files import write_file
+    from icon_classifier.model.opening import open_model
+    from icon_classifier.system.memory import usable_cores
+
+    classifier = open_model(model, threads=1, keep_memory=True)
+    photos = labelled_photos(folder, classifier.labels)
+    report = judge(classifier, photos, threads=usable_cores())
+    text = "\n".join(report_lines(report))
+    if as_json:
+        _print_json(report.figures.to_json())
+    else:
+        print(text)
+        for record in report.wrong[:MAX_WRONG]:
+            print(
+                f"{record['path']}: {record['expected']} was taken for {record['label']} "
+                f"({record['probability']:.3f})"
+            )
+    if wrong is not None:
+        write_file(wrong, wrong_table(report))
+    if card:
+        add_evaluation(text, folder.resolve().name, model)
 
 
 @app.command()

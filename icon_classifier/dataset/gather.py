@@ -28,6 +28,7 @@ from icon_classifier.dataset.download import (
     read_url_list,
 )
 from icon_classifier.dataset.journal import append_lines, read_lines
+from icon_classifier.dataset.layout import LabelOf, by_names, by_places, fold
 from icon_classifier.dataset.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
 from icon_classifier.dataset.search import search_photos
 from icon_classifier.dataset.shapes import draw_shapes
@@ -85,25 +86,28 @@ def gather(
     DownloadError
         If they cannot be searched for or downloaded.
     """
-    root = Path(folder)
-    store = PhotoStore(root)
-    _check_origin(root, recipe, "data" if data is not None else source or recipe.source, data)
-    if data is not None:
-        read = read_archive if Path(data).is_file() else _read_folder
-        _add_all(read(Path(data)), recipe, store)
-    elif (kind := source or recipe.source) == "shapes":
+    root = Path(folder).expanduser()
+    kind = "data" if data is not None else source or recipe.source
+    own = Path(data or recipe.folder.path or "").expanduser()
+    _check_origin(root, recipe, kind, own)
+    is_folder = kind == "folder" or (kind == "data" and not own.is_file())
+    store = PhotoStore(root, mirror=is_folder)
+    left_out: Counter[str] = Counter()
+    if is_folder:
+        if kind == "folder" and recipe.folder.path is None:
+            raise DatasetError(f"recipe {recipe.name!r} needs a folder of photos, got none")
+        left_out = _add_folder(own, recipe, store)
+    elif kind == "data":
+        left_out = _add_archive(read_archive(own), recipe, store)
+    elif kind == "shapes":
         shapes, seed = recipe.shapes, recipe.training.seed
         drawn = draw_shapes(recipe.labels, per_class=shapes.per_class, side=shapes.side, seed=seed)
         for label, image in drawn:
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
             store.add(label, buffer.getvalue())
-    elif kind == "folder":
-        if recipe.folder.path is None:
-            raise DatasetError(f"recipe {recipe.name!r} needs a folder of photos, got none")
-        _add_all(_read_folder(Path(recipe.folder.path)), recipe, store)
     elif kind == "archive":
-        _add_all(_fetch_archive(recipe, root, timeouts, progress), recipe, store)
+        left_out = _add_archive(_fetch_archive(recipe, root, timeouts, progress), recipe, store)
     else:
         lists = _search_lists if kind == "search" else _given_lists
         for each, urls in lists(recipe, root, max_pics):
@@ -117,15 +121,15 @@ def gather(
                 progress=progress,
             )
             _log_failures(each.name, outcomes)
-    _check_classes(store.photos, recipe)
+    _check_classes(store.photos, recipe, left_out)
     return store.photos
 
 
-def _check_origin(root: Path, recipe: Recipe, kind: str, data: str | Path | None) -> None:
+def _check_origin(root: Path, recipe: Recipe, kind: str, own: Path) -> None:
     """Refuse to mix photos of two sources, which would go unnoticed."""
     place = ""
     if kind in {"data", "folder"}:
-        place = str(Path(data or recipe.folder.path or "").resolve())
+        place = str(own.resolve())
     elif kind == "archive" and recipe.archive is not None:
         place = recipe.archive.url
     origin = {"recipe": recipe.name, "source": kind, "place": place}
@@ -188,35 +192,54 @@ def _archive_name(archive: ArchiveSource) -> str:
     return archive.url.partition("?")[0].rstrip("/").rpartition("/")[2] or "archive"
 
 
-def _read_folder(folder: Path) -> Iterable[tuple[PurePosixPath, bytes]]:
+def _add_folder(folder: Path, recipe: Recipe, store: PhotoStore) -> Counter[str]:
+    """Make the store hold the photos of a folder, and no others; return what was left out."""
     if not folder.is_dir():
         raise DatasetError(f"there is no folder {folder}")
+    names = [
+        PurePosixPath(path.relative_to(folder).as_posix())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    names = [name for name in names if all(map(is_photo_name, name.parts))]
+    label_of = _label_of_names(recipe) or by_places(names)
+    left_out: Counter[str] = Counter()
     largest = Limits().max_bytes
-    for path in sorted(folder.rglob("*")):
-        name = PurePosixPath(path.relative_to(folder).as_posix())
-        if not path.is_file() or not is_photo_name(path.name):
-            continue
-        if path.stat().st_size > largest:
+    for name in names:
+        path = folder / name
+        label = label_of(name)
+        if label is None:
+            left_out[name.parent.name] += 1
+        elif path.stat().st_size > largest:
             _log.warning("%s is left out: larger than %d bytes", path, largest)
-            continue
-        yield name, path.read_bytes()
+        else:
+            store.add(label, path.read_bytes(), name.name)
+    if removed := store.remove_others():
+        _log.warning("%d photos are not in %s any more and were removed", removed, folder)
+    return left_out
 
 
-def _add_all(
+def _add_archive(
     files: Iterable[tuple[PurePosixPath, bytes]], recipe: Recipe, store: PhotoStore
-) -> None:
-    """Add the files of folders that are named like a class; other folders are ignored."""
-    label_of = {
-        name.casefold(): each.name for each in recipe.classes for name in (each.name, *each.folders)
-    }
+) -> Counter[str]:
+    """Add the photos of an archive, in folders named like a class; return what was left out."""
+    label_of = _label_of_names(recipe) or (lambda path: path.parent.name or None)
+    left_out: Counter[str] = Counter()
     for path, data in files:
-        if any(not is_photo_name(part) for part in path.parts):
-            continue
-        label = label_of.get(path.parent.name.casefold())
-        if not recipe.classes:
-            label = path.parent.name or None
-        if label is not None:
-            store.add(label, data, path.suffix)
+        if all(map(is_photo_name, path.parts)):
+            if (label := label_of(path)) is None:
+                left_out[path.parent.name] += 1
+            else:
+                store.add(label, data, path.name)
+    return left_out
+
+
+def _label_of_names(recipe: Recipe) -> LabelOf | None:
+    """Return how the recipe's classes are found by name; None where it names none."""
+    if not recipe.classes:
+        return None
+    names = ((name, each.name) for each in recipe.classes for name in (each.name, *each.folders))
+    return by_names({fold(name): label for name, label in names})
 
 
 def _log_failures(label: str, outcomes: list[Outcome]) -> None:
@@ -234,14 +257,21 @@ def _log_failures(label: str, outcomes: list[Outcome]) -> None:
         )
 
 
-def _check_classes(photos: Path, recipe: Recipe) -> None:
+def _check_classes(photos: Path, recipe: Recipe, left_out: Counter[str]) -> None:
     _, labels = photos_and_labels(photos)
-    found = sorted(set(labels))
+    found = Counter(labels)
     empty = [label for label in recipe.labels if label not in found]
+    others = ", ".join(f"{name or '(no folder)'} ({n})" for name, n in left_out.most_common(8))
     if empty:
-        raise DatasetError(f"there are no photos of {', '.join(empty)} in {photos}")
+        raise DatasetError(
+            f"there are no photos of {', '.join(empty)}"
+            + (f"; other folders have photos: {others}. " if others else ". ")
+            + "Name the folders like the classes, or use no recipe: they then name the classes"
+        )
     if len(found) < 2:
         raise DatasetError(
             f"expected photos of at least two classes, one folder each, got {len(found)}"
-            f"{': ' + found[0] if found else ''}"
+            f"{': ' + next(iter(found)) if found else ''}"
         )
+    if others:
+        _log.warning("photos of no class were left out, in the folders: %s", others)

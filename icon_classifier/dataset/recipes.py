@@ -315,6 +315,23 @@ def load_recipe(recipe: str | Path) -> Recipe:
     return read
 
 
+def folder_recipe(folder: str | Path) -> Recipe:
+    """Return a recipe for a folder of photos, or an archive of one, whose folders name the classes.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such folder or file.
+    """
+    path = Path(folder).expanduser()
+    if not path.exists():
+        raise RecipeError(f"there is no folder {path}")
+    name = path.resolve().name.partition(".")[0] or "photos"
+    training = Training(architecture="tf_efficientnet_lite0")
+    source = FolderSource(str(path))
+    return Recipe(name, f"The photos of {name}", "folder", folder=source, training=training)
+
+
 def suggestion(name: str, known: Sequence[str]) -> str:
     """End of a message about an unknown name: the one probably meant, or all there are."""
     near = get_close_matches(name, known, n=1)

@@ -105,7 +105,7 @@ def load_photos(
     check_architecture(training.offline_architecture)
     paths, labels = photos_and_labels(folder)
     classes = sorted(each.name for each in folder.iterdir() if each.is_dir())
-    classes = [name for name in classes if not name.startswith((".", "_"))]
+    classes = [name for name in classes if not name.startswith(".")]
     if empty := sorted(set(classes) - set(labels)):
         raise DatasetError(f"no photos of {', '.join(empty)} in {folder}")
     if len(classes) < 2:

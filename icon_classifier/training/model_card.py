@@ -6,6 +6,7 @@ learns in a minute whether this model fits their purpose.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +82,31 @@ def write_card(card: Card, folder: Path) -> Path:
         The card.
     """
     return write_file(folder / CARD, card.to_markdown())
+
+
+def add_evaluation(text: str, name: str, folder: Path) -> Path:
+    """Add what was measured on other photos to the card, in place of what was on the same ones.
+
+    Parameters
+    ----------
+    text : str
+        Markdown without headings.
+    name : str
+        What the photos are called.
+    folder : Path
+        The folder of export.pkl; its card is made where there is none.
+
+    Returns
+    -------
+    Path
+        The card.
+    """
+    path = folder / CARD
+    card = path.read_text("utf-8") if path.exists() else "# Model card\n"
+    heading = f"## Measured on {_plain(name)}"
+    sections = re.split(r"(?m)^(?=## )", card)
+    kept = [section for section in sections if section.splitlines()[:1] != [heading]]
+    return write_file(path, "".join(kept).rstrip("\n") + f"\n\n{heading}\n\n{text.strip()}\n")
 
 
 def _lines(card: Card) -> Iterator[str]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from icon_classifier.dataset.clean import _verify, clean
+from icon_classifier.dataset.clean import CleanReport, _verify, clean
 from icon_classifier.dataset.duplicates import near_duplicates
 from icon_classifier.dataset.gather import gather
 from icon_classifier.dataset.journal import read_moves, undo_moves
@@ -221,15 +221,23 @@ def test_rewritten_photo_never_replaces_another(tmp_path: Path) -> None:
     assert len(report.groups) == 7
 
 
-def test_gathering_again_adds_nothing_that_was_removed(tmp_path: Path) -> None:
+def test_cleaning_the_same_folder_again_has_the_same_result(tmp_path: Path) -> None:
     given = good(tmp_path / "given")
     save(tmp_path / "given", a_bad_jpg=b"bad", a_odd_webp=encode(gradient(), "WEBP"))
     recipe = Recipe("own", "Own", "folder")
-    first = clean(gather(recipe, tmp_path / "work", data=given), with_fastai=False, progress=False)
 
-    photos = gather(recipe, tmp_path / "work", data=given)
+    def run() -> CleanReport:
+        return clean(
+            gather(recipe, tmp_path / "work", data=given), with_fastai=False, progress=False
+        )
 
-    assert sorted(photos.glob("*/*")) == list(first.paths)
+    first, again = run(), run()
+
+    assert again.paths == first.paths
+    assert [move.target for move in again.quarantined] == [
+        move.target for move in first.quarantined
+    ]
+    assert len(list(tmp_path.glob("work/quarantine/*/*"))) == 1
 
 
 def test_photo_above_the_limits_goes_to_quarantine(tmp_path: Path) -> None:

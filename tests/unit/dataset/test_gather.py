@@ -2,6 +2,7 @@ import hashlib
 import io
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from ddgs.exceptions import RatelimitException
 from PIL import Image
 
+from icon_classifier.dataset.clean import clean
 from icon_classifier.dataset.download import Timeouts
 from icon_classifier.dataset.gather import gather
 from icon_classifier.dataset.journal import Move, apply_moves
@@ -101,6 +103,56 @@ def test_folders_name_the_classes_of_a_recipe_without_any(tmp_path: Path) -> Non
     assert labels == ["a", "b"]
 
 
+def test_changes_in_the_folder_show_in_the_next_run(tmp_path: Path) -> None:
+    given, work = tmp_path / "given", tmp_path / "work"
+    for name, colour in {
+        "cat/1": "red",
+        "cat/2": "blue",
+        "dog/3": "green",
+        "cow/4": "white",
+    }.items():
+        photo(given / f"{name}.png", colour)
+    recipe = Recipe("own", "Own", "folder")
+    gather(recipe, work, data=given)
+
+    (given / "cat" / "2.png").rename(given / "dog" / "2.png")
+    (given / "dog" / "3.png").unlink()
+    (given / "cow").rename(given / "horse")
+    paths, labels = photos_and_labels(gather(recipe, work, data=given))
+
+    names = [path.stem.partition("-")[2] for path in paths]
+    assert list(zip(labels, names, strict=True)) == [("cat", "1"), ("dog", "2"), ("horse", "4")]
+
+
+def test_photo_under_two_labels_returns_when_its_copy_is_deleted(tmp_path: Path) -> None:
+    given, work = tmp_path / "given", tmp_path / "work"
+    for name in ("cat/1", "dog/1"):
+        photo(given / f"{name}.png", "red")
+    for number in range(4):
+        for label, channel in (("cat", number), ("dog", 9 - number)):
+            (given / label / f"{channel}{label}.png").write_bytes(coloured(channel))
+    recipe = Recipe("own", "Own", "folder")
+    first = clean(gather(recipe, work, data=given), with_fastai=False, progress=False)
+    assert len(first.quarantined) == 2
+
+    (given / "dog" / "1.png").unlink()
+    again = clean(gather(recipe, work, data=given), with_fastai=False, progress=False)
+
+    assert not again.quarantined
+    assert Counter(again.labels) == {"cat": 5, "dog": 4}
+
+
+def test_folders_of_other_names_than_the_classes_are_listed(tmp_path: Path) -> None:
+    photo(tmp_path / "given" / "cat" / "a.png", "red")
+    photo(tmp_path / "given" / "Hund" / "b.png", "blue")
+    (tmp_path / "given" / "Hund" / "b.json").write_text("{}")
+
+    with pytest.raises(
+        DatasetError, match=r"no photos of dog; other folders .*: Hund \(1\)\. Name"
+    ):
+        gather(PETS, tmp_path / "work", data=tmp_path / "given")
+
+
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"there is no folder .*nowhere"):
         gather(PETS, tmp_path, data=tmp_path / "nowhere")
@@ -115,7 +167,7 @@ def test_class_without_photos_is_refused(tmp_path: Path) -> None:
     photo(tmp_path / "given" / "cat" / "a.png", "red")
     (tmp_path / "given" / "dog").mkdir()
 
-    with pytest.raises(DatasetError, match="there are no photos of dog in"):
+    with pytest.raises(DatasetError, match="there are no photos of dog"):
         gather(PETS, tmp_path / "work", data=tmp_path / "given")
 
 

@@ -2,7 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from icon_classifier.dataset.recipes import Recipe, Training, load_recipe, recipe_names
+from icon_classifier.dataset.recipes import (
+    Recipe,
+    Training,
+    folder_recipe,
+    load_recipe,
+    recipe_names,
+)
 from icon_classifier.errors import RecipeError
 
 SMALL = """
@@ -156,3 +162,14 @@ def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(RecipeError, match="is not valid TOML"):
         load_recipe(file)
+
+
+def test_folder_needs_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "my pets").mkdir()
+    recipe = folder_recipe(tmp_path / "my pets")
+    assert (recipe.name, recipe.source, recipe.classes) == ("my pets", "folder", ())
+
+
+def test_missing_folder_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="there is no folder"):
+        folder_recipe(tmp_path / "nowhere")

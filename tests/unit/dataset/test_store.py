@@ -12,7 +12,7 @@ def test_photo_is_kept_once_per_label(tmp_path: Path) -> None:
     data = encode(gradient())
     store = PhotoStore(tmp_path)
 
-    name = store.add("a", data, ".gif")
+    name = store.add("a", data)
 
     assert name == hashlib.sha256(data).hexdigest()[:20] + ".png"
     assert store.add("a", data) == name
@@ -24,9 +24,57 @@ def test_photo_is_kept_once_per_label(tmp_path: Path) -> None:
 
 
 def test_file_that_is_not_a_picture_keeps_its_suffix(tmp_path: Path) -> None:
-    name = PhotoStore(tmp_path).add("a", b"no picture", ".JPG")
+    name = PhotoStore(tmp_path).add("a", b"no picture", "x.JPG")
 
     assert Path(name).suffix == ".jpg"
+
+
+def test_name_of_the_user_s_file_is_kept(tmp_path: Path) -> None:
+    data = encode(gradient())
+    name = PhotoStore(tmp_path).add("a", data, "Käfer am/IMG 12: früh.gif")
+    assert name == f"{hashlib.sha256(data).hexdigest()[:20]}-IMG_12_früh.png"
+    assert PhotoStore(tmp_path).add("a", data, "copy.png") == name
+
+
+def test_photos_that_were_not_added_again_are_removed_with_their_originals(
+    tmp_path: Path,
+) -> None:
+    kept, gone = encode(gradient()), encode(gradient("L"))
+    store = PhotoStore(tmp_path)
+    name, other = store.add("a", kept), store.add("a", gone)
+    apply_moves(tmp_path, [Move(f"photos/a/{other}", f"originals/a/{other}", "")], "rewritten")
+    (store.photos / "a" / other).with_suffix(".jpg").write_bytes(b"rewritten")
+
+    store = PhotoStore(tmp_path, mirror=True)
+    store.add("a", kept)
+
+    assert store.remove_others() == 1
+    assert [path.name for path in tmp_path.glob("*/*/*")] == [name]
+
+
+def test_photo_that_a_user_has_relabelled_stays_where_it_is(tmp_path: Path) -> None:
+    data = encode(gradient())
+    name = PhotoStore(tmp_path).add("a", data)
+    apply_moves(tmp_path, [Move(f"photos/a/{name}", f"photos/b/{name}", "")], "cleaner")
+
+    store = PhotoStore(tmp_path, mirror=True)
+    store.add("a", data)
+
+    assert store.remove_others() == 0
+    assert photos_and_labels(store.photos)[1] == ["b"]
+
+
+def test_quarantine_of_a_mirrored_folder_is_decided_again(tmp_path: Path) -> None:
+    data = encode(gradient())
+    name = PhotoStore(tmp_path).add("a", data)
+    move = Move(f"photos/a/{name}", f"quarantine/a/{name}", "the same file under several labels")
+    apply_moves(tmp_path, [move], "quarantine")
+
+    store = PhotoStore(tmp_path, mirror=True)
+    store.add("a", data)
+
+    assert photos_and_labels(store.photos)[1] == ["a"]
+    assert not list(tmp_path.glob("quarantine/*/*"))
 
 
 def test_photo_that_was_moved_away_is_not_added_again(tmp_path: Path) -> None:

@@ -172,3 +172,9 @@ def test_without_a_hub_the_packaged_network_is_used(
     assert "Network: tf_efficientnet_lite0" in printed
     with pytest.raises(TrainingError, match="cannot be fetched"):
         load_pretrained("resnet18", offline="resnet18")
+
+
+def test_label_may_start_with_an_underscore(tmp_path: Path) -> None:
+    photos = draw_photos(tmp_path)
+    (photos / "blue").rename(photos / "_blue")
+    assert load_photos(photos, OPTIONS, groups=list(range(18))).vocab == ["_blue", "green", "red"]

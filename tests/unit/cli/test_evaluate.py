@@ -1,0 +1,74 @@
+"""``icon-classifier evaluate``, with a model of three colours."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from icon_classifier.cli.main import app
+from icon_classifier.errors import DatasetError
+from tests.support.models import write_model
+from tests.support.pictures import encode
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a model, and photos of which one lies under the wrong colour."""
+    write_model(tmp_path)
+    colours = {"red": ["red", "red", "blue"], "Blue": ["blue"], "odd": ["red"]}
+    for label, photos in colours.items():
+        (tmp_path / "test" / label / "deep").mkdir(parents=True)
+        for number, colour in enumerate(photos):
+            image = Image.new("RGB", (20, 20), colour)
+            (tmp_path / "test" / label / "deep" / f"{number}.png").write_bytes(encode(image))
+    (tmp_path / "test" / "Blue" / "broken.jpg").write_bytes(b"nothing")
+    return tmp_path
+
+
+def evaluate(folder: Path, *options: str | Path) -> str:
+    arguments = ["evaluate", folder / "test", "--model", folder, *options]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception:
+        raise result.exception
+    return result.stdout
+
+
+def test_report_has_errors_with_their_interval_and_the_wrong_photos(folder: Path) -> None:
+    output = evaluate(folder)
+    assert output.startswith("4 photos, 1 wrong: 25.0% (95 % interval ")
+    assert "mean recall 83.3%" in output
+    assert "- 1 of red were taken for blue\n" in output
+    assert f"- 1 photos in {folder / 'test/odd/deep'} were left out" in output
+    assert "- 1 photos could not be read\n" in output
+    assert output.splitlines()[-1].startswith(str(folder / "test/red/deep/2.png: red was taken"))
+
+
+def test_figures_are_json_and_wrong_answers_a_table(folder: Path) -> None:
+    figures = json.loads(evaluate(folder, "--json", "--wrong", folder / "wrong.csv"))
+    assert (figures["photos"], figures["errors"]) == (4, 1)
+    [row] = csv.DictReader((folder / "wrong.csv").read_text().splitlines())
+    assert (row["expected"], row["label"]) == ("red", "blue")
+
+
+def test_card_holds_the_latest_result_on_the_same_photos(folder: Path) -> None:
+    card = folder / "export.md"
+    card.write_text("# Model card: Colours\n\n## Data\n\nDrawn.\n")
+    for _ in range(2):
+        evaluate(folder, "--card")
+    text = card.read_text()
+    assert text.startswith(
+        "# Model card: Colours\n\n## Data\n\nDrawn.\n\n## Measured on test\n\n4 "
+    )
+    assert text.count("## Measured on") == 1
+
+
+def test_folders_of_other_names_are_listed(folder: Path) -> None:
+    (folder / "test").rename(folder / "all")
+    (folder / "all" / "odd").rename(folder / "test")
+    with pytest.raises(
+        DatasetError, match=r"like the classes \(red, green, blue\), got .*deep \(1\)"
+    ):
+        evaluate(folder)
