@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from icon_classifier.conversion.allowlist import is_defined
 from icon_classifier.conversion.archive import Archive
+from icon_classifier.conversion.older_layers import complete, find_layer
 from icon_classifier.conversion.unpickler import Global, Object, Storage
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError
 from icon_classifier.system.torch_setup import import_fastai, mend_torchvision
@@ -174,6 +174,7 @@ class _Builder:
                 built = object.__new__(cls)
                 self.built[id(symbol)] = built  # before its attributes, which may refer to it
                 built.__setstate__(self.build(symbol.state))  # type: ignore[no-untyped-call]
+                complete(built)
                 for layer in built._modules.values():
                     if isinstance(layer, Placeholder):
                         layer()  # raises
@@ -243,15 +244,13 @@ def _resolve(name: Global) -> Any:
         return getattr(torch, name.name)
     is_layer = LAYER_MODULES.fullmatch(name.module)
     known = is_layer or FUNCTION_MODULES.fullmatch(name.module)
-    if not known or not is_defined(name.module, name.name):
+    place = find_layer(name.module, name.name) if known else None
+    if place is None:
         return Placeholder(str(name))
-    found = getattr(_import(name.module), name.name, None)
+    found = getattr(_import(place[0]), place[1], None)
     if not is_layer:
         return found
-    if not isinstance(found, type) or (found.__module__, found.__qualname__) != (
-        name.module,
-        name.name,
-    ):
+    if not isinstance(found, type) or (found.__module__, found.__qualname__) != place:
         return Placeholder(str(name))
     if issubclass(found, Enum):
         return found
