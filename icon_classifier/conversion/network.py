@@ -7,7 +7,9 @@ other value in a layer becomes a :class:`Placeholder`, which raises if the forwa
 
 import functools
 import importlib
+import math
 import re
+import reprlib
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -28,6 +30,20 @@ LAYER_MODULES = re.compile(
     r"\.[\w.]+|fastai\.layers|fastai\.torch_core|fastai\.vision\.learner"
 )
 """Modules whose layers may be instantiated."""
+
+WRAPPERS = {
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch.optim.swa_utils.AveragedModel": "module",
+}
+"""Layers that only pass on the input of the layer they hold, and its name in them."""
+
+WEIGHT_HOOKS = (
+    ("torch.nn.utils.spectral_norm", "SpectralNorm"),
+    ("torch.nn.utils.weight_norm", "WeightNorm"),
+)
+"""Hooks that compute the weight of a layer from the parameters that are trained."""
 
 FUNCTION_MODULES = re.compile(r"torch\.nn\.functional")
 
@@ -102,10 +118,15 @@ class Placeholder:
 
     def __call__(self, *_: object, **__: object) -> Any:
         """Raise UnsupportedLearnerError."""
-        raise UnsupportedLearnerError(
-            f"the network needs {self.name}, which is not a layer of torch, torchvision, timm or "
-            "fastai"
-        )
+        raise _not_a_layer(self.name)
+
+
+def _not_a_layer(name: str) -> UnsupportedLearnerError:
+    return UnsupportedLearnerError(
+        f"the network uses {name}, which today's torch, torchvision, timm and fastai do not "
+        "define as a layer; only their layers can be built. Use theirs in its place, in "
+        "nn.Sequential for example, train and export again"
+    )
 
 
 def build_network(model: Object, archive: Archive) -> nn.Module:
@@ -119,22 +140,31 @@ def build_network(model: Object, archive: Archive) -> nn.Module:
         Data of a tensor is missing or damaged.
     """
     try:
+        while model.cls in WRAPPERS:
+            model = model.get("_modules", {}).get(WRAPPERS[model.cls])
         with archive.open_storages() as read:
-            network = _Builder(read).build(model)
+            network = _Builder(read, archive.path.stat().st_size).build(model)
         if isinstance(network, nn.Module):
             return network.float().eval().requires_grad_(False)
-    except (RuntimeError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ConversionError(f"{archive.path}: the network is damaged ({error})") from error
-    raise UnsupportedLearnerError(
-        f"expected a network of torch, torchvision, timm or fastai, got {model.cls}"
-    )
+    raise _not_a_layer(model.cls)
 
 
 class _Builder:
-    """Builds one network; one symbol gives one object, so that shared layers stay shared."""
+    """Builds one network; one symbol gives one object, so that shared layers stay shared.
 
-    def __init__(self, read: Callable[[str, int], bytes]) -> None:
+    Parameters
+    ----------
+    read : callable
+        Reads the bytes of a storage.
+    max_elements : int
+        Limit of the elements of all tensors, which may share storages: the bytes of the file.
+    """
+
+    def __init__(self, read: Callable[[str, int], bytes], max_elements: int) -> None:
         self.read = read
+        self.max_elements = max_elements
         self.built: dict[int, Any] = {}
         self.storages: dict[str, torch.Tensor] = {}
 
@@ -149,7 +179,9 @@ class _Builder:
         if isinstance(value, Object):
             return self.build_object(value)
         if isinstance(value, (tuple, set, frozenset)):
-            return type(value)(self.build(member) for member in value)
+            # A recursive tuple ends in RecursionError.
+            self.built[id(value)] = type(value)(self.build(member) for member in value)
+            return self.built[id(value)]
         if isinstance(value, list):
             members: list[Any] = []
             self.built[id(value)] = members
@@ -161,13 +193,14 @@ class _Builder:
             for key, member in value.items():
                 table[self.build(key)] = self.build(member)
             return table
-        return Placeholder(repr(value))
+        return Placeholder(reprlib.repr(value))
 
     def build_object(self, symbol: Object) -> Any:
         """Build an object: a tensor, a layer, an enum member, or a placeholder."""
         built = self.special(symbol)
         if built is None:
-            cls = _resolve(symbol.call) if isinstance(symbol.call, Global) else None
+            call = symbol.call
+            cls = _resolve(call) if isinstance(call, Global) else None
             if isinstance(cls, type) and issubclass(cls, nn.Module):
                 if not isinstance(symbol.state, dict):
                     raise TypeError(f"{symbol.cls} has no attributes")
@@ -180,6 +213,11 @@ class _Builder:
                         layer()  # raises
             elif isinstance(cls, type) and issubclass(cls, Enum):
                 built = cls(*symbol.args)
+            elif isinstance(call, Global) and (call.module, call.name) in WEIGHT_HOOKS:
+                built = object.__new__(getattr(importlib.import_module(call.module), call.name))
+                vars(built).update(self.build(symbol.state))
+            elif _is_recording_hook(symbol):
+                built = _do_nothing
             else:
                 built = Placeholder(symbol.cls)
         self.built[id(symbol)] = built
@@ -204,7 +242,7 @@ class _Builder:
                 if isinstance(tensor, torch.Tensor):
                     return nn.Parameter(tensor, requires_grad=False)
             case "torch._tensor._rebuild_from_type_v2", (call, _, args, *_):
-                return self.build(Object(call, args))
+                return self.special(Object(call, args))
             case "torch.Size", (size,):
                 return torch.Size(size)
             case "torch.device", _:
@@ -224,6 +262,9 @@ class _Builder:
 
     def tensor(self, storage: Storage, offset: int, size: Any, stride: Any) -> torch.Tensor:
         """Build a view of a storage; `as_strided` checks its bounds."""
+        self.max_elements -= math.prod(size)
+        if self.max_elements < 0:
+            raise ValueError("its tensors have more elements than the file has bytes")
         if storage.key not in self.storages:
             dtype = STORAGES[storage.kind]
             nbytes = storage.numel * dtype.itemsize
@@ -233,6 +274,18 @@ class _Builder:
             )
         flat = self.storages[storage.key]
         return flat.as_strided(tuple(size), tuple(stride), offset).contiguous()
+
+
+def _is_recording_hook(symbol: Object) -> bool:
+    """Whether it is the method of one of fastai's hooks, which store what passes a layer."""
+    match symbol.cls, symbol.args:
+        case "builtins.getattr" | "__builtin__.getattr", (Object() as hook, "hook_fn"):
+            return hook.cls == "fastai.callback.hook.Hook"
+    return False
+
+
+def _do_nothing(*_: object) -> None:
+    """Replace a hook."""
 
 
 def _resolve(name: Global) -> Any:

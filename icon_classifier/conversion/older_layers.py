@@ -110,6 +110,8 @@ def complete(layer: nn.Module) -> None:
         It has a parameter that its class no longer knows.
     """
     cls = type(layer)
+    if not cls.__module__.startswith(("timm.", "torch.", "torchvision.")):
+        return  # fastai's layers have not changed, and some have no source of their own
     if cls.__module__ == "timm.models.regnet" and getattr(layer, "drop_path", 0) is None:
         # None was a shortcut that changes nothing, and is no shortcut since timm 0.6.
         layer.downsample = layer.downsample or nn.Identity()
@@ -191,6 +193,7 @@ def _source(cls: type) -> str:
 
 
 def _mentions(cls: type, name: str) -> bool:
+    """Whether the source of a class or of its bases contains a name."""
     return re.search(rf"\b{name}\b", _source(cls)) is not None
 
 
@@ -214,6 +217,8 @@ def check_layers_used(network: nn.Module, sample: torch.Tensor) -> None:
         for hook in hooks:
             hook.remove()
     for parent in used:
+        if not type(parent).__module__.startswith(("timm.", "torchvision.")):
+            continue
         for name, layer in parent.named_children():
             neutral = _NEUTRAL_LAYERS.fullmatch(type(layer).__name__)
             if not (used.intersection(layer.modules()) or neutral or _mentions(type(parent), name)):
