@@ -17,9 +17,8 @@ from icon_classifier.conversion.fields import (
     plain,
     unsupported,
 )
-from icon_classifier.conversion.transforms import read_batch_transforms, read_item_transforms
+from icon_classifier.conversion.transforms import Transforms, read_transforms
 from icon_classifier.conversion.unpickler import Object
-from icon_classifier.model.pipeline import Pipeline
 
 SOFTMAX_LOSSES = ("CrossEntropyLossFlat", "FocalLossFlat", "LabelSmoothingCrossEntropyFlat")
 """Losses of fastai whose activation is the softmax."""
@@ -33,10 +32,8 @@ class ExportedLearner:
     ----------
     labels : tuple of str
         The vocab, in the order of the network's outputs.
-    pipeline : Pipeline
-        The validation-time item transforms.
-    mean, std : tuple of float
-        Statistics of normalisation for pixels of 0 to 1; three each.
+    transforms : Transforms
+        What happens to a validation photo.
     model : Object
         The network, as a symbol.
     notes : dict
@@ -44,9 +41,7 @@ class ExportedLearner:
     """
 
     labels: tuple[str, ...]
-    pipeline: Pipeline
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    transforms: Transforms
     model: Object
     notes: dict[str, Any]
 
@@ -76,19 +71,17 @@ def _read(archive: Archive) -> ExportedLearner:
     if len(loaders) < 2:
         raise unsupported("it has no validation loader")
     loader = loaders[1]
+    mode = _mode(loader)
     labels = _labels(loader)
     item, before, batch = (
         get_items(get_attribute(get_attribute(loader, stage), "fs"))
         for stage in ("after_item", "before_batch", "after_batch")
     )
-    pipeline = read_item_transforms(item)
-    if before:
-        raise unsupported("it has transforms before the batch (before_batch)")
-    mean, std = read_batch_transforms(batch, archive)
+    transforms = read_transforms(item, batch, archive, before_batch=before, mode=mode)
     model = get_attribute(learn, "model")
     if not isinstance(model, Object):
         raise unsupported("it has no model")
-    return ExportedLearner(labels, pipeline, mean, std, model, _notes(learn))
+    return ExportedLearner(labels, transforms, model, _notes(learn))
 
 
 def _check_loss(loss: Any) -> None:
@@ -108,6 +101,18 @@ def _check_callbacks(callbacks: Any) -> None:
             raise unsupported(f"it has a callback that is not fastai's own ({cls:.80})")
 
 
+def _mode(loader: Any) -> str:
+    """Return the mode of the photos: RGB or L, which is grey."""
+    lists = get_items(get_attribute(get_attribute(loader, "dataset"), "tls"))
+    types = lists[0].get("types") or [None]
+    match str(types[-1]):
+        case "fastai.vision.core.PILImage":
+            return "RGB"
+        case "fastai.vision.core.PILImageBW":
+            return "L"
+    raise unsupported(f"expected photos of PILImage or PILImageBW, got {types[-1]}")
+
+
 def _labels(loader: Any) -> tuple[str, ...]:
     """Return the vocab, after checking that the input is a photo and the output one category."""
     dataset = get_attribute(loader, "dataset")
@@ -117,12 +122,9 @@ def _labels(loader: Any) -> tuple[str, ...]:
     types = loader.get("_types")
     if isinstance(types, dict):
         names = [str(kind) for kinds in types.values() for kind in kinds]
-        expected = ["fastai.torch_core.TensorImage", "fastai.torch_core.TensorCategory"]
-        if names != expected:
+        image, category = "fastai.torch_core.TensorImage", "fastai.torch_core.TensorCategory"
+        if names not in ([image, category], [f"{image}BW", category]):
             raise unsupported(f"expected photos and one label each, got {', '.join(names)}")
-    photo = lists[0].get("types") or [None]
-    if str(photo[-1]) != "fastai.vision.core.PILImage":
-        raise unsupported(f"expected photos of PILImage, got {photo[-1]}")
     categorize = get_items(get_attribute(get_attribute(lists[1], "tfms"), "fs"))[-1]
     if class_name(categorize) != "Categorize":
         raise unsupported(f"expected labels of Categorize, got {class_name(categorize)}")
