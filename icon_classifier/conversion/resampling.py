@@ -59,7 +59,8 @@ def _area(size: tuple[int, int], step: Resample) -> tuple[int, int]:
         return size
     # The extent of the grid: 2 with align_corners, else a little less, since it ends at centres.
     extent = 2.0 if step.align_corners else 2 * (1 - 1 / max(step.size))
-    factor = min(size[0] / step.size[0], size[1] / step.size[1]) / 2
+    # fastai means to compare both sides, but takes the height by the new width, and the width by 2.
+    factor = min(size[1] / step.size[0], size[0] / 2) / 2
     if factor <= max(1, 2 / extent):
         return size
     return math.floor(size[0] * (1 / factor)), math.floor(size[1] * (1 / factor))
