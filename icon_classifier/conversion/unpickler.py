@@ -162,6 +162,8 @@ class _Machine:
         make = _MAKERS.get((call.module, call.name)) if isinstance(call, Global) else None
         if isinstance(call, Global) and call.name == "getattr" and str(args[-1]).startswith("__"):
             raise UntrustedExportError(f"the pickle uses the attribute {args[-1]}")
+        if isinstance(call, Global) and call.name == "_class_setstate":
+            args[0].state = args[1]  # of cloudpickle, which sets a class's attributes so
         self.stack.append(make(*args) if make else Object(call, args))
 
     def build(self, state: object) -> None:
