@@ -146,6 +146,8 @@ def _damaged(path: Path, error: Exception) -> ConversionError:
 
 def _open_zip(path: Path) -> Archive:
     """Read the format of torch 1.6 and later."""
+    if not zipfile.is_zipfile(path):
+        raise ConversionError("the file is cut off; copy or download it again")
     with path.open("rb") as file:
         entries = sum(block.count(b"PK\1\2") for block in iter(lambda: file.read(2**20), b""))
     if entries > MAX_ENTRIES:

@@ -141,15 +141,20 @@ def _compile(learner: ExportedLearner, archive: Archive, digest: str) -> bytes:
     from icon_classifier.conversion.graph import Graph, Score, to_onnx
     from icon_classifier.conversion.network import build_network
     from icon_classifier.conversion.padding import with_fixed_padding
+    from icon_classifier.conversion.resampling import Resampling
 
     score = Score(notes.unsure, notes.temperature)
     network = build_network(learner.model, archive)
-    width, height = learner.pipeline.size
-    sample = torch.randn(3, 3, height, width, generator=torch.Generator().manual_seed(0))
-    _check_logits(network, sample[:1], len(learner.labels))
-    graph = Graph(network, score, sample[:1]).eval()
-    fixed = Graph(with_fixed_padding(network, sample[:1]), score, sample[:1]).eval()
-    model = onnx.load_from_string(to_onnx(fixed, sample[:2], fixed.output_names))
+    width, height = learner.transforms.pipeline.size
+    channels = len(learner.transforms.mean)
+    sample = torch.randn(3, channels, height, width, generator=torch.Generator().manual_seed(0))
+    resampling = Resampling((width, height), learner.transforms.resamples)
+    resized = resampling(sample[:1])
+    _check_logits(network, resized, len(learner.labels))
+    graph = Graph(network, score, resized).eval()
+    fixed = Graph(with_fixed_padding(network, resized), score, resized).eval()
+    whole = torch.nn.Sequential(resampling, fixed)
+    model = onnx.load_from_string(to_onnx(whole, sample[:2], fixed.output_names))
     metadata = _metadata(learner, notes, graph, digest)
     model.producer_name = "icon-classifier"
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata})
@@ -159,7 +164,7 @@ def _compile(learner: ExportedLearner, archive: Archive, digest: str) -> bytes:
     except (onnx.checker.ValidationError, ModelError) as error:
         raise ConversionError(f"the compiled model is not valid: {error}") from error
     compiled: bytes = model.SerializeToString()
-    _compare(compiled, graph, sample)
+    _compare(compiled, resampling, graph, sample)
     return compiled
 
 
@@ -186,9 +191,10 @@ def _metadata(learner: ExportedLearner, notes: _Notes, graph: "Graph", digest: s
     entries = {
         "format": FORMAT,
         "labels": list(learner.labels),
-        "transforms": learner.pipeline.to_json(),
-        "mean": list(learner.mean),
-        "std": list(learner.std),
+        "mode": learner.transforms.mode,
+        "transforms": learner.transforms.pipeline.to_json(),
+        "mean": list(learner.transforms.mean),
+        "std": list(learner.transforms.std),
         "temperature": notes.temperature,
         "unsure": unsure and {"score": unsure["score"], "threshold": float(unsure["threshold"])},
         "evidence": graph.without_evidence or True,
@@ -212,7 +218,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _compare(compiled: bytes, graph: "Graph", sample: Any) -> None:
+def _compare(compiled: bytes, resampling: Any, graph: "Graph", sample: Any) -> None:
     """Check that ONNX Runtime's outputs are torch's, for one photo and for several."""
     import torch
 
@@ -221,7 +227,7 @@ def _compare(compiled: bytes, graph: "Graph", sample: Any) -> None:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(compiled, options, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
-        expected = [output.numpy() for output in graph(sample)]
+        expected = [output.numpy() for output in graph(resampling(sample))]
     for photos in (1, len(sample)):
         outputs = session.run(None, {"image": sample[:photos].numpy()})
         for name, theirs, ours in zip(graph.output_names, expected, outputs, strict=True):

@@ -23,9 +23,8 @@ from icon_classifier.conversion.fields import (
     unsupported,
 )
 from icon_classifier.conversion.other_files import check_root
-from icon_classifier.conversion.transforms import read_batch_transforms, read_item_transforms
+from icon_classifier.conversion.transforms import Transforms, read_transforms
 from icon_classifier.conversion.unpickler import Global, Object, shorten
-from icon_classifier.model.pipeline import Pipeline
 
 SOFTMAX_LOSSES = (
     *("CrossEntropyLossFlat", "FocalLossFlat"),
@@ -71,10 +70,8 @@ class ExportedLearner:
     ----------
     labels : tuple of str
         The vocab, in the order of the network's outputs.
-    pipeline : Pipeline
-        The validation-time item transforms.
-    mean, std : tuple of float
-        Statistics of normalisation for pixels of 0 to 1; three each.
+    transforms : Transforms
+        What happens to a validation photo.
     model : Object
         The network, as a symbol.
     notes : dict
@@ -90,9 +87,7 @@ class ExportedLearner:
     """
 
     labels: tuple[str, ...]
-    pipeline: Pipeline
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    transforms: Transforms
     model: Object
     notes: dict[str, Any]
     loss: str
@@ -126,15 +121,12 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
     if len(loaders) < 2:
         raise unsupported("it has no validation loader; make its DataLoaders with a splitter")
     loader = loaders[1]
-    _mode, labels, own = _read_blocks(get_attribute(loader, "dataset"))
+    mode, labels, own = _read_blocks(get_attribute(loader, "dataset"))
     item, before, batch = (
         get_items(get_attribute(get_attribute(loader, stage), "fs"))
         for stage in ("after_item", "before_batch", "after_batch")
     )
-    pipeline = read_item_transforms(item)
-    if before:
-        raise unsupported("it has transforms before the batch (before_batch)")
-    mean, std = read_batch_transforms(batch, archive)
+    transforms = read_transforms(item, batch, archive, before_batch=before, mode=mode)
     model = get_attribute(learn, "model")
     if not isinstance(model, Object):
         raise unsupported("it has no model")
@@ -152,9 +144,7 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
     notes = _notes(learn)
     return ExportedLearner(
         labels,
-        pipeline,
-        mean,
-        std,
+        transforms,
         model,
         notes,
         describe(loss),
@@ -162,9 +152,11 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
         _unique(
             *(f"metric {describe(metric)}" for metric in metrics),
             *(f"callback {describe(callback)}" for callback in callbacks),
+            *transforms.left_out,
             *(f"function {describe(function)}" for function in own if is_own(function)),
         ),
         _unique(
+            *transforms.assumed,
             *_assumed_of_loss(loss),
             *(
                 f"The callback {describe(callback)} does nothing to photos and outputs when "

@@ -233,12 +233,9 @@ class Unpickler:
                 made = text.encode("latin1")
             case Global("torch.storage", "_load_from_bytes"), (bytes(data),) if self.load_bytes:
                 made = self.load_bytes(data)
-            case Global(name="_class_setstate" | "_function_setstate"), (
-                Object() as made,
-                state,
-                *_,
-            ):
-                made.state = state  # of a class or function that cloudpickle stored by value
+            case Global(_, "_class_setstate" | "_function_setstate"), (Object() as target, state):
+                target.state = state  # of a class or function that cloudpickle stored by value
+                made = target
         self.stack.append(made)
 
     def spend(self, count: int) -> None:
