@@ -1,6 +1,7 @@
 """Read attributes and items of the objects of a parsed pickle."""
 
 import struct
+from pathlib import PurePosixPath
 from typing import Any
 
 from icon_classifier.conversion.unpickler import Global, Object, shorten
@@ -50,7 +51,7 @@ def class_name(value: Any) -> str:
     match value:
         case Object(call=Global("functools", "partial"), state=(function, *_)):
             return class_name(function)
-        case Object(state=(_, {"__qualname__": str(name)})):  # a function stored by value
+        case Object(state=(_, {"__name__": str(name)})):  # a function stored by value
             name = f"__main__.{name}"
         case Object():
             name = value.cls
@@ -105,5 +106,5 @@ def plain(value: Any) -> Any:
             if kind in _NUMPY:
                 return struct.unpack(_NUMPY[kind], raw)[0]
     if isinstance(value, Object) and value.cls.endswith(("PosixPath", "WindowsPath")):
-        return "/".join(str(part)[:MAX_NAME] for part in value.args[:MAX_NAME])
+        return str(PurePosixPath(*(part[:MAX_NAME] for part in value.args[:MAX_NAME])))
     raise unsupported(f"expected a string or a number, got {shorten(value)}")

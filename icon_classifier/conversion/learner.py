@@ -227,8 +227,13 @@ def _function(transform: Any) -> Any:
     """Return the function in a Transform of fastai, or the transform if it is of another class."""
     encodes = transform.get("encodes")  # since fastai 2.8; init_enc before
     function = transform.get("init_enc") or (encodes and encodes.get("_f")) or transform
+    match function:  # what fastai 2.8 wraps a function in, which has no name
+        case Object(
+            state=(_, {"__qualname__": str(name), "__closure__": (Object(args=(inner,)),)})
+        ):
+            function = inner if name.endswith("wrapped_enc") else function
     match function:
-        case Object(state=(Global(_, "_using_attr"), (inner, *_), *_)):  # of an attribute
+        case Object(state=(Global(_, "_using_attr"), (inner, *_), *_)):
             return inner
     return function
 
