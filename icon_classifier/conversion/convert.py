@@ -7,6 +7,7 @@ the file. Only then is export.onnx replaced, in one step.
 torch is imported when it is needed, so that most refusals take no time.
 """
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -141,14 +142,16 @@ def _compile(learner: ExportedLearner, archive: Archive, digest: str) -> bytes:
     from icon_classifier.conversion.graph import Graph, Score, to_onnx
     from icon_classifier.conversion.network import build_network
     from icon_classifier.conversion.padding import with_fixed_padding
-    from icon_classifier.conversion.resampling import Resampling
+    from icon_classifier.conversion.resampling import Resampling, fit_size
 
     score = Score(notes.unsure, notes.temperature)
     network = build_network(learner.model, archive)
-    width, height = learner.transforms.pipeline.size
-    channels = len(learner.transforms.mean)
+    transforms = fit_size(learner.transforms, network, len(learner.labels))
+    learner = dataclasses.replace(learner, transforms=transforms)
+    width, height = transforms.pipeline.size
+    channels = len(transforms.mean)
     sample = torch.randn(3, channels, height, width, generator=torch.Generator().manual_seed(0))
-    resampling = Resampling((width, height), learner.transforms.resamples)
+    resampling = Resampling((width, height), transforms.resamples)
     resized = resampling(sample[:1])
     _check_logits(network, resized, len(learner.labels))
     graph = Graph(network, score, resized).eval()

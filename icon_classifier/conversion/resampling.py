@@ -1,8 +1,8 @@
 """Resize photos in front of a network as fastai's batch transforms do at validation.
 
 fastai samples a batch at the points of a grid. Without the random part of its transforms rows and
-columns are independent, so that each step is two products of matrices, and all steps together too.
-ONNX has no operator that is exact for all of them, nor a faster one.
+columns are independent: each step, and all together, are a matrix for the rows and another for the
+columns. ONNX's own operators for resizing are faster, but not the same.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from icon_classifier.conversion.transforms import Resample
+from icon_classifier.conversion.transforms import OTHER_SIDES, Resample, Transforms
 
 
 class Resampling(nn.Module):
@@ -36,7 +36,7 @@ class Resampling(nn.Module):
     rows: torch.Tensor
     columns: torch.Tensor
 
-    def __init__(self, size: tuple[int, int], steps: Sequence[Resample]) -> None:
+    def __init__(self, size: tuple[int, int], steps: Sequence[Resample] = ()) -> None:
         super().__init__()
         self.is_identity = not steps
         width, height = size
@@ -51,6 +51,30 @@ class Resampling(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Resize photos, (N, K, H, W) -> (N, K, h, w)."""
         return image if self.is_identity else self.rows @ (image @ self.columns)
+
+
+def fit_size(transforms: Transforms, network: nn.Module, classes: int) -> Transforms:
+    """Return transforms, with another size if they assume one that the network does not take.
+
+    Parameters
+    ----------
+    transforms : Transforms
+        Of a Learner.
+    network : torch.nn.Module
+        In evaluation mode; it takes a size if it returns `classes` logits.
+    classes : int
+        How many.
+    """
+    sizes = [transforms.pipeline.size, *((side, side) for side in OTHER_SIDES)]
+    for width, height in sizes if transforms.assumed and not transforms.resamples else ():
+        sample = torch.zeros(1, len(transforms.mean), height, width)
+        try:
+            with torch.inference_mode():
+                if network(sample).shape == (1, classes):
+                    return transforms.squished((width, height))
+        except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError):
+            continue
+    return transforms
 
 
 def _area(size: tuple[int, int], step: Resample) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from icon_classifier.conversion.archive import Archive
@@ -14,12 +14,15 @@ from icon_classifier.model.pipeline import PAD_MODES, CropPad, Pipeline, Resize,
 ASSUMED_SIDES = {"RGB": 224, "L": 28}
 """Side in pixels, by mode, where no transform resizes: of ImageNet's photos, of MNIST's digits."""
 
-_RESAMPLING = frozenset(
+OTHER_SIDES = (28, 32, 48, 64, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512)
+"""Sides that are tried where the network does not take photos of the assumed one."""
+
+_AFFINE = frozenset(
     # Transforms of a batch that do to a validation photo no more than resize it, if they have a
-    # size, after the first has cropped it.
+    # size. Their split_idx is that of the batch which they saw last.
     (
-        *("RandomResizedCropGPU", "AffineCoordTfm", "DeterministicDihedral", "DeterministicFlip"),
-        *("Dihedral", "Flip", "Rotate", "Warp", "Zoom"),
+        *("AffineCoordTfm", "DeterministicDihedral", "DeterministicFlip", "Dihedral", "Flip"),
+        *("Rotate", "Warp", "Zoom"),
     )
 )
 
@@ -82,6 +85,16 @@ class Transforms:
     left_out: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
 
+    def squished(self, size: tuple[int, int]) -> "Transforms":
+        """Return them with an assumed size, width and height in pixels, as their first step."""
+        width, height = size
+        pipeline = Pipeline((Resize(size, "squish"), *self.pipeline.steps[1:]))
+        sentences = (
+            f"No item transform resizes the photos; they are squished to {width} x {height}. "
+            "If the network was trained on another size, add Resize(size) to item_tfms.",
+        )
+        return replace(self, pipeline=pipeline, assumed=sentences)
+
 
 def read_transforms(
     item: Sequence[Any],
@@ -126,11 +139,10 @@ def read_transforms(
     for transform in acting(before_batch, "transform before the batch"):
         raise _cannot("transform before the batch", transform)
     steps = _item_steps(items)
-    assumed: tuple[str, ...] = ()
-    if not steps:
+    is_sized = bool(steps)
+    if not is_sized:
         steps = [Resize(_assumed_size(batches, mode), "squish")]
-        width, height = steps[0].size
-        assumed = (f"No transform resizes the photos; they are squished to {width} x {height}.",)
+    size = steps[-1].size
     normalisation = _Normalisation()
     resamples: list[Resample] = []
     for transform in batches:
@@ -138,10 +150,9 @@ def read_transforms(
         if name in ("IntToFloatTensor", "Normalize"):
             normalisation.add(transform, archive)
             continue
-        if name not in _RESAMPLING:
+        if name not in (*_AFFINE, "RandomResizedCropGPU"):
             raise _cannot("batch transform", transform)
-        size = resamples[-1].size if resamples else steps[-1].size
-        if name == "RandomResizedCropGPU" and (crop := _centre(transform, size)) != size:
+        if name not in _AFFINE and (crop := _centre(transform, size)) != size:
             if resamples:
                 raise unsupported(f"its batch transform {name} crops what another has resized")
             steps.append(CropPad(crop))
@@ -149,16 +160,19 @@ def read_transforms(
         resample = _resample(transform)
         if resample and resample.size != size:
             resamples.append(resample)
-        elif name != "RandomResizedCropGPU":
+            size = resample.size
+        elif name in _AFFINE:
             left_out.append(f"batch transform {name} (training only)")
     mean, std = normalisation.numbers(mode)
-    return Transforms(
-        Pipeline(tuple(steps)), mode, mean, std, tuple(resamples), tuple(left_out), assumed
-    )
+    pipeline = Pipeline(tuple(steps))
+    transforms = Transforms(pipeline, mode, mean, std, tuple(resamples), tuple(left_out))
+    return transforms if is_sized else transforms.squished(steps[0].size)
 
 
 def _is_for_training(transform: Object, kind: str) -> bool:
     """Return whether a transform acts in training only, whoever's class it is of."""
+    if class_name(transform) in _AFFINE:
+        return False
     missing = object()
     split_idx = transform.get("split_idx", missing)
     call = transform.call
@@ -239,9 +253,10 @@ def _random_resized_crop(transform: Object) -> list[Step]:
 def _assumed_size(batch: Sequence[Object], mode: str) -> tuple[int, int]:
     """Return width and height for photos that no item transform resizes."""
     for transform in batch:
-        resample = _resample(transform) if class_name(transform) in _RESAMPLING else None
-        if resample:
-            return resample.size
+        if class_name(transform) in (*_AFFINE, "RandomResizedCropGPU"):
+            resample = _resample(transform)
+            if resample:
+                return resample.size
     return ASSUMED_SIDES[mode], ASSUMED_SIDES[mode]
 
 
