@@ -53,6 +53,8 @@ def class_name(value: Any) -> str:
             return class_name(function)
         case Object(state=(_, {"__name__": str(name)})):  # a function stored by value
             name = f"__main__.{name}"
+        case Object(Global(_, "_make_skeleton_class" | "_create_type"), (_, str(name), *_)):
+            name = f"__main__.{name}"  # a class stored by value
         case Object():
             name = value.cls
         case Global():
