@@ -7,6 +7,7 @@ the file. Only then is export.onnx replaced, in one step.
 torch is imported when it is needed, so that most refusals take no time.
 """
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -23,6 +24,7 @@ import onnxruntime
 
 from icon_classifier.conversion.archive import Archive, open_archive
 from icon_classifier.conversion.learner import ExportedLearner, read_learner
+from icon_classifier.conversion.transforms import Transforms
 from icon_classifier.errors import ConversionError, ModelError, UnsupportedLearnerError
 from icon_classifier.files import sha256_of, write_file
 from icon_classifier.model.info import FORMAT, METADATA_KEY, ModelInfo, compiler_sha256
@@ -148,19 +150,26 @@ def _compile(learner: ExportedLearner, archive: Archive, digest: str) -> bytes:
 
     from icon_classifier.conversion.graph import Graph, Score
     from icon_classifier.conversion.network import build_network
+    from icon_classifier.conversion.older_layers import check_layers_used
+    from icon_classifier.conversion.resampling import Resampling, fit_size
 
     score = Score(notes.unsure, notes.temperature)
     network = build_network(learner.model, archive)
-    sample = _sample_photos(learner)
-    _check_logits(network, sample, len(learner.labels))
-    graph = Graph(network, score, sample[:1]).eval()
+    transforms = fit_size(learner.transforms, network, len(learner.labels))
+    learner = dataclasses.replace(learner, transforms=transforms)
+    sample = _sample_photos(transforms)
+    resampling = Resampling(transforms.pipeline.size, transforms.resamples)
+    resized = resampling(sample)
+    _check_logits(network, resized, len(learner.labels))
+    check_layers_used(network, resized[:1])
+    graph = Graph(network, score, resized[:1]).eval()
     try:
-        compiled = _write(graph, sample)
+        compiled = _write(resampling, graph, sample)
     except UnsupportedLearnerError as error:
         if graph.without_evidence:
             raise
         graph.without_evidence = str(error)
-        compiled = _write(graph, sample)
+        compiled = _write(resampling, graph, sample)
     model = onnx.load_from_string(compiled)
     metadata = _metadata(learner, notes, graph, digest)
     model.producer_name = "icon-classifier"
@@ -173,7 +182,7 @@ def _compile(learner: ExportedLearner, archive: Archive, digest: str) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _sample_photos(learner: ExportedLearner) -> Any:
+def _sample_photos(transforms: Transforms) -> Any:
     """Draw two pictures with the spectrum of photos, and one of noise; normalise them.
 
     The amplitude of photos falls as 1 / frequency (Field 1987). Pixels are in the range of photos:
@@ -186,15 +195,15 @@ def _sample_photos(learner: ExportedLearner) -> Any:
     """
     import torch
 
-    width, height = learner.pipeline.size
+    width, height = transforms.pipeline.size
     random = np.random.default_rng(0)
-    noise = random.standard_normal((3, len(learner.mean), height, width))
+    noise = random.standard_normal((3, len(transforms.mean), height, width))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
     frequency[0, 0] = 1.0  # the mean, which is scaled away
     noise[:2] = np.fft.ifft2(np.fft.fft2(noise[:2]) / frequency).real
     darkest = noise.min((2, 3), keepdims=True)
     pixels = (noise - darkest) / (noise.max((2, 3), keepdims=True) - darkest)  # 0 to 1
-    mean, std = (np.reshape(each, (-1, 1, 1)) for each in (learner.mean, learner.std))
+    mean, std = (np.reshape(each, (-1, 1, 1)) for each in (transforms.mean, transforms.std))
     return torch.tensor((pixels - mean) / std, dtype=torch.float32)
 
 
@@ -223,13 +232,16 @@ def _check_logits(network: Any, sample: Any, classes: int) -> None:
         )
 
 
-def _write(graph: "Graph", sample: Any) -> bytes:
+def _write(resampling: Any, graph: "Graph", sample: Any) -> bytes:
     """Return the ONNX model of a graph, without metadata, after comparing it with torch."""
+    import torch
+
     from icon_classifier.conversion.graph import to_onnx
     from icon_classifier.conversion.padding import with_fixed_padding
 
-    compiled = to_onnx(with_fixed_padding(graph, sample[:1]), sample[:2], graph.output_names)
-    _compare(compiled, graph, sample)
+    whole = torch.nn.Sequential(resampling, with_fixed_padding(graph, resampling(sample[:1])))
+    compiled = to_onnx(whole.eval(), sample[:2], graph.output_names)
+    _compare(compiled, resampling, graph, sample)
     return compiled
 
 
@@ -241,9 +253,10 @@ def _metadata(learner: ExportedLearner, notes: _Notes, graph: "Graph", digest: s
     entries = {
         "format": FORMAT,
         "labels": list(learner.labels),
-        "transforms": learner.pipeline.to_json(),
-        "mean": list(learner.mean),
-        "std": list(learner.std),
+        "mode": learner.transforms.mode,
+        "transforms": learner.transforms.pipeline.to_json(),
+        "mean": list(learner.transforms.mean),
+        "std": list(learner.transforms.std),
         "temperature": notes.temperature,
         "unsure": unsure and {"score": unsure["score"], "threshold": float(unsure["threshold"])},
         "evidence": graph.without_evidence or True,
@@ -267,7 +280,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _compare(compiled: bytes, graph: "Graph", sample: Any) -> None:
+def _compare(compiled: bytes, resampling: Any, graph: "Graph", sample: Any) -> None:
     """Check that ONNX Runtime's outputs are torch's, for one photo and for several."""
     import torch
 
@@ -276,7 +289,7 @@ def _compare(compiled: bytes, graph: "Graph", sample: Any) -> None:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(compiled, options, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
-        expected = [output.numpy() for output in graph(sample)]
+        expected = [output.numpy() for output in graph(resampling(sample))]
     for photos in (1, len(sample)):
         outputs = session.run(None, {"image": sample[:photos].numpy()})
         for name, theirs, ours in zip(graph.output_names, expected, outputs, strict=True):

@@ -131,7 +131,11 @@ def complete(layer: nn.Module) -> None:
             setattr(layer, name, nn.Sequential(child, following))
             delattr(layer, activation)
     for name, parameter in layer._parameters.items():
-        if parameter is not None and cls.__module__.startswith("timm.") and not _mentions(cls, name):
+        if (
+            parameter is not None
+            and cls.__module__.startswith("timm.")
+            and not _mentions(cls, name)
+        ):
             raise _changed(layer, "parameter", name)
 
 

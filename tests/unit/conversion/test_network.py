@@ -155,10 +155,10 @@ def test_tuples_are_built_once(tmp_path):
     assert rebuilt(network, tmp_path).shared[0][1][0] is not None
 
 
-def test_tensors_with_more_elements_than_the_file_has_bytes_are_refused(tmp_path):
+def test_tensors_with_more_elements_than_their_storage_are_refused(tmp_path):
     network = nn.Identity()
     network.zeros = torch.zeros(1).expand(10**9)
-    with pytest.raises(ConversionError, match="more elements than the file has bytes"):
+    with pytest.raises(ConversionError, match="more elements than its storage"):
         rebuilt(network, tmp_path)
 
 
