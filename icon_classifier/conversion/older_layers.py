@@ -109,7 +109,7 @@ def complete(layer: nn.Module) -> None:
     UnsupportedLearnerError
         It has a parameter that its class no longer knows.
     """
-    cls = type(layer)
+    cls: type = type(layer)
     if not cls.__module__.startswith(("timm.", "torch.", "torchvision.")):
         return  # fastai's layers have not changed, and some have no source of their own
     if cls.__module__ == "timm.models.regnet" and getattr(layer, "drop_path", 0) is None:
@@ -197,8 +197,8 @@ def _source(cls: type) -> str:
 
 
 def _mentions(cls: type, name: str) -> bool:
-    """Whether the source of a class or of its bases contains a name."""
-    return re.search(rf"\b{name}\b", _source(cls)) is not None
+    """Whether the source of a class or of its bases uses an attribute."""
+    return re.search(rf"\bself\.{re.escape(name)}\b", _source(cls)) is not None
 
 
 def check_layers_used(network: nn.Module, sample: torch.Tensor) -> None:
