@@ -215,7 +215,10 @@ def _check_logits(network: Any, sample: Any, classes: int) -> None:
         with torch.inference_mode():
             logits = network(sample)
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
-        raise UnsupportedLearnerError(f"the network cannot be run: {error}") from error
+        raise UnsupportedLearnerError(
+            f"the network cannot be run ({error!s:.200}); if older versions of timm or torchvision "
+            "made it, train it again with today's and export"
+        ) from error
     if not isinstance(logits, torch.Tensor):
         raise UnsupportedLearnerError(
             f"expected a network that returns logits, got {type(logits).__name__}"

@@ -127,10 +127,16 @@ class Placeholder:
 
 
 def _not_a_layer(name: str) -> UnsupportedLearnerError:
+    package = name.partition(".")[0]
+    if package in ("fastai", "timm", "torch", "torchvision"):
+        return UnsupportedLearnerError(
+            f"the network uses {name}, which is not a layer of today's {package}; if an older "
+            f"{package} made it, train it again with today's and export"
+        )
     return UnsupportedLearnerError(
-        f"the network uses {name}, which today's torch, torchvision, timm and fastai do not "
-        "define as a layer; only their layers can be built. Use theirs in its place, in "
-        "nn.Sequential for example, train and export again"
+        f"the network uses {name}, which is not a layer of torch, torchvision, timm or fastai, and "
+        "the code of others is never run; build the network from their layers, with nn.Sequential "
+        "for example, train and export again"
     )
 
 

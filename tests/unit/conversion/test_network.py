@@ -122,7 +122,7 @@ def test_a_value_that_is_not_a_layer_raises_when_it_is_called(tmp_path):
 )
 def test_other_classes_are_not_instantiated(name, tiny_export):
     symbol = Object(name, (), {"training": False})
-    with pytest.raises(UnsupportedLearnerError, match="only their layers"):
+    with pytest.raises(UnsupportedLearnerError, match="is not a layer of"):
         build_network(symbol, open_archive(tiny_export))
 
 
