@@ -20,7 +20,7 @@ from icon_classifier.conversion.other_files import check_names, check_start
 from icon_classifier.conversion.unpickler import Storage, Unpickler, shorten
 from icon_classifier.errors import ConversionError, UntrustedExportError
 
-MAX_PICKLE_BYTES = 24 * 2**20
+MAX_PICKLE_BYTES = 20 * 2**20
 """Largest pickle that is parsed in a zip; those of image models have some 100 kB."""
 
 MAX_ENTRIES = 100_000
