@@ -360,23 +360,30 @@ class _Normalisation:
         return mean, std
 
 
-_FORMATS = {"FloatStorage": "f", "DoubleStorage": "d", "HalfStorage": "e"}
+_FORMATS = {"FloatStorage": "f", "LongStorage": "q"}
 
 
 def _statistic(value: Any, archive: Archive) -> list[float]:
-    """Return the numbers of a tensor of one or three elements, or a number."""
-    while isinstance(value, Object) and "_rebuild_from_type" in value.cls:
-        value = Object(value.args[0], value.args[2])
-    if isinstance(value, (int, float)):
-        return [float(value)]
+    """Return a number, or the numbers of a tensor of one or three channels."""
     match value:
+        case int() | float():
+            return [float(value)]
         case Object(
-            call=Global("torch._utils", "_rebuild_tensor_v2"),
-            args=(Storage(kind=kind, key=key, numel=numel), int(offset), shape, strides, *_),
+            Global(name="_rebuild_from_type" | "_rebuild_from_type_v2"), (call, _, args, *_)
+        ):
+            return _statistic(Object(call, args), archive)
+        case Object(Global(name="_fa_rebuild_tensor"), (_, *args)):  # fastai before 2.4
+            return _statistic(
+                Object(Global("torch._utils", "_rebuild_tensor_v2"), (*args,)), archive
+            )
+        case Object(
+            Global("torch._utils", "_rebuild_tensor_v2"),
+            (Storage(kind=kind, key=key, numel=numel), int(offset), shape, strides, *_),
         ) if kind in _FORMATS and (1, 1, 1, *shape)[-4:] in ((1, 1, 1, 1), (1, 3, 1, 1)):
-            step = strides[-3] if math.prod(shape) == 3 else 0
+            channels = math.prod(shape)
             form = f"<{numel}{_FORMATS[kind]}"
             with archive.open_storages() as read:
                 numbers = struct.unpack(form, read(key, struct.calcsize(form)))
-            return [numbers[offset + step * channel] for channel in range(math.prod(shape))]
+            step = strides[-3] if channels == 3 else 0
+            return [numbers[offset + step * channel] for channel in range(channels)]
     raise unsupported("expected a Normalize of one or three channels")

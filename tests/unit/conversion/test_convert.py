@@ -210,7 +210,7 @@ def test_a_model_whose_evidence_differs_goes_without(export, monkeypatch):
     add_difference(monkeypatch, "evidence", 0.01)
     model = Model.load(convert(export))
     assert "differ" in model.info.raw["evidence"]
-    assert [each.name for each in model.session.get_outputs()] == ["logits", "score"]
+    assert not model.can_explain
 
 
 def test_evidence_may_differ_by_what_nobody_sees(export, monkeypatch):
@@ -241,7 +241,7 @@ class TestFailures:
     def test_a_truncated_file_is_refused(self, export, keep):
         data = export.read_bytes()
         export.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
-        with pytest.raises(ConversionError, match=r"not a file of torch\.save"):
+        with pytest.raises(ConversionError, match=r"an empty file|cut off"):
             convert(export)
 
     def test_damaged_tensors_are_refused(self, export):
