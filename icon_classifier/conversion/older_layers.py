@@ -3,7 +3,7 @@
 A pickle holds a layer's attributes and the name of its class, but not its code. Where a class has
 moved since, it is found by its name; what its code expects and the file lacks is added so that the
 layer computes what it computed: an added layer is the identity, a number is the constructor's
-default. What cannot be brought up to date is refused, and never computed differently.
+default. A layer with parameters or parts that today's class does not use is refused.
 """
 
 import ast
