@@ -192,7 +192,7 @@ def check(name: str, folder: Path) -> tuple[list[str], bool]:
     evidence = Model.load(target).info.raw["evidence"]
     return [
         "yes",
-        f"{difference:.1g}",
+        f"{difference:.2g}",
         str(mislabelled),
         f"{seconds:.1f}",
         f"{megabytes:.0f}",
