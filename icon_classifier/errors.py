@@ -14,7 +14,8 @@
     │   ├── ModelDamagedError
     │   └── ModelStaleError         export.onnx is older than export.pkl or the compiler
     ├── ConversionError             export.pkl cannot be compiled
-    │   ├── UntrustedExportError    it names something that a model has no use for
+    │   ├── UntrustedExportError    it uses what only a crafted file uses
+    │   ├── NotAnExportError        a file of another kind
     │   └── UnsupportedLearnerError
     ├── TrainingError               a model cannot be trained
     │   ├── RecipeError
@@ -143,9 +144,15 @@ class ConversionError(IconClassifierError):
 
 
 class UntrustedExportError(ConversionError):
-    """export.pkl names something that a model has no use for; nothing in it was run."""
+    """export.pkl uses what only a crafted file uses; nothing in it was run."""
 
     words = "This export.pkl holds more than a model; please export it again with learn.export()."
+
+
+class NotAnExportError(ConversionError):
+    """The file is not one that ``learn.export()`` wrote."""
+
+    words = "This file is not a model of learn.export(); please read what the command line says."
 
 
 class UnsupportedLearnerError(ConversionError):

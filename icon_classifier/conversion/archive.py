@@ -1,28 +1,54 @@
-"""Read a file of ``torch.save``, the format of export.pkl, without running anything in it.
+"""Read a file of ``torch.save`` or ``pickle``, the formats of export.pkl, without running it.
 
-The file is a zip of one pickle, which :mod:`.unpickler` parses, and the data of each tensor. Only
-the standard library is used.
+:mod:`.unpickler` parses the pickle. The data of the tensors is beside it: in a zip since torch 1.6,
+behind it before, and inside it in an ordinary pickle. Only the standard library is used.
 """
 
+import io
+import lzma
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
-from icon_classifier.conversion.unpickler import parse_pickle
+from icon_classifier.conversion.other_files import check_names, check_start
+from icon_classifier.conversion.unpickler import Storage, Unpickler, shorten
 from icon_classifier.errors import ConversionError, UntrustedExportError
 
-MAX_PICKLE_BYTES = 64 * 2**20
-"""Largest pickle that is parsed; those of image models have some 100 kB."""
+MAX_PICKLE_BYTES = 20 * 2**20
+"""Largest pickle that is parsed in a zip; those of image models have some 100 kB."""
 
-_COPY_AGAIN = "if it was copied here, copy it again"
+MAX_ENTRIES = 100_000
+"""Most entries of a zip; a tensor is one."""
+
+MAX_COMPRESSION = 4
+"""Largest ratio of the bytes that are read from a zip to its own; that of weights is below 2."""
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+"""What a file of torch.save begins with, in the format before torch 1.6."""
+
+ELEMENT_BYTES = {
+    **dict.fromkeys(("BoolStorage", "ByteStorage", "CharStorage", "UntypedStorage"), 1),
+    **dict.fromkeys(("BFloat16Storage", "HalfStorage", "ShortStorage"), 2),
+    **dict.fromkeys(("FloatStorage", "IntStorage"), 4),
+    **dict.fromkeys(("ComplexFloatStorage", "DoubleStorage", "LongStorage"), 8),
+}
+
+_READ_ERRORS = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError),
+    *(MemoryError, OverflowError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+"""What zipfile and the reading of the old format raise on damaged files."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file of ``torch.save``: the saved object and the data of its tensors.
+    """A file of ``torch.save`` or ``pickle``: the saved object and the data of its tensors.
 
     Parameters
     ----------
@@ -32,12 +58,15 @@ class Archive:
     path : pathlib.Path
         The file.
     prefix : str
-        The folder inside the archive, with its slash.
+        The folder inside a zip, with its slash.
+    storages : dict
+        The data of the tensors by key, where the file is not a zip.
     """
 
     root: Any
     path: Path
-    prefix: str
+    prefix: str = ""
+    storages: dict[str, bytes] = field(default_factory=dict)
 
     @contextmanager
     def open_storages(self) -> Iterator[Callable[[str, int], bytes]]:
@@ -54,60 +83,131 @@ class Archive:
         ConversionError
             The file can no longer be read.
         """
+        if not self.prefix:
+            yield self._read_storage
+            return
         try:
             archive = zipfile.ZipFile(self.path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise ConversionError(f"{self.path} is damaged ({error}); {_COPY_AGAIN}") from error
+            left = MAX_COMPRESSION * self.path.stat().st_size
+        except _READ_ERRORS as error:
+            raise _damaged(self.path, error) from error
 
         def read(key: str, size: int) -> bytes:
+            nonlocal left
+            left -= size
             try:
                 entry = archive.getinfo(f"{self.prefix}data/{key}")
-                if entry.file_size == size and entry.compress_type == zipfile.ZIP_STORED:
+                if entry.file_size == size and left >= 0:
                     return archive.read(entry)
-            except (zipfile.BadZipFile, KeyError, OSError, RuntimeError) as error:
-                raise ConversionError(f"{self.path} is damaged ({error}); {_COPY_AGAIN}") from error
+            except _READ_ERRORS as error:
+                raise _damaged(self.path, error) from error
             raise ConversionError(
-                f"{self.path}: expected {size} uncompressed bytes in data/{key}, "
-                f"got {entry.file_size}"
+                f"{self.path}: expected {size} bytes in data/{key}, got {entry.file_size}"
             )
 
         with archive:
             yield read
 
+    def _read_storage(self, key: str, size: int) -> bytes:
+        data = self.storages.get(key, b"")
+        if len(data) != size:
+            raise ConversionError(
+                f"{self.path}: expected {size} bytes in the storage {key}, got {len(data)}"
+            )
+        return data
+
 
 def open_archive(path: Path) -> Archive:
-    """Read a file of ``torch.save`` (zip format, torch 1.6 and later) without running it.
+    """Read a file of ``torch.save`` or ``pickle`` without running it.
 
     Raises
     ------
     UntrustedExportError
-        The pickle names something that a model has no use for, or uses what only a crafted pickle
-        uses. The message names it.
+        The pickle uses what only a crafted pickle uses. The message names it.
+    NotAnExportError
+        It is a file of another kind. The message says which, and what to do.
     ConversionError
-        The file is missing, damaged, or of another format.
+        The file is missing or damaged.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".pkl")]
-            if len(names) != 1 or names[0].count("/") != 1 or not names[0].endswith("/data.pkl"):
-                raise UntrustedExportError(
-                    f"{path}: expected one pickle in the archive, got {names[:5]}"
-                )
-            entry = archive.getinfo(names[0])
-            if entry.file_size > MAX_PICKLE_BYTES or entry.compress_type != zipfile.ZIP_STORED:
-                raise UntrustedExportError(f"{path}: the pickle is compressed or far too large")
-            prefix = names[0].removesuffix("data.pkl")
-            order = f"{prefix}byteorder"
-            if order in archive.namelist() and (
-                archive.getinfo(order).file_size > 6 or archive.read(order) != b"little"
-            ):
-                raise ConversionError(f"{path}: was saved on a big-endian machine")
-            program = archive.read(entry)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
-        raise ConversionError(
-            f"{path} is not a file of torch.save, or it is damaged ({error}); {_COPY_AGAIN}"
-        ) from error
-    try:
-        return Archive(parse_pickle(program), path, prefix)
+        is_zip = check_start(path)
+        archive = _open_zip(path) if is_zip else _open_pickle(path)
+    except FileNotFoundError as error:
+        raise ConversionError(f"cannot read {path}: {error.strerror}") from error
+    except _READ_ERRORS as error:
+        raise _damaged(path, error) from error
     except ConversionError as error:
         raise type(error)(f"{path}: {error}") from error
+    return archive
+
+
+def _damaged(path: Path, error: Exception) -> ConversionError:
+    return ConversionError(
+        f"{path} is damaged or incomplete ({error!s:.200}); copy or download it again"
+    )
+
+
+def _open_zip(path: Path) -> Archive:
+    """Read the format of torch 1.6 and later."""
+    if not zipfile.is_zipfile(path):
+        raise ConversionError("the file is cut off; copy or download it again")
+    with path.open("rb") as file:
+        entries = sum(block.count(b"PK\1\2") for block in iter(lambda: file.read(2**20), b""))
+    if entries > MAX_ENTRIES:
+        raise UntrustedExportError(f"the archive has more than {MAX_ENTRIES:,} entries")
+    with zipfile.ZipFile(path) as archive:
+        check_names(archive.namelist())
+        names = [name for name in archive.namelist() if name.endswith(".pkl")]
+        if len(names) != 1 or names[0].count("/") != 1 or not names[0].endswith("/data.pkl"):
+            raise UntrustedExportError(f"expected one pickle in the archive, got {shorten(names)}")
+        if archive.getinfo(names[0]).file_size > MAX_PICKLE_BYTES:
+            raise UntrustedExportError(
+                f"the pickle in the archive is larger than {MAX_PICKLE_BYTES // 2**20} MB"
+            )
+        prefix = names[0].removesuffix("data.pkl")
+        order = f"{prefix}byteorder"
+        if order in archive.namelist() and (
+            archive.getinfo(order).file_size > 6 or archive.read(order) != b"little"
+        ):
+            raise ConversionError("it was saved on a big-endian machine")
+        program = archive.read(names[0])
+    return Archive(Unpickler().load(io.BytesIO(program)), path, prefix)
+
+
+def _open_pickle(path: Path) -> Archive:
+    """Read the format of torch.save before 1.6, or an ordinary pickle."""
+    storages: dict[str, bytes] = {}
+    left = path.stat().st_size
+
+    def load_bytes(data: bytes) -> Storage:
+        """Return the storage whose file of torch.save is a value in an ordinary pickle."""
+        nonlocal left
+        left -= len(data)
+        inner = io.BytesIO(data)
+        reader = Unpickler(unpickler.steps)
+        found: dict[str, bytes] = {}
+        if left < 0 or reader.load(inner) != MAGIC_NUMBER:
+            raise ValueError("expected the data of a tensor")
+        storage = _load_legacy(reader, inner, found)
+        key = str(len(storages))
+        storages[key] = found[storage.key]
+        return Storage(storage.kind, key, storage.numel)
+
+    unpickler = Unpickler(load_bytes=load_bytes)
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
+        pages = cast("IO[bytes]", mapped)  # faster than the file, and reads no more than there is
+        root = unpickler.load(pages)
+        if root == MAGIC_NUMBER:
+            root = _load_legacy(unpickler, pages, storages)
+    return Archive(root, path, storages=storages)
+
+
+def _load_legacy(unpickler: Unpickler, file: IO[bytes], storages: dict[str, bytes]) -> Any:
+    """Read what follows the magic number; add the storages, which follow the pickles."""
+    _version, system, root, keys = (unpickler.load(file) for _ in range(4))
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise ConversionError("it was saved on a big-endian machine")
+    for key in keys:
+        (numel,) = struct.unpack("<q", file.read(8))
+        storages[key] = file.read(numel * ELEMENT_BYTES[unpickler.storages[key].kind])
+    return root

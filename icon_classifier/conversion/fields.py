@@ -1,9 +1,10 @@
 """Read attributes and items of the objects of a parsed pickle."""
 
 import struct
+from pathlib import PurePosixPath
 from typing import Any
 
-from icon_classifier.conversion.unpickler import Object
+from icon_classifier.conversion.unpickler import Global, Object, shorten
 from icon_classifier.errors import UnsupportedLearnerError
 
 
@@ -21,7 +22,7 @@ def get_attribute(value: Any, name: str) -> Any:
         It is not an object, or has no such attribute, or None.
     """
     if not isinstance(value, Object) or (attribute := value.get(name)) is None:
-        raise unsupported(f"expected an attribute {name!r}, got {value!r:.80}")
+        raise unsupported(f"expected an attribute {name!r}, got {shorten(value)}")
     return attribute
 
 
@@ -37,24 +38,60 @@ def get_items(value: Any) -> list[Any]:
     if isinstance(items, Object):  # a CategoryMap keeps its members in an L
         items = items.get("items")
     if not isinstance(items, list):
-        raise unsupported(f"expected a list, got {value!r:.80}")
+        raise unsupported(f"expected a list, got {shorten(value)}")
     return items
 
 
+MAX_NAME = 200
+"""Most characters of the name of a class."""
+
+
 def class_name(value: Any) -> str:
-    """Return the name of an object's class: without its module, if fastai defines it."""
-    if not isinstance(value, Object):
-        return f"{value!r:.80}"
-    known = ("fastai.", "fasttransform.", "fastcore.", "torch.nn.modules.loss.")
-    return value.cls.rsplit(".", 1)[-1] if value.cls.startswith(known) else value.cls
+    """Return the name of a class or function, or of an object's class; fastai's without module."""
+    match value:
+        case Object(call=Global("functools", "partial"), state=(function, *_)):
+            return class_name(function)
+        case Object(state=(_, {"__name__": str(name)})):  # a function stored by value
+            name = f"__main__.{name}"
+        case Object(Global(_, "_make_skeleton_class" | "_create_type"), (_, str(name), *_)):
+            name = f"__main__.{name}"  # a class stored by value
+        case Object():
+            name = value.cls
+        case Global():
+            name = str(value)
+        case _:
+            return shorten(value)
+    known = ("fastai.", "fastai2.", "fastcore.", "fasttransform.", "torch.nn.")
+    return (name.rsplit(".", 1)[-1] if name.startswith(known) else name)[:MAX_NAME]
 
 
-_NUMPY = {"b1": "<?", "u1": "<B", "i4": "<i", "i8": "<q", "f4": "<f", "f8": "<d"}
+def describe(value: Any) -> str:
+    """Return the name of a class, function or object for people, with where it comes from."""
+    name = class_name(value)
+    package, dot, rest = name.partition(".")
+    if not dot or isinstance(value, str):
+        return name
+    return f"{rest.rsplit('.', 1)[-1]} of {package.replace('__main__', 'the notebook')}"
+
+
+def is_own(value: Any) -> bool:
+    """Return whether the notebook defines a class or function, or an object's class."""
+    return class_name(value).startswith("__main__.")
+
+
+_NUMPY = {
+    **{"b1": "<?", "f2": "<e", "f4": "<f", "f8": "<d", "i1": "<b", "i2": "<h", "i4": "<i"},
+    **{"i8": "<q", "u1": "<B", "u2": "<H", "u4": "<I", "u8": "<Q"},
+}
 """The formats of struct for numpy's dtypes."""
 
 
+MAX_SCALAR = 4 * 1000
+"""Most bytes of a numpy scalar: those of a string have four for each character."""
+
+
 def plain(value: Any) -> Any:
-    """Return a string or number, also that of an enum member or a numpy scalar.
+    """Return a string or number, also that of an enum member, a numpy scalar or a path.
 
     Raises
     ------
@@ -68,6 +105,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, Object) and value.cls.endswith("multiarray.scalar"):
         dtype, raw = value.args
         kind = dtype.args[0] if isinstance(dtype, Object) and dtype.args else None
-        if kind in _NUMPY and isinstance(raw, bytes):
-            return struct.unpack(_NUMPY[kind], raw)[0]
-    raise unsupported(f"expected a string or a number, got {value!r:.80}")
+        if isinstance(kind, str) and isinstance(raw, bytes) and len(raw) <= MAX_SCALAR:
+            if kind.startswith("U"):
+                return raw.decode("utf-32-le").rstrip("\0")
+            if kind in _NUMPY:
+                return struct.unpack(_NUMPY[kind], raw)[0]
+    if isinstance(value, Object) and value.cls.endswith(("PosixPath", "WindowsPath")):
+        return str(PurePosixPath(*(part[:MAX_NAME] for part in value.args[:MAX_NAME])))
+    raise unsupported(f"expected a string or a number, got {shorten(value)}")

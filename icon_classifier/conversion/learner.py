@@ -6,23 +6,60 @@ refused with the reason.
 """
 
 import json
+import struct
+from collections import Counter
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from icon_classifier.conversion.archive import Archive
 from icon_classifier.conversion.fields import (
     class_name,
+    describe,
     get_attribute,
     get_items,
+    is_own,
     plain,
     unsupported,
 )
-from icon_classifier.conversion.transforms import read_batch_transforms, read_item_transforms
-from icon_classifier.conversion.unpickler import Object
-from icon_classifier.model.pipeline import Pipeline
+from icon_classifier.conversion.other_files import check_root
+from icon_classifier.conversion.transforms import Transforms, read_transforms
+from icon_classifier.conversion.unpickler import Global, Object, shorten
 
-SOFTMAX_LOSSES = ("CrossEntropyLossFlat", "FocalLossFlat", "LabelSmoothingCrossEntropyFlat")
+SOFTMAX_LOSSES = (
+    *("CrossEntropyLossFlat", "FocalLossFlat"),
+    *("LabelSmoothingCrossEntropy", "LabelSmoothingCrossEntropyFlat"),
+)
 """Losses of fastai whose activation is the softmax."""
+
+PHOTOS = {"PILImage": "RGB", "PILImageBW": "L"}
+"""Mode of a photo by its class."""
+
+OTHER_KINDS = {
+    **dict.fromkeys(("TensorMultiCategory", "MultiCategory"), "several labels a photo"),
+    **dict.fromkeys(("PILMask", "TensorMask"), "masks (segmentation)"),
+    **dict.fromkeys(("PILImage", "PILImageBW", "TensorImage"), "photos"),
+    **dict.fromkeys(("TensorText", "LMTensorText", "TitledStr"), "text"),
+    **dict.fromkeys(("torch.Tensor", "TensorBase", "TitledFloat"), "numbers (regression)"),
+    **{"TensorPoint": "points", "TensorBBox": "boxes", "TensorCategory": "labels"},
+}
+"""What a Learner takes or gives, by the class of it."""
+
+_STRUCTURE_ERRORS = (
+    *(TypeError, ValueError, LookupError, AttributeError),
+    *(RecursionError, MemoryError, OverflowError, struct.error),
+)
+
+_ONE_LABEL = "this project is for one label a photo (ImageBlock and CategoryBlock)"
+
+LEFT_OUT_SILENTLY = ("TrainEvalCallback", "Recorder", "CastToTensor", "ProgressCallback")
+"""Callbacks that every Learner has."""
+
+MAX_NOTES = 1_000_000
+"""Most characters of ``learn.icon_classifier`` as JSON."""
+
+NAMELESS = "(no name)"
+"""What a class is called whose label is empty."""
 
 
 @dataclass(frozen=True)
@@ -33,22 +70,30 @@ class ExportedLearner:
     ----------
     labels : tuple of str
         The vocab, in the order of the network's outputs.
-    pipeline : Pipeline
-        The validation-time item transforms.
-    mean, std : tuple of float
-        Statistics of normalisation for pixels of 0 to 1; three each.
+    transforms : Transforms
+        What happens to a validation photo.
     model : Object
         The network, as a symbol.
     notes : dict
         ``learn.icon_classifier``, which training adds: temperature, threshold, figures; else empty.
+    loss : str
+        Name of the loss it was trained with.
+    fastai_version : str or None
+        What the file tells of the version of fastai that wrote it.
+    left_out : tuple of str
+        What does not take part in a prediction, a few words each.
+    assumed : tuple of str
+        What the file does not tell, a sentence each.
     """
 
     labels: tuple[str, ...]
-    pipeline: Pipeline
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    transforms: Transforms
     model: Object
     notes: dict[str, Any]
+    loss: str
+    fastai_version: str | None
+    left_out: tuple[str, ...]
+    assumed: tuple[str, ...]
 
 
 def read_learner(archive: Archive) -> ExportedLearner:
@@ -56,86 +101,162 @@ def read_learner(archive: Archive) -> ExportedLearner:
 
     Raises
     ------
+    NotAnExportError
+        It is not a Learner. The message says what it is.
     UnsupportedLearnerError
         It is not an image classifier with one label per photo, or does something to a photo that
         cannot be reproduced exactly. The message names it.
     """
     try:
-        return _read(archive)
-    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        raise unsupported(f"its parts are not those of a fastai Learner ({error})") from error
+        check_root(archive.root)
+        return _read(archive.root, archive)
+    except _STRUCTURE_ERRORS as error:
+        raise unsupported(
+            f"its parts are not those of a fastai Learner ({error!s:.200})"
+        ) from error
 
 
-def _read(archive: Archive) -> ExportedLearner:
-    learn = archive.root
-    if not isinstance(learn, Object) or learn.cls != "fastai.learner.Learner":
-        raise unsupported(f"expected a fastai Learner, got {learn!r:.80}")
-    _check_loss(learn.get("loss_func"))
-    _check_callbacks(learn.get("cbs"))
+def _read(learn: Object, archive: Archive) -> ExportedLearner:
     loaders = get_items(get_attribute(get_attribute(learn, "dls"), "loaders"))
     if len(loaders) < 2:
-        raise unsupported("it has no validation loader")
+        raise unsupported("it has no validation loader; make its DataLoaders with a splitter")
     loader = loaders[1]
-    labels = _labels(loader)
+    mode, labels, own = _read_blocks(get_attribute(loader, "dataset"))
     item, before, batch = (
         get_items(get_attribute(get_attribute(loader, stage), "fs"))
         for stage in ("after_item", "before_batch", "after_batch")
     )
-    pipeline = read_item_transforms(item)
-    if before:
-        raise unsupported("it has transforms before the batch (before_batch)")
-    mean, std = read_batch_transforms(batch, archive)
+    transforms = read_transforms(item, batch, archive, before_batch=before, mode=mode)
     model = get_attribute(learn, "model")
     if not isinstance(model, Object):
         raise unsupported("it has no model")
-    return ExportedLearner(labels, pipeline, mean, std, model, _notes(learn))
+    callbacks = [
+        callback
+        for callback in get_items(learn.get("cbs", []))
+        if class_name(callback) not in LEFT_OUT_SILENTLY
+    ]
+    metrics = [
+        metric.get("func", metric) if isinstance(metric, Object) else metric
+        for metric in get_items(learn.get("_metrics", learn.get("metrics", [])))
+    ]
+    own += [learn.get(name) for name in ("arch", "opt_func", "splitter")]
+    loss = learn.get("loss_func")
+    notes = _notes(learn)
+    return ExportedLearner(
+        labels,
+        transforms,
+        model,
+        notes,
+        describe(loss),
+        _fastai_version(loader, notes),
+        _unique(
+            *(f"metric {describe(metric)}" for metric in metrics),
+            *(f"callback {describe(callback)}" for callback in callbacks),
+            *transforms.left_out,
+            *(f"function {describe(function)}" for function in own if is_own(function)),
+        ),
+        _unique(
+            *transforms.assumed,
+            *_assumed_of_loss(loss),
+            *(
+                f"The callback {describe(callback)} does nothing to photos and outputs when "
+                "predicting."
+                for callback in callbacks
+                if not class_name(callback).isidentifier()  # not fastai's
+            ),
+        ),
+    )
 
 
-def _check_loss(loss: Any) -> None:
-    name = class_name(loss)
-    if name not in SOFTMAX_LOSSES:
-        raise unsupported(
-            "expected the loss of a classifier with one label per photo "
-            f"({', '.join(SOFTMAX_LOSSES)}), got {name}"
-        )
+def _unique(*texts: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))
 
 
-def _check_callbacks(callbacks: Any) -> None:
-    """Refuse callbacks that may change a prediction; fastai's own act only in training."""
-    for callback in get_items(callbacks):
-        cls = callback.cls if isinstance(callback, Object) else repr(callback)
-        if not cls.startswith("fastai."):
-            raise unsupported(f"it has a callback that is not fastai's own ({cls:.80})")
+def _fastai_version(loader: Object, notes: dict[str, Any]) -> str | None:
+    """Return the version of fastai in the notes, or what the module of the Pipeline tells."""
+    versions = notes.get("versions")
+    if isinstance(versions, dict) and isinstance(versions.get("fastai"), str):
+        return str(versions["fastai"])
+    package = get_attribute(loader, "after_item").cls.split(".")[0]
+    return {"fasttransform": "2.8 or later", "fastcore": "before 2.8"}.get(package)
 
 
-def _labels(loader: Any) -> tuple[str, ...]:
-    """Return the vocab, after checking that the input is a photo and the output one category."""
-    dataset = get_attribute(loader, "dataset")
-    lists = get_items(get_attribute(dataset, "tls"))
-    if len(lists) != 2 or dataset.get("n_inp") not in (1, None):
-        raise unsupported("it has more than a photo as input or more than one label as output")
-    types = loader.get("_types")
-    if isinstance(types, dict):
-        names = [str(kind) for kinds in types.values() for kind in kinds]
-        expected = ["fastai.torch_core.TensorImage", "fastai.torch_core.TensorCategory"]
-        if names != expected:
-            raise unsupported(f"expected photos and one label each, got {', '.join(names)}")
-    photo = lists[0].get("types") or [None]
-    if str(photo[-1]) != "fastai.vision.core.PILImage":
-        raise unsupported(f"expected photos of PILImage, got {photo[-1]}")
-    categorize = get_items(get_attribute(get_attribute(lists[1], "tfms"), "fs"))[-1]
-    if class_name(categorize) != "Categorize":
-        raise unsupported(f"expected labels of Categorize, got {class_name(categorize)}")
-    vocab = [plain(label) for label in get_items(get_attribute(categorize, "vocab"))]
-    return tuple(str(label) for label in vocab)
+def _assumed_of_loss(loss: Any) -> tuple[str, ...]:
+    if class_name(loss) in SOFTMAX_LOSSES:
+        return ()
+    return (
+        f"The loss {describe(loss)} is not one of fastai's for one label a photo; the "
+        "probabilities are the softmax of the network's outputs.",
+    )
+
+
+def _read_blocks(dataset: Any) -> tuple[str, tuple[str, ...], list[Any]]:
+    """Read the mode of the photos, the labels, and functions of the blocks that are not needed.
+
+    Raises
+    ------
+    UnsupportedLearnerError
+        The input is not one photo, or the output not one label.
+    """
+    if not isinstance(dataset, Object) or dataset.get("tls") is None:
+        raise unsupported(f"its data are {describe(dataset)}; {_ONE_LABEL}")
+    lists = get_items(dataset.get("tls"))[:9]
+    types = [tl.get("types") or [None] for tl in lists]
+    named = [OTHER_KINDS.get(class_name(kinds[-1]), describe(kinds[-1])) for kinds in types]
+    mode = PHOTOS.get(class_name(types[0][-1]))
+    if len(lists) != 2 or mode is None or named[1] != "labels":
+        given = " and ".join(named[1:]) or "nothing"
+        raise unsupported(f"it takes {named[0]} and gives {given}; {_ONE_LABEL}")
+    opening, labelling = (get_items(get_attribute(get_attribute(tl, "tfms"), "fs")) for tl in lists)
+    for given, transform in zip(types[0], opening, strict=False):
+        # What a transform may be given: a file or data, before the photo is opened.
+        if any(
+            class_name(kind) in PHOTOS for kind in (given if isinstance(given, tuple) else [given])
+        ):
+            raise unsupported(
+                f"its transform {describe(_function(transform))} changes photos when they are "
+                "opened; make it an item transform, with split_idx = 0 if it is for training only"
+            )
+    if class_name(labelling[-1]) != "Categorize":
+        raise unsupported(f"expected labels of CategoryBlock, got {describe(labelling[-1])}")
+    own = [_function(transform) for transform in opening[:-1] + labelling[:-1]]
+    return mode, _labels(get_items(get_attribute(labelling[-1], "vocab"))), own
+
+
+def _function(transform: Any) -> Any:
+    """Return the function in a Transform of fastai, or the transform if it is of another class."""
+    encodes = transform.get("encodes")  # since fastai 2.8; init_enc before
+    function = transform.get("init_enc") or (encodes and encodes.get("_f")) or transform
+    match function:  # what fastai 2.8 wraps a function in, which has no name
+        case Object(
+            state=(_, {"__qualname__": str(name), "__closure__": (Object(args=(inner,)),)})
+        ):
+            function = inner if name.endswith("wrapped_enc") else function
+    match function:
+        case Object(state=(Global(_, "_using_attr"), (inner, *_), *_)):
+            return inner
+    return function
+
+
+def _labels(vocab: list[Any]) -> tuple[str, ...]:
+    labels = tuple(str(plain(label)) or NAMELESS for label in vocab)
+    if len(set(labels)) < len(labels):
+        ((double, _),) = Counter(labels).most_common(1)
+        raise unsupported(f"two of its classes are called {shorten(double)}; rename one")
+    return labels
 
 
 def _notes(learn: Object) -> dict[str, Any]:
     notes = learn.get("icon_classifier", {})
+    if not isinstance(notes, dict):
+        raise unsupported(f"expected learn.icon_classifier to be a dict, got {shorten(notes)}")
     try:
-        json.dumps(notes, allow_nan=False)
+        parts = json.JSONEncoder(allow_nan=False).iterencode(notes)
+        size = next((n for n in accumulate(map(len, parts)) if n > MAX_NOTES), 0)
     except (TypeError, ValueError, RecursionError) as error:
         raise unsupported(f"expected learn.icon_classifier to be plain values: {error}") from error
-    if not isinstance(notes, dict):
-        raise unsupported(f"expected learn.icon_classifier to be a dict, got {notes!r:.80}")
+    if size:
+        raise unsupported(
+            f"expected learn.icon_classifier to have at most {MAX_NOTES:,} characters"
+        )
     return notes

@@ -42,10 +42,13 @@ class ModelInfo:
     ----------
     labels : tuple of str
         Names of the classes, in the order of the logits.
+    mode : {'RGB', 'L'}
+        Mode of the pictures that the pipeline takes; L is grey.
     pipeline : Pipeline
         The validation-time transforms of the Learner.
     mean, std : numpy.ndarray
-        float32, shape (3,); statistics of normalisation for pixels of 0 to 1.
+        float32, shape (K,); statistics of normalisation for pixels of 0 to 1. K is the number of
+        channels of the input: 3, or 1 for grey pictures.
     temperature : float
         The logits are divided by it before the softmax; above 0.
     score : str or None
@@ -67,6 +70,7 @@ class ModelInfo:
     """
 
     labels: tuple[str, ...]
+    mode: str
     pipeline: Pipeline
     mean: npt.NDArray[np.float32]
     std: npt.NDArray[np.float32]
@@ -92,13 +96,14 @@ class ModelInfo:
         from icon_classifier.model.pipeline import Pipeline
 
         raw = _parse(text)
-        unsure = raw.get("unsure")
+        unsure, mode = raw.get("unsure"), raw.get("mode", "RGB")
         try:
             return cls(
                 labels=_labels(raw["labels"]),
+                mode=_mode(mode),
                 pipeline=Pipeline.from_json(raw["transforms"]),
-                mean=_three(raw["mean"], "mean"),
-                std=_three(raw["std"], "std", positive=True),
+                mean=_channels(raw["mean"], "mean", mode),
+                std=_channels(raw["std"], "std", mode, positive=True),
                 temperature=_number(raw["temperature"], "temperature", positive=True),
                 score=None if unsure is None else str(unsure["score"]),
                 threshold=None if unsure is None else _number(unsure["threshold"], "threshold"),
@@ -221,9 +226,18 @@ def _number(value: Any, name: str, *, positive: bool = False) -> float:
     return float(value)
 
 
-def _three(value: Any, name: str, *, positive: bool = False) -> npt.NDArray[np.float32]:
-    if not isinstance(value, list) or len(value) != 3:
-        raise ModelDamagedError(f"expected {name} as three numbers, got {value!r:.80}")
+def _mode(value: Any) -> str:
+    if value not in ("RGB", "L"):
+        raise ModelDamagedError(f"expected the mode RGB or L, got {value!r:.80}")
+    return str(value)
+
+
+def _channels(
+    value: Any, name: str, mode: str, *, positive: bool = False
+) -> npt.NDArray[np.float32]:
+    # Grey pictures make an input of three equal channels where three statistics are given.
+    if not isinstance(value, list) or len(value) not in ((3,) if mode == "RGB" else (1, 3)):
+        raise ModelDamagedError(f"expected {name} as a number a channel, got {value!r:.80}")
     import numpy as np
 
     return np.array([_number(v, name, positive=positive) for v in value], np.float32)

@@ -38,7 +38,7 @@ _Padding = tuple[int, int, int, int]  # left, top, right, bottom, each >= 0
 
 
 class Step(Protocol):
-    """One transform: an RGB picture of any size in, an RGB picture of `size` out."""
+    """One transform: a picture of any size in, one of `size` and of the same mode out."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -188,12 +188,12 @@ class Pipeline:
         Parameters
         ----------
         image : PIL.Image.Image
-            An upright picture of mode RGB, of any size.
+            An upright picture of mode RGB or L, of any size.
 
         Returns
         -------
         PIL.Image.Image
-            RGB, of `size`.
+            Of `size` and of the same mode.
 
         Raises
         ------
@@ -307,9 +307,10 @@ def _pad(image: Image.Image, padding: _Padding, pad_mode: str) -> Image.Image:
     if pad_mode == "zeros":
         return ImageOps.expand(image, border=padding, fill=0)
     left, top, right, bottom = padding
-    widths = ((top, bottom), (left, right), (0, 0))
-    # (H, W, 3) -> (top + H + bottom, left + W + right, 3)
-    return Image.fromarray(np.pad(np.asarray(image), widths, PAD_MODES[pad_mode]))  # type: ignore[call-overload]
+    pixels = np.asarray(image)  # (H, W, 3), or (H, W) if grey
+    widths = ((top, bottom), (left, right), (0, 0))[: pixels.ndim]
+    # -> (top + H + bottom, left + W + right) and the third
+    return Image.fromarray(np.pad(pixels, widths, PAD_MODES[pad_mode]))  # type: ignore[call-overload]
 
 
 def _pad_and_resize(

@@ -103,7 +103,7 @@ class Model:
         if isinstance(classes[0] if classes else None, int) and classes != [len(self.labels)]:
             raise ModelDamagedError(f"expected {len(self.labels)} logits, got {classes}")
         steps = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)  # (256, 1)
-        self._normalised = ((steps - self.info.mean) / self.info.std).T.copy()  # (3, 256)
+        self._normalised = ((steps - self.info.mean) / self.info.std).T.copy()  # (K, 256)
         # Only the outputs that are asked for are computed, so that an unused heat map is free.
         self._run_options = ort.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
@@ -146,13 +146,16 @@ class Model:
         Returns
         -------
         numpy.ndarray
-            float32, shape (3, H, W), normalised.
+            float32, shape (K, H, W), normalised; K is 3, or 1 for a model of grey photos.
         """
-        pixels = np.asarray(self.info.pipeline(image))  # uint8, (H, W, 3)
-        result = np.empty((3, *pixels.shape[:2]), np.float32)
+        if image.mode != self.info.mode:  # fastai makes a photo grey before all else
+            image = image.convert(self.info.mode)
+        pixels = np.atleast_3d(np.asarray(self.info.pipeline(image)))  # uint8, (H, W, 3) or (.., 1)
+        result = np.empty((len(self._normalised), *pixels.shape[:2]), np.float32)
         # A table of the 256 values gives the same numbers in a third of the time, without copies.
         for channel, values in enumerate(self._normalised):
-            np.take(values, pixels[..., channel], out=result[channel], mode="clip")
+            band = pixels[..., channel % pixels.shape[2]]
+            np.take(values, band, out=result[channel], mode="clip")
         return result
 
     def predict(self, image: Image.Image, *, explain: bool = False) -> Prediction:
@@ -194,7 +197,7 @@ class Model:
         Parameters
         ----------
         batch : numpy.ndarray
-            float32, shape (N, 3, H, W).
+            float32, shape (N, K, H, W).
         explain : bool, optional
             As in :meth:`predict`.
         """

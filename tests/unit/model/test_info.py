@@ -21,6 +21,17 @@ def test_valid_metadata_is_parsed() -> None:
     assert info.recipe == "colours"
 
 
+@pytest.mark.parametrize("statistics", [[0.5], [0.5, 0.25, 0.125]])
+def test_grey_photos_have_one_statistic_or_three(statistics: list[float]) -> None:
+    info = ModelInfo.from_json(json.dumps(metadata(mode="L", mean=statistics, std=statistics)))
+    assert (info.mode, info.mean.tolist(), info.std.tolist()) == ("L", statistics, statistics)
+
+
+def test_metadata_without_a_mode_is_of_colour_photos() -> None:
+    assert "mode" not in metadata()
+    assert ModelInfo.from_json(json.dumps(metadata())).mode == "RGB"
+
+
 def test_without_unsure_there_is_no_score_and_no_threshold() -> None:
     info = ModelInfo.from_json(json.dumps(metadata(unsure=None)))
     assert (info.score, info.threshold) == (None, None)
@@ -43,6 +54,9 @@ def test_metadata_that_is_not_an_object_is_refused(text: str) -> None:
         {"labels": ["red", "red"]},
         {"transforms": [{"op": "exec"}]},
         {"transforms": 3},
+        {"mode": "CMYK"},
+        {"mode": ["L"]},
+        {"mode": "L", "mean": [0.5, 0.5]},
         {"mean": [0.5]},
         {"mean": [0.5, 0.5, "0.5"]},
         {"std": [0.5, 0.5, 0]},

@@ -86,6 +86,17 @@ def test_crop_pad_gives_the_pixels_of_fastai(augment, size, target, pad_mode):
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("pad_mode", ["zeros", "border", "reflection"])
+def test_grey_pictures_are_padded_as_by_fastai(augment, size, pad_mode):
+    grey = photo(size).convert("L")
+    for theirs, ours in (
+        (augment.Resize(64, method="pad", pad_mode=pad_mode), Resize((64, 64), "pad", pad_mode)),
+        (augment.CropPad(64, pad_mode=pad_mode), CropPad((64, 64), pad_mode)),
+    ):
+        np.testing.assert_array_equal(np.asarray(ours(grey)), fastai_pixels(theirs, grey))
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("target", TARGETS)
 def test_squish_and_crop_pad_give_the_pixels_of_random_resized_crop(augment, size, target):
     theirs = augment.RandomResizedCrop(target[::-1])

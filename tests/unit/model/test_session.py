@@ -54,6 +54,25 @@ def test_transform_returns_normalised_float32(model: Model) -> None:
     assert array[:, 0, 0] == pytest.approx([1, -1, -0.0039], abs=1e-3)
 
 
+def test_transform_makes_a_photo_grey_before_it_resizes_it() -> None:
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8))
+    grey = np.asarray(photo.convert("L").resize((8, 8), Image.Resampling.BILINEAR), np.float32)
+    one, three = (
+        Model(model_bytes(mode="L", mean=[0.5] * channels, std=[0.5] * channels)).transform(photo)
+        for channels in (1, 3)
+    )
+    assert (one.shape, three.shape) == ((1, 8, 8), (3, 8, 8))
+    np.testing.assert_allclose(one[0], grey / 127.5 - 1, atol=1e-6)
+    assert (three == one).all()
+
+
+def test_a_model_of_grey_photos_predicts_and_explains() -> None:
+    model = Model(model_bytes(mode="L"))
+    prediction = model.predict(Image.new("RGB", (40, 30), "white"), explain=True)
+    assert prediction.probability == pytest.approx(1 / 3)
+    assert prediction.evidence is not None
+
+
 def test_evidence_is_returned_only_if_asked_for(model: Model) -> None:
     photo = Image.new("RGB", (20, 30), "red")
     plain, explained = model.predict(photo), model.predict(photo, explain=True)
