@@ -237,6 +237,8 @@ class Unpickler:
                 return text.encode("latin1")
             case Global("torch.storage", "_load_from_bytes"), (bytes(data),) if self.load_bytes:
                 return self.load_bytes(data)
+            case Global("dill._dill", "_load_type"), (str(name),):  # which names types so
+                return Global("builtins", name)
             case Global(_, "_class_setstate" | "_function_setstate"), (Object() as target, state):
                 target.state = state  # of a class or function that cloudpickle stored by value
                 return target
@@ -302,7 +304,7 @@ class Unpickler:
 
 _MADE = {
     *("bytes", "dict", "encode", "frozenset", "list", "OrderedDict", "set"),
-    *("_class_setstate", "_function_setstate", "_load_from_bytes"),
+    *("_class_setstate", "_function_setstate", "_load_from_bytes", "_load_type"),
 }
 """Names of the functions whose calls are not kept as symbols."""
 
