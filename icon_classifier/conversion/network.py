@@ -194,7 +194,7 @@ class _Builder:
                     if isinstance(layer, Placeholder):
                         layer()  # raises
             elif isinstance(cls, type) and issubclass(cls, Enum):
-                built = cls(*symbol.args)
+                built = cls(*(arg for arg in symbol.args if isinstance(arg, (int, str))))
             else:
                 built = Placeholder(symbol.cls)
         self.built[id(symbol)] = built

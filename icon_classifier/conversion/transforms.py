@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from icon_classifier.conversion.archive import Archive
-from icon_classifier.conversion.fields import class_name, plain, unsupported
+from icon_classifier.conversion.fields import class_name, describe, plain, unsupported
 from icon_classifier.conversion.unpickler import Global, Object, Storage, shorten
 from icon_classifier.model.pipeline import PAD_MODES, CropPad, Pipeline, Resize, Step
 
@@ -192,13 +192,9 @@ def _is_for_training(transform: Object, kind: str) -> bool:
 
 
 def _name(transform: Object) -> str:
-    """Return the name of a transform for messages: of its class, or of the function in it."""
+    """Return the name of a transform for people: of its class, or of the function in it."""
     name = transform.get("_name")
-    if isinstance(name, str):
-        return name
-    if isinstance(transform.call, Object) and len(transform.call.args) > 1:
-        return str(transform.call.args[1])  # of a class that is stored by value
-    return class_name(transform)
+    return name if isinstance(name, str) else describe(transform)
 
 
 def _cannot(kind: str, transform: Object) -> Exception:
@@ -313,7 +309,7 @@ def _size(value: Any) -> tuple[int, int]:
 
 
 def _pad_mode(value: Any) -> str:
-    if value not in PAD_MODES:
+    if not isinstance(value, str) or value not in PAD_MODES:
         raise unsupported(f"expected a pad_mode of {', '.join(PAD_MODES)}, got {shorten(value)}")
     return str(value)
 
