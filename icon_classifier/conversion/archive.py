@@ -26,7 +26,7 @@ MAX_PICKLE_BYTES = 20 * 2**20
 MAX_ENTRIES = 100_000
 """Most entries of a zip; a tensor is one."""
 
-MAX_COMPRESSION = 4
+MAX_COMPRESSION = 10
 """Largest ratio of the bytes that are read from a zip to its own; that of weights is below 2."""
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C

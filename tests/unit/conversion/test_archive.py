@@ -157,6 +157,7 @@ def test_crafted_pickles_run_when_pickle_loads_them(tmp_path, name):
 
 
 AUDIT = """
+import mmap
 import sys
 from pathlib import Path
 from icon_classifier.conversion.archive import open_archive
@@ -170,6 +171,7 @@ b"a".decode("cp437"), b"a".decode("raw_unicode_escape")
 
 def audit(event, arguments):
     reads = event == "open" and arguments[0] in (path, str(path)) and arguments[1] in ("r", "rb")
+    reads |= event == "mmap.__new__" and arguments[2] == mmap.ACCESS_READ
     if path is not None and not reads:
         print(path.name, event, arguments)
 
