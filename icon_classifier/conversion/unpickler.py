@@ -27,6 +27,11 @@ A Learner has some 10,000; each batch that its Recorder remembers, or row of a t
 of the notebook uses, adds about 20.
 """
 
+LEAVE_OUT = (
+    "leave out what is not the model, such as a table that a function of the notebook uses, and "
+    "export again"
+)
+
 _STACK_ERRORS = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
     *(MemoryError, OverflowError, RecursionError, struct.error),
@@ -184,10 +189,7 @@ class Unpickler:
                 return self.stack.pop()
             elif name not in _IGNORED:
                 raise UntrustedExportError(f"the pickle uses {name}, which Python never writes")
-        raise ConversionError(
-            f"the pickle has more than {MAX_STEPS:,} parts; leave out what is not the model, such "
-            "as a table that a function of the notebook uses, and export again"
-        )
+        raise ConversionError(f"the pickle has more than {MAX_STEPS:,} parts; {LEAVE_OUT}")
 
     def pop_mark(self) -> list[Any]:
         """Pop the last mark and all values above it."""
