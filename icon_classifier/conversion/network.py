@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from icon_classifier.conversion.allowlist import is_defined
 from icon_classifier.conversion.archive import Archive
+from icon_classifier.conversion.older_layers import complete, find_layer
 from icon_classifier.conversion.unpickler import Global, Object, Storage, shorten
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError
 from icon_classifier.system.torch_setup import import_fastai, mend_torchvision
@@ -29,6 +29,20 @@ LAYER_MODULES = re.compile(
     r"\.[\w.]+|fastai\.layers|fastai\.torch_core|fastai\.vision\.learner"
 )
 """Modules whose layers may be instantiated."""
+
+WRAPPERS = {
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch.optim.swa_utils.AveragedModel": "module",
+}
+"""Layers that only pass on the input of the layer they hold, and its name in them."""
+
+WEIGHT_HOOKS = (
+    ("torch.nn.utils.spectral_norm", "SpectralNorm"),
+    ("torch.nn.utils.weight_norm", "WeightNorm"),
+)
+"""Hooks that compute the weight of a layer from the parameters that are trained."""
 
 FUNCTION_MODULES = re.compile(r"torch\.nn\.functional")
 
@@ -44,7 +58,6 @@ STORAGES = {
     "LongStorage": torch.int64,
     "ShortStorage": torch.int16,
 }
-
 
 MAX_DIMENSIONS = 8
 """Most dimensions of a tensor."""
@@ -110,10 +123,21 @@ class Placeholder:
 
     def __call__(self, *_: object, **__: object) -> Any:
         """Raise UnsupportedLearnerError."""
-        raise UnsupportedLearnerError(
-            f"the network needs {self.name}, which is not a layer of torch, torchvision, timm or "
-            "fastai"
+        raise _not_a_layer(self.name)
+
+
+def _not_a_layer(name: str) -> UnsupportedLearnerError:
+    package = name.partition(".")[0]
+    if package in ("fastai", "timm", "torch", "torchvision"):
+        return UnsupportedLearnerError(
+            f"the network uses {name}, which is not a layer of today's {package}; if an older "
+            f"{package} made it, train it again with today's and export"
         )
+    return UnsupportedLearnerError(
+        f"the network uses {name}, which is not a layer of torch, torchvision, timm or fastai, and "
+        "the code of others is never run; build the network from their layers, with nn.Sequential "
+        "for example, train and export again"
+    )
 
 
 def build_network(model: Object, archive: Archive) -> nn.Module:
@@ -127,15 +151,15 @@ def build_network(model: Object, archive: Archive) -> nn.Module:
         Data of a tensor is missing or damaged.
     """
     try:
+        while model.cls in WRAPPERS:
+            model = model.get("_modules", {}).get(WRAPPERS[model.cls])
         with archive.open_storages() as read:
             network = _Builder(read).build(model)
         if isinstance(network, nn.Module):
             return network.float().eval().requires_grad_(False)
     except _DAMAGES as error:
         raise ConversionError(f"{archive.path}: the network is damaged ({error!s:.200})") from error
-    raise UnsupportedLearnerError(
-        f"expected a network of torch, torchvision, timm or fastai, got {model.cls}"
-    )
+    raise _not_a_layer(model.cls)
 
 
 _DAMAGES = (
@@ -183,18 +207,25 @@ class _Builder:
         """Build an object: a tensor, a layer, an enum member, or a placeholder."""
         built = self.special(symbol)
         if built is None:
-            cls = _resolve(symbol.call) if isinstance(symbol.call, Global) else None
+            call = symbol.call
+            cls = _resolve(call) if isinstance(call, Global) else None
             if isinstance(cls, type) and issubclass(cls, nn.Module):
                 if not isinstance(symbol.state, dict):
                     raise TypeError(f"{symbol.cls} has no attributes")
                 built = object.__new__(cls)
                 self.built[id(symbol)] = built  # before its attributes, which may refer to it
                 built.__setstate__(self.build(symbol.state))  # type: ignore[no-untyped-call]
+                complete(built)
                 for layer in built._modules.values():
                     if isinstance(layer, Placeholder):
                         layer()  # raises
             elif isinstance(cls, type) and issubclass(cls, Enum):
                 built = cls(*(arg for arg in symbol.args if isinstance(arg, (int, str))))
+            elif isinstance(call, Global) and (call.module, call.name) in WEIGHT_HOOKS:
+                built = object.__new__(getattr(importlib.import_module(call.module), call.name))
+                vars(built).update(self.build(symbol.state))
+            elif _is_recording_hook(symbol):
+                built = _do_nothing
             else:
                 built = Placeholder(symbol.cls)
         self.built[id(symbol)] = built
@@ -263,6 +294,18 @@ class _Builder:
         return flat.as_strided(tuple(size), tuple(stride), offset).contiguous()
 
 
+def _is_recording_hook(symbol: Object) -> bool:
+    """Whether it is the method of one of fastai's hooks, which store what passes a layer."""
+    match symbol.cls, symbol.args:
+        case "builtins.getattr" | "__builtin__.getattr", (Object() as hook, "hook_fn"):
+            return hook.cls == "fastai.callback.hook.Hook"
+    return False
+
+
+def _do_nothing(*_: object) -> None:
+    """Replace a hook."""
+
+
 def _resolve(name: Global) -> Any:
     """Return a layer's class, an enum, a dtype or a function of torch.nn.functional."""
     replacement = REPLACEMENTS.get((name.module, name.name))
@@ -272,15 +315,13 @@ def _resolve(name: Global) -> Any:
         return getattr(torch, name.name)
     is_layer = LAYER_MODULES.fullmatch(name.module)
     known = is_layer or FUNCTION_MODULES.fullmatch(name.module)
-    if not known or not is_defined(name.module, name.name):
+    place = find_layer(name.module, name.name) if known else None
+    if place is None:
         return Placeholder(str(name))
-    found = getattr(_import(name.module), name.name, None)
+    found = getattr(_import(place[0]), place[1], None)
     if not is_layer:
         return found
-    if not isinstance(found, type) or (found.__module__, found.__qualname__) != (
-        name.module,
-        name.name,
-    ):
+    if not isinstance(found, type) or (found.__module__, found.__qualname__) != place:
         return Placeholder(str(name))
     if issubclass(found, Enum):
         return found

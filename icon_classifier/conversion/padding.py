@@ -29,9 +29,12 @@ def with_fixed_padding(network: nn.Module, sample: torch.Tensor) -> nn.Module:
     Returns
     -------
     torch.nn.Module
-        Its outputs are the same, bit for bit, for pictures of H times W.
+        Its outputs are the same, bit for bit, for pictures of H times W. The network itself where
+        no layer pads by the size of its input.
     """
     sizes = _sizes(network, sample)
+    if not sizes:
+        return network
     network = copy.deepcopy(network)
     for parent_name, parent in list(network.named_modules()):
         for name, layer in list(parent.named_children()):

@@ -192,6 +192,46 @@ def test_a_network_without_maps_converts_without_evidence(photos, tmp_path):
     assert model.predict(image).label == label
 
 
+def add_difference(monkeypatch, output: str, difference: float) -> None:
+    """Add a difference to one output of ONNX Runtime in `convert`."""
+
+    class Session(onnxruntime.InferenceSession):
+        def run(self, names: Any, feed: Any) -> Any:
+            outputs = super().run(names, feed)
+            for i, each in enumerate(self.get_outputs()):
+                if each.name == output:
+                    outputs[i] = outputs[i] + difference * max(1.0, np.abs(outputs[i]).max())
+            return outputs
+
+    monkeypatch.setattr(module.onnxruntime, "InferenceSession", Session)
+
+
+def test_a_model_whose_evidence_differs_goes_without(export, monkeypatch):
+    add_difference(monkeypatch, "evidence", 0.01)
+    model = Model.load(convert(export))
+    assert "differ" in model.info.raw["evidence"]
+    assert not model.can_explain
+
+
+def test_evidence_may_differ_by_what_nobody_sees(export, monkeypatch):
+    add_difference(monkeypatch, "evidence", 5e-4)
+    assert Model.load(convert(export)).info.raw["evidence"] is True
+
+
+@pytest.mark.parametrize(("output", "difference"), [("logits", 1e-3), ("score", 1e-3)])
+def test_a_model_whose_answers_differ_is_refused(export, monkeypatch, output, difference):
+    add_difference(monkeypatch, output, difference)
+    with pytest.raises(UnsupportedLearnerError, match=f"differ by .* in {output}, expected at"):
+        convert(export)
+
+
+def test_a_diverged_network_is_refused(photos, tmp_path):
+    learn = learners.make_learner(photos)
+    learn.model[1][-1].weight.data.fill_(math.nan)
+    with pytest.raises(UnsupportedLearnerError, match="smaller learning rate"):
+        convert(learners.export(learn, tmp_path))
+
+
 class TestFailures:
     def test_a_missing_file_is_refused(self, tmp_path):
         with pytest.raises(ConversionError, match=r"cannot read .*: No such file"):

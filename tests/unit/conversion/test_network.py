@@ -103,7 +103,7 @@ def test_a_value_that_is_not_a_layer_raises_when_it_is_called(tmp_path):
     network = nn.Sequential(nn.ReLU())
     network.register_forward_hook(print)
     built = rebuilt(network, tmp_path)
-    with pytest.raises(UnsupportedLearnerError, match=r"needs __builtin__\.print"):
+    with pytest.raises(UnsupportedLearnerError, match=r"uses __builtin__\.print"):
         built(torch.zeros(1))
 
 
@@ -122,7 +122,7 @@ def test_a_value_that_is_not_a_layer_raises_when_it_is_called(tmp_path):
 )
 def test_other_classes_are_not_instantiated(name, tiny_export):
     symbol = Object(name, (), {"training": False})
-    with pytest.raises(UnsupportedLearnerError, match="expected a network"):
+    with pytest.raises(UnsupportedLearnerError, match="is not a layer of"):
         build_network(symbol, open_archive(tiny_export))
 
 
@@ -142,5 +142,63 @@ def test_layers_without_attributes_are_refused(tiny_export):
 
 
 def test_a_placeholder_names_what_it_stands_for():
-    with pytest.raises(UnsupportedLearnerError, match=r"needs a\.b"):
+    with pytest.raises(UnsupportedLearnerError, match=r"uses a\.b"):
         Placeholder("a.b")(1, x=2)
+
+
+def test_tuples_are_built_once(tmp_path):
+    shared: Any = (1.0,)
+    for _ in range(60):
+        shared = (shared, shared)
+    network = nn.Identity()
+    network.shared = shared
+    assert rebuilt(network, tmp_path).shared[0][1][0] is not None
+
+
+def test_tensors_with_more_elements_than_their_storage_are_refused(tmp_path):
+    network = nn.Identity()
+    network.zeros = torch.zeros(1).expand(10**9)
+    with pytest.raises(ConversionError, match="more elements than its storage"):
+        rebuilt(network, tmp_path)
+
+
+def test_tensors_of_a_subclass_are_not_mixed_up(tmp_path):
+    learners.import_fastai()
+    from fastai.torch_core import TensorImage
+
+    network = nn.Identity()
+    network.tensors = [TensorImage(torch.full((2,), float(i))) for i in range(20)]
+    built = rebuilt(network, tmp_path)
+    assert [tensor[0].item() for tensor in built.tensors] == list(range(20))
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel])
+def test_a_wrapped_network_is_unwrapped(tmp_path, wrap):
+    built = rebuilt(wrap(nn.Sequential(nn.ReLU())), tmp_path)
+    assert [type(layer) for layer in built] == [nn.ReLU]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.spectral_norm, nn.utils.weight_norm])
+def test_a_weight_that_a_norm_computes_is_computed(tmp_path, norm):
+    network = nn.Sequential(norm(nn.Conv2d(3, 4, 3)))
+    batch = torch.randn(2, 3, 8, 8)
+    network(batch)
+    built = rebuilt(network, tmp_path)
+    torch.testing.assert_close(built(batch), network.eval()(batch))
+
+
+def test_a_class_of_the_notebook_is_refused_by_name(tiny_export):
+    symbol = Object(Global("__main__", "MyNet"), (), {"training": False})
+    with pytest.raises(UnsupportedLearnerError, match=r"uses __main__\.MyNet.*nn\.Sequential"):
+        build_network(symbol, open_archive(tiny_export))
+
+
+def test_hooks_of_fastai_that_store_activations_are_left_out(tmp_path):
+    learners.import_fastai()
+    from fastai.callback.hook import hook_output
+
+    network = nn.Sequential(nn.ReLU())
+    hook_output(network[0])
+    batch = torch.randn(1, 3)
+    torch.testing.assert_close(rebuilt(network, tmp_path)(batch), network(batch))

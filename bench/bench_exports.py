@@ -1,0 +1,212 @@
+"""Do the real networks convert, and answer as their Learners do? ``make test-exports``.
+
+Each network is exported as a fastai Learner with random weights, after a few photos have given its
+batch norms sensible statistics; compiled by the command line in a process of its own; and compared
+with ``Learner.predict`` on drawn and real photos. The exit code is 1 if a network does not convert,
+a label differs, or a probability by more than 1e-4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from icon_classifier.images import read_image_file
+from icon_classifier.model.session import Model
+from icon_classifier.system.torch_setup import import_fastai
+from tests.support.learners import draw_photos, export, make_learner, predict_all
+
+ROOT = Path(__file__).resolve().parent.parent
+TOLERANCE = 1e-4
+
+
+def torchvision_with_new_fc(photos: Path) -> Any:
+    """A torchvision network whose last layer was replaced, in a plain Learner."""
+    from torch import nn
+    from torchvision.models import resnet18
+
+    network = resnet18()
+    network.fc = nn.Linear(512, 3)
+    return plain_learner(photos, network)
+
+
+def timm_by_hand(photos: Path) -> Any:
+    """A whole network of timm in a plain Learner."""
+    import timm
+
+    return plain_learner(photos, timm.create_model("resnet50.a1_in1k", num_classes=3))
+
+
+def plain_learner(photos: Path, network: Any) -> Any:
+    """Return ``Learner(dls, network)``."""
+    from fastai.vision.all import CrossEntropyLossFlat, Learner
+
+    loaders = make_learner(photos, item_tfms=resize(224)).dls
+    return Learner(loaders, network, loss_func=CrossEntropyLossFlat())
+
+
+def xresnet_by_hand(name: str) -> Callable[[Path], Any]:
+    """``Learner(dls, xresnet50(n_out=dls.c))``, as in the book's chapter 7."""
+
+    def make(photos: Path) -> Any:
+        from fastai.vision import models
+
+        return plain_learner(photos, getattr(models.xresnet, name)(n_out=3))
+
+    return make
+
+
+def resize(size: int) -> Any:
+    """Return fastai's Resize."""
+    import_fastai()
+    from fastai.vision.all import Resize
+
+    return Resize(size)
+
+
+NETWORKS: dict[str, int | Callable[[Path], Any]] = {
+    # names of fastai's vision_learner, of torchvision and timm: side of the photos in pixels
+    **dict.fromkeys(
+        (
+            *("alexnet", "densenet121", "mobilenetv2_100", "resnet18", "resnet34", "resnet50"),
+            *("squeezenet1_1", "vgg16_bn", "xresnet34", "xresnet50"),
+            *("convnext_tiny", "convnextv2_atto", "convnext_small.in12k", "efficientnet_b0"),
+            *("efficientnetv2_rw_t", "levit_128s", "maxvit_nano_rw_256", "mobilenetv3_large_100"),
+            *("regnetx_002", "regnety_004", "resnet26d", "resnetv2_50", "resnet50.a1_in1k"),
+            *("rexnet_100", "swin_tiny_patch4_window7_224", "swinv2_cr_tiny_ns_224"),
+            *("tf_efficientnet_b0", "tf_efficientnet_lite0", "vit_small_patch16_224"),
+            *("vit_tiny_patch16_224", "beit_base_patch16_224", "deit3_small_patch16_224"),
+        ),
+        224,
+    ),
+    "maxvit_nano_rw_256": 256,
+    "plain Learner, torchvision, new fc": torchvision_with_new_fc,
+    "plain Learner, timm": timm_by_hand,
+    "plain Learner, xresnet50": xresnet_by_hand("xresnet50"),
+    "plain Learner, xresnet18_deeper": xresnet_by_hand("xresnet18_deeper"),
+}
+
+
+def make_export(name: str, folder: Path) -> None:
+    """Write export.pkl, and Learner.predict's answers on the photos into answers.json."""
+    import torch
+    from torch import nn
+
+    photos, spec = draw_photos(folder / "drawn"), NETWORKS[name]
+    torch.manual_seed(0)
+    if isinstance(spec, int):
+        import_fastai()
+        from fastai.vision import all as fastai
+
+        arch = getattr(fastai, name, name)
+        learn = make_learner(photos, arch, item_tfms=resize(spec))
+    else:
+        learn = spec(photos)
+    norms = [
+        each for each in learn.model.modules() if isinstance(each, nn.modules.batchnorm._NormBase)
+    ]
+    for norm in norms:
+        norm.momentum = None  # the mean over all batches
+        norm.reset_running_stats()
+    learn.model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            for images, _ in learn.dls.train:
+                learn.model(images)
+    for norm in norms:
+        norm.momentum = 0.1
+    learn.model.eval()
+    path = export(learn, folder)
+    del learn
+    answers = predict_all(path, list(read_pictures(folder).values()))
+    (folder / "answers.json").write_text(json.dumps(answers))
+
+
+def read_pictures(folder: Path) -> dict[str, Image.Image]:
+    """Return the drawn pictures and the real photos of fastbook."""
+    spec = find_spec("fastbook")
+    origin = "" if spec is None or spec.origin is None else spec.origin
+    paths = [*sorted((folder / "drawn").rglob("*.png"))[::5], *Path(origin).parent.rglob("*.jpg")]
+    return {path.name: read_image_file(path) for path in paths}
+
+
+def convert(folder: Path) -> tuple[str, float, float]:
+    """Compile; return what is wrong, CPU seconds and peak memory in MB, imports included."""
+    command = [sys.executable, "-m", "icon_classifier", "convert", str(folder / "export.pkl")]
+    with (folder / "errors").open("w") as errors:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    problem = (folder / "errors").read_text().strip() if process.returncode else ""
+    return problem, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
+
+
+def compare(folder: Path) -> tuple[float, int]:
+    """Return the largest difference of a probability, and how many labels differ."""
+    model = Model.load(folder / "export.onnx")
+    answers = json.loads((folder / "answers.json").read_text())
+    differences, mislabelled = [0.0], 0
+    for (label, expected), picture in zip(answers, read_pictures(folder).values(), strict=True):
+        prediction = model.predict(picture)
+        ranking = dict(prediction.ranking)
+        ours = np.array([ranking[each] for each in model.labels])
+        differences.append(float(np.abs(ours - expected).max()))
+        mislabelled += prediction.label != label
+    return max(differences), mislabelled
+
+
+def main(names: list[str]) -> int:
+    """Print a row for each network; return the exit code."""
+    failures = 0
+    print("| network | converts | Δp | labels that differ | CPU s | peak MB | file MB | evidence |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    for name in names:
+        with tempfile.TemporaryDirectory() as temporary:
+            cells, passed = check(name, Path(temporary))
+        failures += not passed
+        print("|", name, "|", " | ".join(cells), "|", flush=True)
+    print(f"{len(names) - failures} of {len(names)} convert and answer as their Learners do")
+    return 1 if failures else 0
+
+
+def check(name: str, folder: Path) -> tuple[list[str], bool]:
+    """Export, compile and compare a network; return its cells, and whether the answers agree."""
+    command = [sys.executable, "-m", "bench.bench_exports", "--make", name, str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    problem, seconds, megabytes = convert(folder)
+    if problem:
+        return [f"no: {problem}", "", "", f"{seconds:.1f}", f"{megabytes:.0f}", "", ""], False
+    difference, mislabelled = compare(folder)
+    target = folder / "export.onnx"
+    evidence = Model.load(target).info.raw["evidence"]
+    return [
+        "yes",
+        f"{difference:.2g}",
+        str(mislabelled),
+        f"{seconds:.1f}",
+        f"{megabytes:.0f}",
+        f"{target.stat().st_size / 1e6:.1f}",
+        "yes" if evidence is True else f"no: {evidence}",
+    ], not mislabelled and difference <= TOLERANCE
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", help="networks; all by default")
+    parser.add_argument("--make", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.make:
+        make_export(arguments.make[0], Path(arguments.make[1]))
+        raise SystemExit(0)
+    raise SystemExit(main(arguments.names or list(NETWORKS)))

@@ -1,0 +1,229 @@
+"""Bring layers that older versions of fastai, timm, torch and torchvision saved up to date.
+
+A pickle holds a layer's attributes and the name of its class, but not its code. Where a class has
+moved since, it is found by its name; what its code expects and the file lacks is added so that the
+layer computes what it computed: an added layer is the identity, a number is the constructor's
+default. A layer with parameters or parts that today's class does not use is refused.
+"""
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from icon_classifier.conversion.allowlist import is_defined
+from icon_classifier.errors import UnsupportedLearnerError
+
+_MOVED = {
+    "timm.models.layers": "timm.layers",
+    "torchvision.models.mobilenet": "torchvision.models.mobilenetv2",
+}
+"""Modules whose layers are elsewhere today."""
+
+_RENAMED = {
+    ("fastai.layers", "Mish"): ("torch.nn.modules.activation", "Mish"),
+    ("fastai.layers", "Swish"): ("torch.nn.modules.activation", "SiLU"),
+    ("timm.models.cspnet", "ResBottleneck"): ("timm.models.cspnet", "BottleneckBlock"),
+    ("timm.models.rexnet", "ReXNetV1"): ("timm.models.rexnet", "RexNet"),
+    ("torchvision.models.mobilenetv2", "ConvBNReLU"): ("torch.nn.modules.container", "Sequential"),
+}
+"""Classes that have another name today."""
+
+_DERIVED: dict[str, Callable[[Any], Any]] = {
+    "_fast_norm": lambda _: False,
+    "attn_dim": lambda layer: layer.qkv.out_features // 3,
+    "fused_attn": lambda _: False,  # another way to compute the same
+    "has_skip": lambda layer: layer.has_residual,
+    "head_dim": lambda layer: layer.qkv.in_features // layer.num_heads,
+    "head_drop": lambda _: nn.Identity(),
+    "output_fmt": lambda _: importlib.import_module("timm.layers").Format.NCHW,
+}
+"""Attributes that no constructor's default gives, by name."""
+
+_NEUTRAL_LAYERS = re.compile(r"Identity|Dropout\d?d?|DropPath|StochasticDepth|create_aa")
+"""Layers that change nothing at validation."""
+
+
+@cache
+def find_layer(module: str, name: str) -> tuple[str, str] | None:
+    """Return the module that defines a class today, and its name there; None if there is none."""
+    for old, new in _MOVED.items():
+        if module == old or module.startswith(f"{old}."):
+            module = module.replace(old, new, 1)
+    module, name = _RENAMED.get((module, name), (module, name))
+    if is_defined(module, name):
+        return module, name
+    tree = _parse(module)
+    if tree is None:  # the modules of timm that are not public got an underscore
+        private = re.sub(r"(\w+)$", r"_\1", module)
+        return (private, name) if is_defined(private, name) else None
+    for statement in tree.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=alias)], value=ast.Name(id=original)):
+                if alias == name:
+                    return find_layer(module, original)
+            case ast.ImportFrom(module=source, names=imported, level=level):
+                if any(each.name == name and each.asname in (None, name) for each in imported):
+                    return find_layer(_absolute(module, source or "", level), name)
+    return None
+
+
+def _parse(module: str) -> ast.Module | None:
+    """Parse the source of a module; None if there is none."""
+    path = _path(module)
+    return ast.parse(path.read_bytes()) if path and path.is_file() else None
+
+
+def _path(module: str) -> Path | None:
+    root, *parts = module.split(".")
+    spec = importlib.util.find_spec(root)
+    if spec is None or spec.origin is None:
+        return None
+    base = Path(spec.origin).parent.joinpath(*parts)
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+def _absolute(module: str, source: str, level: int) -> str:
+    """Return the name of a module that another imports relatively."""
+    path = _path(module)
+    inside = 1 if path and path.name == "__init__.py" else 0
+    parents = module.split(".")[: len(module.split(".")) - level + inside] if level else []
+    return ".".join([*parents, *filter(None, [source])])
+
+
+def complete(layer: nn.Module) -> None:
+    """Add the attributes that the class of a layer expects, and its state lacks.
+
+    Raises
+    ------
+    UnsupportedLearnerError
+        It has a parameter that its class no longer knows.
+    """
+    cls: type = type(layer)
+    if not cls.__module__.startswith(("timm.", "torch.", "torchvision.")):
+        return  # fastai's layers have not changed, and some have no source of their own
+    if cls.__module__ == "timm.models.regnet" and getattr(layer, "drop_path", 0) is None:
+        # None was a shortcut that changes nothing, and is no shortcut since timm 0.6.
+        layer.downsample = layer.downsample or nn.Identity()
+    for name, make in _defaults(cls).items():
+        # Where timm has a layer that does nothing today, it had None before.
+        if not hasattr(layer, name) or (make is nn.Identity and getattr(layer, name) is None):
+            setattr(layer, name, make())
+    for name, derive in _DERIVED.items():
+        if not hasattr(layer, name) and _mentions(cls, name):
+            with suppress(AttributeError):
+                setattr(layer, name, derive(layer))
+    for name, child in list(layer.named_children()):
+        # In timm before 0.6 a norm and its activation were two layers, later one.
+        activation = name.replace("bn", "act")
+        following = layer._modules.get(activation)
+        if name.startswith("bn") and following is not None and not _mentions(cls, activation):
+            setattr(layer, name, nn.Sequential(child, following))
+            delattr(layer, activation)
+    for name, parameter in layer._parameters.items():
+        if (
+            parameter is not None
+            and cls.__module__.startswith("timm.")
+            and not _mentions(cls, name)
+        ):
+            raise _changed(layer, "parameter", name)
+
+
+def _changed(layer: nn.Module, kind: str, name: str) -> UnsupportedLearnerError:
+    package = type(layer).__module__.partition(".")[0]
+    return UnsupportedLearnerError(
+        f"the network was made by an older version of {package}, whose {type(layer).__qualname__} "
+        f"had a {kind} {name!r} and computed something else; train it again with today's {package}"
+    )
+
+
+@cache
+def _defaults(cls: type) -> dict[str, Callable[[], Any]]:
+    """Return makers of the attributes that a constructor sets without any argument."""
+    makers: dict[str, Callable[[], Any]] = {}
+    for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
+        if "__init__" not in vars(base):
+            continue
+        constructor = vars(base)["__init__"]
+        tree = ast.parse(textwrap.dedent(inspect.getsource(constructor)))
+        parameters = inspect.signature(constructor).parameters
+        for statement in ast.walk(tree):
+            match statement:
+                case ast.Assign(targets=[ast.Attribute(ast.Name("self"), name)], value=value):
+                    make = _maker(value, parameters)
+                    if make and (name not in makers or make in (nn.Identity, _none)):
+                        makers[name] = make
+    return makers
+
+
+def _none() -> None:
+    return None
+
+
+def _maker(value: ast.expr, parameters: Any) -> Callable[[], Any] | None:
+    """Return what makes the neutral value of an expression; None if there is none."""
+    match value:
+        case ast.Constant(value=None):
+            return _none
+        case ast.Constant(value=constant):
+            return lambda: constant
+        case ast.Name(id=name) if name in parameters:
+            default = parameters[name].default
+            return None if default is inspect.Parameter.empty else lambda: default
+        case ast.IfExp(test=ast.Name(id=name)) if name in parameters:
+            return _maker(value.body if parameters[name].default else value.orelse, parameters)
+        case ast.IfExp(body=body, orelse=orelse):
+            makers = [_maker(branch, parameters) for branch in (orelse, body)]
+            return next((make for make in makers if make in (nn.Identity, _none)), None)
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
+            return nn.Identity if _NEUTRAL_LAYERS.fullmatch(name) else None
+    return None
+
+
+@cache
+def _source(cls: type) -> str:
+    bases = cls.__mro__[: cls.__mro__.index(nn.Module)]
+    return "\n".join(inspect.getsource(base) for base in bases)
+
+
+def _mentions(cls: type, name: str) -> bool:
+    """Whether the source of a class or of its bases uses an attribute."""
+    return re.search(rf"\bself\.{re.escape(name)}\b", _source(cls)) is not None
+
+
+def check_layers_used(network: nn.Module, sample: torch.Tensor) -> None:
+    """Check that a network does not skip a layer that its class no longer knows.
+
+    Raises
+    ------
+    UnsupportedLearnerError
+        It does: it was made by a version whose class computed something else.
+    """
+    used: set[nn.Module] = set()
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, _: used.add(layer))
+        for layer in network.modules()
+    ]
+    try:
+        with torch.inference_mode():
+            network(sample)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for parent in used:
+        if not type(parent).__module__.startswith(("timm.", "torchvision.")):
+            continue
+        for name, layer in parent.named_children():
+            neutral = _NEUTRAL_LAYERS.fullmatch(type(layer).__name__)
+            if not (used.intersection(layer.modules()) or neutral or _mentions(type(parent), name)):
+                raise _changed(parent, "layer", name)

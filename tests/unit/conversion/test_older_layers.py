@@ -1,0 +1,140 @@
+"""Layers of older versions compute what they computed, or are refused.
+
+Each file of tests/support/older_networks is ``torch.save({"network": …, "outputs": …})``: a small
+network of the version in its name, and its outputs for `BATCH` with that version.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from icon_classifier.conversion.archive import open_archive
+from icon_classifier.conversion.network import build_network
+from icon_classifier.conversion.older_layers import check_layers_used, complete, find_layer
+from icon_classifier.errors import UnsupportedLearnerError
+from icon_classifier.system.torch_setup import mend_torchvision
+
+OLDER = Path(__file__).resolve().parents[2] / "support" / "older_networks"
+BATCH = (97 * torch.linspace(-2, 2, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32).sin()).sin()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _torchvision() -> None:
+    mend_torchvision()
+
+
+@pytest.mark.parametrize("path", sorted(OLDER.glob("*.pt")), ids=lambda path: path.stem)
+def test_a_network_of_an_older_version_answers_as_it_did(path):
+    archive = open_archive(path)
+    network = build_network(archive.root["network"], archive)
+    check_layers_used(network, BATCH)
+    with torch.inference_mode():
+        outputs = network(BATCH)
+    torch.testing.assert_close(outputs, torch.tensor(archive.root["outputs"]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("old", "today"),
+    [
+        ("timm.models.layers.mlp.Mlp", "timm.layers.mlp.Mlp"),
+        ("timm.models.layers.norm.LayerNorm2d", "timm.layers.norm.LayerNorm2d"),
+        ("timm.models.layers.conv_bn_act.ConvNormActAa", "timm.layers.conv_bn_act.ConvNormAct"),
+        ("timm.models.vision_transformer.Attention", "timm.layers.attention.Attention"),
+        (
+            "timm.models.efficientnet_blocks.InvertedResidual",
+            "timm.models._efficientnet_blocks.InvertedResidual",
+        ),
+        (
+            "torchvision.models.mobilenet.InvertedResidual",
+            "torchvision.models.mobilenetv2.InvertedResidual",
+        ),
+        ("torchvision.models.mobilenet.ConvBNReLU", "torch.nn.modules.container.Sequential"),
+        (
+            "torchvision.models.efficientnet.SqueezeExcitation",
+            "torchvision.ops.misc.SqueezeExcitation",
+        ),
+        ("fastai.layers.Mish", "torch.nn.modules.activation.Mish"),
+        ("timm.models.resnet.os", None),
+        ("timm.models.layers.mlp.NoSuchLayer", None),
+        ("timm.models.no_such_module.Mlp", None),
+        ("timm.models.../../layers/mlp.Mlp", None),
+    ],
+)
+def test_a_class_is_found_where_it_is_today(old, today):
+    assert find_layer(*old.rsplit(".", 1)) == (today and tuple(today.rsplit(".", 1)))
+
+
+def aged(layer: nn.Module, *lacking: str) -> Any:
+    """Remove attributes that an older version did not have."""
+    for name in lacking:
+        delattr(layer, name)
+    return layer.eval()
+
+
+def layers() -> list[tuple[str, nn.Module, tuple[str, ...]]]:
+    """Return layers and what they lacked once."""
+    mend_torchvision()
+    from timm import layers as timm
+    from timm.models.convnext import ConvNeXtBlock
+    from timm.models.vision_transformer import Attention
+    from torchvision.ops import StochasticDepth
+
+    return [
+        ("GELU", nn.GELU(), ("approximate",)),
+        ("SiLU", nn.SiLU(), ("inplace",)),
+        ("DropPath", timm.DropPath(0.1), ("scale_by_keep",)),
+        ("Mlp", timm.Mlp(8, 16), ("norm", "drop1", "drop2")),
+        (
+            "Attention",
+            Attention(8, 2, qkv_bias=True),
+            ("head_dim", "attn_dim", "q_norm", "k_norm", "norm", "gate", "fused_attn"),
+        ),
+        ("LayerNorm2d", timm.LayerNorm2d(8), ("_fast_norm",)),
+        ("ConvNeXtBlock", ConvNeXtBlock(8), ("shortcut", "use_conv_mlp")),
+        ("StochasticDepth", nn.Sequential(StochasticDepth(0.1, "row")), ()),
+    ]
+
+
+@pytest.mark.parametrize(("name", "layer", "lacking"), layers(), ids=lambda value: str(value)[:20])
+def test_what_a_layer_lacks_is_added(name, layer, lacking):
+    shape = (2, 4, 8) if name in ("Mlp", "Attention") else (2, 8, 6, 6)
+    batch = torch.randn(shape)
+    expected = layer.eval()(batch)
+    old = aged(layer, *lacking)
+    complete(old)
+    torch.testing.assert_close(old(batch), expected)
+
+
+def test_a_norm_and_an_activation_that_were_two_layers_stay_both():
+    from timm.models._efficientnet_blocks import ConvBnAct
+
+    block = ConvBnAct(3, 4, 3).eval()
+    batch = torch.randn(1, 3, 8, 8)
+    expected = block(batch)
+    block.bn1, block.act1 = nn.BatchNorm2d(4).eval(), nn.ReLU()
+    complete(block)
+    torch.testing.assert_close(block(batch), expected)
+
+
+def test_a_parameter_that_a_class_no_longer_knows_is_refused():
+    from timm.models.vision_transformer import VisionTransformer
+
+    network = VisionTransformer(32, 8, embed_dim=8, depth=1, num_heads=2, num_classes=3)
+    network.dist_token = nn.Parameter(torch.zeros(1, 1, 8))
+    with pytest.raises(UnsupportedLearnerError, match=r"'dist_token'.*train it again with today's"):
+        complete(network)
+
+
+def test_a_layer_that_a_class_no_longer_knows_is_refused():
+    from timm.models.vision_transformer import VisionTransformer
+
+    network = VisionTransformer(32, 8, embed_dim=8, depth=1, num_heads=2, num_classes=3).eval()
+    check_layers_used(network, BATCH)
+    network.pre_logits = nn.Linear(8, 8)
+    with pytest.raises(UnsupportedLearnerError, match="VisionTransformer had a layer 'pre_logits'"):
+        check_layers_used(network, BATCH)
