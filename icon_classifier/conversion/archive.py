@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from icon_classifier.conversion.other_files import check_names, check_start
-from icon_classifier.conversion.unpickler import Storage, Unpickler, shorten
+from icon_classifier.conversion.unpickler import LEAVE_OUT, Storage, Unpickler, shorten
 from icon_classifier.errors import ConversionError, UntrustedExportError
 
 MAX_PICKLE_BYTES = 20 * 2**20
@@ -26,7 +26,7 @@ MAX_PICKLE_BYTES = 20 * 2**20
 MAX_ENTRIES = 100_000
 """Most entries of a zip; a tensor is one."""
 
-MAX_COMPRESSION = 4
+MAX_COMPRESSION = 10
 """Largest ratio of the bytes that are read from a zip to its own; that of weights is below 2."""
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -154,15 +154,16 @@ def _open_zip(path: Path) -> Archive:
     with path.open("rb") as file:
         entries = sum(block.count(b"PK\1\2") for block in iter(lambda: file.read(2**20), b""))
     if entries > MAX_ENTRIES:
-        raise UntrustedExportError(f"the archive has more than {MAX_ENTRIES:,} entries")
+        raise ConversionError(f"the archive has more than {MAX_ENTRIES:,} entries; {LEAVE_OUT}")
     with zipfile.ZipFile(path) as archive:
         check_names(archive.namelist())
         names = [name for name in archive.namelist() if name.endswith(".pkl")]
         if len(names) != 1 or names[0].count("/") != 1 or not names[0].endswith("/data.pkl"):
             raise UntrustedExportError(f"expected one pickle in the archive, got {shorten(names)}")
         if archive.getinfo(names[0]).file_size > MAX_PICKLE_BYTES:
-            raise UntrustedExportError(
-                f"the pickle in the archive is larger than {MAX_PICKLE_BYTES // 2**20} MB"
+            raise ConversionError(
+                f"the pickle in the archive is larger than {MAX_PICKLE_BYTES // 2**20} MB; "
+                f"{LEAVE_OUT}"
             )
         prefix = names[0].removesuffix("data.pkl")
         order = f"{prefix}byteorder"

@@ -220,7 +220,7 @@ class _Builder:
                     if isinstance(layer, Placeholder):
                         layer()  # raises
             elif isinstance(cls, type) and issubclass(cls, Enum):
-                built = cls(*symbol.args)
+                built = cls(*(arg for arg in symbol.args if isinstance(arg, (int, str))))
             elif isinstance(call, Global) and (call.module, call.name) in WEIGHT_HOOKS:
                 built = object.__new__(getattr(importlib.import_module(call.module), call.name))
                 vars(built).update(self.build(symbol.state))

@@ -23,7 +23,10 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"\xfd7zXZ\0", f"a file compressed with xz; {_UNPACK}"),
     (b"7z\xbc\xaf", f"an archive of 7-Zip; {_UNPACK}"),
     (b"Rar!", f"an archive of RAR; {_UNPACK}"),
-    (b"\x78\x9c", f"a file compressed with zlib, as joblib does; {_EXPORT}"),
+    *(
+        (first, f"a file compressed with zlib, as joblib does; {_EXPORT}")
+        for first in (b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")
+    ),
     (b"\x89PNG", "a picture, not a model"),
     (b"\xff\xd8\xff", "a picture, not a model"),
 )

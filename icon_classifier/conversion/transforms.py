@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from icon_classifier.conversion.archive import Archive
-from icon_classifier.conversion.fields import class_name, plain, unsupported
-from icon_classifier.conversion.unpickler import Global, Object, Storage
+from icon_classifier.conversion.fields import class_name, describe, plain, unsupported
+from icon_classifier.conversion.unpickler import Global, Object, Storage, shorten
 from icon_classifier.model.pipeline import PAD_MODES, CropPad, Pipeline, Resize, Step
 
 ASSUMED_SIDES = {"RGB": 224, "L": 28}
@@ -128,7 +128,7 @@ def read_transforms(
         found = []
         for transform in transforms:
             if not isinstance(transform, Object):
-                raise unsupported(f"expected a transform of fastai, got {transform!r:.80}")
+                raise unsupported(f"expected a transform of fastai, got {shorten(transform)}")
             if _is_for_training(transform, kind):
                 left_out.append(f"{kind} {_name(transform)} (training only)")
             elif _name(transform) != "noop":
@@ -192,13 +192,9 @@ def _is_for_training(transform: Object, kind: str) -> bool:
 
 
 def _name(transform: Object) -> str:
-    """Return the name of a transform for messages: of its class, or of the function in it."""
+    """Return the name of a transform for people: of its class, or of the function in it."""
     name = transform.get("_name")
-    if isinstance(name, str):
-        return name
-    if isinstance(transform.call, Object) and len(transform.call.args) > 1:
-        return str(transform.call.args[1])  # of a class that is stored by value
-    return class_name(transform)
+    return name if isinstance(name, str) else describe(transform)
 
 
 def _cannot(kind: str, transform: Object) -> Exception:
@@ -231,7 +227,7 @@ def _item_steps(transforms: Sequence[Object]) -> list[Step]:
 def _resize(transform: Object) -> Resize:
     method = transform.get("method", "crop")
     if method not in ("crop", "pad", "squish"):
-        raise unsupported(f"expected a Resize that crops, pads or squishes, got {method!r:.80}")
+        raise unsupported(f"expected a Resize that crops, pads or squishes, got {shorten(method)}")
     return Resize(
         _size(transform.get("size")),
         method,
@@ -301,7 +297,7 @@ def _resample(transform: Object) -> Resample | None:
 def _grid_mode(transform: Object) -> str:
     mode = transform.get("mode", "bilinear")
     if mode not in ("bilinear", "nearest", "bicubic"):
-        raise unsupported(f"expected a mode of bilinear, nearest, bicubic, got {mode!r:.80}")
+        raise unsupported(f"expected a mode of bilinear, nearest, bicubic, got {shorten(mode)}")
     return str(mode)
 
 
@@ -309,19 +305,19 @@ def _size(value: Any) -> tuple[int, int]:
     match value.args[-1] if isinstance(value, Object) and value.args else value:
         case (int(first), int(second)) | [int(first), int(second)] if first > 0 and second > 0:
             return first, second
-    raise unsupported(f"expected a width and a height in pixels, got {value!r:.80}")
+    raise unsupported(f"expected a width and a height in pixels, got {shorten(value)}")
 
 
 def _pad_mode(value: Any) -> str:
-    if value not in PAD_MODES:
-        raise unsupported(f"expected a pad_mode of {', '.join(PAD_MODES)}, got {value!r:.80}")
+    if not isinstance(value, str) or value not in PAD_MODES:
+        raise unsupported(f"expected a pad_mode of {', '.join(PAD_MODES)}, got {shorten(value)}")
     return str(value)
 
 
 def _filter(value: Any) -> int:
     number = plain(value)
     if not isinstance(number, int) or not 0 <= number <= 5:
-        raise unsupported(f"expected a filter of Pillow's, got {value!r:.80}")
+        raise unsupported(f"expected a filter of Pillow's, got {shorten(value)}")
     return number
 
 

@@ -27,6 +27,11 @@ A Learner has some 10,000; each batch that its Recorder remembers, or row of a t
 of the notebook uses, adds about 20.
 """
 
+LEAVE_OUT = (
+    "leave out what is not the model, such as a table that a function of the notebook uses, and "
+    "export again"
+)
+
 _STACK_ERRORS = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
     *(MemoryError, OverflowError, RecursionError, struct.error),
@@ -184,10 +189,7 @@ class Unpickler:
                 return self.stack.pop()
             elif name not in _IGNORED:
                 raise UntrustedExportError(f"the pickle uses {name}, which Python never writes")
-        raise ConversionError(
-            f"the pickle has more than {MAX_STEPS:,} parts; leave out what is not the model, such "
-            "as a table that a function of the notebook uses, and export again"
-        )
+        raise ConversionError(f"the pickle has more than {MAX_STEPS:,} parts; {LEAVE_OUT}")
 
     def pop_mark(self) -> list[Any]:
         """Pop the last mark and all values above it."""
@@ -237,6 +239,8 @@ class Unpickler:
                 return text.encode("latin1")
             case Global("torch.storage", "_load_from_bytes"), (bytes(data),) if self.load_bytes:
                 return self.load_bytes(data)
+            case Global("dill._dill", "_load_type"), (str(name),):  # which names types so
+                return Global("builtins", name)
             case Global(_, "_class_setstate" | "_function_setstate"), (Object() as target, state):
                 target.state = state  # of a class or function that cloudpickle stored by value
                 return target
@@ -302,7 +306,7 @@ class Unpickler:
 
 _MADE = {
     *("bytes", "dict", "encode", "frozenset", "list", "OrderedDict", "set"),
-    *("_class_setstate", "_function_setstate", "_load_from_bytes"),
+    *("_class_setstate", "_function_setstate", "_load_from_bytes", "_load_type"),
 }
 """Names of the functions whose calls are not kept as symbols."""
 

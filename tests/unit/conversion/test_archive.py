@@ -157,6 +157,7 @@ def test_crafted_pickles_run_when_pickle_loads_them(tmp_path, name):
 
 
 AUDIT = """
+import mmap
 import sys
 from pathlib import Path
 from icon_classifier.conversion.archive import open_archive
@@ -170,6 +171,7 @@ b"a".decode("cp437"), b"a".decode("raw_unicode_escape")
 
 def audit(event, arguments):
     reads = event == "open" and arguments[0] in (path, str(path)) and arguments[1] in ("r", "rb")
+    reads |= event == "mmap.__new__" and arguments[2] == mmap.ACCESS_READ
     if path is not None and not reads:
         print(path.name, event, arguments)
 
@@ -291,6 +293,12 @@ def test_plain_values_are_parsed(tmp_path, protocol):
     assert read == value
     assert list(read["ordered"]) == ["b", "a"]
     assert read["shared"][0] is read["shared"][1]
+
+
+def test_a_type_that_dill_names_is_known(tmp_path):
+    dill = stack_global("dill._dill", "_load_type") + text("set") + b"\x85R"
+    program = b"\x80\x04" + dill + b"]K\1a\x85R."
+    assert open_archive(archive(tmp_path / "a.pkl", program)).root == {1}
 
 
 def test_objects_become_symbols(tmp_path):

@@ -337,11 +337,11 @@ REFUSED: dict[str, tuple[Callable[[Any, Call], None], str]] = {
     ),
     "an item transform": (
         lambda learn, call: learn.dls.valid.after_item.fs.append(call),
-        "item transform posix.system",
+        "item transform system of posix",
     ),
     "a batch transform": (
         lambda learn, call: learn.dls.valid.after_batch.fs.append(call),
-        "batch transform posix.system",
+        "batch transform system of posix",
     ),
     "the mean": (
         lambda learn, call: setattr(learn.dls.valid.after_batch.fs[1], "mean", call),

@@ -8,6 +8,7 @@ import json
 import pickle
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "notebook": (lambda: b'{"cells": []}', "a text"),
     "noise": (lambda: b"\0\1\2\3", "a file of an unknown kind"),
     "gzip": (lambda: gzip.compress(saved(1)), "a file compressed with gzip; unpack it"),
+    "joblib": (lambda: zlib.compress(saved(1), 3), "a file compressed with zlib, as joblib does"),
     "PNG": (lambda: b"\x89PNG\r\n\x1a\n", "a picture, not a model"),
     "HDF5": (lambda: b"\x89HDF\r\n\x1a\n", "a file of HDF5, as Keras writes"),
     "Keras": (lambda: zipped(config__json=b"", model__weights__h5=b""), "a model of Keras"),

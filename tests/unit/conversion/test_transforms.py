@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -244,6 +245,36 @@ def test_without_a_resize_photos_are_squished_to_what_the_network_takes(
     assert model.predict(read_image_file(pictures[0])).label in model.labels
 
 
+def test_the_digits_of_the_book_are_read_as_by_fastai(fastai, tmp_path):
+    """Chapter 13: grey digits of 28 pixels, no transforms, strided convolutions, a Learner."""
+    random = np.random.default_rng(0)
+    digits = [tmp_path / "3" / "0.png", tmp_path / "3" / "1.png", tmp_path / "7" / "0.png"]
+    for path in digits:
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (28, 28), np.uint8)).save(path)
+    nn = fastai.nn
+    widths = [1, 4, 8, 16, 32]
+    layers = [
+        nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.ReLU())
+        for a, b in itertools.pairwise(widths)
+    ]
+    last = nn.Conv2d(32, 2, 3, stride=2, padding=1)
+    block = fastai.DataBlock(
+        (fastai.ImageBlock(cls=fastai.PILImageBW), fastai.CategoryBlock),
+        get_items=fastai.get_image_files,
+        splitter=fastai.IndexSplitter([0]),
+        get_y=fastai.parent_label,
+    )
+    with learners.quiet():
+        learn = fastai.Learner(
+            block.dataloaders(tmp_path, bs=1, num_workers=0),
+            fastai.sequential(*layers, last, fastai.Flatten()),
+            loss_func=fastai.CrossEntropyLossFlat(),
+            metrics=fastai.accuracy,
+        )
+    assert_same_as_fastai(learn, digits, tmp_path)
+
+
 def transform_class(base: type, split_idx: int | None, *, call_super: bool) -> type:
     """Make a class as a notebook has it: exported by value, negating photos."""
 
@@ -270,9 +301,13 @@ def test_a_class_of_the_notebook_is_left_out_if_it_is_for_training_only(
     base = getattr(fastai, base)
     training, always = (transform_class(base, i, call_super=call_super) for i in (0, None))
     learn = make_learner(fastai, photos, [fastai.Resize(64), training()], [])
-    assert read(learn, tmp_path).left_out == ("item transform Negate (training only)",)
+    assert read(learn, tmp_path).left_out == (
+        "item transform Negate of the notebook (training only)",
+    )
     learn = make_learner(fastai, photos, [fastai.Resize(64), always()], [])
-    with pytest.raises(UnsupportedLearnerError, match=r"item transform Negate acts on .*split_idx"):
+    with pytest.raises(
+        UnsupportedLearnerError, match=r"item transform Negate of the notebook acts on .*split_idx"
+    ):
         read(learn, tmp_path)
 
 
@@ -281,7 +316,9 @@ def test_a_random_class_of_the_notebook_is_for_training_only(fastai, photos, tmp
     random = transform_class(fastai.RandTransform, 0, call_super=True)()
     del random.split_idx
     learn = make_learner(fastai, photos, [fastai.Resize(64), random], [])
-    assert read(learn, tmp_path).left_out == ("item transform Negate (training only)",)
+    assert read(learn, tmp_path).left_out == (
+        "item transform Negate of the notebook (training only)",
+    )
 
 
 @pytest.mark.parametrize("stage", ["after_item", "before_batch", "after_batch"])
@@ -312,7 +349,7 @@ REFUSED: dict[str, tuple[Make, Make, str]] = {
     "a subclass of Resize": (
         lambda f: type("Resize", (f.Resize,), {"__module__": "__main__"})(64),
         lambda _: [],
-        "item transform Resize acts on",
+        "item transform Resize of the notebook acts on",
     ),
     "a crop of what was resized": (
         lambda f: f.Resize(64),
