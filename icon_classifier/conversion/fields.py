@@ -68,7 +68,10 @@ def class_name(value: Any) -> str:
 def describe(value: Any) -> str:
     """Return the name of a class, function or object for people, with where it comes from."""
     name = class_name(value)
-    return f"{name.removeprefix('__main__.')} of the notebook" if is_own(value) else name
+    package, dot, rest = name.partition(".")
+    if not dot or isinstance(value, str):
+        return name
+    return f"{rest.rsplit('.', 1)[-1]} of {package.replace('__main__', 'the notebook')}"
 
 
 def is_own(value: Any) -> bool:

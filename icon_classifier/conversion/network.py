@@ -7,6 +7,7 @@ other value in a layer becomes a :class:`Placeholder`, which raises if the forwa
 
 import functools
 import importlib
+import math
 import re
 import sys
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from torch import nn
 
 from icon_classifier.conversion.allowlist import is_defined
 from icon_classifier.conversion.archive import Archive
-from icon_classifier.conversion.unpickler import Global, Object, Storage
+from icon_classifier.conversion.unpickler import Global, Object, Storage, shorten
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError
 from icon_classifier.system.torch_setup import import_fastai, mend_torchvision
 
@@ -43,6 +44,13 @@ STORAGES = {
     "LongStorage": torch.int64,
     "ShortStorage": torch.int16,
 }
+
+
+MAX_DIMENSIONS = 8
+"""Most dimensions of a tensor."""
+
+MAX_VIEWS = 4
+"""How often the elements of a storage may be used in tensors; mostly they are used once."""
 
 
 class AdaptiveConcatPool2d(nn.Module):
@@ -98,7 +106,7 @@ class Placeholder:
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = name[:200]
 
     def __call__(self, *_: object, **__: object) -> Any:
         """Raise UnsupportedLearnerError."""
@@ -123,11 +131,17 @@ def build_network(model: Object, archive: Archive) -> nn.Module:
             network = _Builder(read).build(model)
         if isinstance(network, nn.Module):
             return network.float().eval().requires_grad_(False)
-    except (RuntimeError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ConversionError(f"{archive.path}: the network is damaged ({error})") from error
+    except _DAMAGES as error:
+        raise ConversionError(f"{archive.path}: the network is damaged ({error!s:.200})") from error
     raise UnsupportedLearnerError(
         f"expected a network of torch, torchvision, timm or fastai, got {model.cls}"
     )
+
+
+_DAMAGES = (
+    *(RuntimeError, TypeError, ValueError, AttributeError, LookupError),
+    *(MemoryError, OverflowError),
+)
 
 
 class _Builder:
@@ -137,6 +151,7 @@ class _Builder:
         self.read = read
         self.built: dict[int, Any] = {}
         self.storages: dict[str, torch.Tensor] = {}
+        self.left: dict[str, int] = {}
 
     def build(self, value: Any) -> Any:
         """Build the value of a symbol or of a container of symbols."""
@@ -149,7 +164,8 @@ class _Builder:
         if isinstance(value, Object):
             return self.build_object(value)
         if isinstance(value, (tuple, set, frozenset)):
-            return type(value)(self.build(member) for member in value)
+            built = self.built[id(value)] = type(value)(self.build(member) for member in value)
+            return built
         if isinstance(value, list):
             members: list[Any] = []
             self.built[id(value)] = members
@@ -161,7 +177,7 @@ class _Builder:
             for key, member in value.items():
                 table[self.build(key)] = self.build(member)
             return table
-        return Placeholder(repr(value))
+        return Placeholder(shorten(value))
 
     def build_object(self, symbol: Object) -> Any:
         """Build an object: a tensor, a layer, an enum member, or a placeholder."""
@@ -178,7 +194,7 @@ class _Builder:
                     if isinstance(layer, Placeholder):
                         layer()  # raises
             elif isinstance(cls, type) and issubclass(cls, Enum):
-                built = cls(*symbol.args)
+                built = cls(*(arg for arg in symbol.args if isinstance(arg, (int, str))))
             else:
                 built = Placeholder(symbol.cls)
         self.built[id(symbol)] = built
@@ -187,7 +203,7 @@ class _Builder:
     def special(self, symbol: Object) -> Any:
         """Build a tensor or another value that is not a layer; None if it is none of these."""
         match symbol.cls, symbol.args:
-            case "torch._utils._rebuild_tensor_v2", (
+            case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2", (
                 Storage() as storage,
                 offset,
                 size,
@@ -203,7 +219,12 @@ class _Builder:
                 if isinstance(tensor, torch.Tensor):
                     return nn.Parameter(tensor, requires_grad=False)
             case "torch._tensor._rebuild_from_type_v2", (call, _, args, *_):
-                return self.build(Object(call, args))
+                return self.special(Object(call, args))
+            case str(name), _ if name.startswith("torch._utils._rebuild_"):
+                raise UnsupportedLearnerError(
+                    f"the network has a tensor of an unusual kind ({name:.80}); call "
+                    "learn.model.cpu() before learn.export(), and do not quantize the network"
+                )
             case "torch.Size", (size,):
                 return torch.Size(size)
             case "torch.device", _:
@@ -222,7 +243,15 @@ class _Builder:
         return Placeholder(symbol.cls)
 
     def tensor(self, storage: Storage, offset: int, size: Any, stride: Any) -> torch.Tensor:
-        """Build a view of a storage; `as_strided` checks its bounds."""
+        """Build a view of a storage; `as_strided` checks its bounds.
+
+        A view may be copied, so all views of a storage together have a limit too.
+        """
+        elements = math.prod(int(length) for length in size[:MAX_DIMENSIONS])
+        left = self.left.get(storage.key, MAX_VIEWS * storage.numel) - elements
+        if elements > storage.numel or left < 0 or len(size) > MAX_DIMENSIONS:
+            raise ValueError(f"a tensor has more elements than its storage: {shorten(size)}")
+        self.left[storage.key] = left
         if storage.key not in self.storages:
             dtype = STORAGES[storage.kind]
             nbytes = storage.numel * dtype.itemsize

@@ -18,12 +18,15 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
         "this is built",
     ),
     (b"\x89HDF", f"a file of HDF5, as Keras writes; this page takes models of fastai: {_EXPORT}"),
-    (b"\x1f\x8b", f"compressed with gzip; {_UNPACK}"),
-    (b"BZh", f"compressed with bzip2; {_UNPACK}"),
-    (b"\xfd7zXZ\0", f"compressed with xz; {_UNPACK}"),
+    (b"\x1f\x8b", f"a file compressed with gzip; {_UNPACK}"),
+    (b"BZh", f"a file compressed with bzip2; {_UNPACK}"),
+    (b"\xfd7zXZ\0", f"a file compressed with xz; {_UNPACK}"),
     (b"7z\xbc\xaf", f"an archive of 7-Zip; {_UNPACK}"),
     (b"Rar!", f"an archive of RAR; {_UNPACK}"),
-    (b"\x78\x9c", f"compressed with zlib, as joblib does; {_EXPORT}"),
+    *(
+        (first, f"a file compressed with zlib, as joblib does; {_EXPORT}")
+        for first in (b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")
+    ),
     (b"\x89PNG", "a picture, not a model"),
     (b"\xff\xd8\xff", "a picture, not a model"),
 )
@@ -48,7 +51,7 @@ def check_start(path: Path) -> bool:
         if start.startswith(first):
             raise _refusal(sentence)
     if not start:
-        raise _refusal("empty; copy or download it again")
+        raise _refusal("an empty file; copy or download it again")
     if start[4:8] == b"TFL3":
         raise _refusal(f"a model of TensorFlow Lite; this page takes models of fastai: {_EXPORT}")
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32:
@@ -66,7 +69,7 @@ def check_start(path: Path) -> bool:
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<script", b"<?xml")):
         raise _refusal(f"a web page, not the file that it links to; {_DOWNLOAD}")
     if not start.startswith((b"PK", b"\x80")):
-        kind = "of an unknown kind" if min(start) < 9 else "a text"
+        kind = "a file of an unknown kind" if min(start) < 9 else "a text"
         raise _refusal(f"{kind}, which begins with {shorten(start[:20])}; {_EXPORT}")
     return start.startswith(b"PK")
 
@@ -86,7 +89,11 @@ def check_names(names: Collection[str]) -> None:
         raise _refusal(f"a model of Keras; this page takes models of fastai: {_EXPORT}")
     if "data.pkl" not in ends:
         inside = next((name for name in names if name.endswith((".pkl", ".pth"))), None)
-        what = f"a zip with {shorten(inside)} in it; {_UNPACK}" if inside else f"a zip; {_EXPORT}"
+        what = (
+            f"a zip with {shorten(inside)} in it; {_UNPACK}"
+            if inside
+            else f"a zip without a model; {_EXPORT}"
+        )
         raise _refusal(what)
 
 

@@ -312,7 +312,7 @@ def _size(value: Any) -> tuple[int, int]:
 
 
 def _pad_mode(value: Any) -> str:
-    if value not in PAD_MODES:
+    if not isinstance(value, str) or value not in PAD_MODES:
         raise unsupported(f"expected a pad_mode of {', '.join(PAD_MODES)}, got {shorten(value)}")
     return str(value)
 

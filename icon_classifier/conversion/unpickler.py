@@ -16,11 +16,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from icon_classifier.errors import ConversionError, UntrustedExportError
 
-MAX_STEPS = 1_500_000
+MAX_STEPS = 1_000_000
 """Most opcodes that are interpreted for one file, which limits its time and memory.
 
 A Learner has some 10,000; each batch that its Recorder remembers, or row of a table that a function
@@ -149,7 +149,7 @@ class Unpickler:
         self.marks: list[int] = []  # height of the stack at each open mark
         self.memo: list[Any] = []
 
-    def load(self, file: BinaryIO) -> Any:
+    def load(self, file: IO[bytes]) -> Any:
         """Return the value that a pickle describes; leave the file behind its end.
 
         Raises
@@ -170,7 +170,7 @@ class Unpickler:
             # stack that does not hold what an opcode needs.
             raise ConversionError(f"the pickle is damaged ({error!s:.200})") from error
 
-    def _run(self, file: BinaryIO) -> Any:
+    def _run(self, file: IO[bytes]) -> Any:
         """Interpret the opcodes up to STOP; return the top of the stack."""
         for _, (opcode, arg, _) in zip(self.steps, pickletools.genops(file), strict=False):
             name = opcode.name
@@ -213,30 +213,36 @@ class Unpickler:
         """Push the symbol of a call; only containers and bytes are created."""
         if not isinstance(args, tuple) or not isinstance(call, (Global, Object)):
             raise UntrustedExportError(f"the pickle calls {shorten(call)}")
-        made: Any = Object(call, args)
+        made = isinstance(call, Global) and call.name in _MADE
+        self.stack.append(self.make(call, args) if made else Object(call, args))
+
+    def make(self, call: Global | Object, args: tuple[Any, ...]) -> Any:
+        """Return what a call of one of `_MADE` gives, or its symbol if that needs more."""
         match call, args:
             case Global("builtins" | "__builtin__", "set" | "frozenset" as kind), ():
-                made = set() if kind == "set" else frozenset()
+                return set() if kind == "set" else frozenset()
             case Global("builtins" | "__builtin__", "set" | "frozenset" as kind), (list(), *_):
                 self.spend(len(args[0]))
-                made = {"set": set, "frozenset": frozenset}[kind](map(_key, args[0]))
+                return {"set": set, "frozenset": frozenset}[kind](map(_key, args[0]))
             case Global("builtins" | "__builtin__", "list"), ():
-                made = []
+                return []
             case Global("builtins" | "__builtin__", "dict"), ():
-                made = {}
+                return {}
             case Global("collections", "OrderedDict"), ():
-                made = OrderedDict()
+                return OrderedDict()
             case Global("builtins" | "__builtin__", "bytes"), ():
-                made = b""
+                return b""
             case Global("_codecs", "encode"), (str(text), "latin1"):  # bytes, in protocol 2
                 self.spend(len(text) // 64)
-                made = text.encode("latin1")
+                return text.encode("latin1")
             case Global("torch.storage", "_load_from_bytes"), (bytes(data),) if self.load_bytes:
-                made = self.load_bytes(data)
+                return self.load_bytes(data)
+            case Global("dill._dill", "_load_type"), (str(name),):  # which names types so
+                return Global("builtins", name)
             case Global(_, "_class_setstate" | "_function_setstate"), (Object() as target, state):
                 target.state = state  # of a class or function that cloudpickle stored by value
-                made = target
-        self.stack.append(made)
+                return target
+        return Object(call, args)
 
     def spend(self, count: int) -> None:
         """Count a call that copies something, which may be shared, as so many opcodes."""
@@ -294,6 +300,13 @@ class Unpickler:
                 self.stack.append(cls)
             case _:
                 raise UntrustedExportError(f"the pickle refers to {shorten(reference)}")
+
+
+_MADE = {
+    *("bytes", "dict", "encode", "frozenset", "list", "OrderedDict", "set"),
+    *("_class_setstate", "_function_setstate", "_load_from_bytes", "_load_type"),
+}
+"""Names of the functions whose calls are not kept as symbols."""
 
 
 def _key(value: Any) -> Any:

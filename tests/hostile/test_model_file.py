@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +21,8 @@ from PIL import Image
 
 from icon_classifier.conversion.archive import open_archive
 from icon_classifier.conversion.learner import read_learner
+from icon_classifier.conversion.network import build_network
+from icon_classifier.conversion.unpickler import Global, Object
 from icon_classifier.errors import ConversionError, ModelDamagedError, ModelError
 from icon_classifier.model.session import Model
 from tests.support.models import metadata, model_bytes
@@ -131,7 +136,7 @@ def test_a_crafted_pickle_under_any_entry_name_is_refused(tmp_path: Path, name: 
 
 def test_a_pickle_that_is_large_only_when_decompressed_is_refused(tmp_path: Path) -> None:
     path = zipped(tmp_path / "export.pkl", {"x/data.pkl": bytes(2**27)}, zipfile.ZIP_DEFLATED)
-    with pytest.raises(ConversionError, match="larger than 24 MB"):
+    with pytest.raises(ConversionError, match="larger than 20 MB"):
         open_archive(path)
 
 
@@ -166,3 +171,126 @@ def test_a_zip_directory_with_false_sizes_is_refused(saved: Path) -> None:
 def _read_storage(path: Path) -> None:
     with open_archive(path).open_storages() as read:
         read("0", 0xFFFFFFF0)
+
+
+def name(module: str, name: str) -> bytes:
+    return b"c" + module.encode() + b"\n" + name.encode() + b"\n"
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+TUPLE = b")q\0" + b"".join(b"0h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60))
+"""A tuple that holds another one twice, which holds another one twice, and so on: 2**60 parts."""
+
+
+def repeated(first: bytes, again: bytes, times: int = 200_000) -> bytes:
+    """Return a list of what opcodes make again and again from a value, which is memo entry 0."""
+    return b"\x80\x02" + first + b"q\x000(" + again * times + b"l."
+
+
+COLLIDING = b"".join(
+    b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + b"N" for n in range(10, 100_000)
+)
+"""Keys that all have the hash 0, with values."""
+
+BOMBS = {
+    "a nested tuple as a key": b"\x80\x02}" + TUPLE + b"Ns.",
+    "a nested tuple in a set": b"\x80\x04\x8f(" + TUPLE + b"\x90.",
+    "a nested tuple in a frozenset": b"\x80\x04(" + TUPLE + b"\x91.",
+    "a nested tuple in a call of set": (
+        b"\x80\x02" + name("builtins", "set") + b"](" + TUPLE + b"e\x85R."
+    ),
+    "a nested tuple that is called": b"\x80\x02" + TUPLE + b")R.",
+    "a nested tuple that is filled": b"\x80\x02" + TUPLE + b"Na.",
+    "a nested tuple as a reference": b"\x80\x02" + TUPLE + b"Q.",
+    "a nested tuple as the whole": b"\x80\x02" + TUPLE + b".",
+    "a nested tuple in an OrderedDict": (
+        b"\x80\x02" + name("collections", "OrderedDict") + b")R" + TUPLE + b"Ns."
+    ),
+    "copies of the top": b"\x80\x02)" + b"2\x86" * 60 + b".",
+    "many dicts": b"\x80\x02(" + b"}" * 20_000_000 + b"t.",
+    "many objects": b"\x80\x02" + repeated(name("a", "b"), b"h\0)R", 5_000_000)[2:],
+    "many marks": b"\x80\x02" + b"(" * 20_000_000 + b".",
+    "many memo entries": b"\x80\x04N" + b"\x94" * 20_000_000 + b".",
+    "deep lists": b"\x80\x02" + b"]" * 700_000 + b"a" * 699_999 + b".",
+    "deep tuples": b"\x80\x02)" + b"\x85" * 1_400_000 + b".",
+    "deep calls": b"\x80\x02" + name("a", "b") + b")\x85R" * 10 + b")R" * 600_000 + b".",
+    "keys of one hash": b"\x80\x02}(" + COLLIDING + b"u.",
+    "a long text": b"\x80\x02" + text("\U0001f600" + "a" * 19_000_000) + b".",
+    "bytes of one text": repeated(
+        text("a" * 1_000_000), name("_codecs", "encode") + b"h\0" + text("latin1") + b"\x86R"
+    ),
+    "sets of one list": repeated(
+        b"](" + b"K\1" * 100_000 + b"e", name("builtins", "set") + b"h\0\x85R"
+    ),
+    "digits": b"\x80\x02I" + b"9" * 5_000_000 + b"\n.",
+    "a length that is false": b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"x.",
+    "a far memo entry": b"\x80\x02Nr\xff\xff\xff\x7f.",
+    "a module of 1 MB": b"\x80\x02" + name("torch." + "a." * 500_000, "x") + b".",
+}
+
+READ_ALL = """
+import json, sys, time
+from pathlib import Path
+from icon_classifier.conversion.archive import open_archive
+from icon_classifier.conversion.learner import read_learner
+from icon_classifier.errors import ConversionError
+
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    start = time.process_time()
+    try:
+        read_learner(open_archive(path))
+    except ConversionError as error:
+        assert len(str(error)) < 1000, path.name
+    else:
+        print("read", path.name)
+    if time.process_time() - start > 2:
+        print(f"{time.process_time() - start:.1f} s of CPU time for", path.name)
+for line in Path("/proc/self/status").read_text().splitlines():
+    if line.startswith("VmHWM") and int(line.split()[1]) > 200 * 1024:
+        print(line)
+"""
+
+
+def test_pickles_that_seem_endless_are_refused_within_2_s_and_200_mb(tmp_path: Path) -> None:
+    for bomb, program in BOMBS.items():
+        zipped(tmp_path / f"{bomb}.zip", {"x/data.pkl": program})
+        (tmp_path / f"{bomb}.pkl").write_bytes(program)
+    (tmp_path / "many entries.zip").write_bytes(
+        b"PK\3\4" + b"PK\1\2" * 100_001 + b"PK\5\6" + bytes(18)
+    )
+    command = [sys.executable, "-c", READ_ALL, tmp_path]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert not done.stdout
+
+
+@pytest.mark.parametrize(
+    ("size", "stride"), [((10**5, 10**5), (0, 0)), ((26,), (0,)), ((1,) * 5000, (1,) * 5000)]
+)
+def test_a_tensor_larger_than_its_storage_is_refused(
+    saved: Path, size: tuple[int, ...], stride: tuple[int, ...]
+) -> None:
+    archive = open_archive(saved)
+    archive.root.args = (archive.root.args[0], 0, size, stride)
+    layer = Object(Global("torch.nn.modules.linear", "Linear"), (), {"weight": archive.root})
+    with pytest.raises(ConversionError, match="more elements than its storage"):
+        build_network(layer, archive)
+
+
+def test_tensors_that_share_a_storage_have_a_limit_together(saved: Path) -> None:
+    archive = open_archive(saved)
+    copies = [Object(archive.root.call, archive.root.args) for _ in range(5)]
+    layer = Object(Global("torch.nn.modules.linear", "Linear"), (), {"weights": copies})
+    with pytest.raises(ConversionError, match="more elements than its storage"):
+        build_network(layer, archive)
+
+
+def test_a_tuple_of_a_layer_is_built_once(saved: Path) -> None:
+    nested: tuple[Any, ...] = ()
+    for _ in range(60):
+        nested = (nested, nested)
+    state = {"nested": nested, "_parameters": {}, "_buffers": {}, "_modules": {}}
+    layer = Object(Global("torch.nn.modules.linear", "Identity"), (), state)
+    assert build_network(layer, open_archive(saved)).nested[0] is not None

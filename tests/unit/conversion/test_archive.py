@@ -293,6 +293,12 @@ def test_plain_values_are_parsed(tmp_path, protocol):
     assert read["shared"][0] is read["shared"][1]
 
 
+def test_a_type_that_dill_names_is_known(tmp_path):
+    dill = stack_global("dill._dill", "_load_type") + text("set") + b"\x85R"
+    program = b"\x80\x04" + dill + b"]K\1a\x85R."
+    assert open_archive(archive(tmp_path / "a.pkl", program)).root == {1}
+
+
 def test_objects_become_symbols(tmp_path):
     value = {"weight": torch.arange(6.0).reshape(2, 3), "path": Path("a/b")}
     torch.save(value, tmp_path / "a.pkl")

@@ -201,7 +201,7 @@ class TestFailures:
     def test_a_truncated_file_is_refused(self, export, keep):
         data = export.read_bytes()
         export.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
-        with pytest.raises(ConversionError, match=r"not a file of torch\.save"):
+        with pytest.raises(ConversionError, match=r"an empty file|cut off"):
             convert(export)
 
     def test_damaged_tensors_are_refused(self, export):

@@ -141,7 +141,7 @@ def test_what_is_left_out_is_listed(fastai, photos, tmp_path):
     assert learner.left_out == (
         "metric accuracy",
         "metric score of the notebook",
-        "metric sklearn.metrics._classification.f1_score",
+        "metric f1_score of sklearn",
         "callback Brighter of the notebook",
         "callback MixUp",
         "callback SaveModelCallback",
@@ -295,9 +295,9 @@ class Call:
 
 
 INERT: dict[str, tuple[Callable[[Any, Call], None], str]] = {
-    "a metric": (lambda learn, call: learn.metrics.append(call), "metric posix.system"),
-    "a callback": (lambda learn, call: learn.cbs.append(call), "callback posix.system"),
-    "the loss": (lambda learn, call: setattr(learn, "loss_func", call), "The loss posix.system"),
+    "a metric": (lambda learn, call: learn.metrics.append(call), "metric system of posix"),
+    "a callback": (lambda learn, call: learn.cbs.append(call), "callback system of posix"),
+    "the loss": (lambda learn, call: setattr(learn, "loss_func", call), "The loss system of posix"),
     "the logger": (lambda learn, call: setattr(learn, "logger", call), ""),
     "get_y": (
         lambda learn, call: setattr(learn.dls.valid_ds.tls[1].tfms[0], "encodes", call),
