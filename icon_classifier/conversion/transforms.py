@@ -9,7 +9,7 @@ from typing import Any
 from icon_classifier.conversion.archive import Archive
 from icon_classifier.conversion.fields import class_name, describe, plain, unsupported
 from icon_classifier.conversion.unpickler import Global, Object, Storage, shorten
-from icon_classifier.model.pipeline import PAD_MODES, CropPad, Pipeline, Resize, Step
+from icon_classifier.model.pipeline import MAX_SIDE, PAD_MODES, CropPad, Pipeline, Resize, Step
 
 ASSUMED_SIDES = {"RGB": 224, "L": 28}
 """Side in pixels, by mode, where no transform resizes: of ImageNet's photos, of MNIST's digits."""
@@ -266,7 +266,7 @@ def _centre(transform: Object, size: tuple[int, int]) -> tuple[int, int]:
     elif width / height > high:
         width = int(height * high)
     scale = float(plain(transform.get("valid_scale", 1.0)))
-    return int(width * scale), int(height * scale)
+    return _size((int(width * scale), int(height * scale)))
 
 
 def _resample(transform: Object) -> Resample | None:
@@ -303,9 +303,12 @@ def _grid_mode(transform: Object) -> str:
 
 def _size(value: Any) -> tuple[int, int]:
     match value.args[-1] if isinstance(value, Object) and value.args else value:
-        case (int(first), int(second)) | [int(first), int(second)] if first > 0 and second > 0:
-            return first, second
-    raise unsupported(f"expected a width and a height in pixels, got {shorten(value)}")
+        case (int(first), int(second)) | [int(first), int(second)]:
+            if 0 < first <= MAX_SIDE and 0 < second <= MAX_SIDE:
+                return first, second
+    raise unsupported(
+        f"expected a size of two numbers of 1 to {MAX_SIDE} pixels, got {shorten(value)}"
+    )
 
 
 def _pad_mode(value: Any) -> str:
@@ -335,8 +338,6 @@ class _Normalisation:
             mean, std = [0.0], [float(plain(transform.get("div", 255.0)))]
         else:
             mean, std = (_statistic(transform.get(name), archive) for name in ("mean", "std"))
-        if not all(std):
-            raise unsupported(f"its batch transform {class_name(transform)} divides by zero")
         channels = max(map(len, (mean, std, self.mean)))
         mean, std, old_mean, old_std = (
             numbers * (channels // len(numbers)) for numbers in (mean, std, self.mean, self.std)
@@ -353,10 +354,12 @@ class _Normalisation:
             tuple(number / 255 for number in numbers) * (channels // len(numbers))
             for numbers in (self.mean, self.std)
         )
+        if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+            raise unsupported(f"expected a Normalize with std above 0, got {mean} and {std}")
         return mean, std
 
 
-_FORMATS = {"FloatStorage": "f", "LongStorage": "q"}
+_FORMATS = {"FloatStorage": "<f", "LongStorage": "<q"}
 
 
 def _statistic(value: Any, archive: Archive) -> list[float]:
@@ -376,10 +379,12 @@ def _statistic(value: Any, archive: Archive) -> list[float]:
             Global("torch._utils", "_rebuild_tensor_v2"),
             (Storage(kind=kind, key=key, numel=numel), int(offset), shape, strides, *_),
         ) if kind in _FORMATS and (1, 1, 1, *shape)[-4:] in ((1, 1, 1, 1), (1, 3, 1, 1)):
-            channels = math.prod(shape)
-            form = f"<{numel}{_FORMATS[kind]}"
+            form, channels = _FORMATS[kind], math.prod(shape)
+            width, step = struct.calcsize(form), strides[-3] if channels == 3 else 0
             with archive.open_storages() as read:
-                numbers = struct.unpack(form, read(key, struct.calcsize(form)))
-            step = strides[-3] if channels == 3 else 0
-            return [numbers[offset + step * channel] for channel in range(channels)]
+                raw = read(key, numel * width)
+            return [
+                float(struct.unpack_from(form, raw, (offset + step * channel) * width)[0])
+                for channel in range(channels)
+            ]
     raise unsupported("expected a Normalize of one or three channels")

@@ -361,15 +361,25 @@ REFUSED: dict[str, tuple[Make, Make, str]] = {
         lambda f: f.aug_transforms(size=40, pad_mode="zeros", align_corners=False),
         "Flip pads with zeros; use",
     ),
+    "an endless photo": (
+        lambda f: f.Resize(64),
+        lambda f: f.aug_transforms(size=10**9),
+        "expected a size of two numbers of 1 to 4096 pixels",
+    ),
+    "an empty photo": (
+        lambda f: f.Resize(64),
+        lambda f: f.RandomResizedCropGPU(64, valid_scale=0.001),
+        "expected a size of two numbers of 1 to 4096 pixels",
+    ),
     "statistics of each pixel": (
         lambda f: f.Resize(64),
-        lambda f: f.Normalize(axes=0),
+        lambda f: f.Normalize(f.torch.zeros(1, 3, 64, 64), f.torch.ones(1, 3, 64, 64)),
         "expected a Normalize of one or three channels",
     ),
     "division by zero": (
         lambda f: f.Resize(64),
         lambda f: f.Normalize.from_stats([0.5], [0.0]),
-        "Normalize divides by zero",
+        "expected a Normalize with std above 0",
     ),
 }
 
@@ -377,6 +387,8 @@ REFUSED: dict[str, tuple[Make, Make, str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_reproduced_is_refused_by_its_name(fastai, photos, tmp_path, name):
     item, batch, message = REFUSED[name]
-    learn = make_learner(fastai, photos, item(fastai), batch(fastai))
+    learn = make_learner(fastai, photos, fastai.Resize(64), [])
+    learn.dls.valid.after_item = fastai.Pipeline([fastai.ToTensor(), *fastai.L(item(fastai))])
+    learn.dls.valid.after_batch.add(fastai.L(batch(fastai)))
     with pytest.raises(UnsupportedLearnerError, match=message):
         read(learn, tmp_path)
