@@ -22,7 +22,10 @@ def summary(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     unsure, evidence = metadata.get("unsure"), metadata.get("evidence")
     yield "classes", ", ".join(metadata["labels"])
     yield "network", learner.get("network", "")
-    yield "photo", "; then ".join(map(_step, metadata["transforms"]))
+    steps = [_step(step) for step in metadata["transforms"]]
+    steps += [f"resample to {width} x {height}" for width, height in learner.get("resampled", ())]
+    grey = "grey; " if metadata.get("mode") == "L" else ""
+    yield "photo", grey + "; then ".join(steps)
     yield "normalisation", f"mean {_numbers(metadata['mean'])}; std {_numbers(metadata['std'])}"
     yield "loss", learner.get("loss", "")
     yield "fastai", learner.get("fastai") or "version not recorded"

@@ -14,6 +14,7 @@ from typing import Any
 
 from icon_classifier.conversion.archive import Archive
 from icon_classifier.conversion.fields import (
+    MAX_NAME,
     class_name,
     describe,
     get_attribute,
@@ -83,7 +84,9 @@ class ExportedLearner:
     left_out : tuple of str
         What does not take part in a prediction, a few words each.
     assumed : tuple of str
-        What the file does not tell, a sentence each.
+        What the file does not tell, a sentence each, apart from what its transforms do not.
+    network : str
+        Name of the architecture, or of the class of the network.
     """
 
     labels: tuple[str, ...]
@@ -94,6 +97,7 @@ class ExportedLearner:
     fastai_version: str | None
     left_out: tuple[str, ...]
     assumed: tuple[str, ...]
+    network: str
 
 
 def read_learner(archive: Archive) -> ExportedLearner:
@@ -156,16 +160,23 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
             *(f"function {describe(function)}" for function in own if is_own(function)),
         ),
         _unique(
-            *transforms.assumed,
             *_assumed_of_loss(loss),
             *(
-                f"The callback {describe(callback)} does nothing to photos and outputs when "
-                "predicting."
+                f"The callback {describe(callback)} is not run; if it changes photos or outputs "
+                "when predicting, the answers differ from learn.predict."
                 for callback in callbacks
                 if not class_name(callback).isidentifier()  # not fastai's
             ),
         ),
+        _network_name(learn.get("arch"), model),
     )
+
+
+def _network_name(arch: Any, model: Object) -> str:
+    """Return the name of an architecture; where the Learner does not hold it, of the class."""
+    if isinstance(arch, str):
+        return arch[:MAX_NAME]
+    return describe(arch if isinstance(arch, Global) else model)
 
 
 def _unique(*texts: str) -> tuple[str, ...]:

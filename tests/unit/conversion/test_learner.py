@@ -148,7 +148,8 @@ def test_what_is_left_out_is_listed(fastai, photos, tmp_path):
         "function is_cat of the notebook",
     )
     assert learner.assumed == (
-        "The callback Brighter of the notebook does nothing to photos and outputs when predicting.",
+        "The callback Brighter of the notebook is not run; if it changes photos or outputs when "
+        "predicting, the answers differ from learn.predict.",
     )
 
 
