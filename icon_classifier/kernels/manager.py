@@ -7,10 +7,13 @@ needs more derives from it. docs/kernels.md describes how it works.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -20,6 +23,7 @@ from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_events import EventLogger
+from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.kernelmanager import (
     AsyncMappingKernelManager,
@@ -105,6 +109,9 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     max_visitors = Integer(
         min=0, help="How many visitors at the same time; 0 for as many as fit the memory (default)."
     ).tag(config=True)
+    connect_timeout = Float(
+        10.0, min=1.0, help="Seconds after which a page that has not connected loses its kernel."
+    ).tag(config=True)
     leave_timeout = Float(
         40.0, min=1.0, help="Seconds after which a page that is gone loses its kernel."
     ).tag(config=True)
@@ -148,13 +155,15 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         KernelProvisionerFactory.instance(parent=self.parent).provisioners[PROVISIONER] = entry
         self.capacity = self.max_visitors or kernel_capacity(memory_limit())
         self.metrics = Metrics(lambda: self.visitors)
-        self._reserved = 0
+        self._reservations: set[_Reservation] = set()
+        self._places: dict[str, _Place] = {}
         self._had_visitors = False
-        self._disconnected_since: dict[str, float] = {}
-        self._disconnect_check = PeriodicCallback(
-            self._shut_down_disconnected, 1000 * min(5.0, self.leave_timeout / 2)
-        )
-        self._disconnect_check.start()
+        self._checks = [
+            PeriodicCallback(self._shut_down_disconnected, 1000),
+            PeriodicCallback(self._trim_heap, 5000),
+        ]
+        for check in self._checks:
+            check.start()
         if can_fork():
             notebook = getattr(self.parent, "notebook_path", None)
             warm_up = WarmUp(
@@ -175,24 +184,38 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     @property
     def visitors(self) -> int:
         """How many kernels there are, those that are just starting included."""
-        return len({*self._kernels, *self._pending_kernels}) + self._reserved
+        waiting = sum(not reservation.used for reservation in self._reservations)
+        return len({*self._kernels, *self._pending_kernels}) + waiting
 
-    @contextlib.contextmanager
-    def reserve(self) -> Iterator[bool]:
-        """Reserve capacity for a page that is about to start its kernel; False if none is left."""
-        if self.visitors >= self.capacity:
+    @contextlib.asynccontextmanager
+    async def reserve(self, client: str = "") -> AsyncIterator[bool]:
+        """Reserve a place for a page that is about to start its kernel; False if there is none.
+
+        Where all are taken, a client that has more than a quarter of them gives up its oldest idle
+        one to a client that has less.
+
+        Parameters
+        ----------
+        client : str, optional
+            Whose page it is, such as an address: any text that is the same for the same client.
+        """
+        given_up = None
+        if self.visitors >= self.capacity and (given_up := self._find_given_up(client)) is None:
             self.metrics.refused.inc()
             yield False
             return
-        reservation = _Reservation(self)
+        reservation = _Reservation(client)
+        self._reservations.add(reservation)
         token = _reservation.set(reservation)
         try:
+            if given_up is not None:
+                await self.shutdown_kernel(given_up, now=True, reason="crowded")
             yield True
         finally:
             _reservation.reset(token)
-            reservation.release()
+            self._reservations.discard(reservation)
             # Until now the page was on its way; from here on it is expected to connect.
-            self._note_if_disconnected(reservation.kernel_id)
+            self._expect_page(reservation.kernel_id)
 
     async def start_kernel(self, **kwargs: Any) -> str:  # type: ignore[override]
         """Start a visitor's kernel.
@@ -204,34 +227,37 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         """
         reservation = _reservation.get()
         if reservation is not None:
-            reservation.release()
+            reservation.used = True
         elif self.visitors >= self.capacity:
             self.metrics.refused.inc()
             raise HTTPError(503, "as many visitors as fit")
         started = time.monotonic()
-        kernel_id = await super().start_kernel(**kwargs)
+        kernel_id = str(await super().start_kernel(**kwargs))
         if reservation is not None:
             reservation.kernel_id = kernel_id
+            self._places[kernel_id] = _Place(reservation.client)
         else:
-            self._note_if_disconnected(kernel_id)
+            self._places[kernel_id] = _Place("")
+            self._expect_page(kernel_id)
         provisioner = self.get_kernel(kernel_id).provisioner
         forked = getattr(provisioner, "forked", False)
         self.metrics.started.labels(how="forked" if forked else "ordinary").inc()
         self.metrics.start_seconds.observe(time.monotonic() - started)
-        return str(kernel_id)
+        return kernel_id
 
     async def shutdown_kernel(  # type: ignore[override]
-        self, kernel_id: str, now: bool = False, restart: bool = False
+        self, kernel_id: str, now: bool = False, restart: bool = False, reason: str = ""
     ) -> None:
-        """Shut a kernel down, and tell its page."""
-        self._disconnected_since.pop(kernel_id, None)
+        """Shut a kernel down, and tell its page why: in one word, or empty."""
         if not restart:
-            _tell_page(kernel_id)
+            self._places.pop(kernel_id, None)
+            _tell_page(kernel_id, reason)
         await super().shutdown_kernel(kernel_id, now=now, restart=restart)
 
     async def shutdown_all(self, now: bool = False) -> None:  # type: ignore[override]
         """Shut every kernel and their parent down; the server is stopping."""
-        self._disconnect_check.stop()
+        for check in self._checks:
+            check.stop()
         # There is nothing to save, and a host gives a stopping server few seconds.
         await super().shutdown_all(now=True)
         if self.fork_server is not None:
@@ -240,54 +266,88 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     def notify_connect(self, kernel_id: str) -> None:
         """Note that a page has connected."""
         super().notify_connect(kernel_id)
-        self._disconnected_since.pop(kernel_id, None)
+        if kernel_id in self._places:
+            self._places[kernel_id].deadline = math.inf
 
     def notify_disconnect(self, kernel_id: str) -> None:
-        """Note since when no page is connected."""
+        """Note when a page is taken to be gone that is not connected any more."""
         super().notify_disconnect(kernel_id)
-        self._note_if_disconnected(kernel_id)
+        if kernel_id in self._places and not self._kernel_connections.get(kernel_id):
+            self._places[kernel_id].deadline = time.monotonic() + self.leave_timeout
 
-    def _note_if_disconnected(self, kernel_id: str | None) -> None:
-        if kernel_id in self._kernels and not self._kernel_connections.get(kernel_id):
-            self._disconnected_since[kernel_id] = time.monotonic()
+    def _expect_page(self, kernel_id: str | None) -> None:
+        """Note that a page was served, and until when it has to connect."""
+        if kernel_id in self._places:
+            self._places[kernel_id].served = True
+            if not self._kernel_connections.get(kernel_id):
+                self._places[kernel_id].deadline = time.monotonic() + self.connect_timeout
+
+    def _find_given_up(self, client: str) -> str | None:
+        """Find the kernel that ends for another client's page; None if nobody has too many."""
+        held = Counter(place.client for place in self._places.values())
+        held.update(waiting.client for waiting in self._reservations if waiting.kernel_id is None)
+        share = max(1, self.capacity // 4)
+        greediest = max(held, key=held.__getitem__, default=client)
+        if held[client] >= share or held[greediest] <= share:
+            return None
+        candidates = [
+            kernel_id
+            for kernel_id, place in self._places.items()
+            if place.client == greediest and place.served and kernel_id in self._kernels
+        ]
+
+        def idle_and_oldest_first(kernel_id: str) -> tuple[bool, datetime]:
+            kernel: Any = self.get_kernel(kernel_id)
+            return kernel.execution_state != "idle", kernel.last_activity
+
+        return min(candidates, key=idle_and_oldest_first, default=None)
 
     def _handle_kernel_died(self, kernel_id: str) -> None:
         """Clean up after a kernel that ended by itself."""
         self.metrics.died.inc()
-        self._disconnected_since.pop(kernel_id, None)
+        self._places.pop(kernel_id, None)
         if kernel_id in self:
             IOLoop.current().add_callback(self.shutdown_kernel, kernel_id, now=True)
 
     async def _shut_down_disconnected(self) -> None:
         now = time.monotonic()
-        for kernel_id, since in list(self._disconnected_since.items()):
-            if now - since > self.leave_timeout and kernel_id in self:
+        for kernel_id, place in list(self._places.items()):
+            if now > place.deadline and kernel_id in self:
                 self.log.info("The page of kernel %s is gone.", kernel_id)
                 await self.shutdown_kernel(kernel_id, now=True)
+
+    def _trim_heap(self) -> None:
         if self.visitors or self._had_visitors:  # once more after the last visitor
             trim_heap()
         self._had_visitors = bool(self.visitors)
 
 
+@dataclass
+class _Place:
+    """A kernel's place: whose it is, whether its page was served, when it ends without one."""
+
+    client: str
+    served: bool = False
+    deadline: float = math.inf  # by time.monotonic()
+
+
+@dataclass(eq=False)
 class _Reservation:
-    """Capacity for one page, until its kernel takes it or the page fails."""
+    """A place for one page, until its kernel takes it or the page fails."""
 
-    def __init__(self, kernels: VisitorKernelManager) -> None:
-        self.kernel_id: str | None = None
-        self._kernels: VisitorKernelManager | None = kernels
-        kernels._reserved += 1
-
-    def release(self) -> None:
-        if self._kernels is not None:
-            self._kernels._reserved -= 1
-            self._kernels = None
+    client: str
+    used: bool = False
+    kernel_id: str | None = None
 
 
 _reservation: ContextVar[_Reservation | None] = ContextVar("reservation", default=None)
 
 
-def _tell_page(kernel_id: str) -> None:
-    """Send the page of a kernel the status *dead*: it then says that it has ended."""
+def _tell_page(kernel_id: str, reason: str) -> None:
+    """Send the page of a kernel the status *dead*, and why: it then says that it has ended."""
+    content = {"execution_state": "dead", "reason": reason}
     for connection in list(ZMQChannelsWebsocketConnection._open_sockets):
         if connection.kernel_id == kernel_id:
-            connection.on_restart_failed()
+            message = connection.session.msg("status", content)
+            packed = serialize_msg_to_ws_v1(message, "iopub", connection.session.pack)
+            connection.write_message(packed, binary=True)

@@ -106,7 +106,7 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
         if self.notebook_path and path and not self._is_allowed_file(path):
             raise HTTPError(404)
         kernels: VisitorKernelManager = self.kernel_manager
-        with kernels.reserve() as reserved:
+        async with kernels.reserve() as reserved:
             if reserved:
                 await super().get(path)
             else:
