@@ -6,10 +6,12 @@ needs more derives from it. docs/kernels.md describes how it works.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import os
 import time
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
@@ -33,13 +35,27 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.web import HTTPError
 from traitlets import Bool, Float, Integer, List, Unicode, default
 
+from icon_classifier.errors import KernelError
 from icon_classifier.kernels.client import PromptClient
 from icon_classifier.kernels.fork_server import ForkServer
 from icon_classifier.kernels.metrics import Metrics
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.kernels.protocol import WarmUp
 from icon_classifier.kernels.provisioner import PROVISIONER, ForkedProvisioner
-from icon_classifier.system.memory import kernel_capacity, memory_limit, trim_heap
+from icon_classifier.system.memory import (
+    PER_KERNEL,
+    PER_ORDINARY_KERNEL,
+    kernel_capacity,
+    memory_limit,
+    trim_heap,
+)
+from icon_classifier.system.slots import MAX_SECONDS
+
+MAX_STUCK = 60.0
+"""Seconds without a kernel started, or a slot released, after which nothing is said to work."""
+
+MAX_SHUTDOWN = 5.0
+"""Seconds that the kernels' end may take when the server stops."""
 
 _MAX_FOLDER = 50
 """In bytes: the path of a socket may have 107, and the name of a kernel's has 51 and more."""
@@ -115,6 +131,9 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     leave_timeout = Float(
         40.0, min=1.0, help="Seconds after which a page that is gone loses its kernel."
     ).tag(config=True)
+    slot_timeout = Float(
+        MAX_SECONDS, min=1.0, help="Seconds after which a kernel that holds a slot is ended."
+    ).tag(config=True)
     preload: List[str] = List(
         Unicode(),
         help="Modules that the parent of the kernels imports before the first fork, and functions "
@@ -153,12 +172,15 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         value = f"{ForkedProvisioner.__module__}:{ForkedProvisioner.__name__}"
         entry = EntryPoint(PROVISIONER, value, KernelProvisionerFactory.GROUP_NAME)
         KernelProvisionerFactory.instance(parent=self.parent).provisioners[PROVISIONER] = entry
-        self.capacity = self.max_visitors or kernel_capacity(memory_limit())
+        per_kernel = PER_KERNEL if can_fork() else PER_ORDINARY_KERNEL
+        self.capacity = self.max_visitors or kernel_capacity(memory_limit(), per_kernel=per_kernel)
         self.metrics = Metrics(lambda: self.visitors)
         self._reservations: set[_Reservation] = set()
         self._places: dict[str, _Place] = {}
         self._had_visitors = False
+        self._failures: list[float] = []
         self._checks = [
+            PeriodicCallback(self._shut_down_overdue, 1000),
             PeriodicCallback(self._shut_down_disconnected, 1000),
             PeriodicCallback(self._trim_heap, 5000),
         ]
@@ -180,6 +202,13 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     def take_count(self) -> int:
         """Return what the kernels have counted since the last call (see `system.counter`)."""
         return 0 if self.fork_server is None else self.fork_server.take_count()
+
+    @property
+    def works(self) -> bool:
+        """Whether kernels are started and slots become free, or did within the last minute."""
+        watch = self.fork_server and self.fork_server.slot_watch
+        failing = self._failures[-1] - self._failures[0] if self._failures else 0.0
+        return failing < MAX_STUCK and not (watch and watch.seconds_since_release > MAX_STUCK)
 
     @property
     def visitors(self) -> int:
@@ -223,8 +252,9 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         Raises
         ------
         tornado.web.HTTPError
-            503, if there are as many as fit.
+            503, if there are as many as fit, or none can be started.
         """
+        kwargs.pop("env", None)  # the server's own, without what Voilà adds of the request
         reservation = _reservation.get()
         if reservation is not None:
             reservation.used = True
@@ -232,7 +262,17 @@ class VisitorKernelManager(AsyncMappingKernelManager):
             self.metrics.refused.inc()
             raise HTTPError(503, "as many visitors as fit")
         started = time.monotonic()
-        kernel_id = str(await super().start_kernel(**kwargs))
+        kernel_id = kwargs.setdefault("kernel_id", str(uuid.uuid4()))
+        try:
+            await super().start_kernel(**kwargs)
+        except Exception as error:
+            # Jupyter would count it as starting for ever.
+            self._pending_kernels.pop(kernel_id, None)
+            self._failures = [*self._failures[:1], time.monotonic()]
+            if isinstance(error, KernelError):
+                raise HTTPError(503, error.words) from error
+            raise
+        self._failures = []
         if reservation is not None:
             reservation.kernel_id = kernel_id
             self._places[kernel_id] = _Place(reservation.client)
@@ -243,7 +283,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         forked = getattr(provisioner, "forked", False)
         self.metrics.started.labels(how="forked" if forked else "ordinary").inc()
         self.metrics.start_seconds.observe(time.monotonic() - started)
-        return kernel_id
+        return str(kernel_id)
 
     async def shutdown_kernel(  # type: ignore[override]
         self, kernel_id: str, now: bool = False, restart: bool = False, reason: str = ""
@@ -258,8 +298,11 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         """Shut every kernel and their parent down; the server is stopping."""
         for check in self._checks:
             check.stop()
-        # There is nothing to save, and a host gives a stopping server few seconds.
-        await super().shutdown_all(now=True)
+        # There is nothing to save, and a host gives a stopping server few seconds. Whatever is left
+        # then ends when it notices that the server is gone.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MAX_SHUTDOWN):
+                await super().shutdown_all(now=True)
         if self.fork_server is not None:
             self.fork_server.stop()
 
@@ -308,6 +351,15 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         self._places.pop(kernel_id, None)
         if kernel_id in self:
             IOLoop.current().add_callback(self.shutdown_kernel, kernel_id, now=True)
+
+    async def _shut_down_overdue(self) -> None:
+        """End kernels that hold a slot for too long: others wait for it."""
+        watch = self.fork_server and self.fork_server.slot_watch
+        for pid in watch.overdue(self.slot_timeout) if watch else ():
+            for kernel_id, kernel in list(self._kernels.items()):
+                if kernel.provisioner.pid == pid and kernel_id in self._places:
+                    self.log.warning("A kernel held a slot for %g s: ended.", self.slot_timeout)
+                    await self.shutdown_kernel(kernel_id, now=True, reason="slow")
 
     async def _shut_down_disconnected(self) -> None:
         now = time.monotonic()
