@@ -135,7 +135,7 @@ def test_usable_cores_counts_all_where_there_is_no_affinity(
 
 
 def read_large_photo() -> Callable[[], object]:
-    photo = encode(Image.effect_noise((6000, 4000), 80).convert("RGB"))
+    photo = encode(Image.new("RGB", (6000, 6000)), "JPEG")
     return lambda: read_image(photo)
 
 
