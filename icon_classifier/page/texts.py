@@ -51,6 +51,9 @@ BUSY = {
 }
 """The page that is served when there are as many visitors as fit; ``seconds`` is filled in."""
 
+NOT_STARTED = "This page cannot be started at the moment."
+"""The reason on that page when it is another one."""
+
 ANSWER_TEXTS = {
     "region": "Answer",
     "preview": "Your photo",

@@ -140,13 +140,23 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
         allowed = self.voila_configuration.file_allowlist
         return any(re.fullmatch(pattern, path, re.IGNORECASE) for pattern in allowed)
 
-    def _refuse(self) -> None:
+    def send_error(self, status_code: int = 500, **about: Any) -> None:
+        """Send an error; where no kernel can be started, the page that tries again by itself."""
+        if status_code == 503 and not self._headers_written:
+            self._refuse(reason=texts.NOT_STARTED)
+        else:
+            super().send_error(status_code, **about)
+
+    def _refuse(self, **changes: str) -> None:
         self.set_status(503)
         self.set_header("Retry-After", str(RETRY_SECONDS))
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Type", "text/html; charset=utf-8")
         address = html.escape(self.request.uri or "")
-        sentences = {name: text.format(seconds=RETRY_SECONDS) for name, text in texts.BUSY.items()}
+        sentences = {
+            name: text.format(seconds=RETRY_SECONDS)
+            for name, text in {**texts.BUSY, **changes}.items()
+        }
         self.finish(_BUSY.format(seconds=RETRY_SECONDS, address=address, **sentences))
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from icon_classifier.errors import DeploymentError
 from icon_classifier.kernels.process import can_fork
+from icon_classifier.page.texts import NOT_STARTED
 from icon_classifier.server.visitor import Message, Visit
 from icon_classifier.system.memory import usable_cores
 from tests.support.servers import Server, free_port, voila
@@ -265,6 +266,21 @@ async def test_photos_one_after_the_other_are_not_one_that_takes_long(server: Se
         while time.monotonic() < end:
             assert "seen" in await visit.classify(b"x")
     await until_empty(server)
+
+
+async def test_page_says_that_no_kernel_can_be_started_and_tries_again(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        async with await Visit.open(server.url) as visit, httpx.AsyncClient(timeout=60) as client:
+            (parent,) = psutil.Process(server.process.pid).children()
+            parent.suspend()
+            answer = await client.get(server.url)
+            parent.resume()
+            assert answer.status_code == 503
+            assert NOT_STARTED in answer.text
+            assert 'http-equiv="refresh"' in answer.text
+            assert await visit.classify(b"here") == "1 seen: here"
+            async with await Visit.open(server.url) as another:
+                assert await another.classify(b"too") == "1 seen: too"
 
 
 async def test_death_of_the_parent_disturbs_no_visitor(server: Server) -> None:
