@@ -9,15 +9,12 @@ import { draw, type Output } from './mime';
 const part = (id: string): HTMLElement => document.getElementById(id) as HTMLElement;
 const json = (node: Element | null) => (node ? JSON.parse(node.textContent ?? 'null') : null);
 
-const ENDED: Record<string, string> = { slow: texts.ended_slow, crowded: texts.ended_crowded };
-
 /** Show the state of the connection; without a kernel, disable the controls and say why. */
 function showState(state: State, reason: string): void {
-  const ended = ENDED[reason] ?? texts.ended;
-  const notice = { connecting: '', live: '', lost: texts.lost, ended }[state];
+  const notice = { lost: texts.lost, ended: texts[`ended_${reason}`] ?? texts.ended }[state as string];
   document.documentElement.dataset.connection = state;
   part('notice').hidden = !notice;
-  part('notice-text').textContent = notice;
+  part('notice-text').textContent = notice ?? '';
   part('page').inert = state === 'ended';
 }
 
