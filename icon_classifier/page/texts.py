@@ -51,6 +51,9 @@ BUSY = {
 }
 """The page that is served when there are as many visitors as fit; ``seconds`` is filled in."""
 
+NOT_STARTED = "This page cannot be started at the moment."
+"""The reason on that page when it is another one."""
+
 ANSWER_TEXTS = {
     "region": "Answer",
     "preview": "Your photo",
@@ -161,6 +164,8 @@ PAGE_TEXTS = {
     "sending": "Sending to the server…",
     "lost": "The connection is lost; trying again…",
     "ended": "This page has ended. Please reload it to go on.",
+    "ended_slow": "This photo took too long. Please reload the page and try another one.",
+    "ended_crowded": "Others are waiting, so this page has ended. Please reload it to go on.",
     "reload": "Reload the page",
     "unknown_widget": "This page cannot show the widget “{name}” of {module}.",
     "widget_failed": "This part of the page could not be shown; please reload the page.",

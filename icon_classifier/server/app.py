@@ -106,7 +106,7 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
         if self.notebook_path and path and not self._is_allowed_file(path):
             raise HTTPError(404)
         kernels: VisitorKernelManager = self.kernel_manager
-        with kernels.reserve() as reserved:
+        async with kernels.reserve() as reserved:
             if reserved:
                 await super().get(path)
             else:
@@ -140,13 +140,23 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
         allowed = self.voila_configuration.file_allowlist
         return any(re.fullmatch(pattern, path, re.IGNORECASE) for pattern in allowed)
 
-    def _refuse(self) -> None:
+    def send_error(self, status_code: int = 500, **about: Any) -> None:
+        """Send an error; where no kernel can be started, the page that tries again by itself."""
+        if status_code == 503 and not self._headers_written:
+            self._refuse(reason=texts.NOT_STARTED)
+        else:
+            super().send_error(status_code, **about)
+
+    def _refuse(self, **changes: str) -> None:
         self.set_status(503)
         self.set_header("Retry-After", str(RETRY_SECONDS))
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Type", "text/html; charset=utf-8")
         address = html.escape(self.request.uri or "")
-        sentences = {name: text.format(seconds=RETRY_SECONDS) for name, text in texts.BUSY.items()}
+        sentences = {
+            name: text.format(seconds=RETRY_SECONDS)
+            for name, text in {**texts.BUSY, **changes}.items()
+        }
         self.finish(_BUSY.format(seconds=RETRY_SECONDS, address=address, **sentences))
 
 
@@ -234,13 +244,18 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
 
 
 class HealthHandler(RequestHandler):
-    """Answers while the server works; starts no kernel."""
+    """Says whether the server works; starts no kernel."""
+
+    def initialize(self, kernels: VisitorKernelManager) -> None:
+        """Set the kernels that have to work."""
+        self.kernels = kernels
 
     def get(self) -> None:
-        """Answer."""
+        """Answer with 200, or 503 when nothing gets done."""
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
-        self.write("ok\n")
+        self.set_status(200 if self.kernels.works else 503)
+        self.write("ok\n" if self.kernels.works else "stuck\n")
 
 
 class MetricsHandler(RequestHandler):
@@ -280,7 +295,7 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
 
     def init_handlers_with_ours() -> list[Any]:
         voila.app.listen = partial(voila.app.listen, **LISTENING)
-        health = (url_path_join(voila.server_url, "/healthz"), HealthHandler)
+        health = (url_path_join(voila.server_url, "/healthz"), HealthHandler, {"kernels": kernels})
         # First: Voilà's own page matches every address.
         return [health, *map(_ours, init_handlers())]
 
