@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from icon_classifier.api.batching import Classifier, LocalClassifier
 from icon_classifier.api.fetch import Fetcher
-from icon_classifier.api.limits import ApiKeys, MemoryBudget, RateLimiter, client_address
+from icon_classifier.api.limits import ApiKeys, MemoryBudget, RateLimiter
 from icon_classifier.api.openapi import openapi_document
 from icon_classifier.api.pages import PAGE_HEADERS, docs_page, upload_page
 from icon_classifier.api.problems import EXCEPTION_HANDLERS, problem
@@ -29,6 +29,7 @@ from icon_classifier.api.uploads import Upload, read_upload
 from icon_classifier.errors import BusyError, IconClassifierError, ImageError, RequestError
 from icon_classifier.model.opening import open_model
 from icon_classifier.model.session import Model, Prediction
+from icon_classifier.system.clients import client_address
 
 
 def create_app(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import ipaddress
 import math
 import time
 from collections import OrderedDict
@@ -48,36 +47,6 @@ class ApiKeys:
 
 def _hash(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-
-
-def client_address(peer: str, forwarded: Sequence[str], proxies: int) -> str:
-    """Find the address that a request's rate limit applies to.
-
-    Parameters
-    ----------
-    peer : str
-        The address at the other end of the connection.
-    forwarded : sequence of str
-        The values of the X-Forwarded-For headers, in order.
-    proxies : int
-        Number of trusted proxies in front. Each appends the address that called it, so only the
-        last ``proxies`` entries are reliable; the client can forge the others.
-
-    Returns
-    -------
-    str
-        An IPv4 address, or the /64 network of an IPv6 address, because one subscriber has all of
-        it; the peer where there is no valid entry.
-    """
-    entries = [entry.strip() for value in forwarded for entry in value.split(",")]
-    address = entries[-proxies] if 0 < proxies <= len(entries) else peer
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return peer
-    if parsed.version == 6:
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)
 
 
 class RateLimiter:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from icon_classifier.api.limits import ApiKeys, MemoryBudget, RateLimiter, client_address
+from icon_classifier.api.limits import ApiKeys, MemoryBudget, RateLimiter
 from icon_classifier.errors import ApiKeyError, BusyError, RateLimitError
 
 
@@ -94,25 +94,3 @@ def test_memory_budget_is_freed_after_an_error():
         [reserve(size) for size in (10, 1)]
     with budget.reservation() as reserve:
         reserve(10)
-
-
-@pytest.mark.parametrize(
-    ("forwarded", "proxies", "client"),
-    [
-        ([], 0, "9.9.9.9"),
-        (["1.2.3.4"], 0, "9.9.9.9"),  # any client can send that header
-        (["1.2.3.4"], 1, "1.2.3.4"),
-        (["6.6.6.6, 1.2.3.4"], 1, "1.2.3.4"),  # the first may be forged
-        (["6.6.6.6", "1.2.3.4, 5.6.7.8"], 2, "1.2.3.4"),
-        (["1.2.3.4"], 2, "9.9.9.9"),  # fewer than the proxies: it did not pass them
-        (["nonsense"], 1, "9.9.9.9"),
-        ([""], 1, "9.9.9.9"),
-        (["2606:4700:1:2:3:4:5:6"], 1, "2606:4700:1:2::/64"),
-    ],
-)
-def test_client_address_trusts_only_the_given_number_of_proxies(forwarded, proxies, client):
-    assert client_address("9.9.9.9", forwarded, proxies) == client
-
-
-def test_peer_without_an_address_is_kept_as_it_is():
-    assert client_address("unknown", [], 0) == "unknown"
