@@ -14,6 +14,7 @@ import re
 from functools import partial
 from typing import Any
 
+import zmq
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from jupyter_server.auth import IdentityProvider, User
 from jupyter_server.base.handlers import JupyterHandler
@@ -31,9 +32,10 @@ from zmq.eventloop.zmqstream import ZMQStream
 from icon_classifier.kernels.manager import VisitorKernelManager
 from icon_classifier.page import texts
 from icon_classifier.server import logs, static_files
-from icon_classifier.server.channels import ChannelsHandler
+from icon_classifier.server.channels import MAX_UNREAD, ChannelsHandler
 from icon_classifier.server.exporter import PageExporter
 from icon_classifier.server.listener import LongAddress, PageServer
+from icon_classifier.system.clients import client_address
 
 RETRY_SECONDS = 10
 """After this long a page that was refused tries again."""
@@ -104,6 +106,8 @@ class PageKernelManager(VisitorKernelManager):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        # Of a kernel that sends more than any page may have nothing more is received.
+        self.context.setsockopt(zmq.MAXMSGSIZE, MAX_UNREAD)
         self.metrics.add_count("predictions", "Photos answered in forked kernels.", self.take_count)
         if isinstance(self.parent, Voila):
             install(self.parent, self)
@@ -157,10 +161,13 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
                 raise HTTPError(404)
             self.redirect_to_file(path)
             return
-        if not is_visit(self.request.headers):
+        headers, kernels = self.request.headers, self.kernel_manager
+        if not is_visit(headers):
             raise HTTPError(403)
-        kernels: PageKernelManager = self.kernel_manager
-        with kernels.reserve() as reserved:
+        client = client_address(
+            self.request.remote_ip, headers.get_list("X-Forwarded-For"), kernels.trusted_proxies
+        )
+        async with kernels.reserve(client) as reserved:
             if reserved:
                 await super().get(path)
             else:
@@ -238,13 +245,18 @@ class RobotsHandler(RequestHandler):
 
 
 class HealthHandler(RequestHandler):
-    """Answers while the server works; starts no kernel."""
+    """Says whether the server works; starts no kernel."""
+
+    def initialize(self, kernels: VisitorKernelManager) -> None:
+        """Set the kernels that have to work."""
+        self.kernels = kernels
 
     def get(self) -> None:
-        """Answer."""
+        """Answer with 200, or 503 when nothing gets done."""
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
-        self.write("ok\n")
+        self.set_status(200 if self.kernels.works else 503)
+        self.write("ok\n" if self.kernels.works else "stuck\n")
 
 
 class MetricsHandler(RequestHandler):
@@ -302,7 +314,7 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
         # First: Voilà's own page matches every address.
         ours = [
             (LongAddress(), ErrorHandler, {"status_code": 414}),
-            (url_path_join(voila.server_url, "/healthz"), HealthHandler),
+            (url_path_join(voila.server_url, "/healthz"), HealthHandler, {"kernels": kernels}),
             ("/robots.txt", RobotsHandler),
         ]
         return [*ours, *(_ours(rule, is_open) for rule in init_handlers())]

@@ -145,7 +145,8 @@ class PageServer(HTTPServer):
 
     def start_request(self, server_conn: object, request_conn: Any) -> HTTPMessageDelegate:
         """Wait for a request; called by tornado before each one of a connection."""
-        request_conn.stream.socket.idle = True
+        if not request_conn.stream.closed():
+            request_conn.stream.socket.idle = True
         return super().start_request(server_conn, request_conn)
 
 

@@ -36,6 +36,9 @@ _SETTABLE = {"value": list, "error": str}
 """The traits that a page may set, and their types: those of the file chooser. All other traits
 belong to the kernel, which would keep and send whatever a stranger puts there."""
 
+_BUFFER = ["value", "content"]
+"""Where the buffers of a change may go, without the file's number between these two."""
+
 _INSPECTED = {"error", "status", "stream"}
 """The types of the kernel's messages that the server parses."""
 
@@ -136,10 +139,14 @@ def _is_allowed(kind: str, content: dict[str, Any]) -> bool:
         return content.get("target_name") == _TARGET
     if kind == "comm_close":
         return True
-    state, method = data.get("state", {}), data.get("method")
-    if not (isinstance(state, dict) and isinstance(method, str) and method in _METHODS):
+    state, paths, method = data.get("state", {}), data.get("buffer_paths", []), data.get("method")
+    if not (isinstance(state, dict) and isinstance(paths, list) and isinstance(method, str)):
         return False
-    return all(isinstance(value, _SETTABLE.get(name, ())) for name, value in state.items())
+    return (
+        method in _METHODS
+        and all(isinstance(value, _SETTABLE.get(name, ())) for name, value in state.items())
+        and all(isinstance(path, list) and len(path) == 3 and path[::2] == _BUFFER for path in paths)
+    )
 
 
 def parse_kernel_message(message: bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
