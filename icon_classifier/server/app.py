@@ -34,7 +34,7 @@ from icon_classifier.page import texts
 from icon_classifier.server import logs, static_files
 from icon_classifier.server.channels import MAX_UNREAD, ChannelsHandler
 from icon_classifier.server.exporter import PageExporter
-from icon_classifier.server.listener import LongAddress, PageServer
+from icon_classifier.server.listener import MAX_PENDING, LongAddress, PageServer
 from icon_classifier.system.clients import client_address
 
 RETRY_SECONDS = 10
@@ -306,7 +306,7 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
         if not kernels.trusted_proxies:
             limits = limits | {"idle_connection_timeout": HEAD_SECONDS}
         server = PageServer(voila.app, proxies=kernels.trusted_proxies, **limits)
-        server.listen(port, address)
+        server.listen(port, address, backlog=MAX_PENDING)
         return server
 
     def init_handlers_with_ours() -> list[Any]:

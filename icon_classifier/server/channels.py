@@ -32,7 +32,7 @@ MAX_CONNECTIONS = 4
 """Websockets of one kernel: a page has one, and for a while the dead ones of a phone that lost its
 network."""
 
-MAX_REQUESTS = 16
+MAX_REQUESTS = 64
 """Requests for a websocket of one kernel, those included that wait for the kernel and are cut off
 already."""
 
@@ -73,42 +73,56 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
         if len(requests) >= MAX_REQUESTS:
             raise HTTPError(429)
         self.kernel_id = kernel_id
-        self._stream: IOStream = self.request.connection.stream
+        self._stream: IOStream | None = self.request.connection.stream
         self._backlog = Backlog()
         self._handled = asyncio.Event()
         self._held = self._received = 0
         requests.append(self)
-        connected = [request for request in requests if not request._stream.closed()]
+        connected = [request for request in requests if not request._is_closed]
         for oldest in connected[:-MAX_CONNECTIONS]:
             oldest.cut_off()
         try:
             await super().get(kernel_id=kernel_id)
         finally:
+            # Jupyter keeps this handler for a minute; not what the stream has read, too.
+            self._stream = self.request.server_connection = None
             self._hold(-self._held)
             requests.remove(self)
             if not requests:
                 del self._requests[kernel_id]
 
+    @property
+    def _is_closed(self) -> bool:
+        return self._stream is None or self._stream.closed()
+
     async def pre_get(self) -> None:
         """Wait for the kernel, which may be busy; stop if the connection is closed by then."""
         await super().pre_get()
-        if self._stream.closed():
+        if self._is_closed:
             raise Finish
 
     async def open(self, kernel_id: str) -> None:
         """Connect to the kernel."""
-        self._stream.max_write_buffer_size = MAX_UNREAD
-        self._stream.set_close_callback(self._handled.set)
-        cast("Connection", self._stream.socket).upgrade(self._receive)
+        stream = self.ws_connection.stream
+        stream.max_write_buffer_size = MAX_UNREAD
+        stream.set_close_callback(self._on_stream_close)
+        cast("Connection", stream.socket).upgrade(self._receive)
+        self._opening = asyncio.ensure_future(super().open(kernel_id))
         try:
-            await super().open(kernel_id)
+            await self._opening
         except Exception:
             self.on_connection_close()  # or the kernel manager would count it for ever
             raise
 
+    def _on_stream_close(self) -> None:
+        self._handled.set()
+        self._opening.cancel()  # the kernel is awaited for up to a minute
+        self.on_connection_close()
+
     def cut_off(self) -> None:
         """Close the connection without waiting for the page, and free what waits for it."""
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
         self._hold(-self._held)
 
     def on_message(self, message: bytes | str) -> asyncio.Future[None] | None:
@@ -136,7 +150,7 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
 
     def _is_behind(self) -> bool:
         full = len(self._backlog) >= MAX_BACKLOG_MESSAGES or self._backlog.size >= MAX_BACKLOG
-        return full and not self._stream.closed()
+        return full and not self._is_closed
 
     async def _until_handled(self) -> None:
         while self._is_behind():
@@ -186,12 +200,12 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
         """Count bytes of a message that has not arrived whole; called by the socket."""
         self._received += size
         self._hold(size)
-        if self._stream.closed():
+        if self._is_closed:
             raise ConnectionResetError(errno.ECONNRESET, "cut off")
 
     def _hold(self, size: int) -> None:
         """Count bytes that wait from now on, or no more; cut off who makes most wait."""
-        if self._stream.closed():
+        if self._is_closed:
             size = -self._held
         self._held += size
         self._waiting[self.kernel_id] += size

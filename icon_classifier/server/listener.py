@@ -26,6 +26,12 @@ MAX_IDLE = 50
 MAX_ADDRESS = 2048
 """Bytes of a request's path and query."""
 
+MAX_PENDING = 1024
+"""Connections that wait to be accepted; who comes when there are more waits for a second."""
+
+MAX_BURST = 2**20
+"""Bytes that are received from one connection before the others are looked at."""
+
 EMFILE_SECONDS = 1.0
 """How long nobody is accepted when the process has no descriptor left."""
 
@@ -48,6 +54,7 @@ class Connection(socket.socket):
         self.client = client
         self.idle = True
         self._listener = listener
+        self._burst = 0
         self._on_receive: Callable[[int], None] | None = None
 
     def upgrade(self, on_receive: Callable[[int], None]) -> None:
@@ -56,8 +63,15 @@ class Connection(socket.socket):
         self._on_receive = on_receive
 
     def recv_into(self, *args: Any) -> int:
-        """Receive bytes."""
+        """Receive bytes; after many nothing seems to have come, so that others have their turn.
+
+        Tornado reads a message of 30 MB in one go where the client is fast enough.
+        """
+        if self._burst >= MAX_BURST:
+            self._burst = 0
+            raise BlockingIOError
         size = super().recv_into(*args)
+        self._burst += size
         if self._on_receive is not None:
             self._on_receive(size)
         return size
@@ -145,8 +159,7 @@ class PageServer(HTTPServer):
 
     def start_request(self, server_conn: object, request_conn: Any) -> HTTPMessageDelegate:
         """Wait for a request; called by tornado before each one of a connection."""
-        if not request_conn.stream.closed():
-            request_conn.stream.socket.idle = True
+        _set_idle(request_conn, True)
         return super().start_request(server_conn, request_conn)
 
 
@@ -155,5 +168,10 @@ class LongAddress(Matcher):
 
     def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
         """Return the handler's arguments if the address is too long."""
-        request.connection.stream.socket.idle = False  # type: ignore[union-attr]
+        _set_idle(request.connection, False)
         return {} if len(request.uri or "") > MAX_ADDRESS else None
+
+
+def _set_idle(connection: Any, idle: bool) -> None:
+    if not connection.stream.closed():
+        connection.stream.socket.idle = idle

@@ -145,7 +145,9 @@ def _is_allowed(kind: str, content: dict[str, Any]) -> bool:
     return (
         method in _METHODS
         and all(isinstance(value, _SETTABLE.get(name, ())) for name, value in state.items())
-        and all(isinstance(path, list) and len(path) == 3 and path[::2] == _BUFFER for path in paths)
+        and all(
+            isinstance(path, list) and len(path) == 3 and path[::2] == _BUFFER for path in paths
+        )
     )
 
 
