@@ -45,7 +45,7 @@ MAX_BACKLOG = 2**20
 MAX_BACKLOG_MESSAGES = 4
 """The same in messages: a page sends the next photo when the last one is answered."""
 
-MAX_WAITING = 2**26
+MAX_WAITING = 3 * 2**24
 """Bytes that wait in this process in both directions, on all connections together."""
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
