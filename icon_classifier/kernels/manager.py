@@ -298,11 +298,12 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         """Shut every kernel and their parent down; the server is stopping."""
         for check in self._checks:
             check.stop()
-        # There is nothing to save, and a host gives a stopping server few seconds. Whatever is left
-        # then ends when it notices that the server is gone.
+        # There is nothing to save, and a host gives a stopping server few seconds. Kernels that are
+        # only starting end when they notice that the server is gone.
+        ends = [self.shutdown_kernel(kernel_id, now=True) for kernel_id in list(self._kernels)]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MAX_SHUTDOWN):
-                await super().shutdown_all(now=True)
+                await asyncio.gather(*ends, return_exceptions=True)
         if self.fork_server is not None:
             self.fork_server.stop()
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import nbformat
 import psutil
 import pytest
 
 from icon_classifier.errors import DeploymentError
 from icon_classifier.kernels.process import can_fork
-from icon_classifier.server.visitor import Visit
+from icon_classifier.server.visitor import Message, Visit
+from icon_classifier.system.memory import usable_cores
 from tests.support.servers import Server, free_port, voila
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
@@ -25,8 +29,10 @@ pytestmark = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Li
 CELL = """
 import asyncio
 import gc
+import time
 import ipywidgets as widgets
 import zmq
+from icon_classifier.system import slots
 btn_upload = widgets.FileUpload()
 btn_run = widgets.Button(description="Count")
 lbl_pred = widgets.Label()
@@ -34,6 +40,10 @@ seen = globals().get("seen", [])
 
 def count(_):
     btn_run.disabled = True
+    with slots.slot():
+        while btn_upload.value and btn_upload.value[-1].content == b"hold":
+            lbl_pred.value = "holding"
+            time.sleep(1000)
     if btn_upload.value:
         seen.append(bytes(btn_upload.value[-1].content[:20]))
         btn_upload.value = ()
@@ -54,6 +64,23 @@ widgets.VBox([btn_upload, btn_run, lbl_pred])
 CAPACITY = 3
 
 
+@contextlib.contextmanager
+def serving(folder: Path, **options: float) -> Iterator[Server]:
+    """Serve the page with options of its kernel manager."""
+    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernelspec})
+    notebook.cells = [nbformat.v4.new_code_cell(CELL)]
+    nbformat.write(notebook, folder / "page.ipynb")
+    manager = "icon_classifier.server.app.PageKernelManager"
+    settings = {
+        "VoilaConfiguration": {"multi_kernel_manager_class": manager},
+        "PageKernelManager": options,
+    }
+    (folder / "voila.json").write_text(json.dumps(settings))
+    with voila(folder, notebook="page.ipynb") as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
 def metrics_port() -> int:
     return free_port()
@@ -62,22 +89,14 @@ def metrics_port() -> int:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, metrics_port: int) -> Iterator[Server]:
     """A page that shows which uploads its kernel has ever seen."""
-    folder = tmp_path_factory.mktemp("project")
-    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernelspec})
-    notebook.cells = [nbformat.v4.new_code_cell(CELL)]
-    nbformat.write(notebook, folder / "page.ipynb")
-    manager = "icon_classifier.server.app.PageKernelManager"
     options = {
-        "VoilaConfiguration": {"multi_kernel_manager_class": manager},
-        "VisitorKernelManager": {
-            "max_visitors": CAPACITY,
-            "leave_timeout": 2,
-            "metrics_port": metrics_port,
-        },
+        "max_visitors": CAPACITY,
+        "connect_timeout": 5,
+        "leave_timeout": 2,
+        "slot_timeout": 3,
+        "metrics_port": metrics_port,
     }
-    (folder / "voila.json").write_text(json.dumps(options))
-    with voila(folder, notebook="page.ipynb") as server:
+    with serving(tmp_path_factory.mktemp("project"), **options) as server:
         yield server
         assert "Traceback" not in server.text, server.text
     assert server.process.returncode == 0
@@ -193,17 +212,59 @@ async def test_ten_visitors_at_the_same_moment_never_exceed_the_capacity(server:
     await until_empty(server)
 
 
+async def until(visit: Visit, wanted: Callable[[Message], bool]) -> Message:
+    """Receive messages until one is as wanted."""
+    async with asyncio.timeout(30):
+        while not wanted(message := await visit.receive()):
+            pass
+    return message
+
+
+def is_death(message: Message) -> bool:
+    return message.content.get("execution_state") == "dead"
+
+
+async def hold_slot(visit: Visit) -> None:
+    """Let the kernel of a page hold a slot for ever."""
+    await visit.choose(b"hold")
+    await visit.click()
+    await until(visit, lambda message: "holding" in str(message.content))
+
+
 async def test_page_is_told_that_its_kernel_died(server: Server) -> None:
     async with await Visit.open(server.url) as visit:
         (kernel,) = kernels(server)
         kernel.kill()
-        async with asyncio.timeout(20):
-            while True:
-                kind, _, content, _ = await visit.receive()
-                if kind == "status" and content["execution_state"] == "dead":
-                    break
+        await until(visit, is_death)
     await until_empty(server)
     assert "Restarting" not in server.text
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_kernels_that_hold_all_slots_are_ended_and_others_answered(
+    server: Server, stopped: bool
+) -> None:
+    """With the reason for the page to show; also where the kernel's own threads do not run."""
+    slow = [await Visit.open(server.url) for _ in range(min(CAPACITY - 1, usable_cores()))]
+    for visit in slow:
+        await hold_slot(visit)
+    if stopped:
+        for kernel in kernels(server):
+            kernel.suspend()
+    async with await Visit.open(server.url) as other:
+        assert await other.classify(b"other") == "1 seen: other"
+        for visit in slow:
+            assert (await until(visit, is_death)).content["reason"] == "slow"
+            await visit.close()
+    await until_empty(server)
+
+
+async def test_photos_one_after_the_other_are_not_one_that_takes_long(server: Server) -> None:
+    async with await Visit.open(server.url) as visit:
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            assert "seen" in await visit.classify(b"x")
+    await until_empty(server)
 
 
 async def test_death_of_the_parent_disturbs_no_visitor(server: Server) -> None:
@@ -252,15 +313,7 @@ async def test_visits_leave_nothing(server: Server, visits: int) -> None:
 
 
 async def test_kernels_end_with_a_server_that_is_killed(tmp_path: Path) -> None:
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)]), tmp_path / "page.ipynb"
-    )
-    manager = "icon_classifier.server.app.PageKernelManager"
-    with voila(
-        tmp_path,
-        f"--VoilaConfiguration.multi_kernel_manager_class={manager}",
-        notebook="page.ipynb",
-    ) as server:
+    with serving(tmp_path) as server:
         visit = await Visit.open(server.url)
         processes = psutil.Process(server.process.pid).children(recursive=True)
         assert len(processes) == 2
@@ -268,3 +321,50 @@ async def test_kernels_end_with_a_server_that_is_killed(tmp_path: Path) -> None:
         _, alive = await asyncio.to_thread(psutil.wait_procs, processes, timeout=10)
         assert not alive
         await visit.close()
+
+
+async def test_server_ends_within_ten_seconds_whatever_runs(tmp_path: Path) -> None:
+    """A kernel that computes, a stopped one, one that is starting, and a stopped parent."""
+    with serving(tmp_path) as server:
+        visits = [await Visit.open(server.url) for _ in range(2)]
+        await hold_slot(visits[0])
+        family = psutil.Process(server.process.pid).children(recursive=True)
+        for process in (family[0], family[2]):  # the parent, and the kernel that holds no slot
+            process.suspend()
+        process = psutil.Process(server.process.pid)
+        before = len(process.net_connections())
+        starting = asyncio.create_task(Visit.open(server.url))
+        async with asyncio.timeout(30):
+            while len(process.net_connections()) <= before:
+                await asyncio.sleep(0.05)
+        server.process.terminate()
+        assert await asyncio.to_thread(server.process.wait, 10) == 0
+        _, alive = await asyncio.to_thread(psutil.wait_procs, family, timeout=5)
+        assert not alive
+        assert "Traceback" not in server.text
+        for visit in visits:
+            await visit.close()
+        with pytest.raises(DeploymentError):
+            await starting
+
+
+@pytest.mark.hostile
+async def test_health_fails_while_no_slot_is_released_for_a_minute(tmp_path: Path) -> None:
+    async def until_health(server: Server, status: int) -> None:
+        async with asyncio.timeout(100), httpx.AsyncClient() as client:
+            while (await client.get(server.url + "healthz")).status_code != status:
+                await asyncio.sleep(0.5)
+
+    with serving(tmp_path, slot_timeout=1000) as server:
+        visits = [await Visit.open(server.url) for _ in range(usable_cores())]
+        for visit in visits:
+            await hold_slot(visit)
+        started = time.monotonic()
+        await until_health(server, 200)
+        await until_health(server, 503)
+        assert time.monotonic() - started > 50
+        for kernel in kernels(server):
+            kernel.kill()
+        await until_health(server, 200)
+        for visit in visits:
+            await visit.close()

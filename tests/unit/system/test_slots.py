@@ -176,7 +176,7 @@ def test_waiting_for_a_core_counts_half(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_all_slots_held_by_the_same_are_told_from_work(shared: int, pipes: Pipes) -> None:
-    has_started, start, may_end, release = pipes
+    has_started, start, may_end, _ = pipes
     watch = SlotWatch(shared)
     pids = [forked_holder(start, may_end) for _ in range(2)]
     assert os.read(has_started, 1) + os.read(has_started, 1) == b"ww"

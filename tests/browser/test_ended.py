@@ -1,0 +1,54 @@
+"""What a visitor sees whose kernel the server has ended, and how they go on."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import Browser, expect
+
+from icon_classifier.kernels.process import can_fork
+from icon_classifier.page.texts import PAGE_TEXTS
+from tests.support.servers import voila
+
+CELL = """
+import time
+import ipywidgets as widgets
+from icon_classifier.system import slots
+button = widgets.Button(description="Hold")
+
+@button.on_click
+def hold(_):
+    with slots.slot():
+        time.sleep(1000)
+
+button
+"""
+READY = 120_000
+
+
+@pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
+def test_page_whose_photo_took_too_long_says_so_and_can_be_reloaded(
+    browser: Browser, tmp_path: Path
+) -> None:
+    cells = [nbformat.v4.new_code_cell(CELL)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "page.ipynb")
+    options = {
+        "VoilaConfiguration": {
+            "multi_kernel_manager_class": "icon_classifier.server.app.PageKernelManager"
+        },
+        "PageKernelManager": {"template": "slim", "slot_timeout": 1},
+    }
+    (tmp_path / "voila.json").write_text(json.dumps(options))
+    with voila(tmp_path, notebook="page.ipynb") as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        button = page.get_by_role("button", name="Hold")
+        expect(button).to_be_visible(timeout=READY)
+        button.click()
+        expect(page.get_by_role("alert")).to_contain_text(PAGE_TEXTS["ended_slow"], timeout=READY)
+        expect(page.locator("main")).to_have_js_property("inert", True)
+        page.get_by_role("button", name=PAGE_TEXTS["reload"]).click()
+        expect(page.get_by_role("alert")).to_be_hidden()
+        expect(button).to_be_enabled(timeout=READY)
+        page.context.close()
