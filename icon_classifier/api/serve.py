@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import threading
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,6 +18,9 @@ from icon_classifier.errors import BusyError, SettingsError
 _MAX_HEADER_SECONDS = 10.0
 _MAX_HEADER_BYTES = 64 * 2**10
 _MAX_CONNECTIONS = 512
+
+MAX_SHUTDOWN_SECONDS = 10
+"""How long the process may run after a signal to stop, whatever it is doing."""
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,6 +82,16 @@ class _Protocol(HttpToolsProtocol):
             self.transport.close()
 
 
+class _Server(uvicorn.Server):
+    """Ends the process some time after a signal, even if a thread is never finished."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        timer = threading.Timer(MAX_SHUTDOWN_SECONDS, os._exit, [1])
+        timer.daemon = True  # nothing waits for it
+        timer.start()
+        super().handle_exit(sig, frame)
+
+
 def create_server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) -> uvicorn.Server:
     """Create a server that does not listen yet.
 
@@ -96,14 +112,14 @@ def create_server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) ->
         ws="none",
         lifespan="on",
         timeout_keep_alive=15,
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=MAX_SHUTDOWN_SECONDS - 2,
         server_header=False,
         # Our own setting "proxies" decides which forwarded addresses are trusted.
         proxy_headers=False,
         access_log=False,
         log_level="info",
     )
-    return uvicorn.Server(config)
+    return _Server(config)
 
 
 def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) -> None:

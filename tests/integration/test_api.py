@@ -193,3 +193,24 @@ def test_uvicorn_command_serves_the_app(tmp_path: Path) -> None:
         patch.setenv("ICON_CLASSIFIER_API_MODEL", str(tmp_path))
         with running(command, port=port, ready="healthz") as server:
             assert httpx.get(server.url + "labels").json()["labels"] == ["red", "green", "blue"]
+
+
+def test_signal_ends_the_process_whatever_it_is_doing(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    port = free_port()
+    program = (
+        "import time; from icon_classifier.api import serve; from icon_classifier.api.app import *;"
+        "serve.MAX_SHUTDOWN_SECONDS = 3; Model.predict_arrays = lambda *_: time.sleep(60);"
+        "LocalClassifier.close = lambda _: time.sleep(60);"
+        f"serve.serve(app_from_environment(Path({str(tmp_path)!r})), port={port})"
+    )
+    with (
+        running(["-c", program], port=port, ready="healthz") as server,
+        ThreadPoolExecutor() as pool,
+    ):
+        photo = pool.submit(httpx.post, server.url + "classify", content=PHOTO, timeout=60)
+        while httpx.get(server.url + "healthz").json()["pending"] == 0:
+            assert not photo.done()
+        server.process.terminate()
+        assert server.process.wait(10) == 1
+        assert photo.exception() or photo.result().status_code == 500
