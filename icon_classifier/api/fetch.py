@@ -30,7 +30,9 @@ ALLOWED_PORTS = (80, 443, 8080, 8443)
 MAX_URL_LENGTH = 2048
 
 _CONNECT_TIMEOUT = 4.0  # seconds, for each address
-_MAX_RESOLVER_THREADS = 8
+_MAX_RESOLVER_THREADS = 64
+"""More than the downloads within half a minute: a name's resolution cannot be broken off, and some
+resolvers take that long to give up."""
 
 _BLOCKED_NETWORKS = tuple(
     ipaddress.ip_network(network)
@@ -237,7 +239,7 @@ class Fetcher:
                 f"{url} took longer than {self._settings.fetch_seconds} s",
                 words="The picture at this address took too long to load; please try another one.",
             ) from error
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, *_HTTPCORE_ERRORS) as error:
+        except _FETCH_ERRORS as error:
             raise FetchError(f"{url}: {error!r}") from error
 
     async def _fetch(self, url: str) -> bytes:
@@ -287,7 +289,11 @@ class Fetcher:
         return bytes(data)
 
 
-_HTTPCORE_ERRORS = (
+_FETCH_ERRORS = (
+    UnicodeError,  # a host name of which idna makes nothing
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpx.StreamError,
     httpcore.NetworkError,
     httpcore.ProtocolError,
     httpcore.ProxyError,

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpcore
 import pytest
 import trustme
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from icon_classifier.api.fetch import Fetcher, PinnedBackend, is_public, resolve
 from icon_classifier.api.settings import ApiSettings
@@ -171,6 +173,7 @@ async def test_tls_checks_the_certificate_of_the_name():
         "http://pictures.example/" + "a" * 2048,
         "http://pictures.example:22/",
         "http://pictures.example:99999/",
+        *("http://xn--/", "http://xn--a/", "http://xn--0x7f../", "http://\ud800.example/"),
     ],
 )
 async def test_url_that_is_not_allowed_is_refused(web, url):
@@ -256,6 +259,18 @@ async def test_redirect_to_a_url_that_is_not_allowed_is_refused(web, location):
             "http://pictures.example/"
         )
     assert len(internet.connections) == 1
+
+
+@given(url=st.text() | st.text("xn-a9.:/[]@%é。\u0661\ud800").map("http://".__add__))
+@settings(max_examples=200, deadline=None)
+async def test_no_url_raises_another_error(url):
+    async def find_nothing(host, port):
+        raise OSError(f"{host} does not exist")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    fetcher = Fetcher(ApiSettings(), backend=PinnedBackend((), find_nothing), context=context)
+    with pytest.raises(FetchError):
+        await fetcher.fetch(url)
 
 
 async def test_exempt_host_may_be_private(private):
