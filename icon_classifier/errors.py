@@ -135,7 +135,7 @@ class ModelDamagedError(ModelError):
 class ModelStaleError(ModelError):
     """export.onnx was compiled from another export.pkl, or by another version of the compiler."""
 
-    words = "The model of this page is being replaced; please come back in a few minutes."
+    words = "The model of this page is out of date; please tell whoever runs it."
 
 
 class ConversionError(IconClassifierError):
