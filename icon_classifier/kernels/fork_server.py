@@ -25,6 +25,7 @@ from icon_classifier.kernels.parent import ENVIRONMENT
 from icon_classifier.kernels.process import ForkedProcess
 from icon_classifier.kernels.protocol import MAX_MESSAGE, Descriptors, WarmUp
 from icon_classifier.system import counter, slots
+from icon_classifier.system.slots import SlotWatch
 
 
 class ForkServer:
@@ -45,10 +46,13 @@ class ForkServer:
         Seconds that a request for a kernel waits while the parent is warming up.
     ran_notebook : bool
         Whether the present parent has run the notebook.
+    slot_watch : SlotWatch or None
+        Measures how long its kernels hold slots; None before the start.
     """
 
     ready_timeout = 20.0
     _fork_timeout = 5.0
+    _end_timeout = 2.0
     _restart_delays = (0.0, 1.0, 10.0, 60.0)  # seconds; the last one for all further restarts
 
     def __init__(
@@ -58,11 +62,13 @@ class ForkServer:
         self.warm_up = warm_up or WarmUp()
         self.log = log or logging.getLogger(__name__)
         self.ran_notebook = False
+        self.slot_watch: SlotWatch | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._lifeline: tuple[int, int] | None = None
         self._counter: int | None = None
         self._slots: int | None = None
+        self._environment: dict[str, str] = {}
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._stopped = threading.Event()
@@ -82,6 +88,7 @@ class ForkServer:
             self._lifeline = os.pipe()
             self._counter = counter.create()
             self._slots = slots.create()
+            self.slot_watch = SlotWatch(self._slots)
             self._thread = threading.Thread(target=self._run, name="fork-server", daemon=True)
             self._thread.start()
 
@@ -90,7 +97,7 @@ class ForkServer:
         self._stopped.set()
         self._disconnect()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=10)
+            self._thread.join(timeout=2 * self._end_timeout)
             self._thread = None
         if self._lifeline is not None:
             for end in self._lifeline:
@@ -128,7 +135,7 @@ class ForkServer:
         Raises
         ------
         KernelError
-            If there is no parent, or it cannot fork.
+            If there is no parent, it cannot fork, or the environment has too much of its own.
         """
         deadline = time.monotonic() + self.ready_timeout
         while not self._ready.is_set():
@@ -140,11 +147,16 @@ class ForkServer:
             self._last_request += 1
             number = self._last_request
             self._requests[number] = future
+        started = self._environment
         request = {
             "number": number,
             "connection_file": connection_file,
             "cwd": cwd,
-            "env": env,
+            "env": {
+                name: env.get(name)
+                for name in env.keys() | started.keys()
+                if env.get(name) != started.get(name)
+            },
             "nice": nice,
         }
         try:
@@ -202,12 +214,17 @@ class ForkServer:
         paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
         program = [sys.executable, "-m", "icon_classifier.kernels.parent"]
         started = time.monotonic()
+        self._environment = {
+            **os.environ,
+            **ENVIRONMENT,
+            "PYTHONPATH": os.pathsep.join(paths),
+        }
         try:
             with its:
                 self._process = subprocess.Popen(
                     [*program, json.dumps(descriptors), warm_up.to_json()],
                     cwd=self.folder,
-                    env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)},
+                    env=self._environment,
                     stdin=subprocess.DEVNULL,
                     pass_fds=descriptors,
                     start_new_session=True,  # an interrupt at the terminal is for the server
@@ -236,7 +253,7 @@ class ForkServer:
         self._disconnect()
         self._fail_requests()
         try:
-            self._process.wait(timeout=5)
+            self._process.wait(timeout=self._end_timeout)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -186,10 +186,11 @@ def run_kernel(app: ForkedKernelApp, request: KernelRequest, descriptors: Descri
     slots.share(descriptors.slots)
     if request.nice:
         os.nice(request.nice)
-    with contextlib.suppress(OSError):  # where memory runs out a kernel ends, not the server
-        Path("/proc/self/oom_score_adj").write_text("500")
-    os.environ.clear()
-    os.environ.update(request.env)
+    for name, value in request.env.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     os.chdir(request.cwd)
     sys.argv = ["ipykernel_launcher", "-f", request.connection_file]
@@ -199,6 +200,7 @@ def run_kernel(app: ForkedKernelApp, request: KernelRequest, descriptors: Descri
         sys.modules["numpy.random"].seed()
     gc.enable()
     app.connect(request.connection_file)
+    memory.limit_process()  # the threads have their stacks
     app.control_thread.io_loop.add_callback(_watch, app, request, descriptors.lifeline)
     app.start()
 
@@ -208,7 +210,7 @@ def _watch(app: ForkedKernelApp, request: KernelRequest, lifeline: int) -> None:
 
     def server_is_gone(*_: Any) -> None:
         # Nobody is left to clean up after this kernel.
-        shutil.rmtree(request.env.get("TMPDIR", ""), ignore_errors=True)
+        shutil.rmtree(request.env.get("TMPDIR") or "", ignore_errors=True)
         app.cleanup_connection_file()
         with contextlib.suppress(OSError):
             Path(request.connection_file).parent.rmdir()  # if this was the last

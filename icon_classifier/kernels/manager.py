@@ -6,11 +6,16 @@ needs more derives from it. docs/kernels.md describes how it works.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import math
 import os
 import time
-from collections.abc import Iterator
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -20,6 +25,7 @@ from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_events import EventLogger
+from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.kernelmanager import (
     AsyncMappingKernelManager,
@@ -29,13 +35,27 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.web import HTTPError
 from traitlets import Bool, Float, Integer, List, Unicode, default
 
+from icon_classifier.errors import KernelError
 from icon_classifier.kernels.client import PromptClient
 from icon_classifier.kernels.fork_server import ForkServer
 from icon_classifier.kernels.metrics import Metrics
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.kernels.protocol import WarmUp
 from icon_classifier.kernels.provisioner import PROVISIONER, ForkedProvisioner
-from icon_classifier.system.memory import kernel_capacity, memory_limit, trim_heap
+from icon_classifier.system.memory import (
+    PER_KERNEL,
+    PER_ORDINARY_KERNEL,
+    kernel_capacity,
+    memory_limit,
+    trim_heap,
+)
+from icon_classifier.system.slots import MAX_SECONDS
+
+MAX_STUCK = 60.0
+"""Seconds without a kernel started, or a slot released, after which nothing is said to work."""
+
+MAX_SHUTDOWN = 5.0
+"""Seconds that the kernels' end may take when the server stops."""
 
 _MAX_FOLDER = 50
 """In bytes: the path of a socket may have 107, and the name of a kernel's has 51 and more."""
@@ -105,8 +125,14 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     max_visitors = Integer(
         min=0, help="How many visitors at the same time; 0 for as many as fit the memory (default)."
     ).tag(config=True)
+    connect_timeout = Float(
+        10.0, min=1.0, help="Seconds after which a page that has not connected loses its kernel."
+    ).tag(config=True)
     leave_timeout = Float(
         40.0, min=1.0, help="Seconds after which a page that is gone loses its kernel."
+    ).tag(config=True)
+    slot_timeout = Float(
+        MAX_SECONDS, min=1.0, help="Seconds after which a kernel that holds a slot is ended."
     ).tag(config=True)
     preload: List[str] = List(
         Unicode(),
@@ -146,15 +172,20 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         value = f"{ForkedProvisioner.__module__}:{ForkedProvisioner.__name__}"
         entry = EntryPoint(PROVISIONER, value, KernelProvisionerFactory.GROUP_NAME)
         KernelProvisionerFactory.instance(parent=self.parent).provisioners[PROVISIONER] = entry
-        self.capacity = self.max_visitors or kernel_capacity(memory_limit())
+        per_kernel = PER_KERNEL if can_fork() else PER_ORDINARY_KERNEL
+        self.capacity = self.max_visitors or kernel_capacity(memory_limit(), per_kernel=per_kernel)
         self.metrics = Metrics(lambda: self.visitors)
-        self._reserved = 0
+        self._reservations: set[_Reservation] = set()
+        self._places: dict[str, _Place] = {}
         self._had_visitors = False
-        self._disconnected_since: dict[str, float] = {}
-        self._disconnect_check = PeriodicCallback(
-            self._shut_down_disconnected, 1000 * min(5.0, self.leave_timeout / 2)
-        )
-        self._disconnect_check.start()
+        self._failures: list[float] = []
+        self._checks = [
+            PeriodicCallback(self._shut_down_overdue, 1000),
+            PeriodicCallback(self._shut_down_disconnected, 1000),
+            PeriodicCallback(self._trim_heap, 5000),
+        ]
+        for check in self._checks:
+            check.start()
         if can_fork():
             notebook = getattr(self.parent, "notebook_path", None)
             warm_up = WarmUp(
@@ -173,26 +204,47 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         return 0 if self.fork_server is None else self.fork_server.take_count()
 
     @property
+    def works(self) -> bool:
+        """Whether kernels are started and slots become free, or did within the last minute."""
+        watch = self.fork_server and self.fork_server.slot_watch
+        failing = self._failures[-1] - self._failures[0] if self._failures else 0.0
+        return failing < MAX_STUCK and not (watch and watch.seconds_since_release > MAX_STUCK)
+
+    @property
     def visitors(self) -> int:
         """How many kernels there are, those that are just starting included."""
-        return len({*self._kernels, *self._pending_kernels}) + self._reserved
+        waiting = sum(not reservation.used for reservation in self._reservations)
+        return len({*self._kernels, *self._pending_kernels}) + waiting
 
-    @contextlib.contextmanager
-    def reserve(self) -> Iterator[bool]:
-        """Reserve capacity for a page that is about to start its kernel; False if none is left."""
-        if self.visitors >= self.capacity:
+    @contextlib.asynccontextmanager
+    async def reserve(self, client: str = "") -> AsyncIterator[bool]:
+        """Reserve a place for a page that is about to start its kernel; False if there is none.
+
+        Where all are taken, a client that has more than a quarter of them gives up its oldest idle
+        one to a client that has less.
+
+        Parameters
+        ----------
+        client : str, optional
+            Whose page it is, such as an address: any text that is the same for the same client.
+        """
+        given_up = None
+        if self.visitors >= self.capacity and (given_up := self._find_given_up(client)) is None:
             self.metrics.refused.inc()
             yield False
             return
-        reservation = _Reservation(self)
+        reservation = _Reservation(client)
+        self._reservations.add(reservation)
         token = _reservation.set(reservation)
         try:
+            if given_up is not None:
+                await self.shutdown_kernel(given_up, now=True, reason="crowded")
             yield True
         finally:
             _reservation.reset(token)
-            reservation.release()
+            self._reservations.discard(reservation)
             # Until now the page was on its way; from here on it is expected to connect.
-            self._note_if_disconnected(reservation.kernel_id)
+            self._expect_page(reservation.kernel_id)
 
     async def start_kernel(self, **kwargs: Any) -> str:  # type: ignore[override]
         """Start a visitor's kernel.
@@ -200,20 +252,33 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         Raises
         ------
         tornado.web.HTTPError
-            503, if there are as many as fit.
+            503, if there are as many as fit, or none can be started.
         """
+        kwargs.pop("env", None)  # the server's own, without what Voilà adds of the request
         reservation = _reservation.get()
         if reservation is not None:
-            reservation.release()
+            reservation.used = True
         elif self.visitors >= self.capacity:
             self.metrics.refused.inc()
             raise HTTPError(503, "as many visitors as fit")
         started = time.monotonic()
-        kernel_id = await super().start_kernel(**kwargs)
+        kernel_id = kwargs.setdefault("kernel_id", str(uuid.uuid4()))
+        try:
+            await super().start_kernel(**kwargs)
+        except Exception as error:
+            # Jupyter would count it as starting for ever.
+            self._pending_kernels.pop(kernel_id, None)
+            self._failures = [*self._failures[:1], time.monotonic()]
+            if isinstance(error, KernelError):
+                raise HTTPError(503, error.words) from error
+            raise
+        self._failures = []
         if reservation is not None:
             reservation.kernel_id = kernel_id
+            self._places[kernel_id] = _Place(reservation.client)
         else:
-            self._note_if_disconnected(kernel_id)
+            self._places[kernel_id] = _Place("")
+            self._expect_page(kernel_id)
         provisioner = self.get_kernel(kernel_id).provisioner
         forked = getattr(provisioner, "forked", False)
         self.metrics.started.labels(how="forked" if forked else "ordinary").inc()
@@ -221,73 +286,120 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         return str(kernel_id)
 
     async def shutdown_kernel(  # type: ignore[override]
-        self, kernel_id: str, now: bool = False, restart: bool = False
+        self, kernel_id: str, now: bool = False, restart: bool = False, reason: str = ""
     ) -> None:
-        """Shut a kernel down, and tell its page."""
-        self._disconnected_since.pop(kernel_id, None)
+        """Shut a kernel down, and tell its page why: in one word, or empty."""
         if not restart:
-            _tell_page(kernel_id)
+            self._places.pop(kernel_id, None)
+            _tell_page(kernel_id, reason)
         await super().shutdown_kernel(kernel_id, now=now, restart=restart)
 
     async def shutdown_all(self, now: bool = False) -> None:  # type: ignore[override]
         """Shut every kernel and their parent down; the server is stopping."""
-        self._disconnect_check.stop()
-        # There is nothing to save, and a host gives a stopping server few seconds.
-        await super().shutdown_all(now=True)
+        for check in self._checks:
+            check.stop()
+        # There is nothing to save, and a host gives a stopping server few seconds. Whatever is left
+        # then ends when it notices that the server is gone.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MAX_SHUTDOWN):
+                await super().shutdown_all(now=True)
         if self.fork_server is not None:
             self.fork_server.stop()
 
     def notify_connect(self, kernel_id: str) -> None:
         """Note that a page has connected."""
         super().notify_connect(kernel_id)
-        self._disconnected_since.pop(kernel_id, None)
+        if kernel_id in self._places:
+            self._places[kernel_id].deadline = math.inf
 
     def notify_disconnect(self, kernel_id: str) -> None:
-        """Note since when no page is connected."""
+        """Note when a page is taken to be gone that is not connected any more."""
         super().notify_disconnect(kernel_id)
-        self._note_if_disconnected(kernel_id)
+        if kernel_id in self._places and not self._kernel_connections.get(kernel_id):
+            self._places[kernel_id].deadline = time.monotonic() + self.leave_timeout
 
-    def _note_if_disconnected(self, kernel_id: str | None) -> None:
-        if kernel_id in self._kernels and not self._kernel_connections.get(kernel_id):
-            self._disconnected_since[kernel_id] = time.monotonic()
+    def _expect_page(self, kernel_id: str | None) -> None:
+        """Note that a page was served, and until when it has to connect."""
+        if kernel_id in self._places:
+            self._places[kernel_id].served = True
+            if not self._kernel_connections.get(kernel_id):
+                self._places[kernel_id].deadline = time.monotonic() + self.connect_timeout
+
+    def _find_given_up(self, client: str) -> str | None:
+        """Find the kernel that ends for another client's page; None if nobody has too many."""
+        held = Counter(place.client for place in self._places.values())
+        held.update(waiting.client for waiting in self._reservations if waiting.kernel_id is None)
+        share = max(1, self.capacity // 4)
+        greediest = max(held, key=held.__getitem__, default=client)
+        if held[client] >= share or held[greediest] <= share:
+            return None
+        candidates = [
+            kernel_id
+            for kernel_id, place in self._places.items()
+            if place.client == greediest and place.served and kernel_id in self._kernels
+        ]
+
+        def idle_and_oldest_first(kernel_id: str) -> tuple[bool, datetime]:
+            kernel: Any = self.get_kernel(kernel_id)
+            return kernel.execution_state != "idle", kernel.last_activity
+
+        return min(candidates, key=idle_and_oldest_first, default=None)
 
     def _handle_kernel_died(self, kernel_id: str) -> None:
         """Clean up after a kernel that ended by itself."""
         self.metrics.died.inc()
-        self._disconnected_since.pop(kernel_id, None)
+        self._places.pop(kernel_id, None)
         if kernel_id in self:
             IOLoop.current().add_callback(self.shutdown_kernel, kernel_id, now=True)
 
+    async def _shut_down_overdue(self) -> None:
+        """End kernels that hold a slot for too long: others wait for it."""
+        watch = self.fork_server and self.fork_server.slot_watch
+        for pid in watch.overdue(self.slot_timeout) if watch else ():
+            for kernel_id, kernel in list(self._kernels.items()):
+                if kernel.provisioner.pid == pid and kernel_id in self._places:
+                    self.log.warning("A kernel held a slot for %g s: ended.", self.slot_timeout)
+                    await self.shutdown_kernel(kernel_id, now=True, reason="slow")
+
     async def _shut_down_disconnected(self) -> None:
         now = time.monotonic()
-        for kernel_id, since in list(self._disconnected_since.items()):
-            if now - since > self.leave_timeout and kernel_id in self:
+        for kernel_id, place in list(self._places.items()):
+            if now > place.deadline and kernel_id in self:
                 self.log.info("The page of kernel %s is gone.", kernel_id)
                 await self.shutdown_kernel(kernel_id, now=True)
+
+    def _trim_heap(self) -> None:
         if self.visitors or self._had_visitors:  # once more after the last visitor
             trim_heap()
         self._had_visitors = bool(self.visitors)
 
 
+@dataclass
+class _Place:
+    """A kernel's place: whose it is, whether its page was served, when it ends without one."""
+
+    client: str
+    served: bool = False
+    deadline: float = math.inf  # by time.monotonic()
+
+
+@dataclass(eq=False)
 class _Reservation:
-    """Capacity for one page, until its kernel takes it or the page fails."""
+    """A place for one page, until its kernel takes it or the page fails."""
 
-    def __init__(self, kernels: VisitorKernelManager) -> None:
-        self.kernel_id: str | None = None
-        self._kernels: VisitorKernelManager | None = kernels
-        kernels._reserved += 1
-
-    def release(self) -> None:
-        if self._kernels is not None:
-            self._kernels._reserved -= 1
-            self._kernels = None
+    client: str
+    used: bool = False
+    kernel_id: str | None = None
 
 
 _reservation: ContextVar[_Reservation | None] = ContextVar("reservation", default=None)
 
 
-def _tell_page(kernel_id: str) -> None:
-    """Send the page of a kernel the status *dead*: it then says that it has ended."""
+def _tell_page(kernel_id: str, reason: str) -> None:
+    """Send the page of a kernel the status *dead*, and why: it then says that it has ended."""
+    content = {"execution_state": "dead", "reason": reason}
     for connection in list(ZMQChannelsWebsocketConnection._open_sockets):
         if connection.kernel_id == kernel_id:
-            connection.on_restart_failed()
+            message = connection.session.msg("status", content)
+            packed = serialize_msg_to_ws_v1(message, "iopub", connection.session.pack)
+            connection.write_message(packed, binary=True)

@@ -63,7 +63,10 @@ def main(argv: list[str]) -> None:
     # Both are for the server, which ends this process by closing the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    environment = dict(os.environ)
     app = _warm_up(warm_up)
+    os.environ.clear()
+    os.environ.update(environment)  # as the server knows it, whatever the imports have set
     if warm_up.notebook is not None and _threads() > 1:
         _log.warning("%s leaves threads behind: starting again without it", warm_up.notebook)
         program = [sys.executable, "-m", "icon_classifier.kernels.parent"]
@@ -78,10 +81,9 @@ def _warm_up(warm_up: WarmUp) -> Any:
     gc.disable()  # a collection writes to every object; children switch it on for their own
     _without_debugger()
     from icon_classifier.kernels.kernel import ForkedKernelApp
-    from icon_classifier.system import memory, slots
+    from icon_classifier.system import memory
 
     memory.avoid_huge_pages()
-    slots.prepare()
     for name in warm_up.preload:
         try:
             if (function := resolve(name)) is not None:

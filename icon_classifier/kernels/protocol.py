@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-MAX_MESSAGE = 2**20
-"""Bytes of the largest message; an environment is most of it."""
+MAX_MESSAGE = 2**16
+"""Bytes of the largest message; the system takes packets of at least three times as much."""
 
 
 class Descriptors(NamedTuple):
@@ -84,8 +84,8 @@ class KernelRequest:
         Path of the file with the kernel's addresses and key.
     cwd : str
         Its working folder.
-    env : dict of str to str
-        The whole environment.
+    env : dict of str to (str or None)
+        Where its environment differs from the parent's: values to set, None for what is not set.
     nice : int
         What to add to the process's niceness.
     """
@@ -93,5 +93,5 @@ class KernelRequest:
     number: int
     connection_file: str
     cwd: str
-    env: dict[str, str]
+    env: dict[str, str | None]
     nice: int = 0

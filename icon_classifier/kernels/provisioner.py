@@ -18,16 +18,19 @@ from traitlets import Integer
 
 from icon_classifier.errors import KernelError
 from icon_classifier.kernels.fork_server import ForkServer
-from icon_classifier.kernels.process import ForkedProcess, can_fork
+from icon_classifier.kernels.process import can_fork
+from icon_classifier.system import memory
 
 PROVISIONER = "icon-classifier"
 """Name of the entry point in the group ``jupyter_client.kernel_provisioners``."""
 
 
 class ForkedProvisioner(LocalProvisioner):
-    """Starts a Python kernel by a fork of the parent, any other like a local one.
+    """Starts a Python kernel by a fork of the parent.
 
-    The kernel gets a folder of its own for temporary files, which is removed with it.
+    Another kernel, or one on a system that cannot fork, is started like a local one. A fork that
+    fails is an error and no reason for that: an ordinary kernel takes ten times the memory. The
+    kernel gets a folder of its own for temporary files, which is removed with it.
     """
 
     niceness = Integer(5, help="How much less urgent a kernel is than the server.").tag(config=True)
@@ -46,15 +49,27 @@ class ForkedProvisioner(LocalProvisioner):
         return kwargs
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
-        """Fork, or start as an ordinary kernel where that cannot be done."""
-        self.forked = False
+        """Fork a kernel.
+
+        Raises
+        ------
+        KernelError
+            If that fails.
+        """
+        self.forked = can_fork() and _is_own_ipykernel(cmd)
+        if not self.forked:
+            self.log.warning("Ordinary start of a kernel: %s", cmd)
+            info = await super().launch_kernel(cmd, **kwargs)
+            memory.end_first(self.pid)
+            return info
+        manager: Any = self.parent
         cwd = str(kwargs.get("cwd") or Path.cwd())
+        server = self._fork_server(cwd)
         try:
-            process = await self._fork(cmd, cwd, kwargs["env"])
-        except KernelError as error:
-            self.log.warning("Ordinary start of a kernel: %s", error)
-            return await super().launch_kernel(cmd, **kwargs)
-        self.forked = True
+            process = await server.fork(manager.connection_file, cwd, kwargs["env"], self.niceness)
+        except KernelError:
+            await manager.cleanup_resources()
+            raise
         self.process = process  # type: ignore[assignment] # as good as a Popen
         # run_kernel() makes the kernel the leader of its own group first thing.
         self.pid = self.pgid = process.pid
@@ -70,15 +85,6 @@ class ForkedProvisioner(LocalProvisioner):
         """Remove the kernel's temporary files."""
         await super().cleanup(restart=restart)
         self._remove_scratch()
-
-    async def _fork(self, cmd: list[str], cwd: str, env: dict[str, str]) -> ForkedProcess:
-        if not can_fork():
-            raise KernelError("this system cannot fork kernels")
-        if not _is_own_ipykernel(cmd):
-            raise KernelError(f"expected an ipykernel of {sys.executable}, got {cmd}")
-        manager: Any = self.parent
-        server = self._fork_server(cwd)
-        return await server.fork(manager.connection_file, cwd, env, self.niceness)
 
     def _fork_server(self, cwd: str) -> ForkServer:
         kernels = getattr(self.parent, "parent", None)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from PIL import Image
 
-from icon_classifier.errors import ModelDamagedError
+from icon_classifier.errors import ImageTooLargeError, ModelDamagedError
 from icon_classifier.model.info import METADATA_KEY, ModelInfo, read_model_file
 
 EVIDENCE = "evidence"
@@ -216,6 +216,8 @@ class Model:
         try:
             logits, scores, *rest = self._session.run(names, {"image": batch}, self._run_options)
         except Exception as error:
+            if any(lack in str(error) for lack in ("bad_alloc", "Failed to allocate memory")):
+                raise ImageTooLargeError("no memory left to run the model") from error
             raise ModelDamagedError(f"ONNX Runtime cannot run the model: {error}") from error
         probabilities = softmax(np.asarray(logits, np.float64) / self.info.temperature)  # (N, C)
         evidence = rest[0] if rest else [None] * len(batch)  # (N, C, h, w)

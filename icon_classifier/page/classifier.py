@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from icon_classifier.errors import ModelError
+from icon_classifier.errors import ImageTooLargeError, ModelError
 from icon_classifier.images import PREVIEW_SIDE, shrink
 from icon_classifier.model.heatmap import HeatMap, overlay, relevance
 from icon_classifier.model.opening import open_model
@@ -78,12 +78,17 @@ class Classifier:
         ------
         ModelError
             If the model could not be opened.
+        ImageTooLargeError
+            If there is not enough memory.
         """
         if self._prefetched is not None and self._prefetched[0] is image:
             return self._prefetched[1]
         model = self._opened()
-        with slots.slot():
-            prediction = model.predict(image, explain=explain)
+        try:
+            with slots.slot():
+                prediction = model.predict(image, explain=explain)
+        except MemoryError as error:
+            raise ImageTooLargeError(f"no memory left to classify it: {error}") from error
         counter.increment()
         return prediction
 

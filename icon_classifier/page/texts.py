@@ -161,6 +161,8 @@ PAGE_TEXTS = {
     "sending": "Sending to the server…",
     "lost": "The connection is lost; trying again…",
     "ended": "This page has ended. Please reload it to go on.",
+    "ended_slow": "This photo took too long. Please reload the page and try another one.",
+    "ended_crowded": "Others are waiting, so this page has ended. Please reload it to go on.",
     "reload": "Reload the page",
     "unknown_widget": "This page cannot show the widget “{name}” of {module}.",
     "widget_failed": "This part of the page could not be shown; please reload the page.",

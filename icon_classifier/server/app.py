@@ -106,7 +106,7 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
         if self.notebook_path and path and not self._is_allowed_file(path):
             raise HTTPError(404)
         kernels: VisitorKernelManager = self.kernel_manager
-        with kernels.reserve() as reserved:
+        async with kernels.reserve() as reserved:
             if reserved:
                 await super().get(path)
             else:
@@ -234,13 +234,18 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
 
 
 class HealthHandler(RequestHandler):
-    """Answers while the server works; starts no kernel."""
+    """Says whether the server works; starts no kernel."""
+
+    def initialize(self, kernels: VisitorKernelManager) -> None:
+        """Set the kernels that have to work."""
+        self.kernels = kernels
 
     def get(self) -> None:
-        """Answer."""
+        """Answer with 200, or 503 when nothing gets done."""
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
-        self.write("ok\n")
+        self.set_status(200 if self.kernels.works else 503)
+        self.write("ok\n" if self.kernels.works else "stuck\n")
 
 
 class MetricsHandler(RequestHandler):
@@ -280,7 +285,7 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
 
     def init_handlers_with_ours() -> list[Any]:
         voila.app.listen = partial(voila.app.listen, **LISTENING)
-        health = (url_path_join(voila.server_url, "/healthz"), HealthHandler)
+        health = (url_path_join(voila.server_url, "/healthz"), HealthHandler, {"kernels": kernels})
         # First: Voilà's own page matches every address.
         return [health, *map(_ours, init_handlers())]
 

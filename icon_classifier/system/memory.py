@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -19,6 +20,13 @@ AT_REST = 180 * 2**20
 
 PER_KERNEL = 16 * 2**20
 """Bytes that each further kernel adds, page open and a prediction made."""
+
+PER_ORDINARY_KERNEL = 170 * 2**20
+"""Bytes that each takes where kernels cannot be forked."""
+
+MAX_GROWTH = 450 * 2**20
+"""Bytes that a kernel may allocate beyond what it starts with. A HEIC of 48 megapixels takes 390
+MB, the largest of what is read."""
 
 MAX_KERNELS = 200
 """However large the machine: what one event loop serves without getting slow."""
@@ -98,6 +106,27 @@ def slot_count(limit: int, cores: int) -> int:
         From 1 to ``cores``.
     """
     return max(1, min(cores, limit // PER_SLOT))
+
+
+def limit_process() -> None:
+    """Limit this process, a kernel: its memory, and that it is ended before others for want of it.
+
+    Beyond the limit Python raises MemoryError, which becomes a sentence for the visitor. There is
+    no core file if it crashes: that would be a visitor's photo, on the disk.
+    """
+    import resource  # not on Windows
+
+    pages = int(Path("/proc/self/statm").read_text().split()[5])  # private and writable
+    limit = pages * resource.getpagesize() + MAX_GROWTH
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    end_first("self")
+
+
+def end_first(pid: int | str | None) -> None:
+    """Let the system end a process before the server where memory runs out; Linux only."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text("500")
 
 
 def trim_heap() -> None:

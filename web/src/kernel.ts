@@ -33,6 +33,8 @@ export class Kernel {
   onMessage: (message: Message) => Promise<void> | void = () => {};
   /** Called when the state changes, and when a connection was made again. */
   onState: (state: State) => void = () => {};
+  /** Why the server ended the kernel, in one word; empty where it did not say. */
+  reason = '';
   /** Called with true while sending takes long, and with false when everything is sent. */
   onSending: (sending: boolean) => void = () => {};
   state: State = 'connecting';
@@ -191,7 +193,9 @@ export class Kernel {
           if (execution === 'idle') this.pending.delete(id);
         }
         // A restarted kernel has none of the page's widgets.
-        if (['dead', 'restarting', 'autorestarting'].includes(execution)) this.end();
+        if (['dead', 'restarting', 'autorestarting'].includes(execution)) {
+          this.end(message.content.reason);
+        }
         if (type === 'shutdown_reply' && message.channel === 'iopub') this.end();
       });
   }
@@ -227,7 +231,8 @@ export class Kernel {
     this.lose();
   }
 
-  private end(): void {
+  private end(reason = ''): void {
+    this.reason = reason;
     clearTimeout(this.timer);
     this.drop();
     this.change('ended');

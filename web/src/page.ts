@@ -9,13 +9,12 @@ import { draw, type Output } from './mime';
 const part = (id: string): HTMLElement => document.getElementById(id) as HTMLElement;
 const json = (node: Element | null) => (node ? JSON.parse(node.textContent ?? 'null') : null);
 
-const NOTICES: Partial<Record<State, string>> = { lost: texts.lost, ended: texts.ended };
-
-/** Show the state of the connection; without a kernel, disable the controls. */
-function showState(state: State): void {
+/** Show the state of the connection; without a kernel, disable the controls and say why. */
+function showState(state: State, reason: string): void {
+  const notice = { lost: texts.lost, ended: texts[`ended_${reason}`] ?? texts.ended }[state as string];
   document.documentElement.dataset.connection = state;
-  part('notice').hidden = !NOTICES[state];
-  part('notice-text').textContent = NOTICES[state] ?? '';
+  part('notice').hidden = !notice;
+  part('notice-text').textContent = notice ?? '';
   part('page').inert = state === 'ended';
 }
 
@@ -60,7 +59,7 @@ async function start(): Promise<void> {
     await manager.handle(message);
   };
   kernel.onState = (state) => {
-    showState(state);
+    showState(state, kernel.reason);
     if (state === 'live') void drawn.then(() => manager.refresh());
   };
   kernel.onSending = (sending) => {

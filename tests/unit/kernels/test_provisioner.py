@@ -1,8 +1,11 @@
 """The provisioner with real tiny kernels."""
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,10 @@ from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from traitlets import Unicode
 from traitlets.config import LoggingConfigurable
 
+from icon_classifier.errors import KernelError
 from icon_classifier.kernels.fork_server import ForkServer
 from icon_classifier.kernels.manager import ForkedKernelManager
+from icon_classifier.kernels.parent import ENVIRONMENT
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.kernels.provisioner import ForkedProvisioner, _is_own_ipykernel
 
@@ -53,7 +58,7 @@ async def kernel(owner: Owner) -> AsyncIterator[ForkedKernelManager]:
         await manager.shutdown_kernel(now=True)
 
 
-async def start(owner: Owner, name: str) -> ForkedKernelManager:
+async def start(owner: Owner, name: str, **options: Any) -> ForkedKernelManager:
     file = os.path.join(owner.connection_dir, f"{name}.json")  # noqa: PTH118
     factory = KernelProvisionerFactory.instance()
     from importlib.metadata import EntryPoint
@@ -64,7 +69,7 @@ async def start(owner: Owner, name: str) -> ForkedKernelManager:
         factory.GROUP_NAME,
     )
     manager = ForkedKernelManager(parent=owner, connection_file=file, kernel_name="python3")
-    await manager.start_kernel()
+    await manager.start_kernel(**options)
     assert isinstance(manager.provisioner, ForkedProvisioner)
     assert manager.provisioner.forked
     return manager
@@ -123,7 +128,10 @@ async def test_forked_kernel_inherits_no_socket(kernel: ForkedKernelManager, own
 
 
 def sockets(pid: int | None) -> set[str]:
-    links = (os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())  # noqa: PTH115
+    links = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            links.append(os.readlink(link))  # noqa: PTH115
     return {link for link in links if link.startswith("socket:")}
 
 
@@ -213,17 +221,81 @@ async def test_kernels_survive_their_parent_and_another_is_started(
     assert await ended(kernel) != 0  # which status nobody knows: its parent is gone
 
 
-async def test_kernel_without_a_parent_starts_in_the_ordinary_way(tmp_path: Path) -> None:
+async def test_kernel_without_a_parent_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     owner = Owner(connection_dir=str(tmp_path))
     owner.fork_server = ForkServer(tmp_path)  # never started
     file = str(tmp_path / "k.json")
     manager = ForkedKernelManager(parent=owner, connection_file=file, kernel_name="python3")
-    await manager.start_kernel()
+    with pytest.raises(KernelError, match="not ready"):
+        await manager.start_kernel()
+    assert not manager.has_kernel
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_kernel_has_the_environment_that_was_asked_for(owner: Owner) -> None:
+    """Also where an import of the parent has changed its own."""
+    asked = {**os.environ, "ASKED": "ä\n", "OMP_NUM_THREADS": "3"}
+    del asked["PATH"]
+    kernel = await start(owner, "kernel", env=asked)
     try:
-        assert not manager.provisioner.forked
-        assert (await run(manager, "print('well')"))["text"] == "well"
+        code = "import json, os; print(json.dumps(dict(os.environ)))"
+        got = json.loads((await run(kernel, code))["text"])
     finally:
-        await manager.shutdown_kernel(now=True)
+        await kernel.shutdown_kernel(now=True)
+    for name in ("TMPDIR", "MPLBACKEND", "JPY_PARENT_PID", "PYTHONPATH"):
+        got.pop(name, None), asked.pop(name, None)
+    added = {name for name in got if name not in asked}
+    assert {name: got.get(name) for name in asked} == asked
+    assert not [name for name in added if name in ENVIRONMENT or name == "PATH"]
+
+
+async def test_too_large_environment_is_refused(owner: Owner) -> None:
+    with pytest.raises(KernelError, match="at most 65536 bytes"):
+        await start(owner, "kernel", env={**os.environ, "LARGE": "x" * 2**17})
+
+
+async def test_kernel_is_forked_where_the_server_has_a_large_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        monkeypatch.setenv(f"LARGE_{number}", "x" * 100_000)
+    owner = Owner(connection_dir=str(tmp_path))
+    owner.fork_server = ForkServer(tmp_path)
+    owner.fork_server.start()
+    try:
+        kernel = await start(owner, "kernel")
+        reply = await run(kernel, "import os; print(len(os.environ['LARGE_3']))")
+        assert reply["text"] == "100000"
+        await kernel.shutdown_kernel(now=True)
+    finally:
+        owner.fork_server.stop()
+
+
+async def test_kernel_has_limits(kernel: ForkedKernelManager) -> None:
+    code = """
+        import resource
+        from pathlib import Path
+        print(resource.getrlimit(resource.RLIMIT_CORE))
+        print(Path("/proc/self/oom_score_adj").read_text().strip())
+        try:
+            bytes(500 * 2**20)
+        except MemoryError:
+            print("refused")
+        print(len(bytearray(300 * 2**20)))"""
+    reply = await run(kernel, "\n".join(line.removeprefix(" " * 8) for line in code.splitlines()))
+    assert reply["text"].split("\n") == ["(0, 0)", "500", "refused", str(300 * 2**20)]
+
+
+async def test_parent_that_hangs_does_not_delay_the_end(tmp_path: Path) -> None:
+    fork_server = ForkServer(tmp_path)
+    fork_server.start()
+    assert await asyncio.to_thread(fork_server.wait_until_ready, 60)
+    parent = psutil.Process(fork_server.pid)
+    parent.suspend()
+    started = time.monotonic()
+    await asyncio.to_thread(fork_server.stop)
+    assert time.monotonic() - started < 4
+    assert not parent.is_running()
 
 
 @pytest.mark.parametrize(

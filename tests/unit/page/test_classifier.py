@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from icon_classifier.errors import ModelError
+from icon_classifier.errors import ImageTooLargeError, ModelError
 from icon_classifier.page.classifier import Classifier
 from icon_classifier.system import counter
 from tests.support.models import write_model
@@ -26,6 +26,17 @@ def test_classifier_without_a_model_has_a_hint(
     assert str(tmp_path) in caplog.text
     with pytest.raises(ModelError):
         classifier.predict(Image.new("RGB", (9, 9)))
+
+
+def test_lack_of_memory_is_a_picture_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path)
+    classifier = Classifier(str(tmp_path))
+    large = Image.new("RGB", (9, 9))
+    monkeypatch.setattr(large, "resize", lambda *_, **__: bytes(2**62))  # as under a limit
+    with pytest.raises(ImageTooLargeError):
+        classifier.predict(large)
 
 
 class TestForesee:

@@ -1,17 +1,27 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from icon_classifier.errors import ImageTooLargeError
+from icon_classifier.images import read_image
+from icon_classifier.model.opening import open_model
+from icon_classifier.system import memory
 from icon_classifier.system.memory import (
     AT_REST,
     MAX_KERNELS,
+    PER_ORDINARY_KERNEL,
     kernel_capacity,
     memory_limit,
     slot_count,
     usable_cores,
 )
+from tests.support.pictures import encode
+from tests.support.processes import exit_code, forked
 
 ROOT = Path(__file__).resolve().parents[3]
 MB = 2**20
@@ -78,6 +88,10 @@ def test_kernel_capacity(limit: int, visitors: int) -> None:
     assert kernel_capacity(limit) == visitors
 
 
+def test_where_kernels_are_not_forked_fewer_fit() -> None:
+    assert kernel_capacity(1024 * MB, per_kernel=PER_ORDINARY_KERNEL) == 4
+
+
 @pytest.mark.parametrize(
     ("limit", "cores", "works"),
     [(64 * MB, 8, 1), (512 * MB, 2, 1), (1024 * MB, 8, 2), (2**40, 8, 8)],
@@ -118,3 +132,34 @@ def test_usable_cores_counts_all_where_there_is_no_affinity(
     monkeypatch.delattr("os.sched_getaffinity", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     assert usable_cores() == 3
+
+
+def read_large_photo() -> Callable[[], object]:
+    photo = encode(Image.new("RGB", (6000, 6000)), "JPEG")
+    return lambda: read_image(photo)
+
+
+def run_network() -> Callable[[], object]:
+    model = open_model(ROOT)
+    batch = np.stack([model.transform(Image.new("RGB", (640, 480)))] * 8)
+    return lambda: model.predict_arrays(batch)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
+@pytest.mark.parametrize("prepare", [read_large_photo, run_network])
+@pytest.mark.usefixtures("project_model")
+def test_beyond_the_limit_of_a_process_a_picture_is_too_large(
+    prepare: Callable[[], Callable[[], object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the process goes on: Pillow and ONNX Runtime report it, they do not crash."""
+    monkeypatch.setattr(memory, "MAX_GROWTH", 20 * MB)
+
+    def run() -> None:
+        work = prepare()
+        memory.limit_process()
+        for _ in range(2):
+            with pytest.raises(ImageTooLargeError):
+                work()
+        memory.trim_heap()
+
+    assert exit_code(forked(run)) == 0
