@@ -25,13 +25,11 @@ from icon_classifier import errors
 from icon_classifier.errors import TOO_SLOW, BusyError, ImageError, ImageTooLargeError
 from icon_classifier.images import Limits, read_image
 from icon_classifier.model.pipeline import Pipeline
+from icon_classifier.system.memory import limit_process
 
 MAX_SECONDS = 15
 """How long decoding a photo may take. Of the time on the clock, since that is what others wait; a
 photo within the limits takes less than two seconds of a core."""
-
-MAX_MEMORY = 450 * 2**20
-"""Bytes that decoding a photo may allocate; a photo within the limits takes up to 390 MB."""
 
 _KEPT_MEMORY = 32 * 2**20
 """Bytes that glibc keeps for the next photo; with its default it returns most of them each time,
@@ -193,7 +191,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the server
-    _limit_this_process()
+    if sys.platform == "linux":
+        limit_process()
     while header := sys.stdin.buffer.read(4):
         photo = sys.stdin.buffer.read(int.from_bytes(header))
         _set_alarm(MAX_SECONDS)
@@ -208,23 +207,10 @@ def _answer(photo: bytes, pipeline: Pipeline, limits: Limits) -> tuple[bool, byt
     try:
         return True, np.asarray(pipeline(read_image(photo, limits))).tobytes()
     except MemoryError:
-        error: ImageError = ImageTooLargeError(f"decoding needs more than {MAX_MEMORY} bytes")
+        error: ImageError = ImageTooLargeError("decoding needs more memory than it may take")
     except ImageError as raised:
         error = raised
     return False, json.dumps([type(error).__name__, str(error), error.words]).encode()
-
-
-def _limit_this_process() -> None:
-    """Limit its memory, let the system end it rather than the server, and write no core files."""
-    if sys.platform != "linux":
-        return
-    import resource
-
-    used = int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_DATA, (used + MAX_MEMORY, used + MAX_MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def _set_alarm(seconds: int) -> None:

@@ -24,6 +24,7 @@ from icon_classifier.errors import (
 )
 from icon_classifier.images import Limits, read_image
 from icon_classifier.model.pipeline import Pipeline, Resize
+from icon_classifier.system.memory import MAX_GROWTH
 from tests.support.pictures import encode, gradient
 
 PIPELINE = Pipeline((Resize((32, 24)),))
@@ -164,7 +165,7 @@ async def test_process_has_limits_of_memory_and_writes_no_core(decoders: Decoder
     await decoders.decode(PHOTO, "a")
     [process] = process_ids(decoders)
     soft, hard = resource.prlimit(process, resource.RLIMIT_DATA)
-    assert decoding.MAX_MEMORY < soft == hard < 2 * decoding.MAX_MEMORY
+    assert MAX_GROWTH < soft == hard < 2 * MAX_GROWTH
     assert resource.prlimit(process, resource.RLIMIT_CORE) == (0, 0)
 
 
