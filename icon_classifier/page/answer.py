@@ -124,6 +124,7 @@ class Answer(anywidget.AnyWidget):
                 "known": prediction.known,
                 "thumbnail": thumbnail(image, _THUMBNAIL_SIDE),
             }
+        del self._pending[texts.MAX_PHOTOS - 1 :]  # a page of ours sends no more
         self._pending.append(row)
         if last or time.monotonic() - self._drawn > _REDRAW_SECONDS:
             self.rows = list(self._pending)
