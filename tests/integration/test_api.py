@@ -166,15 +166,41 @@ def test_body_larger_than_allowed_is_refused_before_it_is_complete(model: Model)
             assert read_to_end(connection).startswith(b"HTTP/1.1 413 ")
 
 
-def test_more_connections_than_allowed_are_refused(model: Model, monkeypatch) -> None:
+def test_more_requests_than_allowed_are_refused(model: Model, monkeypatch) -> None:
     monkeypatch.setattr(api_server, "_MAX_CONNECTIONS", 2)
-    with serving(model) as (host, port), httpx.Client(base_url=f"http://{host}:{port}") as first:
-        assert first.get("/labels").status_code == 200
-        answer = httpx.get(f"http://{host}:{port}/labels")
+    with serving(model) as address, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            connection = stack.enter_context(socket.create_connection(address))
+            connection.sendall(b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+        host, port = address
+        while (answer := httpx.get(f"http://{host}:{port}/labels")).status_code == 200:
+            pass  # the two are not read yet
         assert (answer.status_code, answer.json()["type"]) == (503, "/docs#busy")
         assert answer.headers["content-type"] == "application/problem+json"
         assert int(answer.headers["retry-after"]) > 0
         assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("head", [b"", b"GET /labels HTTP/1.1\r\nHost: a\r\n\r\n"])
+def test_idle_connections_keep_nobody_out(model: Model, monkeypatch, head: bytes) -> None:
+    monkeypatch.setattr(api_server, "_MAX_CONNECTIONS", 3)
+    with serving(model) as address, contextlib.ExitStack() as stack:
+        host, port = address
+        idle = [stack.enter_context(socket.create_connection(address)) for _ in range(5)]
+        for connection in idle:
+            connection.sendall(head)
+        for _ in range(3):
+            assert httpx.get(f"http://{host}:{port}/labels").status_code == 200
+        assert read_to_end(idle[0]).startswith(head and b"HTTP/1.1 200 OK")  # the oldest is closed
+
+
+def test_log_is_not_flooded(model: Model, capfd: pytest.CaptureFixture[str]) -> None:
+    with serving(model) as address:
+        for _ in range(30):
+            with socket.create_connection(address) as connection:
+                connection.sendall(b"no HTTP\r\n\r\n")
+                assert read_to_end(connection)
+    assert capfd.readouterr().err.count("Invalid HTTP request") == 10
 
 
 def test_invalid_http_does_not_stop_the_server(model: Model) -> None:
