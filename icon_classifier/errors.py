@@ -92,6 +92,8 @@ class ImageTooLargeError(ImageError):
 
 
 TOO_NARROW = "This picture is too long and narrow; please crop it."
+TOO_SLOW = "This picture takes too long to read; please choose another one."
+STALLED = "No photo was finished for a minute; please restart this server."
 FILE_NOT_OPENED = "This file cannot be opened; please check it."
 
 
@@ -133,7 +135,7 @@ class ModelDamagedError(ModelError):
 class ModelStaleError(ModelError):
     """export.onnx was compiled from another export.pkl, or by another version of the compiler."""
 
-    words = "The model of this page is being replaced; please come back in a few minutes."
+    words = "The model of this page is out of date; please tell whoever runs it."
 
 
 class ConversionError(IconClassifierError):

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-from icon_classifier import __version__
-from icon_classifier.errors import IconClassifierError, SettingsError
-
-if TYPE_CHECKING:
-    from icon_classifier.model.info import ModelInfo
+from icon_classifier.errors import IconClassifierError, ModelDamagedError, SettingsError
+from icon_classifier.system.texts import is_printable, printable
 
 EXPORT, MODEL = "export.pkl", "export.onnx"  # as in model.opening, which is slow to import
 
@@ -103,22 +101,47 @@ def convert(
     if_needed: Annotated[
         bool, typer.Option("--if-needed", help=f"Do nothing if {MODEL} is up to date.")
     ] = False,
+    names: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of classes for people, as 'False=dog,True=cat'. They are kept in "
+            "export.names.txt beside export.pkl.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the model's metadata as JSON.")
+    ] = False,
     trust: Annotated[bool, typer.Option("--trust", hidden=True)] = False,
 ) -> None:
-    """Compile export.pkl to export.onnx; nothing in export.pkl is run."""
-    from icon_classifier.model.opening import is_up_to_date
+    """Compile export.pkl to export.onnx, and print what it is; nothing in export.pkl is run."""
+    from icon_classifier.cli.summary import notes, summary
+    from icon_classifier.model.info import read_metadata
+    from icon_classifier.model.opening import is_up_to_date, names_file
 
     if trust:
         print("--trust is no longer needed: nothing in export.pkl is run.", file=sys.stderr)
     target = export.with_suffix(".onnx") if target is None else target
-    if if_needed and is_up_to_date(target, export):
+    if if_needed and names is None and is_up_to_date(target, export):
         print(f"{target} is up to date.")
         return
     # Imported here: only this command needs torch, which takes seconds to import.
     from icon_classifier.conversion.convert import convert as compile_export
+    from icon_classifier.conversion.names import parse_names
 
-    compile_export(export, target)
+    named = None if names is None else parse_names(names.replace(",", "\n").encode())
+    compile_export(export, target, names=named)
+    metadata = read_metadata(target)
+    if as_json:
+        _print_json(metadata)
+        return
     print(f"Compiled {export} to {target} ({target.stat().st_size / 1e6:.1f} MB).")
+    _print_rows(summary(metadata))
+    for note in notes(metadata):
+        print(f"Note: {note}")
+    if target.name != MODEL:
+        also = f" and {names_file(export)} to {names_file(Path(EXPORT))}" if named else ""
+        print(f"Note: The page opens {MODEL}. For this model, rename {export} to {EXPORT}{also}.")
 
 
 @app.command()
@@ -128,15 +151,19 @@ def info(
     ] = False,
     model: ModelFolder = Path(),
 ) -> None:
-    """Print the metadata of the model: labels, transforms, figures, versions."""
+    """Print what the model is: classes, network, transforms, figures, versions."""
+    from icon_classifier.cli.summary import history, summary
     from icon_classifier.model.opening import open_model
 
-    metadata = open_model(model).info
+    metadata = open_model(model).info.raw
     if as_json:
-        print(json.dumps(metadata.raw, ensure_ascii=False, indent=2))
+        _print_json(metadata)
         return
-    for name, value in _summary(metadata):
-        print(f"{name + ':':<20}{value}")
+    try:
+        rows = list(chain(summary(metadata), history(metadata)))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelDamagedError(f"the model's metadata is invalid: {error}") from error
+    _print_rows(rows)
 
 
 @app.command()
@@ -173,6 +200,22 @@ def smoke(
     print(visit(url, photo, label, timeout))
 
 
+def _print_json(metadata: Mapping[str, Any]) -> None:
+    text = json.dumps(metadata, ensure_ascii=False, indent=2)
+    if not all(map(is_printable, text.split("\n"))):
+        text = json.dumps(metadata, indent=2)
+    print(text)
+
+
+def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and values in two columns; a name that comes again is printed once."""
+    last = ""
+    for name, value in rows:
+        if value:
+            print(printable(f"{name + ':' if name != last else '':<20}{value}"))
+            last = name
+
+
 def _missing_extra(error: ModuleNotFoundError, extra: str) -> SettingsError:
     return SettingsError(
         f"{error.name} is not installed: run pip install 'icon-classifier[{extra}]'"
@@ -184,24 +227,6 @@ def main() -> None:
     try:
         app()
     except IconClassifierError as error:
-        print(f"icon-classifier: {error}", file=sys.stderr)
+        lines = map(printable, f"icon-classifier: {error}".split("\n"))
+        print("\n".join(lines), file=sys.stderr)
         sys.exit(1)
-
-
-def _summary(metadata: ModelInfo) -> Iterator[tuple[str, str]]:
-    yield "labels", ", ".join(metadata.labels)
-    yield "recipe", metadata.recipe or "not recorded"
-    yield "compiled", metadata.date
-    yield "from", f"{EXPORT} with SHA-256 {metadata.export_sha256}"
-    yield "transforms", str(metadata.pipeline)
-    yield "temperature", f"{metadata.temperature:.4f}"
-    yield (
-        "not sure",
-        "never"
-        if metadata.threshold is None
-        else f"{metadata.score} below {metadata.threshold:.4f}",
-    )
-    for name, value in metadata.figures.items():
-        yield str(name), str(value)
-    yield "versions", ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
-    yield "command line", __version__

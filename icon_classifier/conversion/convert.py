@@ -7,7 +7,9 @@ the file. Only then is export.onnx replaced, in one step.
 torch is imported when it is needed, so that most refusals take no time.
 """
 
+import dataclasses
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import logging
@@ -23,10 +25,11 @@ import onnxruntime
 
 from icon_classifier.conversion.archive import Archive, open_archive
 from icon_classifier.conversion.learner import ExportedLearner, read_learner
+from icon_classifier.conversion.names import format_names, parse_names, read_names, rename
 from icon_classifier.errors import ConversionError, ModelError, UnsupportedLearnerError
 from icon_classifier.files import sha256_of, write_file
 from icon_classifier.model.info import FORMAT, METADATA_KEY, ModelInfo, compiler_sha256
-from icon_classifier.model.opening import is_up_to_date
+from icon_classifier.model.opening import is_up_to_date, names_file
 
 if TYPE_CHECKING:
     from icon_classifier.conversion.graph import Graph
@@ -39,7 +42,12 @@ PACKAGES = ("fastai", "icon-classifier", "numpy", "onnx", "onnxruntime", "pillow
 _log = logging.getLogger(__name__)
 
 
-def convert(export: str | Path, target: str | Path | None = None) -> Path:
+def convert(
+    export: str | Path,
+    target: str | Path | None = None,
+    *,
+    names: Mapping[str, str] | None = None,
+) -> Path:
     """Compile export.pkl to export.onnx.
 
     Parameters
@@ -48,6 +56,9 @@ def convert(export: str | Path, target: str | Path | None = None) -> Path:
         A Learner that ``learn.export()`` wrote.
     target : str or pathlib.Path, optional
         The file to write or replace; by default `export` with the suffix ``.onnx``.
+    names : mapping of str to str, optional
+        Names of classes for people. They are written to a file beside `export`, from which they
+        are read if none are given.
 
     Returns
     -------
@@ -61,7 +72,7 @@ def convert(export: str | Path, target: str | Path | None = None) -> Path:
     UnsupportedLearnerError
         It is not a Learner that can be reproduced exactly.
     ConversionError
-        It is missing or damaged, or the target cannot be written.
+        It is missing or damaged, the names do not fit, or the target cannot be written.
     """
     export = Path(export)
     target = export.with_suffix(".onnx") if target is None else Path(target)
@@ -70,15 +81,30 @@ def convert(export: str | Path, target: str | Path | None = None) -> Path:
     except OSError as error:
         raise ConversionError(f"cannot read {export}: {error.strerror}") from error
     with _lock(export) as waited:
-        if waited and is_up_to_date(target, export):
+        if waited and names is None and is_up_to_date(target, export):
             _log.info("%s was compiled by another process meanwhile", target)
             return target
         archive = open_archive(export)
         learner = read_learner(archive)
         _log.info("%s: a Learner of %d classes", export, len(learner.labels))
+        names_path = names_file(export)
+        content = read_names(names_path) if names is None else format_names(names)
+        if content is not None:
+            try:
+                labels = rename(learner.labels, parse_names(content))
+            except ConversionError as error:
+                where = names_path if names is None else "names"
+                raise ConversionError(f"{where}: {error}") from error
+            learner = dataclasses.replace(learner, labels=labels)
+        sources = {
+            "export_sha256": digest,
+            "names_sha256": None if content is None else hashlib.sha256(content).hexdigest(),
+        }
         with _one_thread():
-            compiled = _compile(learner, archive, digest)
+            compiled = _compile(learner, archive, sources)
         try:
+            if content is not None and names is not None:
+                write_file(names_path, content)
             write_file(target, compiled)
         except OSError as error:
             raise ConversionError(f"cannot write {target}: {error.strerror}") from error
@@ -132,7 +158,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _compile(learner: ExportedLearner, archive: Archive, digest: str) -> bytes:
+def _compile(learner: ExportedLearner, archive: Archive, sources: Mapping[str, Any]) -> bytes:
     """Return the ONNX model of a Learner, with metadata, after comparing it with torch."""
     notes = _check_notes(learner.notes)
 
@@ -150,7 +176,7 @@ def _compile(learner: ExportedLearner, archive: Archive, digest: str) -> bytes:
     graph = Graph(network, score, sample[:1]).eval()
     fixed = Graph(with_fixed_padding(network, sample[:1]), score, sample[:1]).eval()
     model = onnx.load_from_string(to_onnx(fixed, sample[:2], fixed.output_names))
-    metadata = _metadata(learner, notes, graph, digest)
+    metadata = _metadata(learner, notes, graph, sources)
     model.producer_name = "icon-classifier"
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata})
     try:
@@ -178,7 +204,9 @@ def _check_logits(network: Any, sample: Any, classes: int) -> None:
         )
 
 
-def _metadata(learner: ExportedLearner, notes: _Notes, graph: "Graph", digest: str) -> str:
+def _metadata(
+    learner: ExportedLearner, notes: _Notes, graph: "Graph", sources: Mapping[str, Any]
+) -> str:
     """Return the metadata as JSON; docs/model-file.md describes the entries."""
     from icon_classifier.conversion.graph import OPSET
 
@@ -192,7 +220,7 @@ def _metadata(learner: ExportedLearner, notes: _Notes, graph: "Graph", digest: s
         "temperature": notes.temperature,
         "unsure": unsure and {"score": unsure["score"], "threshold": float(unsure["threshold"])},
         "evidence": graph.without_evidence or True,
-        "export_sha256": digest,
+        **sources,
         "compiler_sha256": compiler_sha256(),
         "versions": {package: _version(package) for package in PACKAGES},
         "trained_with": learner.notes.get("versions", {}),

@@ -80,12 +80,20 @@ def is_up_to_date(model: str | Path, export: str | Path) -> bool:
         return False
 
 
+def names_file(export: Path) -> Path:
+    """Return where the names of the classes for people lie, if there are any."""
+    return export.with_suffix(".names.txt")
+
+
 def _why_stale(metadata: Mapping[str, Any], export: Path) -> str:
     """Return why a model must be compiled again; empty if it need not be."""
     if not export.is_file():
         return ""
     if metadata.get("export_sha256") != sha256_of(export):
         return f"was compiled from another {export.name} than the one beside it"
+    names = names_file(export)
+    if metadata.get("names_sha256") != (sha256_of(names) if names.is_file() else None):
+        return f"was compiled with other names of classes than those in {names.name}"
     if metadata.get("compiler_sha256") != compiler_sha256() and _can_compile(export):
         return "was compiled by another version of icon_classifier"
     return ""
@@ -102,7 +110,7 @@ _Identity = tuple[tuple[int, int, int] | None, ...]
 
 
 def _identity(folder: Path) -> _Identity:
-    """Return what changes when one of the two files is replaced; None for a missing file."""
+    """Return what changes when one of the files is replaced; None for a missing file."""
 
     def of(path: Path) -> tuple[int, int, int] | None:
         try:
@@ -111,7 +119,7 @@ def _identity(folder: Path) -> _Identity:
             return None
         return status.st_ino, status.st_size, status.st_mtime_ns
 
-    return of(folder / MODEL), of(folder / EXPORT)
+    return of(folder / MODEL), of(folder / EXPORT), of(names_file(folder / EXPORT))
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,15 +1,17 @@
-"""The photos that a visitor may click: fastbook's two, and the maintainer's in ``examples/``."""
+"""The photos that a visitor may click: those of fastbook that fit, and those in ``examples/``."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from icon_classifier.errors import ImageError
 from icon_classifier.images import SUFFIXES, read_image_file, thumbnail
+from icon_classifier.page.texts import plain
 
 FOLDER = "examples"
 """Name of the maintainer's folder, in the notebook's folder."""
@@ -17,7 +19,12 @@ FOLDER = "examples"
 MAX_EXAMPLES = 12
 """How many examples are shown at most."""
 
-_FASTBOOK = ("grizzly.jpg", "cat.jpg")
+_FASTBOOK = {
+    "grizzly.jpg": {"bear", "bears", "grizzly", "grizzly bear", "grizzlies"},
+    "cat.jpg": {"cat", "cats"},
+}
+"""fastbook's photographs, with the classes that they are examples of."""
+
 _SIDE = 96
 
 _log = logging.getLogger(__name__)
@@ -42,21 +49,25 @@ class Example:
     thumbnail: bytes
 
 
-def find_examples(folder: str | Path = ".") -> tuple[Example, ...]:
+def find_examples(labels: Iterable[str], folder: str | Path = ".") -> tuple[Example, ...]:
     """Find the examples of a page.
 
     Parameters
     ----------
+    labels : iterable of str
+        The classes of the model.
     folder : str or pathlib.Path, optional
         The project folder; its ``examples/`` is looked into, by name, without sub-folders.
 
     Returns
     -------
     tuple of Example
-        fastbook's first, where it is installed. A file that cannot be read is left out, and the
-        log says why.
+        Those of fastbook that show one of the classes first, where fastbook is installed. A file
+        that cannot be read is left out, and the log says why.
     """
-    fastbook = [path for name in _FASTBOOK if (path := fastbook_photo(name))]
+    classes = {plain(label).lower() for label in labels}
+    fitting = (name for name, shown in _FASTBOOK.items() if shown & classes)
+    fastbook = [path for name in fitting if (path := fastbook_photo(name))]
     paths = [*fastbook, *_of_maintainer(Path(folder) / FOLDER)]
     examples = (_example(path.resolve(), path.stat().st_mtime_ns) for path in paths)
     return tuple(example for example in examples if example is not None)[:MAX_EXAMPLES]

@@ -179,7 +179,7 @@ def comforts(
     upload.observe(on_upload, "value")
     label.observe(on_line, "value")
     answer.on_clear(on_clear)
-    return DropZone(take, find_examples(classifier.folder)), answer
+    return DropZone(take, find_examples(classifier.labels, classifier.folder)), answer
 
 
 def _read(upload: widgets.FileUpload) -> Image.Image:

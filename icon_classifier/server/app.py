@@ -31,10 +31,11 @@ from zmq.eventloop.zmqstream import ZMQStream
 
 from icon_classifier.kernels.manager import VisitorKernelManager
 from icon_classifier.page import texts
-from icon_classifier.server import logs, static_files
+from icon_classifier.server import static_files
 from icon_classifier.server.channels import MAX_UNREAD, ChannelsHandler
 from icon_classifier.server.exporter import PageExporter
 from icon_classifier.server.listener import MAX_PENDING, LongAddress, PageServer
+from icon_classifier.system import logs
 from icon_classifier.system.clients import client_address
 
 RETRY_SECONDS = 10

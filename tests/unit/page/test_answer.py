@@ -84,10 +84,10 @@ def test_table_is_updated_in_steps_and_at_the_end(photo: Image.Image) -> None:
 def test_csv_is_quoted_and_has_no_formulas() -> None:
     answer = Answer()
     answer.start_table()
-    for name in ('a,"b".jpg', "=1+1.jpg", "@x", "plain.jpg"):
+    for name in ('a,"b".jpg', "=1+1.jpg", "@x", "\uff1d1.jpg", "plain.jpg"):
         answer.add_row(name, "It is broken; try again.")
     names = [line.rsplit(",,,,", 1)[0] for line in answer.csv().splitlines()[1:]]
-    assert names == ['"a,""b"".jpg"', "'=1+1.jpg", "'@x", "plain.jpg"]
+    assert names == ['"a,""b"".jpg"', "'=1+1.jpg", "'@x", "'\uff1d1.jpg", "plain.jpg"]
 
 
 def test_csv_is_sent_to_the_page() -> None:

@@ -10,10 +10,25 @@ from tests.support.pictures import encode, gradient
 
 
 def test_examples_of_fastbook_come_first(tmp_path: Path) -> None:
-    examples = find_examples(tmp_path)
+    examples = find_examples(["Cat", "grizzly_bear"], tmp_path)
     assert [example.name for example in examples] == ["grizzly", "cat"]
     assert max(read_image(examples[0].thumbnail).size) == 96
     assert "fastbook" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["black", "grizzly", "teddy"], ["grizzly"]),
+        (["dog", "cat"], ["cat"]),
+        (["category", "teddy_bear"], []),
+        (["False", "True"], []),
+    ],
+)
+def test_examples_of_fastbook_are_offered_only_where_a_class_fits(
+    labels: list[str], names: list[str], tmp_path: Path
+) -> None:
+    assert [example.name for example in find_examples(labels, tmp_path)] == names
 
 
 def test_examples_of_the_maintainer_are_found(
@@ -25,8 +40,8 @@ def test_examples_of_the_maintainer_are_found(
     (folder / "broken.jpg").write_bytes(b"no picture")
     (folder / "README.md").write_text("about")
     with caplog.at_level(logging.WARNING):
-        examples = find_examples(tmp_path)
-    assert [example.name for example in examples] == ["grizzly", "cat", "my bear"]
+        examples = find_examples(["grizzly"], tmp_path)
+    assert [example.name for example in examples] == ["grizzly", "my bear"]
     assert "broken.jpg" in caplog.text
 
 
@@ -35,9 +50,9 @@ def test_examples_are_at_most_twelve(tmp_path: Path) -> None:
     folder.mkdir()
     for index in range(MAX_EXAMPLES + 3):
         (folder / f"{index:02}.png").write_bytes(encode(gradient()))
-    assert len(find_examples(tmp_path)) == MAX_EXAMPLES
+    assert len(find_examples(["grizzly"], tmp_path)) == MAX_EXAMPLES
 
 
 def test_examples_without_fastbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
-    assert find_examples(tmp_path) == ()
+    assert find_examples(["grizzly"], tmp_path) == ()

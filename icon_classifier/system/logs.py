@@ -1,4 +1,4 @@
-"""The server's log: few lines of each kind, none forged, and none that names a kernel.
+"""A server's log: few lines of each kind, none forged, and none that names a kernel.
 
 Whoever knows a kernel's id can use its page, and strangers can cause any number of lines.
 """
@@ -9,6 +9,8 @@ import logging
 import re
 import time
 
+from icon_classifier.system.texts import printable
+
 MAX_LINES = 10
 """Lines of one kind that are logged in a minute; the next one says how many were left out."""
 
@@ -16,7 +18,6 @@ MAX_LENGTH = 500
 """Characters of a line."""
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _FORMATTER = logging.Formatter()
 
 
@@ -48,11 +49,11 @@ class LogFilter(logging.Filter):
 
 
 def clean(text: str) -> str:
-    """Remove kernels' ids and control characters; further lines are indented.
+    """Remove kernels' ids, escape control characters, and indent all lines but the first.
 
     A forged line cannot begin where a line of the log does.
     """
-    return _CONTROL.sub("?", _ID.sub("(id)", text)).replace("\n", "\n    ")
+    return "\n    ".join(map(printable, _ID.sub("(id)", text).split("\n")))
 
 
 def install(log: logging.Logger) -> None:

@@ -3,7 +3,7 @@ import uuid
 
 import pytest
 
-from icon_classifier.server import logs
+from icon_classifier.system import logs
 
 
 def line(text: str, *arguments: object, number: int = 1) -> logging.LogRecord:

@@ -1,0 +1,76 @@
+"""``icon-classifier convert`` as its user sees it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from icon_classifier.cli.main import app
+from icon_classifier.errors import ConversionError
+from icon_classifier.model.opening import is_up_to_date, open_model
+from tests.support import learners
+
+NAMES = "False=dog,True=cat"
+
+
+@pytest.fixture(scope="module")
+def is_cat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lesson 1: the labels are False and True."""
+    photos = learners.draw_photos(tmp_path_factory.mktemp("photos"))
+    learn = learners.make_learner(photos, get_y=lambda path: path.parent.name == "red")
+    return learners.export(learn, tmp_path_factory.mktemp("export"))
+
+
+@pytest.fixture
+def export(is_cat: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(is_cat, tmp_path))
+
+
+def convert(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(app, ["convert", *map(str, arguments)])
+    if result.exception:
+        raise result.exception
+    return result.output
+
+
+def test_convert_prints_what_the_model_is(export: Path) -> None:
+    output = convert(export)
+    assert output.startswith(f"Compiled {export} to {export.with_suffix('.onnx')} (")
+    assert "classes:            False, True\n" in output
+    assert "Note: Visitors will read the classes as False, True." in output
+    assert json.loads(convert(export, "--json"))["labels"] == ["False", "True"]
+
+
+def test_names_are_kept_beside_the_export(export: Path) -> None:
+    model = export.with_suffix(".onnx")
+    assert "classes:            dog, cat\n" in convert(export, "--names", NAMES)
+    assert open_model(export.parent).predict(Image.new("RGB", (9, 9))).label in ("dog", "cat")
+    model.unlink()
+    assert "classes:            dog, cat\n" in convert(export)
+    assert convert(export, "--if-needed") == f"{model} is up to date.\n"
+
+
+def test_changed_names_make_the_model_stale(export: Path) -> None:
+    model = export.with_suffix(".onnx")
+    convert(export, "--names", NAMES)
+    export.with_suffix(".names.txt").write_text("True = tiger\n")
+    assert not is_up_to_date(model, export)
+    assert "classes:            False, tiger\n" in convert(export, "--if-needed")
+
+
+def test_names_that_do_not_fit_change_nothing(export: Path) -> None:
+    convert(export, "--names", NAMES)
+    before = {path.name: path.read_bytes() for path in export.parent.iterdir()}
+    with pytest.raises(ConversionError, match="there is no class 'cat'"):
+        convert(export, "--names", "cat=dog")
+    assert {path.name: path.read_bytes() for path in export.parent.iterdir()} == before
+
+
+def test_another_name_than_export_is_said_not_to_be_the_page_s_model(export: Path) -> None:
+    other = export.rename(export.with_name("model.pkl"))
+    output = convert(other, "--names", NAMES)
+    assert f"The page opens export.onnx. For this model, rename {other} to export.pkl and" in output
+    assert "export.names.txt" in output
