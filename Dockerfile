@@ -1,11 +1,11 @@
 # The first stage has torch and compiles the model; the second has not.
-FROM docker.io/library/python:3.11-slim-bookworm AS build
+FROM docker.io/library/python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS build
 WORKDIR /app
 COPY . .
 RUN python3 -m scripts.prepare
 RUN .venv/bin/python -m scripts.slim --remove
 
-FROM docker.io/library/python:3.11-slim-bookworm
+FROM docker.io/library/python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 WORKDIR /app
 COPY --from=build /app/.venv .venv
 COPY --from=build /app/icon_classifier icon_classifier

@@ -4,6 +4,8 @@ RECIPE ?= $(if $(DATA),,bears)
 RUN = .venv/bin/python
 SETUP = @$(PYTHON) -m scripts.prepare
 PREPARE = $(SETUP) --tests
+# A Python that has pip, where .venv is not needed.
+PLAIN = $(PYTHON) -m venv build/tools/python && build/tools/python/bin/python -m
 LINT = $(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy -p icon_classifier -p scripts && .venv/bin/lint-imports
 export PYTHONUNBUFFERED = 1
 
@@ -32,9 +34,9 @@ train:  ## train by train.ipynb: RECIPE=bears, or DATA=folder with a folder for 
 release-model:  ## check EXPORT=path and make it the page's model (ARGS=--worse accepts worse figures)
 	$(PREPARE) && $(RUN) -m scripts.release_model "$(EXPORT)" $(ARGS)
 lock:  ## write the locked files from pyproject.toml (ARGS=--upgrade takes the newest versions)
-	@$(PYTHON) -m scripts.lock $(ARGS)
+	@$(PLAIN) scripts.lock $(ARGS)
 audit:  ## look up every locked package in the advisory database
-	@$(PYTHON) -m venv build/audit && build/audit/bin/pip install -q pip-audit && build/audit/bin/pip-audit -s osv --no-deps --disable-pip -r requirements.txt -r requirements.lock
+	@$(PLAIN) scripts.tools audit -m pip_audit -s osv --no-deps --disable-pip -r requirements.txt -r requirements.lock
 deploy-check:  ## build and start the page as Heroku does; prints size, times and memory (minutes)
 	$(PREPARE) && $(RUN) -m scripts.deploy_check
 clean:  ## remove what was installed and built
@@ -48,7 +50,7 @@ test-exports:  ## convert real networks (resnet50, convnext, vit, ...) and compa
 soak:  ## visitors open and leave the page for MINUTES=10; fails if any resource has grown
 	$(PREPARE) && $(RUN) -m tests.hostile.soak $(or $(MINUTES),10)
 fuzz:  ## fuzz the reading of photos for SECONDS=60, guided by coverage; installs atheris into build/
-	$(PREPARE) && $(RUN) -m pip install -q --no-deps --only-binary :all: --target build/atheris atheris==3.0.0 && PYTHONPATH=build/atheris $(RUN) -m tests.hostile.fuzz $(or $(SECONDS),60)
+	$(PREPARE) && $(RUN) -m scripts.tools fuzz -m tests.hostile.fuzz $(or $(SECONDS),60)
 bench:  ## cost of one visit, compared with the plain page that loads fastai in its kernel
 	$(PREPARE) && $(RUN) -m bench.bench_main
 bench-answers:  ## time from a photo to its answer on the page: drop, click, heat map
@@ -58,7 +60,7 @@ bench-api:  ## the JSON API compared with a plain Starlette app and Gradio's API
 bench-bulk:  ## photos per second of the command line, compared with learn.get_preds (PHOTOS=folder)
 	$(PREPARE) && $(RUN) -m bench.bench_bulk $(PHOTOS)
 bench-heat:  ## compare the heat map with Grad-CAM (PHOTOS=folder)
-	$(PREPARE) && $(RUN) -m pip install -q --no-deps --target build/grad-cam grad-cam==1.5.7 ttach==0.0.3 opencv-python-headless==5.0.0.93 && PYTHONPATH=build/grad-cam $(RUN) -m bench.bench_heat $(PHOTOS)
+	$(PREPARE) && $(RUN) -m scripts.tools heat -m bench.bench_heat $(PHOTOS)
 bench-limit:  ## whether twenty visitors are answered under a hard limit of 512 MB (ARGS='photo.jpg --megabytes 512')
 	$(PREPARE) && $(RUN) -m bench.bench_limit $(ARGS)
 bench-page:  ## cost of opening the page, compared with Voilà's stock page and Gradio's

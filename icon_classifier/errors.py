@@ -93,6 +93,8 @@ class ImageTooLargeError(ImageError):
 
 
 TOO_NARROW = "This picture is too long and narrow; please crop it."
+TOO_SLOW = "This picture takes too long to read; please choose another one."
+STALLED = "No photo was finished for a minute; please restart this server."
 FILE_NOT_OPENED = "This file cannot be opened; please check it."
 
 

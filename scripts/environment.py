@@ -27,6 +27,8 @@ from icon_classifier.files import write_file
 ROOT = Path(__file__).resolve().parent.parent
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCH_PAIR = ("torch", "torchvision")
+WHEELS = ("--only-binary", ":all:")
+"""Building from sources would download tools for it that no hash covers."""
 DEV_LINE = "# dev"
 """Divides requirements.lock: what serves and trains, and what tests need in addition."""
 
@@ -94,12 +96,13 @@ def pip_install(python: Path | str, *arguments: str | Path) -> None:
     )
 
 
-def install_hashed(python: Path | str, requirements: str) -> None:
-    """Install a part of requirements.lock, each file checked against its hash."""
+def install_hashed(python: Path | str, requirements: str, *more: str) -> None:
+    """Install a part of a locked file, each file checked against its hash."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(requirements)
         file.flush()
-        pip_install(python, "--require-hashes", "--no-deps", "-r", file.name)
+        checked = ("--require-hashes", "--no-deps", "--no-build-isolation", *more)
+        pip_install(python, *WHEELS, *checked, "-r", file.name)
 
 
 def torch_pins(requirements: str) -> list[str]:
@@ -122,7 +125,7 @@ def needs_cuda(report: str) -> bool:
 def install_torch(python: Path, pins: list[str]) -> None:
     """Install the pair for CPUs from PyTorch's index where it answers, else from PyPI."""
     if reachable(f"{CPU_INDEX}/torch/"):
-        pip_install(python, "--no-deps", "--extra-index-url", CPU_INDEX, *pins)
+        pip_install(python, *WHEELS, "--no-deps", "--extra-index-url", CPU_INDEX, *pins)
         return
     print("PyTorch's CPU index cannot be reached; trying PyPI.", flush=True)
     options = ["--quiet", "--dry-run", "--no-deps", "--ignore-installed", "--report", "-"]
@@ -137,7 +140,7 @@ def install_torch(python: Path, pins: list[str]) -> None:
             "torch-…+cpu-cp311-… from there on another machine, put it into a folder, and run: "
             "PIP_FIND_LINKS=/that/folder make app"
         )
-    pip_install(python, "--no-deps", *pins)
+    pip_install(python, *WHEELS, "--no-deps", *pins)
 
 
 def install_package(python: Path) -> None:
@@ -169,19 +172,11 @@ def ensure_program(name: str) -> Path:
     return Path(found)
 
 
-def install_scale(python: Path) -> None:
-    """Install the extra ``scale`` without changing a locked version."""
-    import tomllib  # Python 3.11 and newer, which is not yet known when this module is imported
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    # Not the package itself, whose dependencies would bring in what the lock leaves out as slow.
-    extra = [name for name in project["optional-dependencies"]["scale"] if "[api]" not in name]
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
-        # Without hashes: with them pip would ask for one of every package of the extra.
-        pins.write("\n".join(line.rstrip(" \\") for line in lines if "==" in line))
-        pins.flush()
-        pip_install(python, "--quiet", "-c", pins.name, *extra)
+def tool_requirements(name: str) -> str:
+    """Return what requirements-tools.lock has for a tool, with hashes."""
+    text = (ROOT / "requirements-tools.lock").read_text()
+    sections = re.split(r"^# (\w+)\n", text, flags=re.MULTILINE)
+    return dict(zip(sections[1::2], sections[2::2], strict=True))[name]
 
 
 class Environment:
@@ -254,5 +249,6 @@ def install(*, tests: bool = False, scale: bool = False) -> Path:
     if tests:
         environment.step("tests", digest(dev), lambda: install_hashed(python, dev))
     if scale:
-        environment.step("scale", digest(project), lambda: install_scale(python))
+        more = tool_requirements("scale")
+        environment.step("scale", digest(more), lambda: install_hashed(python, more))
     return python

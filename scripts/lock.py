@@ -1,8 +1,9 @@
-"""Lock the versions that pyproject.toml allows: ``make lock`` writes two files.
+"""Lock the versions that pyproject.toml allows: ``make lock`` writes three files.
 
 ``requirements.txt`` is what a host installs: the package's dependencies and the extra ``train``,
 every version pinned, PyTorch's CPU index named. ``requirements.lock`` is the same with the SHA-256
-of every file, and below the line ``# dev`` what tests need in addition.
+of every file, and below the line ``# dev`` what tests need in addition. ``requirements-tools.lock``
+has, with hashes too, what single targets need: the extra ``scale``, and the groups ``tool-…``.
 
 pip checks hashes for all packages of a file or for none, and torch and torchvision cannot have any:
 the right file depends on the machine (PyTorch's CPU index on Linux, PyPI elsewhere), and hashes of
@@ -15,16 +16,29 @@ import re
 import subprocess
 import sys
 import tempfile
-import venv
+import tomllib
 from pathlib import Path
 
-from scripts.environment import CPU_INDEX, DEV_LINE, ROOT, TORCH_PAIR, split_blocks
+from icon_classifier.files import write_file
+from scripts.environment import (
+    CPU_INDEX,
+    DEV_LINE,
+    ROOT,
+    TORCH_PAIR,
+    WHEELS,
+    split_blocks,
+    tool_requirements,
+)
+from scripts.tools import tool_folder
 
 # jsonschema's extra "format" requires them, and works without. Importing them builds a grammar:
 # 16 MB and most of the start of a server.
 SLOW = ("rfc3987-syntax", "lark")
 
 HEADER = "# Written by `make lock`; do not edit.\n"
+OPTIONS = f"--extra-index-url {CPU_INDEX}\n{' '.join(WHEELS)}"
+SOURCES = {"heat": "--no-binary grad-cam\n"}
+"""pip's options for a tool that is published as sources only; setuptools is there to build it."""
 # What is true wherever this is installed (tool.uv.environments in pyproject.toml).
 _PYTHON = "python_full_version < '3.12'"
 _PLATFORMS = "(sys_platform == 'darwin' or sys_platform == 'linux' or sys_platform == 'win32')"
@@ -58,10 +72,7 @@ def resolve(*arguments: str, present: str, pins: str = "") -> dict[str, str]:
 
     Versions of `present` stay where they can, those of `pins` must.
     """
-    uv = ROOT / "build" / "lock" / "bin" / "uv"
-    if not uv.exists():  # in an environment of its own, independent of what is being locked
-        venv.create(uv.parents[1], with_pip=True, clear=True)
-        subprocess.run([uv.with_name("python"), "-m", "pip", "install", "uv"], check=True)
+    uv = tool_folder("lock") / "bin" / "uv"
     with tempfile.TemporaryDirectory() as folder:
         target, constraint = Path(folder) / "locked.txt", Path(folder) / "pins.txt"
         target.write_text(present)
@@ -78,12 +89,13 @@ def resolve(*arguments: str, present: str, pins: str = "") -> dict[str, str]:
 
 
 def main() -> int:
-    """Write the two locked files."""
+    """Write the locked files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions allowed")
     requirements, lock = ROOT / "requirements.txt", ROOT / "requirements.lock"
     present = ""
-    if not parser.parse_args().upgrade:
+    upgrade = parser.parse_args().upgrade
+    if not upgrade:
         present = without_hashes(
             split_blocks(lock.read_text()) | split_blocks(requirements.read_text())
         )
@@ -100,11 +112,31 @@ def main() -> int:
     }
     for name in (*TORCH_PAIR, *SLOW):
         del hashed[name]
-    requirements.write_text(f"{HEADER}--extra-index-url {CPU_INDEX}\n{pins}")
+    requirements.write_text(f"{HEADER}{OPTIONS}\n{pins}")
     hashes = "".join(hashed[name] for name in sorted(hashed))
     lock.write_text(f"{HEADER}{hashes}{DEV_LINE}\n{''.join(dev.values())}")
     print(f"{len(serving)} packages on hosts, {len(hashed)} with hashes, {len(dev)} for tests")
+    lock_tools(serving | bare | dev, upgrade=upgrade)
     return 0
+
+
+def lock_tools(installed: dict[str, str], *, upgrade: bool) -> None:
+    """Write requirements-tools.lock; `installed` is what the extra ``scale`` finds there."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    text = HEADER
+    for name in ("scale", *(group[5:] for group in groups if group.startswith("tool-"))):
+        present = "" if upgrade else without_hashes(split_blocks(tool_requirements(name)))
+        if name == "scale":
+            pins = without_hashes(installed)
+            extra = ("pyproject.toml", "--extra", name)
+            blocks = resolve(*extra, present=present, pins=pins)
+            blocks = {key: block for key, block in blocks.items() if key not in installed}
+        else:
+            # What the two need else, torch above all, is there already.
+            options = ["--no-deps"] if name in ("fuzz", "heat") else []
+            blocks = resolve("--group", f"tool-{name}", *options, present=present)
+        text += f"# {name}\n{SOURCES.get(name, '')}{''.join(blocks.values())}"
+    write_file(ROOT / "requirements-tools.lock", text)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ are environment variables, see :class:`~icon_classifier.api.settings.ApiSettings
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,25 @@ from starlette.routing import Route
 
 from icon_classifier.api.batching import Classifier, LocalClassifier
 from icon_classifier.api.fetch import Fetcher
-from icon_classifier.api.limits import ApiKeys, MemoryBudget, RateLimiter, client_address
+from icon_classifier.api.limits import ApiKeys, Budget, RateLimiter
 from icon_classifier.api.openapi import openapi_document
 from icon_classifier.api.pages import PAGE_HEADERS, docs_page, upload_page
 from icon_classifier.api.problems import EXCEPTION_HANDLERS, problem
 from icon_classifier.api.settings import ApiSettings
 from icon_classifier.api.uploads import Upload, read_upload
-from icon_classifier.errors import BusyError, IconClassifierError, ImageError, RequestError
+from icon_classifier.errors import (
+    STALLED,
+    BusyError,
+    IconClassifierError,
+    ImageError,
+    RequestError,
+)
 from icon_classifier.model.opening import open_model
 from icon_classifier.model.session import Model, Prediction
+from icon_classifier.system.clients import client_address
+
+MAX_STALL_SECONDS = 60.0
+"""How long photos may be in work, none of which is finished, until ``/healthz`` fails."""
 
 
 def create_app(
@@ -52,12 +63,12 @@ def create_app(
     fetcher : Fetcher, optional
         Downloads photos from URLs.
     make_classifier : callable, optional
-        Called when the app starts; by default photos are classified in threads of this process.
+        Called when the app starts; by default photos are classified on this machine.
 
     Returns
     -------
     starlette.applications.Starlette
-        An ASGI application; its lifespan starts and stops the threads.
+        An ASGI application; its lifespan starts and stops the classifier.
     """
     settings = settings or ApiSettings()
     api = _Api(
@@ -86,12 +97,14 @@ def create_app(
                 expose_headers=["Retry-After"],
             )
         )
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=middleware,
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=api.lifespan,
     )
+    app.router.redirect_slashes = False  # it would redirect to any Host that a request names
+    return app
 
 
 class _Api:
@@ -110,7 +123,11 @@ class _Api:
         self._make_classifier = make_classifier
         self._keys = ApiKeys(settings.keys)
         self._rate_limiter = RateLimiter(settings.rate)
-        self._memory = MemoryBudget(settings.max_memory)
+        # A share is at least what one request may need.
+        memory, queue, downloads = settings.max_memory, settings.queue, settings.fetch_parallel
+        self._memory = Budget(memory, max(settings.max_body, memory // 4), "bytes")
+        self._queue = Budget(queue, max(settings.max_files, queue // 4), "places in the queue")
+        self._downloads = Budget(downloads, max(1, downloads // 4), "downloads")
         self._document = openapi_document(model.labels, settings)
         self._model_info = {
             "recipe": model.info.recipe,
@@ -146,7 +163,7 @@ class _Api:
         return JSONResponse({"photos": photos, "model": self._model_info})
 
     async def classify_url(self, request: Request) -> Response:
-        self._charge_client(request)
+        client = self._charge_client(request)
         self._check_key(request)
         url = request.query_params.get("url", "")
         if not url:
@@ -154,10 +171,12 @@ class _Api:
                 "expected a parameter url, got none",
                 words="Please add the address of a photo to the query: ?url=…",
             )
-        with self._memory.reservation() as reserve:
-            data = await self._fetcher.fetch(url)
+        with self._memory.reservation(client) as reserve:
+            with self._downloads.reservation(client) as start:
+                start(1)
+                data = await self._fetcher.fetch(url)
             reserve(len(data))
-            [result] = await request.state.classifier.classify([data])
+            [result] = await self._classify(request, client, [data])
         return self._answer(result)
 
     async def page(self, request: Request) -> Response:
@@ -185,7 +204,9 @@ class _Api:
         return JSONResponse({"labels": self._labels})
 
     async def health(self, request: Request) -> Response:
-        return JSONResponse({"status": "ok", "pending": request.state.classifier.pending})
+        if request.state.classifier.stalled_seconds > MAX_STALL_SECONDS:
+            raise BusyError("photos are in work, and none was finished", words=STALLED)
+        return JSONResponse({"status": "ok", "pending": self._queue.used})
 
     async def openapi(self, _: Request) -> Response:
         return JSONResponse(self._document)
@@ -209,13 +230,25 @@ class _Api:
     async def _classify_upload(
         self, request: Request, client: str, *, key_in_form: bool = False
     ) -> tuple[Upload, list[Prediction | ImageError]]:
-        with self._memory.reservation() as reserve:
+        with self._memory.reservation(client) as reserve:
             upload = await read_upload(request, self._settings, reserve)
             if key_in_form:
                 self._keys.check(upload.fields.get("key"))
             self._rate_limiter.charge(client, len(upload.photos) - 1)
             photos = [photo.data for photo in upload.photos]
-            return upload, await request.state.classifier.classify(photos)
+            return upload, await self._classify(request, client, photos)
+
+    async def _classify(
+        self, request: Request, client: str, photos: Sequence[bytes]
+    ) -> list[Prediction | ImageError]:
+        """Classify photos as soon as the queue has room for them, within the time for an answer."""
+        with self._queue.reservation(client) as reserve:
+            reserve(len(photos))
+            try:
+                async with asyncio.timeout(self._settings.answer_seconds):
+                    return list(await request.state.classifier.classify(photos, client))
+            except TimeoutError as error:
+                raise BusyError(f"no answer within {self._settings.answer_seconds} s") from error
 
     def _answer(self, result: Prediction | ImageError) -> Response:
         if isinstance(result, ImageError):

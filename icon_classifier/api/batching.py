@@ -1,9 +1,10 @@
-"""Classify photos of concurrent requests in small batches, in threads beside the event loop."""
+"""Classify photos of concurrent requests in small batches, beside the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,9 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from icon_classifier.api.decoding import Decoders
 from icon_classifier.api.settings import ApiSettings
-from icon_classifier.errors import BusyError, ImageError
-from icon_classifier.images import read_image
+from icon_classifier.errors import ImageError
 from icon_classifier.model.session import Model, Prediction
 
 Item = TypeVar("Item")
@@ -62,10 +63,17 @@ class Batcher(Generic[Item, Result]):
         self._max_wait = max_wait
         self._threads = threads
         self._free_threads = threads
+        self._progress = 0.0
         self._preparing = 0
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._overdue = False
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long threads have been at work, none of which finished; 0 if all are free."""
+        busy = self._free_threads < self._threads
+        return time.monotonic() - self._progress if busy else 0.0
 
     async def submit(self, preparation: Awaitable[Item]) -> Result:
         """Wait until an item is prepared and return its result.
@@ -101,6 +109,8 @@ class Batcher(Generic[Item, Result]):
             step = [self._waiting.popleft() for _ in range(min(share, len(self._waiting)))]
             idle = self._free_threads == self._threads
             only_work = idle and not self._waiting and not self._preparing
+            if idle:
+                self._progress = time.monotonic()
             self._free_threads -= 1
             work = asyncio.get_running_loop().run_in_executor(
                 self._pool, self._run, [item for item, _ in step], only_work
@@ -118,6 +128,7 @@ class Batcher(Generic[Item, Result]):
         step: list[tuple[Item, asyncio.Future[Result]]],
     ) -> None:
         self._free_threads += 1
+        self._progress = time.monotonic()
         error = work.exception()
         results = [None] * len(step) if error is not None else work.result()
         for (_, future), result in zip(step, results, strict=True):
@@ -134,18 +145,20 @@ class Classifier(Protocol):
     """What the API needs of a classifier: a :class:`LocalClassifier`, or one on other machines."""
 
     @property
-    def pending(self) -> int:
-        """Number of photos that wait or are being classified."""
+    def stalled_seconds(self) -> float:
+        """How long photos have been in work, none of which was finished; 0 if there are none."""
 
-    async def classify(self, photos: Sequence[bytes]) -> list[Prediction | ImageError]:
+    async def classify(
+        self, photos: Sequence[bytes], client: str = ""
+    ) -> list[Prediction | ImageError]:
         """Classify photos; see :meth:`LocalClassifier.classify`."""
 
     async def close(self) -> None:
-        """Finish the work in progress and release all resources."""
+        """Release all resources; photos that are being classified fail."""
 
 
 class LocalClassifier:
-    """Classifies photos in threads of this process.
+    """Decodes photos in processes of this machine and classifies them in threads of this process.
 
     Parameters
     ----------
@@ -161,13 +174,11 @@ class LocalClassifier:
         self, model: Model, settings: ApiSettings, multithreaded: Model | None = None
     ) -> None:
         self._model = model
-        self._settings = settings
         self._multithreaded = multithreaded or model
-        self._limits = settings.limits
-        self._pending = 0
-        self._tasks: set[asyncio.Task[list[Prediction | ImageError]]] = set()
+        # One more than cores, as one client may not use all of them.
+        self._decoders = Decoders(model.info.pipeline, settings.limits, settings.threads + 1)
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="classify")
-        self._batcher: Batcher[npt.NDArray[np.float32], Prediction] = Batcher(
+        self._batcher: Batcher[npt.NDArray[np.uint8], Prediction] = Batcher(
             self._predict,
             self._pool,
             batch_size=settings.batch,
@@ -177,17 +188,21 @@ class LocalClassifier:
         )
 
     @property
-    def pending(self) -> int:
-        """Number of photos that wait or are being classified."""
-        return self._pending
+    def stalled_seconds(self) -> float:
+        """How long photos have been in work, none of which was finished; 0 if there are none."""
+        return self._batcher.stalled_seconds
 
-    async def classify(self, photos: Sequence[bytes]) -> list[Prediction | ImageError]:
+    async def classify(
+        self, photos: Sequence[bytes], client: str = ""
+    ) -> list[Prediction | ImageError]:
         """Classify photos.
 
         Parameters
         ----------
         photos : sequence of bytes
             The files as they were received.
+        client : str, optional
+            Who sent them; cores are shared evenly between clients.
 
         Returns
         -------
@@ -197,53 +212,23 @@ class LocalClassifier:
         Raises
         ------
         BusyError
-            If the queue has no room for the photos, or the answer takes too long.
+            If photos cannot be decoded at the moment.
         """
-        check_queue(self._pending, len(photos), self._settings.queue)
-        self._pending += len(photos)
-        # In a task: a thread cannot be cancelled, so a photo whose client has disconnected or whose
-        # time is up counts as pending until its thread is finished.
-        task = asyncio.get_running_loop().create_task(self._classify_all(photos))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        try:
-            async with asyncio.timeout(self._settings.answer_seconds):
-                return await asyncio.shield(task)
-        except TimeoutError as error:
-            raise BusyError(f"no answer within {self._settings.answer_seconds} s") from error
+        return list(await asyncio.gather(*(self._classify_one(photo, client) for photo in photos)))
 
     async def close(self) -> None:
-        """Finish the work in progress and shut down the threads."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._pool.shutdown()
+        """End the processes, and the threads once they are finished."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        await self._decoders.close()
 
-    async def _classify_all(self, photos: Sequence[bytes]) -> list[Prediction | ImageError]:
+    async def _classify_one(self, photo: bytes, client: str) -> Prediction | ImageError:
         try:
-            if len(photos) == 1:
-                return [await self._classify_one(photos[0])]
-            return list(await asyncio.gather(*map(self._classify_one, photos)))
-        finally:
-            self._pending -= len(photos)
-
-    async def _classify_one(self, photo: bytes) -> Prediction | ImageError:
-        loop = asyncio.get_running_loop()
-        try:
-            return await self._batcher.submit(
-                loop.run_in_executor(self._pool, self._preprocess, photo)
-            )
+            return await self._batcher.submit(self._decoders.decode(photo, client))
         except ImageError as error:
             return error
 
-    def _preprocess(self, photo: bytes) -> npt.NDArray[np.float32]:
-        return self._model.transform(read_image(photo, self._limits))  # (3, H, W)
-
-    def _predict(self, arrays: list[npt.NDArray[np.float32]], only_work: bool) -> list[Prediction]:
+    def _predict(self, photos: list[npt.NDArray[np.uint8]], only_work: bool) -> list[Prediction]:
         # Two photos on one core each are faster than both on two cores in turn.
-        model = self._multithreaded if only_work and len(arrays) == 1 else self._model
-        return model.predict_arrays(np.stack(arrays))  # (3, H, W) each -> (N, 3, H, W)
-
-
-def check_queue(pending: int, new: int, max_pending: int) -> None:
-    """Raise a :class:`BusyError` if new photos would make the queue longer than allowed."""
-    if pending + new > max_pending:
-        raise BusyError(f"expected at most {max_pending} pending photos, got {pending + new}")
+        model = self._multithreaded if only_work and len(photos) == 1 else self._model
+        # (H, W, 3) each -> (N, 3, H, W)
+        return model.predict_arrays(np.stack([model.normalise(pixels) for pixels in photos]))

@@ -22,7 +22,7 @@ import httpx
 
 from icon_classifier import __version__
 from icon_classifier.api.settings import ApiSettings
-from icon_classifier.errors import BusyError, EmptyImageError, FetchError, ImageTooLargeError
+from icon_classifier.errors import EmptyImageError, FetchError, ImageTooLargeError
 
 ALLOWED_PORTS = (80, 443, 8080, 8443)
 """Ports of web servers; anything else would reach services of another kind."""
@@ -30,7 +30,9 @@ ALLOWED_PORTS = (80, 443, 8080, 8443)
 MAX_URL_LENGTH = 2048
 
 _CONNECT_TIMEOUT = 4.0  # seconds, for each address
-_MAX_RESOLVER_THREADS = 8
+_MAX_RESOLVER_THREADS = 64
+"""More than the downloads within half a minute: a name's resolution cannot be broken off, and some
+resolvers take that long to give up."""
 
 _BLOCKED_NETWORKS = tuple(
     ipaddress.ip_network(network)
@@ -43,6 +45,7 @@ _BLOCKED_NETWORKS = tuple(
         "168.63.129.16/32",  # Azure's platform endpoint: a public address, reachable from every VM
         *("::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48"),  # IPv4 embedded in IPv6
         *("2001::/32", "2002::/16"),  # Teredo and 6to4: likewise
+        "3fff::/20",  # for documentation (RFC 9637), which Python 3.11 does not know
         *("fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8"),
     )
 )
@@ -185,7 +188,7 @@ class _Transport(httpx.AsyncBaseTransport):
 
 
 class Fetcher:
-    """Downloads photos, with limits on size, time, redirects and parallel downloads.
+    """Downloads photos, with limits on size, time and redirects.
 
     Parameters
     ----------
@@ -207,7 +210,6 @@ class Fetcher:
         self._settings = settings
         self._backend = backend or PinnedBackend(settings.fetch_hosts)
         self._context = context or httpx.create_ssl_context(trust_env=False)
-        self._active = 0
 
     async def fetch(self, url: str) -> bytes:
         """Download what a URL points to.
@@ -228,12 +230,7 @@ class Fetcher:
             If the URL is not allowed, does not answer in time, or answers with an error.
         ImageError
             If the body is empty or too large.
-        BusyError
-            If too many downloads are in progress.
         """
-        if self._active >= self._settings.fetch_parallel:
-            raise BusyError(f"expected at most {self._settings.fetch_parallel} downloads, got more")
-        self._active += 1
         try:
             async with asyncio.timeout(self._settings.fetch_seconds):
                 return await self._fetch(url)
@@ -242,10 +239,8 @@ class Fetcher:
                 f"{url} took longer than {self._settings.fetch_seconds} s",
                 words="The picture at this address took too long to load; please try another one.",
             ) from error
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, *_HTTPCORE_ERRORS) as error:
+        except _FETCH_ERRORS as error:
             raise FetchError(f"{url}: {error!r}") from error
-        finally:
-            self._active -= 1
 
     async def _fetch(self, url: str) -> bytes:
         # A client for each photo: no cookie and no connection is shared between visitors.
@@ -294,7 +289,11 @@ class Fetcher:
         return bytes(data)
 
 
-_HTTPCORE_ERRORS = (
+_FETCH_ERRORS = (
+    UnicodeError,  # a host name of which idna makes nothing
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpx.StreamError,
     httpcore.NetworkError,
     httpcore.ProtocolError,
     httpcore.ProxyError,

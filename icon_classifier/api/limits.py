@@ -1,14 +1,13 @@
-"""API keys, rate limits for each client, and a limit on the memory of all requests."""
+"""API keys, rate limits for each client, and a fair share of what all requests need."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import hmac
-import ipaddress
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
 from icon_classifier.errors import ApiKeyError, BusyError, RateLimitError
@@ -48,36 +47,6 @@ class ApiKeys:
 
 def _hash(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-
-
-def client_address(peer: str, forwarded: Sequence[str], proxies: int) -> str:
-    """Find the address that a request's rate limit applies to.
-
-    Parameters
-    ----------
-    peer : str
-        The address at the other end of the connection.
-    forwarded : sequence of str
-        The values of the X-Forwarded-For headers, in order.
-    proxies : int
-        Number of trusted proxies in front. Each appends the address that called it, so only the
-        last ``proxies`` entries are reliable; the client can forge the others.
-
-    Returns
-    -------
-    str
-        An IPv4 address, or the /64 network of an IPv6 address, because one subscriber has all of
-        it; the peer where there is no valid entry.
-    """
-    entries = [entry.strip() for value in forwarded for entry in value.split(",")]
-    address = entries[-proxies] if 0 < proxies <= len(entries) else peer
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return peer
-    if parsed.version == 6:
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)
 
 
 class RateLimiter:
@@ -130,34 +99,54 @@ class RateLimiter:
             )
 
 
-class MemoryBudget:
-    """Bytes that all requests in progress may hold together.
+class Budget:
+    """What requests share: bytes, places in a queue, downloads.
+
+    One client holds at most its share while others hold some of it, and leaves a share for the next
+    client while it is alone.
 
     Parameters
     ----------
     total : int
-        In bytes.
+        How much there is.
+    share : int
+        How much of it each client may always hold.
+    unit : str
+        What it is, for the log.
     """
 
-    def __init__(self, total: int) -> None:
-        self._free = total
+    def __init__(self, total: int, share: int, unit: str) -> None:
+        self._total = total
+        self._share = share
+        self._unit = unit
+        self._held: Counter[str] = Counter()
+
+    @property
+    def used(self) -> int:
+        """How much of it is held, by all clients together."""
+        return self._held.total()
 
     @contextlib.contextmanager
-    def reservation(self) -> Iterator[Callable[[int], None]]:
-        """Yield a function that reserves a number of bytes; all are freed when the block ends.
+    def reservation(self, client: str) -> Iterator[Callable[[int], None]]:
+        """Yield a function that reserves some for a client; all is freed when the block ends.
 
-        The function raises a :class:`~icon_classifier.errors.BusyError` if too few are free.
+        The function raises a :class:`~icon_classifier.errors.BusyError` if the client may not hold
+        that much more.
         """
         reserved = 0
 
         def reserve(count: int) -> None:
             nonlocal reserved
-            if count > self._free:
-                raise BusyError(f"expected {count} free bytes for requests, got {self._free}")
-            self._free -= count
+            used, own = self.used + count, self._held[client] + count
+            limit = self._total - self._share if used == own else 0  # more than its share
+            if used > self._total or own > max(self._share, limit):
+                raise BusyError(
+                    f"{client} asked for {count} more {self._unit} than are free for it"
+                )
+            self._held[client] += count
             reserved += count
 
         try:
             yield reserve
         finally:
-            self._free += reserved
+            self._held -= Counter({client: reserved})  # keeps no client that holds nothing

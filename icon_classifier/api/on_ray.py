@@ -15,7 +15,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from icon_classifier.api.app import create_app
-from icon_classifier.api.batching import LocalClassifier, check_queue
+from icon_classifier.api.batching import LocalClassifier
 from icon_classifier.api.settings import ApiSettings
 from icon_classifier.errors import BusyError, ImageError
 from icon_classifier.model.opening import open_model
@@ -42,10 +42,12 @@ class Replica:
         model = open_model(folder, threads=1, keep_memory=True)
         self._classifier = LocalClassifier(model, ApiSettings(threads=1))
 
-    async def classify(self, photos: list[bytes]) -> list[Prediction | ImageError] | BusyError:
+    async def classify(
+        self, photos: list[bytes], client: str
+    ) -> list[Prediction | ImageError] | BusyError:
         """Classify photos; a BusyError is returned, because Ray would wrap a raised one."""
         try:
-            return await self._classifier.classify(photos)
+            return await self._classifier.classify(photos, client)
         except BusyError as error:
             return error
 
@@ -56,28 +58,18 @@ class _RemoteClassifier:
     Classifying has no side effects, so a repeated request does no harm.
     """
 
-    def __init__(self, replicas: Any, max_pending: int) -> None:
+    stalled_seconds = 0.0  # Ray itself replaces replicas that are stuck
+
+    def __init__(self, replicas: Any) -> None:
         self._replicas = replicas
-        self._max_pending = max_pending
-        self._pending = 0
 
-    @property
-    def pending(self) -> int:
-        return self._pending
-
-    async def classify(self, photos: Sequence[bytes]) -> list[Prediction | ImageError]:
-        check_queue(self._pending, len(photos), self._max_pending)
-        self._pending += len(photos)
-        try:
-            return await self._classify_with_retries(list(photos))
-        finally:
-            self._pending -= len(photos)
-
-    async def _classify_with_retries(self, photos: list[bytes]) -> list[Prediction | ImageError]:
+    async def classify(
+        self, photos: Sequence[bytes], client: str = ""
+    ) -> list[Prediction | ImageError]:
         failure: Exception | None = None
         for _ in range(_MAX_ATTEMPTS):
             try:
-                results = await self._replicas.classify.remote(photos)
+                results = await self._replicas.classify.remote(list(photos), client)
             except RayActorError as error:
                 failure = error
                 continue
@@ -129,7 +121,7 @@ class Front:
             create_app(
                 open_model(self._folder, threads=1),
                 self._settings,
-                make_classifier=lambda: _RemoteClassifier(self._replicas, self._settings.queue),
+                make_classifier=lambda: _RemoteClassifier(self._replicas),
             )
         )
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import socket
+import threading
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -11,10 +15,17 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from icon_classifier.api.problems import error_response
 from icon_classifier.errors import BusyError, SettingsError
+from icon_classifier.system import logs
+from icon_classifier.system.clients import client_address
 
 _MAX_HEADER_SECONDS = 10.0
 _MAX_HEADER_BYTES = 64 * 2**10
 _MAX_CONNECTIONS = 512
+_BACKLOG = 128
+"""Connections that are accepted at a time, before those above the maximum are closed."""
+
+MAX_SHUTDOWN_SECONDS = 10
+"""How long the process may run after a signal to stop, whatever it is doing."""
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
@@ -32,10 +43,14 @@ class _Protocol(HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None
     _header_bytes = 0
+    _opened = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._start_timer()
+        self._opened = self.loop.time()
+        if len(self.connections) > _MAX_CONNECTIONS:
+            self._close_an_idle_one()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -57,9 +72,24 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
-        if max(len(self.connections), len(self.tasks)) >= _MAX_CONNECTIONS:
+        if max(len(self.connections), len(self.tasks)) > _MAX_CONNECTIONS:
             self.app = _refuse  # for this connection only, which its response closes
         super().on_headers_complete()
+
+    def _close_an_idle_one(self) -> None:
+        """Close a connection without a request: the oldest of the client that has most of them."""
+        idle: dict[str, list[_Protocol]] = {}
+        for other in self.connections:
+            if isinstance(other, _Protocol) and other is not self and other._is_idle():
+                client = client_address(other.client[0] if other.client else "", [], 0)
+                idle.setdefault(client, []).append(other)
+        if idle:
+            most = max(idle.values(), key=len)
+            min(most, key=lambda other: other._opened).transport.close()
+
+    def _is_idle(self) -> bool:
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and not self.transport.is_closing()
 
     def _start_timer(self) -> None:
         self._header_bytes = 0
@@ -74,6 +104,16 @@ class _Protocol(HttpToolsProtocol):
         self._timer = None
         if not self.transport.is_closing():
             self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """Ends the process some time after a signal, even if a thread is never finished."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        timer = threading.Timer(MAX_SHUTDOWN_SECONDS, os._exit, [1])
+        timer.daemon = True  # nothing waits for it
+        timer.start()
+        super().handle_exit(sig, frame)
 
 
 def create_server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) -> uvicorn.Server:
@@ -96,14 +136,17 @@ def create_server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) ->
         ws="none",
         lifespan="on",
         timeout_keep_alive=15,
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=MAX_SHUTDOWN_SECONDS - 2,
         server_header=False,
+        backlog=_BACKLOG,
+        use_colors=False,  # its lines are rewritten below
         # Our own setting "proxies" decides which forwarded addresses are trusted.
         proxy_headers=False,
         access_log=False,
         log_level="info",
     )
-    return uvicorn.Server(config)
+    logs.install(logging.getLogger("uvicorn"))
+    return _Server(config)
 
 
 def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) -> None:

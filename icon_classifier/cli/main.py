@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-from icon_classifier.errors import IconClassifierError, SettingsError
+from icon_classifier.errors import IconClassifierError, ModelDamagedError, SettingsError
+from icon_classifier.system.texts import is_printable, printable
 
 EXPORT, MODEL = "export.pkl", "export.onnx"  # as in model.opening, which is slow to import
 
@@ -206,8 +207,12 @@ def info(
     metadata = open_model(model).info.raw
     if as_json:
         _print_json(metadata)
-    else:
-        _print_rows(chain(summary(metadata), history(metadata)))
+        return
+    try:
+        rows = list(chain(summary(metadata), history(metadata)))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelDamagedError(f"the model's metadata is invalid: {error}") from error
+    _print_rows(rows)
 
 
 @app.command()
@@ -245,7 +250,10 @@ def smoke(
 
 
 def _print_json(metadata: Mapping[str, Any]) -> None:
-    print(json.dumps(metadata, ensure_ascii=False, indent=2))
+    text = json.dumps(metadata, ensure_ascii=False, indent=2)
+    if not all(map(is_printable, text.split("\n"))):
+        text = json.dumps(metadata, indent=2)
+    print(text)
 
 
 def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
@@ -253,7 +261,7 @@ def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
     last = ""
     for name, value in rows:
         if value:
-            print(f"{name + ':' if name != last else '':<20}{value}")
+            print(printable(f"{name + ':' if name != last else '':<20}{value}"))
             last = name
 
 
@@ -268,5 +276,6 @@ def main() -> None:
     try:
         app()
     except IconClassifierError as error:
-        print(f"icon-classifier: {error}", file=sys.stderr)
+        lines = map(printable, f"icon-classifier: {error}".split("\n"))
+        print("\n".join(lines), file=sys.stderr)
         sys.exit(1)

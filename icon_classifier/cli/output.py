@@ -22,25 +22,28 @@ import numpy as np
 
 from icon_classifier.cli.predict import Record
 from icon_classifier.errors import SettingsError
+from icon_classifier.system.texts import cell_text, csv_line, is_printable, printable
 
 _FLUSH_SECONDS = 1.0
 
 
 def text_line(record: Record, top: int) -> str:
     """Format a record as path, labels and probabilities, separated by tabs."""
+    fields = [record["path"]]
+    for entry in record.get("ranking", [])[:top]:
+        fields += [entry["label"], f"{entry['probability']:.4f}"]
     if "error" in record:
-        return _printable(f"{record['path']}\t{record['error']}")
-    best = "".join(
-        f"\t{entry['label']}\t{entry['probability']:.4f}" for entry in record["ranking"][:top]
-    )
-    return _printable(f"{record['path']}{best}{'' if record['known'] else chr(9) + 'not sure'}")
+        fields.append(record["error"])
+    elif not record["known"]:
+        fields.append("not sure")
+    return "\t".join(map(printable, fields))
 
 
 def json_line(record: Record, _: int) -> str:
     """Format a record as a JSON object."""
     line = json.dumps(record, ensure_ascii=False)
     # A file name may be invalid UTF-8, which JSON can express only by escapes.
-    return line if _printable(line) == line else json.dumps(record)
+    return line if is_printable(line) else json.dumps(record)
 
 
 def csv_row(record: Record, top: int) -> str:
@@ -49,27 +52,12 @@ def csv_row(record: Record, top: int) -> str:
     cells = [cell for entry in ranking[:top] for cell in (entry["label"], entry["probability"])]
     cells += [""] * (2 * top - len(cells))
     known = {True: "yes", False: "no", None: ""}[record.get("known")]
-    return _csv_line([record["path"], *cells, known, record.get("error", "")])
+    return csv_line([record["path"], *cells, known, record.get("error", "")])
 
 
 def _csv_header(top: int) -> str:
     more = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("label", "probability")]
-    return _csv_line(["path", "label", "probability", *more, "known", "error"])
-
-
-def _csv_line(cells: Iterable[object]) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="").writerow(_printable(str(cell)) for cell in cells)
-    # One line for each record, so that an unfinished one at the end of a file can be cut off.
-    return _one_line(file.getvalue())
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\r", " ").replace("\n", " ")
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return csv_line(["path", "label", "probability", *more, "known", "error"])
 
 
 _FORMATTERS: dict[str, Callable[[Record, int], str]] = {
@@ -102,7 +90,7 @@ class PathSet:
 
 
 def _hash(path: str) -> int:
-    written = _one_line(_printable(path)).encode()  # as a table holds it
+    written = cell_text(path).encode()
     return int.from_bytes(hashlib.blake2b(written, digest_size=8).digest())
 
 

@@ -109,7 +109,7 @@ class ModelInfo:
                 threshold=None if unsure is None else _number(unsure["threshold"], "threshold"),
                 export_sha256=str(raw["export_sha256"]),
                 date=str(raw.get("date", "")),
-                recipe=raw.get("recipe"),
+                recipe=None if raw.get("recipe") is None else str(raw["recipe"]),
                 versions=dict(raw.get("versions") or {}),
                 figures=dict(raw.get("figures") or {}),
                 raw=raw,
@@ -118,7 +118,10 @@ class ModelInfo:
             raise ModelDamagedError(f"the model's metadata lacks {error}") from error
         except ModelDamagedError:
             raise
-        except (TypeError, ValueError, AttributeError, IconClassifierError) as error:
+        except (
+            *(TypeError, ValueError, AttributeError, IconClassifierError),
+            *(OverflowError, RecursionError),  # numbers of 400 digits, lists 900 deep
+        ) as error:
             raise ModelDamagedError(f"the model's metadata is invalid: {error}") from error
 
 
@@ -171,6 +174,11 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return _parse(data[start : start + length].decode("utf-8", "replace"))
 
 
+def read_labels(path: str | Path) -> tuple[str, ...]:
+    """Read the labels of an export.onnx without ONNX Runtime; see :func:`read_metadata`."""
+    return _labels(read_metadata(path).get("labels"))
+
+
 @functools.cache
 def compiler_sha256() -> str:
     """Hash the code that a compiled model depends on: all files of ``conversion/`` and ``model/``.
@@ -197,6 +205,7 @@ def _parse(text: str) -> dict[str, Any]:
         )
     try:
         raw = json.loads(text)
+        json.dumps(raw, ensure_ascii=False).encode()  # fails for half a surrogate pair
     except (ValueError, RecursionError) as error:
         raise ModelDamagedError(f"the model's metadata is not JSON: {error}") from error
     if not isinstance(raw, dict):
@@ -211,7 +220,7 @@ def _parse(text: str) -> dict[str, Any]:
 
 def _labels(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-        raise ModelDamagedError(f"expected labels as a list of names, got {value!r:.80}")
+        raise ModelDamagedError("expected labels as a list of names, got something else")
     if len(set(value)) != len(value):
         raise ModelDamagedError("expected different labels, got one twice")
     return tuple(value)

@@ -150,7 +150,22 @@ class Model:
         """
         if image.mode != self.info.mode:  # fastai makes a photo grey before all else
             image = image.convert(self.info.mode)
-        pixels = np.atleast_3d(np.asarray(self.info.pipeline(image)))  # uint8, (H, W, 3) or (.., 1)
+        return self.normalise(np.asarray(self.info.pipeline(image)))
+
+    def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Normalise the pixels of a photo to which the pipeline was applied.
+
+        Parameters
+        ----------
+        pixels : numpy.ndarray
+            uint8, shape (H, W, 3), or (H, W) or (H, W, 1) for a model of grey photos.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, shape (K, H, W).
+        """
+        pixels = np.atleast_3d(pixels)
         result = np.empty((len(self._normalised), *pixels.shape[:2]), np.float32)
         # A table of the 256 values gives the same numbers in a third of the time, without copies.
         for channel, values in enumerate(self._normalised):

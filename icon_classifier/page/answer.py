@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +17,7 @@ from icon_classifier.images import PREVIEW_SIDE, thumbnail
 from icon_classifier.model.heatmap import HeatMap
 from icon_classifier.model.session import Prediction
 from icon_classifier.page import texts
+from icon_classifier.system.texts import csv_line
 
 BARS = 10
 """How many classes have a bar."""
@@ -125,6 +124,7 @@ class Answer(anywidget.AnyWidget):
                 "known": prediction.known,
                 "thumbnail": thumbnail(image, _THUMBNAIL_SIDE),
             }
+        del self._pending[texts.MAX_PHOTOS - 1 :]  # a page of ours sends no more
         self._pending.append(row)
         if last or time.monotonic() - self._drawn > _REDRAW_SECONDS:
             self.rows = list(self._pending)
@@ -149,25 +149,19 @@ class Answer(anywidget.AnyWidget):
         return len(self._pending) - unreadable, unreadable
 
     def csv(self) -> str:
-        """Write the table as comma-separated values, RFC 4180.
-
-        A name that a spreadsheet would take for a formula is prefixed with an apostrophe: it comes
-        from a stranger.
-        """
-        file = io.StringIO()
-        writer = csv.writer(file)
-        writer.writerow(["file", "label", "probability", "known", "problem"])
-        for row in self._pending:
-            writer.writerow(
-                [
-                    _escape_formula(row["name"]),
-                    _escape_formula(row.get("label", "")),
-                    f"{row['probability']:.4f}" if "probability" in row else "",
-                    {True: "yes", False: "no"}.get(row.get("known"), ""),  # type: ignore[arg-type]
-                    row.get("problem", ""),
-                ]
-            )
-        return file.getvalue()
+        """Write the table as comma-separated values, RFC 4180."""
+        rows = [["file", "label", "probability", "known", "problem"]]
+        rows += [
+            [
+                row["name"],
+                row.get("label", ""),
+                f"{row['probability']:.4f}" if "probability" in row else "",
+                {True: "yes", False: "no"}.get(row.get("known"), ""),  # type: ignore[arg-type]
+                row.get("problem", ""),
+            ]
+            for row in self._pending
+        ]
+        return "".join(csv_line(row) + "\r\n" for row in rows)
 
     def _clear_heat(self) -> None:
         self.heat, self.heat_box = b"", []
@@ -199,7 +193,3 @@ class Answer(anywidget.AnyWidget):
                 self.send({"kind": "csv", "text": self.csv()})
             case _:
                 _log.warning("refused a message of the answer widget: %.200r", content)
-
-
-def _escape_formula(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

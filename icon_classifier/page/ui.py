@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import html
 import logging
@@ -27,8 +26,10 @@ from icon_classifier.system import slots
 
 _log = logging.getLogger(__name__)
 
-_prefetched: WeakKeyDictionary[widgets.FileUpload, Image.Image] = WeakKeyDictionary()
-"""The small copy of an uploader's photo, where that was classified ahead of the click."""
+_prefetched: WeakKeyDictionary[widgets.FileUpload, Image.Image | IconClassifierError] = (
+    WeakKeyDictionary()
+)
+"""The small copy of an uploader's photo that was classified ahead of the click, or the error."""
 
 
 def heading(text: str) -> widgets.HTML:
@@ -48,6 +49,8 @@ def take_photo(upload: widgets.FileUpload) -> Image.Image:
         raise IconClassifierError("no photo chosen", words=texts.CHOOSE_FIRST)
     try:
         prefetched = _prefetched.get(upload)
+        if isinstance(prefetched, IconClassifierError):
+            raise prefetched
         return _read(upload) if prefetched is None else prefetched
     finally:
         upload.value = ()  # up to 25 MB; the count on the button goes back to 0 with it
@@ -133,14 +136,22 @@ def comforts(
     classifier.on_answer(lambda image, prediction: unshown.append((image, prediction)))
 
     def on_upload(change: dict[str, Any]) -> None:
-        """Classify ahead. An error here comes again at the click, and is shown then."""
+        """Classify ahead. An error here comes again at the click, and is shown then.
+
+        Of the files nothing stays: a page that reconnects asks for the state of all widgets.
+        """
         _prefetched.pop(upload, None)
         if change["new"]:
             classifier.discard()  # also where the new file cannot be read
-            with contextlib.suppress(IconClassifierError):
+            try:
                 with slots.slot():
                     _prefetched[upload] = classifier.prefetch(_read(upload))
-                change["new"][-1].content = memoryview(b"")  # up to 25 MB that nobody reads again
+            except IconClassifierError as error:
+                # Its traceback would keep the photo.
+                _prefetched[upload] = type(error)(str(error), words=error.words)
+            finally:
+                for file in change["new"]:
+                    file.content = memoryview(b"")
 
     def take(photo: Dropped) -> None:
         upload.value, output.outputs = (), ()

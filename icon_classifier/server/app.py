@@ -7,35 +7,36 @@ is refused here, be it an address, a request's size or a message to the kernel (
 
 from __future__ import annotations
 
+import contextlib
 import html
+import os
 import re
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
+import zmq
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
+from jupyter_server.auth import IdentityProvider, User
+from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import url_path_join
-from tornado.iostream import StreamBufferFullError
-from tornado.web import Application, HTTPError, RequestHandler
-from tornado.websocket import WebSocketClosedError
+from tornado.httputil import HTTPHeaders
+from tornado.ioloop import IOLoop
+from tornado.web import Application, ErrorHandler, HTTPError, RequestHandler
 from traitlets import Integer, Unicode, default
 from voila import notebook_renderer
 from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
+from zmq.eventloop.zmqstream import ZMQStream
 
-from icon_classifier.errors import RequestError
 from icon_classifier.kernels.manager import VisitorKernelManager
 from icon_classifier.page import texts
 from icon_classifier.server import static_files
+from icon_classifier.server.channels import MAX_UNREAD, ChannelsHandler
 from icon_classifier.server.exporter import PageExporter
-from icon_classifier.server.messages import (
-    PROTOCOL,
-    Backlog,
-    is_allowed,
-    parse_kernel_message,
-    parse_page_message,
-    redact_traceback,
-)
+from icon_classifier.server.listener import MAX_PENDING, LongAddress, PageServer
+from icon_classifier.system import logs
+from icon_classifier.system.clients import client_address
 
 RETRY_SECONDS = 10
 """After this long a page that was refused tries again."""
@@ -45,12 +46,15 @@ LISTENING = {"max_body_size": 2**16, "idle_connection_timeout": 60.0, "body_time
 nothing in the body of a request. Tornado itself keeps 100 MB for each request that announces
 them."""
 
-MAX_CONNECTIONS = 4
-"""Websockets of one kernel: a page has one, and for a while the dead ones of a phone that lost its
-network."""
+MAX_DESCRIPTORS = 2**16
+"""How many descriptors this process asks for; many systems give 1024 to who does not ask."""
 
-MAX_WAITING = 2**26
-"""Bytes that may wait on a connection in each direction."""
+HEAD_SECONDS = 10.0
+"""How long a request's head may take where no proxy waits for slow ones. A proxy keeps connections
+for its next requests; it would meet one that is just being closed."""
+
+MAX_OFFLINE = 2**23
+"""Bytes that are kept for a page that has lost its connection, before its kernel is ended."""
 
 # The page's Content-Security-Policy allows style attributes, but no style element.
 _BUSY = """<!DOCTYPE html>
@@ -83,6 +87,12 @@ class PageKernelManager(VisitorKernelManager):
         config=True
     )
 
+    trusted_proxies = Integer(
+        min=0,
+        help="Number of proxies in front of the server, each of which adds to X-Forwarded-For; "
+        "the variable PROXIES, or none.",
+    ).tag(config=True)
+
     @default("preload")
     def _preload(self) -> list[str]:
         return ["icon_classifier.page.ui", "icon_classifier.model.opening:open_model"]
@@ -91,22 +101,74 @@ class PageKernelManager(VisitorKernelManager):
     def _warm_up_visit(self) -> str:
         return "icon_classifier.server.visitor:play_visit"
 
+    @default("trusted_proxies")
+    def _trusted_proxies(self) -> int:
+        return int(os.environ.get("PROXIES", "0"))
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        # Of a kernel that sends more than any page may have nothing more is received.
+        self.context.setsockopt(zmq.MAXMSGSIZE, MAX_UNREAD)
         self.metrics.add_count("predictions", "Photos answered in forked kernels.", self.take_count)
         if isinstance(self.parent, Voila):
             install(self.parent, self)
+
+    def start_buffering(
+        self, kernel_id: str, session_key: str, channels: dict[str, ZMQStream]
+    ) -> None:
+        """Keep a kernel's messages for a page that has lost its connection, but not too many."""
+        super().start_buffering(kernel_id, session_key, channels)  # type: ignore[no-untyped-call]
+        kept = self._kernel_buffers[kernel_id]["buffer"]
+        size = 0
+
+        def keep(channel: str, parts: list[bytes]) -> None:
+            nonlocal size
+            size += sum(map(len, parts))
+            if size <= MAX_OFFLINE:
+                kept.append((channel, parts))
+            elif kernel_id in self:
+                kept.clear()
+                self.stop_buffering(kernel_id)  # type: ignore[no-untyped-call]
+                self.log.info("Ended the kernel of a page that has lost its connection.")
+                IOLoop.current().add_callback(self.shutdown_kernel, kernel_id, now=True)
+
+        for channel, stream in channels.items():
+            stream.on_recv(partial(keep, channel))
+
+
+def is_visit(headers: HTTPHeaders) -> bool:
+    """Return whether a request is made to show the page to somebody.
+
+    Browsers say so of themselves, except old ones; other sites' pages may ask for it as a picture,
+    or before anybody has clicked. Link previews are known by their names only.
+    """
+    if headers.get("Sec-Purpose", headers.get("Purpose", "")).startswith("prefetch"):
+        return False
+    if "Sec-Fetch-Dest" in headers:
+        return headers["Sec-Fetch-Dest"] in ("document", "iframe")
+    return "Range" not in headers and not _ROBOT.search(headers.get("User-Agent", ""))
 
 
 class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
     """Voilà's page, for as many visitors as there is capacity for."""
 
     async def get(self, path: str | None = None) -> None:
-        """Serve the page, or 503 when there are as many visitors as fit."""
-        if self.notebook_path and path and not self._is_allowed_file(path):
-            raise HTTPError(404)
-        kernels: VisitorKernelManager = self.kernel_manager
-        async with kernels.reserve() as reserved:
+        """Serve the page, or 503 when there are as many visitors as fit.
+
+        Whoever would not show it to somebody gets 403: it costs a kernel.
+        """
+        if self.notebook_path and path:
+            if not self._is_allowed_file(path):
+                raise HTTPError(404)
+            self.redirect_to_file(path)
+            return
+        headers, kernels = self.request.headers, self.kernel_manager
+        if not is_visit(headers):
+            raise HTTPError(403)
+        client = client_address(
+            self.request.remote_ip, headers.get_list("X-Forwarded-For"), kernels.trusted_proxies
+        )
+        async with kernels.reserve(client) as reserved:
             if reserved:
                 await super().get(path)
             else:
@@ -130,7 +192,7 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
 
     def write_error(self, status_code: int, **about: Any) -> None:
         """Write the error's name; Jupyter's error page cannot be rendered for an unknown method."""
-        if status_code not in (404, 405):
+        if status_code >= 500:
             super().write_error(status_code, **about)
             return
         self.set_header("Content-Type", "text/plain; charset=utf-8")
@@ -160,87 +222,37 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
         self.finish(_BUSY.format(seconds=RETRY_SECONDS, address=address, **sentences))
 
 
-class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
-    """A page's websocket to its kernel, for the few messages that widgets need.
+class _NoCookies(JupyterHandler):
+    """Mixed into Jupyter's handlers, which set two cookies that the page does not need."""
 
-    Voilà 0.5.13 and Jupyter Server 2.21 take the first eight bytes of a message for the number of
-    its parts and allocate a list of so many, whatever they are. One message in Jupyter's older
-    form, or a forged one, would fill the memory of the server and stop it for everybody. So would
-    messages that come faster than the kernel reads them, or answers that nobody reads.
-    """
+    xsrf_token = b""
 
-    _connections: ClassVar[dict[str, list[ChannelsHandler]]] = {}
+    def check_xsrf_cookie(self) -> None:
+        """Refuse what another site's page sends; called before whatever changes something."""
+        site = self.request.headers.get("Sec-Fetch-Site", "same-origin")
+        if site != "same-origin" or not self.check_origin():
+            raise HTTPError(403)
 
-    async def get(self, kernel_id: str) -> None:
-        """Open the websocket, if the page speaks the subprotocol that can be checked."""
-        offered = self.request.headers.get("Sec-WebSocket-Protocol", "")
-        if PROTOCOL not in (name.strip() for name in offered.split(",")):
-            raise HTTPError(400, f"expected the subprotocol {PROTOCOL}, got {offered!r:.80}")
-        await super().get(kernel_id=kernel_id)
 
-    async def open(self, kernel_id: str) -> None:
-        """Connect; where a kernel has too many connections, the oldest is closed."""
-        self._backlog = Backlog(MAX_WAITING)
-        self.ws_connection.stream.max_write_buffer_size = MAX_WAITING
-        connections = self._connections.setdefault(kernel_id, [])
-        connections.append(self)
-        if len(connections) > MAX_CONNECTIONS:
-            connections[0].close(1008, "too many connections")
-        await super().open(kernel_id)
+class Visitors(IdentityProvider):
+    """Everybody is the same user, and needs no name."""
 
-    def on_message(self, message: bytes | str) -> None:
-        """Pass on what a page needs, drop other types, and close on what no page sends."""
-        try:
-            frame = parse_page_message(message)
-        except RequestError as error:
-            self.log.info("Closed a websocket after a malformed message: %s", error)
-            self.close(1002, "malformed message")
-            return
-        if not is_allowed(frame):
-            self.log.info("Dropped a message of type %.40r", frame.header["msg_type"])
-        elif self._backlog.add(frame.header["msg_id"], len(message)):
-            super().on_message(message)
-        else:
-            self.close(1008, "too much at once")
+    def get_user(self, handler: RequestHandler) -> User:
+        """Return the user."""
+        return User("visitor")
 
-    def write_message(self, message: bytes | dict[str, Any], binary: bool = False) -> Any:
-        """Send the page a message of its kernel, as long as the page reads.
+    def get_handlers(self) -> list[tuple[str, object]]:
+        """Return no handlers: nobody logs in."""
+        return []
 
-        What comes for a websocket that is just closing is dropped. Jupyter Server packs it in its
-        older form, in which Voilà would look for a header for ever.
-        """
-        if self.ws_connection is None or self.selected_subprotocol != PROTOCOL:
-            return None
-        if isinstance(message, bytes):
-            kind, parent, content = parse_kernel_message(message)
-            if content.get("execution_state") == "idle":
-                self._backlog.done(str(parent.get("msg_id", "")))
-            redacted = redact_traceback(message, kind, content)
-            if redacted is not message:
-                self.log.warning("Kept from the page: %s", content.get("ename", "a traceback"))
-            if redacted is None:
-                return None
-            message = redacted
-        try:
-            sent = super().write_message(message, binary)
-        except WebSocketClosedError:
-            return None
-        except StreamBufferFullError:
-            self.log.info("Closed the websocket of a page that does not read.")
-            self.ws_connection.stream.close()
-            return None
-        if sent is not None:  # nobody awaits it, and on a closed websocket it always fails
-            sent.add_done_callback(lambda future: future.cancelled() or future.exception())
-        return sent
 
-    def on_close(self) -> None:
-        """Disconnect; the kernel manager shuts the kernel down if it is needed no more."""
-        connections = self._connections.get(self.kernel_id, [])
-        if self in connections:
-            connections.remove(self)
-        if not connections:
-            self._connections.pop(self.kernel_id, None)
-        super().on_close()
+class RobotsHandler(RequestHandler):
+    """Asks search engines to stay away: each visit of the page would start a kernel."""
+
+    def get(self) -> None:
+        """Answer."""
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.write("User-agent: *\nDisallow: /\n")
 
 
 class HealthHandler(RequestHandler):
@@ -283,6 +295,13 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
     """
     if kernels.template and "template" not in voila.config.VoilaConfiguration:
         voila.voila_configuration.template = kernels.template
+    logs.install(voila.log)
+    _raise_descriptor_limit()
+    is_open = not any(name in voila.config for name in _LOGINS) and not (
+        voila.token or voila.auto_token
+    )
+    if is_open:
+        voila.identity_provider_class = Visitors
     static_files.install(voila)
     notebook_renderer.VoilaExporter = PageExporter
     # Jupyter's error page asks for an icon there; Voilà does not set where.
@@ -293,11 +312,23 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
     }
     init_handlers = voila.init_handlers
 
+    def listen(port: int, address: str = "") -> PageServer:
+        limits = LISTENING
+        if not kernels.trusted_proxies:
+            limits = limits | {"idle_connection_timeout": HEAD_SECONDS}
+        server = PageServer(voila.app, proxies=kernels.trusted_proxies, **limits)
+        server.listen(port, address, backlog=MAX_PENDING)
+        return server
+
     def init_handlers_with_ours() -> list[Any]:
-        voila.app.listen = partial(voila.app.listen, **LISTENING)
-        health = (url_path_join(voila.server_url, "/healthz"), HealthHandler, {"kernels": kernels})
+        voila.app.listen = listen
         # First: Voilà's own page matches every address.
-        return [health, *map(_ours, init_handlers())]
+        ours = [
+            (LongAddress(), ErrorHandler, {"status_code": 414}),
+            (url_path_join(voila.server_url, "/healthz"), HealthHandler, {"kernels": kernels}),
+            ("/robots.txt", RobotsHandler),
+        ]
+        return [*ours, *(_ours(rule, is_open) for rule in init_handlers())]
 
     voila.init_handlers = init_handlers_with_ours
     if kernels.metrics_port:
@@ -310,9 +341,27 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
 
 _HEARTBEAT = "<script>window.voila_heartbeat()</script>\n"
 _HANDLERS = {TornadoVoilaHandler: PageHandler, VoilaKernelWebsocketHandler: ChannelsHandler}
+_LOGINS = ("IdentityProvider", "PasswordIdentityProvider")
+# Not the phones of CUBOT.
+_ROBOT = re.compile(r"(?<!cu)bot\b|crawler|spider|preview|externalhit|^whatsapp/", re.IGNORECASE)
 
 
-def _ours(rule: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Replace Voilà's handler in a rule by ours, whatever its pattern and arguments."""
+def _ours(rule: tuple[Any, ...], is_open: bool) -> tuple[Any, ...]:
+    """Replace Voilà's handler in a rule by ours, whatever its pattern and arguments.
+
+    Where there is no login, Jupyter's handlers set no cookies.
+    """
     pattern, handler, *arguments = rule
-    return (pattern, _HANDLERS.get(handler, handler), *arguments)
+    handler = _HANDLERS.get(handler, handler)
+    if is_open and issubclass(handler, JupyterHandler):
+        handler = type(handler.__name__, (_NoCookies, handler), {})
+    return (pattern, handler, *arguments)
+
+
+def _raise_descriptor_limit() -> None:
+    with contextlib.suppress(ImportError, OSError, ValueError):  # not on Windows
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))

@@ -6,7 +6,10 @@ run code, read files by completion, debug, shut down. So each is checked before 
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from icon_classifier.errors import RequestError
@@ -26,26 +29,52 @@ _ALLOWED = {
 _TARGET = "jupyter.widget.control"
 """The target of the one comm that pages open: it asks for the states of all widgets."""
 
+_METHODS = {"custom", "request_state", "request_states", "update"}
+"""What a page may ask of a widget."""
+
+_SETTABLE = {"value": list, "error": str}
+"""The traits that a page may set, and their types: those of the file chooser. All other traits
+belong to the kernel, which would keep and send whatever a stranger puts there."""
+
+_BUFFER = ["value", "content"]
+"""Where the buffers of a change may go, without the file's number between these two."""
+
 _INSPECTED = {"error", "status", "stream"}
 """The types of the kernel's messages that the server parses."""
 
 MAX_PARTS = 64
 """A channel, four parts of JSON and what buffers a message of widgets may hold."""
 
-MAX_JSON = 2**20
+MAX_JSON = 2**16
 """Bytes of the four parts of JSON together; photos travel as buffers."""
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Frame(NamedTuple):
-    """A message of a page: its channel, header and content."""
+    """A message of a page, for its kernel.
+
+    Attributes
+    ----------
+    channel : str
+        The kernel's channel.
+    msg_id : str
+        Its id; the kernel's answers name it.
+    parts : list of bytes or memoryview
+        Header, parent header, metadata, content, and the buffers.
+    """
 
     channel: str
-    header: dict[str, Any]
-    content: dict[str, Any]
+    msg_id: str
+    parts: list[bytes | memoryview]
 
 
-def parse_page_message(message: bytes | str) -> Frame:
+def parse_page_message(message: bytes | str) -> Frame | None:
     """Parse a message from a page.
+
+    The kernel gets a header of our own: it writes a traceback for an id that it has seen before, or
+    for a version that it does not know.
 
     Parameters
     ----------
@@ -54,6 +83,11 @@ def parse_page_message(message: bytes | str) -> Frame:
         rising order from the end of this head to the end of the message; a channel, four parts of
         JSON and any number of buffers lie between them.
 
+    Returns
+    -------
+    Frame or None
+        None for a message of a type that pages do not send; only its header is parsed.
+
     Raises
     ------
     RequestError
@@ -61,31 +95,60 @@ def parse_page_message(message: bytes | str) -> Frame:
     """
     if isinstance(message, str) or not (offsets := _checked_offsets(message)):
         raise RequestError("expected a message whose head fits its parts")
-    channel, *parts = _parts(message, offsets, 5)
-    if sum(map(len, parts)) > MAX_JSON:
+    if offsets[5] - offsets[0] > MAX_JSON:
         raise RequestError(f"expected at most {MAX_JSON} bytes of JSON")
+    channel, *parts = _parts(message, offsets, 5)
+    header = _parse_object(parts[0])
+    ids = kind, msg_id, session = [header.get(key, "") for key in ("msg_type", "msg_id", "session")]
+    if not all(isinstance(text, str) and _ID.fullmatch(text) for text in ids):
+        raise RequestError("expected a header with msg_id, msg_type and session")
+    name = channel.decode("ascii", "replace")
+    if name not in _ALLOWED.get(kind, ()):
+        return None
+    _, _, content = map(_parse_object, parts[1:])
+    if kind.startswith("comm_") and not _is_allowed(kind, content):
+        return None
+    date = datetime.now(UTC).isoformat()
+    ours = {"msg_id": msg_id, "msg_type": kind, "session": session, "username": ""}
+    parts[0] = json.dumps(ours | {"date": date, "version": "5.3"}).encode()
+    buffers = memoryview(message)
+    slices = itertools.pairwise(offsets[5:])
+    return Frame(name, msg_id, [*parts, *(buffers[start:end] for start, end in slices)])
+
+
+def _parse_object(part: bytes) -> dict[str, Any]:
     try:
-        header, _, _, content = objects = [json.loads(part.decode()) for part in parts]
-        name = channel.decode()
+        found = json.loads(part.decode())
+        if _SURROGATE.search(part):  # half a pair cannot be written as UTF-8
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise RequestError(f"expected JSON: {error}") from error
-    if not all(isinstance(item, dict) for item in objects):
-        raise RequestError("expected JSON objects")
-    if not all(isinstance(header.get(key), str) for key in ("msg_id", "msg_type", "session")):
-        raise RequestError("expected a header with msg_id, msg_type and session")
-    if header["msg_type"] in {"comm_open", "comm_msg", "comm_close"} and not (
-        isinstance(content.get("comm_id"), str) and isinstance(content.get("data", {}), dict)
-    ):
+    if not isinstance(found, dict):
+        raise RequestError("expected a JSON object")
+    return found
+
+
+def _is_allowed(kind: str, content: dict[str, Any]) -> bool:
+    """Return whether pages send a message of comms with this content."""
+    if kind == "comm_info_request":
+        return True
+    data = content.get("data", {})
+    if not (isinstance(content.get("comm_id"), str) and isinstance(data, dict)):
         raise RequestError("expected a comm_id and data")
-    return Frame(name, header, content)
-
-
-def is_allowed(frame: Frame) -> bool:
-    """Return whether a message is of a type that pages send."""
-    kind = frame.header["msg_type"]
-    if kind == "comm_open" and frame.content.get("target_name") != _TARGET:
+    if kind == "comm_open":
+        return content.get("target_name") == _TARGET
+    if kind == "comm_close":
+        return True
+    state, paths, method = data.get("state", {}), data.get("buffer_paths", []), data.get("method")
+    if not (isinstance(state, dict) and isinstance(paths, list) and isinstance(method, str)):
         return False
-    return frame.channel in _ALLOWED.get(kind, ())
+    return (
+        method in _METHODS
+        and all(isinstance(value, _SETTABLE.get(name, ())) for name, value in state.items())
+        and all(
+            isinstance(path, list) and len(path) == 3 and path[::2] == _BUFFER for path in paths
+        )
+    )
 
 
 def parse_kernel_message(message: bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -110,7 +173,7 @@ def parse_kernel_message(message: bytes) -> tuple[str, dict[str, Any], dict[str,
 
 
 def redact_traceback(message: bytes, kind: str, content: dict[str, Any]) -> bytes | None:
-    """Remove tracebacks from a kernel's message: they show paths and lines of the program.
+    """Remove tracebacks and code from a kernel's message: they show paths and lines of the program.
 
     Parameters
     ----------
@@ -125,6 +188,8 @@ def redact_traceback(message: bytes, kind: str, content: dict[str, Any]) -> byte
         The message as the page may have it: of an error only that there was one. None if the page
         may have nothing of it.
     """
+    if kind == "execute_input":
+        return None
     if kind == "stream" and "Traceback (most" in content.get("text", ""):
         return None
     if kind != "error":
@@ -135,31 +200,35 @@ def redact_traceback(message: bytes, kind: str, content: dict[str, Any]) -> byte
 
 
 class Backlog:
-    """What a page has sent and its kernel has not processed yet.
+    """What a page has sent and its kernel has not handled yet."""
 
-    Parameters
-    ----------
-    max_bytes, max_messages : int
-        How much may wait.
-    """
+    def __init__(self) -> None:
+        self._waiting: list[tuple[str, str, int]] = []
 
-    def __init__(self, max_bytes: int, max_messages: int = 1000) -> None:
-        self._max_bytes = max_bytes
-        self._max_messages = max_messages
-        self._waiting: list[tuple[str, int]] = []
+    def __len__(self) -> int:
+        return len(self._waiting)
 
-    def add(self, msg_id: str, size: int) -> bool:
-        """Add a message of ``size`` bytes; False if that is too much."""
-        self._waiting.append((msg_id, size))
-        total = sum(size for _, size in self._waiting)
-        return total <= self._max_bytes and len(self._waiting) <= self._max_messages
+    @property
+    def size(self) -> int:
+        """How many bytes wait."""
+        return sum(size for _, _, size in self._waiting)
+
+    def add(self, channel: str, msg_id: str, size: int) -> None:
+        """Add a message of ``size`` bytes."""
+        self._waiting.append((channel, msg_id, size))
 
     def done(self, msg_id: str) -> None:
-        """Remove a message that the kernel has processed, if it is one of these."""
-        for entry in self._waiting:
-            if entry[0] == msg_id:
-                self._waiting.remove(entry)
-                return
+        """Remove a message that the kernel has handled, if it is one of these.
+
+        Those before it on its channel go too: a kernel handles them in their order, and what it
+        said of them may have been lost while the page reconnected.
+        """
+        ids = [entry[1] for entry in self._waiting]
+        if msg_id in ids:
+            last = ids.index(msg_id)
+            channel = self._waiting[last][0]
+            earlier = [entry for entry in self._waiting[:last] if entry[0] != channel]
+            self._waiting = earlier + self._waiting[last + 1 :]
 
 
 def _checked_offsets(message: bytes) -> list[int]:

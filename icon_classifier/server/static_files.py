@@ -25,7 +25,7 @@ from voila.paths import collect_static_paths, collect_template_paths
 from voila.static_file_handler import MultiStaticFileHandler, TemplateStaticFileHandler
 
 from icon_classifier.errors import ModelError, SettingsError
-from icon_classifier.model.info import read_metadata
+from icon_classifier.model.info import read_labels
 from icon_classifier.page.texts import PAGE_TEXTS, plain
 
 SLIM = "slim"
@@ -180,13 +180,10 @@ class _PageConfig:
 def _labels_of(model: Path, _: int) -> list[str]:
     """Read the labels without ONNX Runtime, which the server does not import."""
     try:
-        labels = read_metadata(model).get("labels")
+        return [plain(label) for label in read_labels(model)]
     except ModelError:
-        labels = None
-    if not isinstance(labels, list):
         # The kernel reports what is wrong with the file; the page only leaves the labels out.
         return []
-    return [plain(str(label)) for label in labels]
 
 
 class _Headers(OutputTransform):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import socket
 import struct
@@ -16,10 +17,10 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 from PIL import Image
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
-from tornado.iostream import StreamClosedError
-from tornado.websocket import WebSocketClosedError, websocket_connect
+from tornado.websocket import websocket_connect
 
 from icon_classifier.errors import DeploymentError
 from icon_classifier.server.messages import PROTOCOL
@@ -156,12 +157,64 @@ async def test_request_that_no_page_sends_is_refused_with_a_cookie(
     await is_well(visit)
 
 
-async def test_head_request_starts_no_kernel(server: Server) -> None:
-    before = server.text.count("Kernel started")
-    status, answer = await asyncio.to_thread(ask, server, "HEAD /")
+def kernels(server: Server) -> set[int]:
+    """The processes of the kernels, and that of their parent."""
+    return {child.pid for child in psutil.Process(server.process.pid).children(recursive=True)}
+
+
+@pytest.mark.parametrize(
+    ("line", "header", "expected"),
+    [
+        ("HEAD /", "Accept: */*", 200),
+        ("GET /", "Sec-Fetch-Dest: image", 403),
+        ("GET /", "Sec-Fetch-Dest: empty", 403),
+        ("GET /", "Sec-Fetch-Dest: script", 403),
+        ("GET /", "Sec-Purpose: prefetch;prerender", 403),
+        ("GET /", "Purpose: prefetch", 403),
+        ("GET /", "Range: bytes=0-0", 403),
+        ("GET /", "User-Agent: Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)", 403),
+        ("GET /", "User-Agent: facebookexternalhit/1.1", 403),
+        ("GET /robots.txt", "Accept: */*", 200),
+    ],
+)
+def test_request_that_shows_the_page_to_nobody_starts_no_kernel(
+    server: Server, line: str, header: str, expected: int
+) -> None:
+    before = kernels(server)
+    status, answer = ask(server, line, header)
+    assert status == expected
+    assert b"kernelId" not in answer
+    assert not kernels(server) - before
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Sec-Fetch-Dest: document",
+        "Sec-Fetch-Dest: iframe",
+        "User-Agent: Mozilla/5.0 (Linux; Android 10; CUBOT X30) AppleWebKit/537.36",
+    ],
+)
+def test_page_is_served_to_documents(server: Server, header: str) -> None:
+    status, answer = ask(server, "GET /", header)
     assert status == 200
-    assert answer.endswith(b"\r\n\r\n")
-    assert server.text.count("Kernel started") == before
+    assert b"kernelId" in answer
+
+
+def test_no_answer_sets_a_cookie(server: Server) -> None:
+    for path in ("/", "/nothing", "/healthz", "/voila/static/x", f"/api/kernels/{NOBODYS}", "/api"):
+        _, answer = ask(server, f"GET {path}")
+        assert b"set-cookie" not in answer.lower(), path
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/voila/static/x", f"/api/kernels/{NOBODYS}/channels", "/x"]
+)
+def test_long_address_is_refused_everywhere(server: Server, path: str) -> None:
+    before = kernels(server)
+    for query in ("a" * 2048, '"' * 60_000):
+        assert ask(server, f"GET {path}?{query}")[0] == 414
+    assert not kernels(server) - before
 
 
 @LONG
@@ -292,28 +345,14 @@ async def test_websocket_from_another_site_is_refused(server: Server, visit: Vis
     assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-@LONG
-async def test_fifth_websocket_closes_the_oldest(server: Server, visit: Visit) -> None:
-    lines = [
-        await websocket_connect(
-            channels(server, visit.kernel_id) + str(number), subprotocols=[PROTOCOL]
-        )
-        for number in range(6)
-    ]
-    await until_hung_up(visit)  # the oldest had to go
-    for line in lines:
-        line.close()
-        while await line.read_message() is not None:
-            pass
-
-
-def upgraded(server: Server, kernel_id: str) -> socket.socket:
+def upgraded(server: Server, kernel_id: str, session: str = "raw") -> socket.socket:
     """A bare socket on which frames can be written byte by byte."""
     address = urlsplit(server.url)
     line = socket.create_connection((address.hostname, address.port), timeout=30)
     request = (
-        f"GET /api/kernels/{kernel_id}/channels?session_id=raw HTTP/1.1\r\nHost: {address.netloc}"
-        "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        f"GET /api/kernels/{kernel_id}/channels?session_id={session} HTTP/1.1\r\n"
+        f"Host: {address.netloc}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\n"
         "Sec-WebSocket-Extensions: permessage-deflate\r\n"
         f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: {PROTOCOL}\r\n\r\n"
     )
@@ -324,6 +363,58 @@ def upgraded(server: Server, kernel_id: str) -> socket.socket:
     assert b" 101 " in answer
     assert b"deflate" not in answer  # a bomb cannot come packed
     return line
+
+
+def are_open(lines: list[socket.socket]) -> int:
+    """How many the server has not closed; reads what has come."""
+    number = 0
+    for line in lines:
+        line.setblocking(False)
+        try:
+            while line.recv(2**16):
+                pass
+        except BlockingIOError:
+            number += 1
+        except ConnectionError:
+            pass
+    return number
+
+
+async def test_kernel_has_at_most_four_websockets(server: Server, visit: Visit) -> None:
+    """Whoever does not answer the closing frame is cut off as well."""
+    process = psutil.Process(server.process.pid)
+    before = process.num_fds()
+    lines = [
+        await asyncio.to_thread(upgraded, server, visit.kernel_id, f"raw{number}")
+        for number in range(30)
+    ]
+    async with asyncio.timeout(20):
+        while are_open(lines) > 4 or process.num_fds() > before + 60:
+            await asyncio.sleep(0.1)
+    assert are_open(lines[-4:]) == 4
+    await until_hung_up(visit)
+    for line in lines:
+        line.close()
+
+
+@pytest.mark.parametrize(
+    "session", ["z" * 65, "", "x%0A[Voila]%20WARNING%20|%20forged", "%ff%fe", "a%20b", "a/b"]
+)
+def test_session_id_of_another_form_is_refused(server: Server, visit: Visit, session: str) -> None:
+    """It becomes a socket's identity and stands in the log; a long one left a place taken."""
+    status, _ = ask(
+        server,
+        f"GET /api/kernels/{visit.kernel_id}/channels?session_id={session}",
+        *("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"),
+        *("Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", f"Sec-WebSocket-Protocol: {PROTOCOL}"),
+    )
+    assert status == 400
+    assert "\n[Voila] WARNING | forged" not in server.text
+
+
+def test_log_names_no_kernel(server: Server, visit: Visit) -> None:
+    assert "Kernel started: (id)" in server.text
+    assert visit.kernel_id not in server.text
 
 
 def ends(line: socket.socket) -> bool:
@@ -339,7 +430,7 @@ def ends(line: socket.socket) -> bool:
 async def test_giant_frame_is_refused_at_its_head(server: Server, visit: Visit) -> None:
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
-    for length in (2**30, 2**40, 2**63 - 1):
+    for length in (2**26, 2**30, 2**40, 2**63 - 1):
         with upgraded(server, visit.kernel_id) as line:
             line.sendall(struct.pack(">BBQ4s", 0x82, 0xFF, length, bytes(4)))
             assert await asyncio.to_thread(ends, line)
@@ -360,54 +451,116 @@ async def test_slow_frames_delay_nobody(server: Server, visit: Visit) -> None:
         line.close()
 
 
-async def test_websocket_is_closed_when_the_kernel_cannot_keep_up(
-    server: Server, visit: Visit
-) -> None:
-    """Who sends faster than the kernel works is hung up on; the server's memory stays."""
+UNFINISHED = struct.pack(">BBQ4s", 0x82, 0xFF, 2**25 - 1, bytes(4)) + bytes(20 * 2**20)
+
+
+async def test_unfinished_messages_have_a_limit_together(server: Server) -> None:
+    """240 MB sent on twelve connections of three pages; whoever made most wait is cut off."""
     process = psutil.Process(server.process.pid)
-    before = process.memory_info().rss
-    label = visit.find("LabelModel")[0]
-    data = {"comm_id": label, "data": {"method": "no such"}}
-    with contextlib.suppress(WebSocketClosedError, StreamClosedError):
-        for _ in range(200):
-            await visit.send("comm_msg", data, [bytes(2**24)] * 2)
-    await until_hung_up(visit)
-    assert process.memory_info().rss - before < 300e6
+    async with contextlib.AsyncExitStack() as stack:
+        visits = [await stack.enter_async_context(await Visit.open(server.url)) for _ in range(4)]
+        before = process.memory_info().rss
+        lines = [
+            await asyncio.to_thread(upgraded, server, visit.kernel_id, f"raw{number}")
+            for visit in visits[1:]
+            for number in range(4)
+        ]
+        for line in lines:
+            with contextlib.suppress(ConnectionError):
+                await asyncio.to_thread(line.sendall, UNFINISHED)
+        assert process.memory_info().rss - before < 100e6
+        await is_well(visits[0])
+        for line in lines:
+            line.close()
+
+
+async def test_kernel_that_cannot_keep_up_slows_its_page_down(server: Server, visit: Visit) -> None:
+    """3 GB in photos: the next one is read when the last one is handled."""
+    process = psutil.Process(server.process.pid)
+    before, most = process.memory_info().rss, 0
+    file = {"name": "x", "type": "", "size": 1, "last_modified": 0}
+    data = {
+        "method": "update",
+        "state": {"value": [file]},
+        "buffer_paths": [["value", 0, "content"]],
+    }
+    chooser = visit.find("FileUploadModel")[0]
+    for number in range(20):
+        await visit.send("comm_msg", {"comm_id": chooser, "data": data}, [bytes([number]) * 2**24])
+        most = max(most, process.memory_info().rss)
+    await until_answered(visit)
+    assert most - before < 100e6
     async with await Visit.open(server.url) as another:
         await is_well(another)
+
+
+async def ask_for_states(line: socket.socket, times: int) -> None:
+    """Ask for the state of all widgets on a connection on which nothing is read."""
+    opening = {"comm_id": "c", "target_name": "jupyter.widget.control", "data": {}}
+    packets = [pack("comm_open", opening, {"version": "1.0.0"})]
+    asking = {"comm_id": "c", "data": {"method": "request_states"}}
+    packets += [pack("comm_msg", asking, {}) for _ in range(times)]
+    line.settimeout(5)
+    with contextlib.suppress(OSError):  # the server reads no more, or has closed it
+        await asyncio.to_thread(line.sendall, b"".join(packets))
+
+
+def pack(kind: str, content: dict[str, Any], metadata: dict[str, Any]) -> bytes:
+    """A message in a masked frame."""
+    header = {"msg_id": uuid.uuid4().hex, "msg_type": kind, "session": "s"}
+    parts = [json.dumps(part).encode() for part in (header, {}, metadata, content)]
+    message: bytes = serialize_msg_to_ws_v1(parts, "shell")
+    return struct.pack(">BBH4s", 0x82, 0xFE, len(message), bytes(4)) + message
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+async def test_answers_that_nobody_reads_have_a_limit(server: Server, hangs_up: bool) -> None:
+    process = psutil.Process(server.process.pid)
+    before, most = process.memory_info().rss, 0
+    visit = await Visit.open(server.url)
+    line = await asyncio.to_thread(upgraded, server, visit.kernel_id)
+    await visit.close()
+    await ask_for_states(line, 400)
+    if hangs_up:
+        line.close()
+    still, cpu = 0, -1.0
+    async with asyncio.timeout(60):
+        while still < 5:  # until server and kernels have nothing more to do
+            most = max(most, process.memory_info().rss)
+            family = [process, *process.children(recursive=True)]
+            now = sum(sum(member.cpu_times()[:2]) for member in family)
+            still, cpu = (still + 1, cpu) if now - cpu < 0.03 else (0, now)
+            await asyncio.sleep(0.2)
+    assert most - before < 50e6
+    line.close()
+    async with await Visit.open(server.url) as another:
+        await is_well(another)
+
+
+def test_message_of_many_lists_stops_nobody(server: Server, visit: Visit) -> None:
+    parts = [b'{"msg_id":"a","msg_type":"x","session":"s"}', b"{}", b"{}"]
+    wide = serialize_msg_to_ws_v1([*parts, b'{"a":[' + b"[]," * 340_000 + b"[]]}"], "shell")
+    cpu = sum(psutil.Process(server.process.pid).cpu_times()[:2])
+    with upgraded(server, visit.kernel_id) as line:
+        line.sendall(struct.pack(">BBQ4s", 0x82, 0xFF, len(wide), bytes(4)) + wide)
+        assert ends(line)
+    assert sum(psutil.Process(server.process.pid).cpu_times()[:2]) - cpu < 0.5
 
 
 @LONG
-async def test_websocket_of_a_page_that_does_not_read_is_closed(
-    server: Server, visit: Visit
-) -> None:
-    process = psutil.Process(server.process.pid)
-    before = process.memory_info().rss
-    opening = {"comm_id": "c", "target_name": "jupyter.widget.control", "data": {}}
-    await visit.send("comm_open", opening, metadata={"version": "1.0.0"})
-    end = time.monotonic() + 60
-    while "does not listen" not in server.text and time.monotonic() < end:
-        try:
-            for _ in range(50):
-                data = {"comm_id": "c", "data": {"method": "request_states"}}
-                await visit.send("comm_msg", data)
-        except Exception:  # noqa: BLE001 - hung up on, of one kind or another
-            break
-        await asyncio.sleep(0.1)
-    assert process.memory_info().rss - before < 200e6
-    async with await Visit.open(server.url) as another:
-        await is_well(another)
-
-
-async def test_two_hundred_half_open_connections_stop_nobody(server: Server) -> None:
-    """Requests that never end take no room from those who come."""
+async def test_eleven_hundred_half_open_connections_stop_nobody(server: Server) -> None:
+    """Requests that never end take nothing from those who come; the log stays small."""
     address = urlsplit(server.url)
-    held = [socket.create_connection((address.hostname, address.port)) for _ in range(200)]
+    size = server.log.stat().st_size
+    held = [socket.create_connection((address.hostname, address.port)) for _ in range(1100)]
     for line in held:
-        line.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        with contextlib.suppress(ConnectionError):
+            line.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
     try:
         async with await Visit.open(server.url) as visit:
             await is_well(visit)
+        assert psutil.Process(server.process.pid).num_fds() < 300
+        assert server.log.stat().st_size - size < 10_000
     finally:
         for line in held:
             line.close()

@@ -166,15 +166,41 @@ def test_body_larger_than_allowed_is_refused_before_it_is_complete(model: Model)
             assert read_to_end(connection).startswith(b"HTTP/1.1 413 ")
 
 
-def test_more_connections_than_allowed_are_refused(model: Model, monkeypatch) -> None:
+def test_more_requests_than_allowed_are_refused(model: Model, monkeypatch) -> None:
     monkeypatch.setattr(api_server, "_MAX_CONNECTIONS", 2)
-    with serving(model) as (host, port), httpx.Client(base_url=f"http://{host}:{port}") as first:
-        assert first.get("/labels").status_code == 200
-        answer = httpx.get(f"http://{host}:{port}/labels")
+    with serving(model) as address, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            connection = stack.enter_context(socket.create_connection(address))
+            connection.sendall(b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+        host, port = address
+        while (answer := httpx.get(f"http://{host}:{port}/labels")).status_code == 200:
+            pass  # the two are not read yet
         assert (answer.status_code, answer.json()["type"]) == (503, "/docs#busy")
         assert answer.headers["content-type"] == "application/problem+json"
         assert int(answer.headers["retry-after"]) > 0
         assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("head", [b"", b"GET /labels HTTP/1.1\r\nHost: a\r\n\r\n"])
+def test_idle_connections_keep_nobody_out(model: Model, monkeypatch, head: bytes) -> None:
+    monkeypatch.setattr(api_server, "_MAX_CONNECTIONS", 3)
+    with serving(model) as address, contextlib.ExitStack() as stack:
+        host, port = address
+        idle = [stack.enter_context(socket.create_connection(address)) for _ in range(5)]
+        for connection in idle:
+            connection.sendall(head)
+        for _ in range(3):
+            assert httpx.get(f"http://{host}:{port}/labels").status_code == 200
+        assert read_to_end(idle[0]).startswith(head and b"HTTP/1.1 200 OK")  # the oldest is closed
+
+
+def test_log_is_not_flooded(model: Model, capfd: pytest.CaptureFixture[str]) -> None:
+    with serving(model) as address:
+        for _ in range(30):
+            with socket.create_connection(address) as connection:
+                connection.sendall(b"no HTTP\r\n\r\n")
+                assert read_to_end(connection)
+    assert capfd.readouterr().err.count("Invalid HTTP request") == 10
 
 
 def test_invalid_http_does_not_stop_the_server(model: Model) -> None:
@@ -193,3 +219,24 @@ def test_uvicorn_command_serves_the_app(tmp_path: Path) -> None:
         patch.setenv("ICON_CLASSIFIER_API_MODEL", str(tmp_path))
         with running(command, port=port, ready="healthz") as server:
             assert httpx.get(server.url + "labels").json()["labels"] == ["red", "green", "blue"]
+
+
+def test_signal_ends_the_process_whatever_it_is_doing(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    port = free_port()
+    program = (
+        "import time; from icon_classifier.api import serve; from icon_classifier.api.app import *;"
+        "serve.MAX_SHUTDOWN_SECONDS = 3; Model.predict_arrays = lambda *_: time.sleep(60);"
+        "LocalClassifier.close = lambda _: time.sleep(60);"
+        f"serve.serve(app_from_environment(Path({str(tmp_path)!r})), port={port})"
+    )
+    with (
+        running(["-c", program], port=port, ready="healthz") as server,
+        ThreadPoolExecutor() as pool,
+    ):
+        photo = pool.submit(httpx.post, server.url + "classify", content=PHOTO, timeout=60)
+        while httpx.get(server.url + "healthz").json()["pending"] == 0:
+            assert not photo.done()
+        server.process.terminate()
+        assert server.process.wait(10) == 1
+        assert photo.exception() or photo.result().status_code == 500

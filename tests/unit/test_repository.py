@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from scripts.environment import DEV_LINE, ROOT, TORCH_PAIR, split_blocks
+from scripts.environment import DEV_LINE, ROOT, TORCH_PAIR, split_blocks, tool_requirements
 from scripts.lock import SLOW
 
 
@@ -24,7 +24,10 @@ def test_requirements_pin_every_package_for_hosts() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     options = [line for line in lines if line.startswith("-")]
     packages = [line for line in lines if line and not line.startswith(("#", "-"))]
-    assert options == ["--extra-index-url https://download.pytorch.org/whl/cpu"]
+    assert options == [
+        "--extra-index-url https://download.pytorch.org/whl/cpu",
+        "--only-binary :all:",
+    ]
     assert len(packages) > 100
     assert not [line for line in packages if not re.match(r"[\w.-]+==[\w.]+( ; .+)?$", line)]
     assert not [line for line in packages if re.match(r"nvidia|cuda|triton", line)]
@@ -57,6 +60,30 @@ def test_every_requirement_of_the_project_is_locked() -> None:
     names = {re.split(r"[=<>~]", text)[0] for text in (*wanted, *groups["dev"], *groups["no-deps"])}
     lock = split_blocks((ROOT / "requirements.lock").read_text())
     assert names - set(TORCH_PAIR) <= lock.keys()
+
+
+def test_every_tool_of_a_target_is_locked_with_hashes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = {name for name in project["dependency-groups"] if name.startswith("tool-")}
+    for name in {"scale"} | {group.removeprefix("tool-") for group in groups}:
+        blocks = split_blocks(tool_requirements(name))
+        assert blocks
+        assert all("--hash=sha256:" in block for block in blocks.values())
+
+
+def test_nothing_is_installed_or_run_without_a_hash() -> None:
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    recipes = [ROOT / "Makefile", *workflows, *(ROOT / "bench").rglob("*.py")]
+    assert not [path for path in recipes if re.search(r"pipx|pip\W+install", path.read_text())]
+    actions = re.findall(r"uses: (.*)", "".join(path.read_text() for path in workflows))
+    assert actions
+    assert not [
+        text for text in actions if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", text)
+    ]
+    images = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert images
+    assert not [image for image in images if not re.search(r"@sha256:[0-9a-f]{64}$", image)]
+    assert "ignore-scripts=true" in (ROOT / "web" / ".npmrc").read_text()
 
 
 def test_every_target_is_explained_and_phony() -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
@@ -9,7 +13,7 @@ from starlette.testclient import TestClient
 
 from icon_classifier.api import app as api
 from icon_classifier.api.settings import PREFIX, ApiSettings
-from icon_classifier.errors import FetchError
+from icon_classifier.errors import DamagedImageError, FetchError
 from icon_classifier.images import read_image
 from icon_classifier.model.session import Model
 from tests.support.models import LABELS, model_bytes, write_model
@@ -38,7 +42,8 @@ def connect(model):
     clients = []
 
     def make(**options):
-        app = api.create_app(model, ApiSettings(**options), fetcher=Fetcher())
+        settings = ApiSettings(**{"threads": 1} | options)
+        app = api.create_app(model, settings, fetcher=Fetcher())
         client = TestClient(app, raise_server_exceptions=False)
         client.__enter__()
         clients.append(client)
@@ -49,9 +54,12 @@ def connect(model):
         client.__exit__(None, None, None)
 
 
-@pytest.fixture
-def client(connect):
-    return connect()
+@pytest.fixture(scope="module")
+def client(model):
+    """A client of one app for all tests, as each app starts processes."""
+    app = api.create_app(model, ApiSettings(rate=0), fetcher=Fetcher())
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
 
 
 def is_problem(response: httpx2.Response, status: int) -> bool:
@@ -177,13 +185,108 @@ def test_memory_of_all_requests_is_limited(connect):
     assert int(response.headers["retry-after"]) > 0
 
 
-def test_full_queue_refuses_a_photo(connect, monkeypatch):
-    client = connect(queue=16)
-    monkeypatch.setattr(client.app_state["classifier"], "_pending", 16)
-    response = client.post("/classify", content=PHOTO)
-    assert is_problem(response, 503)
-    assert int(response.headers["retry-after"]) > 0
-    assert client.get("/healthz").json() == {"status": "ok", "pending": 16}
+class Gate:
+    """A classifier whose photos wait until the gate is opened."""
+
+    stalled_seconds = 0.0
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+
+    async def classify(self, photos, client=""):
+        while not self.opened.is_set():
+            await asyncio.sleep(0.001)
+        return [DamagedImageError("expected nothing of this classifier")] * len(photos)
+
+    async def close(self):
+        pass
+
+
+@contextlib.contextmanager
+def waiting_photos(model, *clients, **options):
+    """Connect a client to an app in which a photo of each of these addresses waits."""
+    gate = Gate()
+    settings = ApiSettings(rate=0, proxies=1, max_files=1, **options)
+    app = api.create_app(model, settings, fetcher=Fetcher(), make_classifier=lambda: gate)
+    with TestClient(app) as client, ThreadPoolExecutor() as threads:
+        for number, address in enumerate(clients, 1):
+            threads.submit(post_from, client, address)
+            while client.get("/healthz").json()["pending"] < number:
+                pass
+        yield client, gate
+        gate.opened.set()
+
+
+def post_from(client, address):
+    return client.post("/classify", content=PHOTO, headers={"X-Forwarded-For": address})
+
+
+def test_full_queue_refuses_a_photo(model):
+    with waiting_photos(model, "1.1.1.1", "2.2.2.2", queue=2) as (client, _):
+        response = post_from(client, "3.3.3.3")
+        assert is_problem(response, 503)
+        assert int(response.headers["retry-after"]) > 0
+        assert client.get("/healthz").json() == {"status": "ok", "pending": 2}
+
+
+def test_one_client_cannot_fill_the_queue(model):
+    with waiting_photos(model, *["1.1.1.1"] * 6, queue=8) as (client, gate):
+        assert is_problem(post_from(client, "1.1.1.1"), 503)
+        assert is_problem(post_from(client, "::ffff:1.1.1.1"), 503)
+        gate.opened.set()
+        assert is_problem(post_from(client, "2.2.2.2"), 422)
+
+
+def test_photo_that_takes_too_long_is_answered_and_leaves_the_queue(model):
+    with waiting_photos(model, queue=8, answer_seconds=0.01) as (client, _):
+        assert is_problem(post_from(client, "1.1.1.1"), 503)
+        assert client.get("/healthz").json()["pending"] == 0
+
+
+def test_health_fails_when_no_photo_is_finished(model):
+    with waiting_photos(model) as (client, gate):
+        gate.stalled_seconds = 61.0
+        response = client.get("/healthz")
+        assert is_problem(response, 503)
+        assert "restart" in response.json()["detail"]
+
+
+def test_slow_downloads_of_one_client_leave_some_for_others(model):
+    class SlowFetcher(Fetcher):
+        def __init__(self):
+            self.started = 0
+            self.opened = threading.Event()
+
+        async def fetch(self, url):
+            if "slow" in url:
+                self.started += 1
+                while not self.opened.is_set():
+                    await asyncio.sleep(0.001)
+            return await super().fetch("https://example.org/photo.jpg")
+
+    def fetch_from(address, url):
+        headers = {"X-Forwarded-For": address}
+        return client.get("/classify-url", params={"url": url}, headers=headers)
+
+    fetcher = SlowFetcher()
+    settings = ApiSettings(rate=0, proxies=1, fetch_parallel=4)
+    with (
+        TestClient(api.create_app(model, settings, fetcher=fetcher)) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        slow = [threads.submit(fetch_from, "1.1.1.1", "http://slow/") for _ in range(3)]
+        while fetcher.started < 3:
+            pass
+        assert is_problem(fetch_from("1.1.1.1", "http://slow/"), 503)
+        assert is_prediction(fetch_from("2.2.2.2", "http://quick/"), model)
+        fetcher.opened.set()
+        assert [future.result().status_code for future in slow] == [200] * 3
+
+
+@pytest.mark.parametrize("path", ["/docs/", "/classify/", "/healthz/"])
+def test_no_path_redirects_to_the_host_that_a_request_names(client, path):
+    response = client.get(path, headers={"Host": "evil.example"}, follow_redirects=False)
+    assert is_problem(response, 404)
 
 
 def test_labels_and_health_are_returned(client):
@@ -212,9 +315,12 @@ def test_crash_reveals_no_details(client, monkeypatch):
 class TestKeys:
     """Tests of API keys."""
 
-    @pytest.fixture
-    def client(self, connect):
-        return connect(keys=("one", "two"))
+    @pytest.fixture(scope="class")
+    @classmethod
+    def client(cls, model):
+        app = api.create_app(model, ApiSettings(rate=0, keys=("one", "two")), fetcher=Fetcher())
+        with TestClient(app) as client:
+            yield client
 
     @pytest.mark.parametrize(
         "headers",

@@ -4,11 +4,12 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from icon_classifier.api.batching import Batcher, LocalClassifier
 from icon_classifier.api.settings import ApiSettings
-from icon_classifier.errors import BusyError, DamagedImageError, UnsupportedImageError
+from icon_classifier.errors import DamagedImageError, UnsupportedImageError
 from icon_classifier.images import read_image
 from icon_classifier.model.session import Model
 from tests.support.models import model_bytes
@@ -190,10 +191,10 @@ async def test_multithreaded_model_gets_only_photos_that_are_alone(model):
     # The last of several may be alone again, on a machine that is slow to start the others.
     await classifier.classify([PHOTO] * 8)
     assert set(multithreaded.sizes) == {1}
-    array = model.transform(read_image(PHOTO))
+    pixels = np.asarray(model.info.pipeline(read_image(PHOTO)))
     multithreaded.sizes.clear()
-    assert len(classifier._predict([array], only_work=False)) == 1
-    assert len(classifier._predict([array, array], only_work=True)) == 2
+    assert len(classifier._predict([pixels], only_work=False)) == 1
+    assert len(classifier._predict([pixels, pixels], only_work=True)) == 2
     assert multithreaded.sizes == []
     await classifier.close()
 
@@ -207,43 +208,19 @@ async def test_bad_photo_does_not_affect_the_others(model):
     assert isinstance(cut, DamagedImageError)
 
 
-class SlowModel(Model):
-    """A model that waits for a gate to open."""
-
-    def __init__(self) -> None:
-        super().__init__(model_bytes())
-        self.gate = threading.Event()
-
-    def predict_arrays(self, batch):
-        if not self.gate.wait(20):
-            raise TimeoutError
-        return super().predict_arrays(batch)
-
-
-async def test_full_queue_refuses_photos():
-    model = SlowModel()
-    classifier = LocalClassifier(model, ApiSettings(queue=3, max_files=3, threads=1))
-    waiting = asyncio.create_task(classifier.classify([PHOTO] * 2))
+async def test_threads_that_finish_nothing_are_seen(pool):
+    recorder = Recorder()
+    recorder.gate.clear()
+    batcher = Batcher(recorder, pool, batch_size=2, step_size=2, max_wait=3600, threads=2)
+    assert batcher.stalled_seconds == 0.0
+    waiting = asyncio.create_task(batcher.submit(prepared(1)))
+    while not recorder.batches:
+        await asyncio.sleep(0)
+    before = batcher.stalled_seconds
+    assert batcher.stalled_seconds > before > 0.0
+    waiting.cancel()  # its client no longer waits, but the thread is still at work
     await asyncio.sleep(0)
-    assert classifier.pending == 2
-    with pytest.raises(BusyError):
-        await classifier.classify([PHOTO] * 2)
-    model.gate.set()
-    assert len(await waiting) == 2
-    assert classifier.pending == 0
-    assert len(await classifier.classify([PHOTO] * 3)) == 3
-    await classifier.close()
-
-
-async def test_photo_past_its_time_is_pending_until_its_thread_is_finished():
-    model = SlowModel()
-    settings = ApiSettings(queue=1, max_files=1, answer_seconds=0.01, threads=1)
-    classifier = LocalClassifier(model, settings)
-    with pytest.raises(BusyError, match="no answer"):
-        await classifier.classify([PHOTO])
-    assert classifier.pending == 1
-    with pytest.raises(BusyError, match="pending photos"):
-        await classifier.classify([PHOTO])
-    model.gate.set()
-    await classifier.close()
-    assert classifier.pending == 0
+    assert batcher.stalled_seconds > before
+    recorder.gate.set()
+    while batcher.stalled_seconds:
+        await asyncio.sleep(0)

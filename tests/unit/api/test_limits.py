@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from icon_classifier.api.limits import ApiKeys, MemoryBudget, RateLimiter, client_address
+from icon_classifier.api.limits import ApiKeys, Budget, RateLimiter
 from icon_classifier.errors import ApiKeyError, BusyError, RateLimitError
 
 
@@ -77,42 +77,43 @@ def test_rate_of_zero_is_no_limit():
         limiter.charge("a", 1000)
 
 
-def test_memory_budget_is_shared_and_freed_at_the_end():
-    budget = MemoryBudget(100)
-    with budget.reservation() as reserve:
+def test_budget_is_shared_and_freed_at_the_end() -> None:
+    budget = Budget(100, 100, "bytes")
+    with budget.reservation("a") as reserve:
         reserve(60)
-        with budget.reservation() as other, pytest.raises(BusyError):
+        with budget.reservation("b") as other, pytest.raises(BusyError):
             other(60)
         reserve(40)
-    with budget.reservation() as reserve:
+        assert budget.used == 100
+    with budget.reservation("c") as reserve:
         reserve(100)
 
 
-def test_memory_budget_is_freed_after_an_error():
-    budget = MemoryBudget(10)
-    with pytest.raises(BusyError), budget.reservation() as reserve:
+def test_budget_is_freed_after_an_error() -> None:
+    budget = Budget(10, 10, "bytes")
+    with pytest.raises(BusyError), budget.reservation("a") as reserve:
         [reserve(size) for size in (10, 1)]
-    with budget.reservation() as reserve:
-        reserve(10)
+    assert budget.used == 0
 
 
-@pytest.mark.parametrize(
-    ("forwarded", "proxies", "client"),
-    [
-        ([], 0, "9.9.9.9"),
-        (["1.2.3.4"], 0, "9.9.9.9"),  # any client can send that header
-        (["1.2.3.4"], 1, "1.2.3.4"),
-        (["6.6.6.6, 1.2.3.4"], 1, "1.2.3.4"),  # the first may be forged
-        (["6.6.6.6", "1.2.3.4, 5.6.7.8"], 2, "1.2.3.4"),
-        (["1.2.3.4"], 2, "9.9.9.9"),  # fewer than the proxies: it did not pass them
-        (["nonsense"], 1, "9.9.9.9"),
-        ([""], 1, "9.9.9.9"),
-        (["2606:4700:1:2:3:4:5:6"], 1, "2606:4700:1:2::/64"),
-    ],
-)
-def test_client_address_trusts_only_the_given_number_of_proxies(forwarded, proxies, client):
-    assert client_address("9.9.9.9", forwarded, proxies) == client
+def test_client_alone_leaves_a_share_of_the_budget_for_the_next() -> None:
+    budget = Budget(16, 4, "places")
+    with budget.reservation("a") as first, budget.reservation("b") as second:
+        first(12)
+        with pytest.raises(BusyError):
+            first(1)
+        second(4)
 
 
-def test_peer_without_an_address_is_kept_as_it_is():
-    assert client_address("unknown", [], 0) == "unknown"
+def test_client_among_others_has_no_more_than_a_share_of_the_budget() -> None:
+    budget = Budget(16, 4, "places")
+    with (
+        budget.reservation("a") as first,
+        budget.reservation("a") as again,
+        budget.reservation("b") as other,
+    ):
+        other(1)
+        first(3)
+        with pytest.raises(BusyError):
+            again(2)
+        again(1)

@@ -8,6 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from icon_classifier.cli.main import app
+from icon_classifier.errors import ModelDamagedError
 from tests.support.models import write_model
 from tests.support.pictures import encode
 from tests.support.servers import ROOT
@@ -64,6 +65,22 @@ def test_info_prints_the_metadata(folder: Path) -> None:
     assert code == 0
     assert "red, green, blue" in output
     assert json.loads(run("info", "--json", "--model", folder)[1])["recipe"] == "colours"
+
+
+def test_info_prints_no_control_characters(tmp_path: Path) -> None:
+    write_model(tmp_path, recipe="\x1b[2J\u202e", labels=["\x1b[31mred", "green", "blue"])
+    for option in ([], ["--json"]):
+        code, output = run("info", "--model", tmp_path, *option)
+        assert code == 0
+        assert not {"\x1b", "\u202e"} & set(output)
+        assert r"[31mred" in output
+
+
+@pytest.mark.parametrize("learner", [5, [1], {"left_out": 5}, {"network": {}}])
+def test_info_of_invalid_metadata_is_an_error_of_ours(tmp_path: Path, learner: object) -> None:
+    write_model(tmp_path, learner=learner)
+    result = CliRunner().invoke(app, ["info", "--model", str(tmp_path)])
+    assert result.exit_code == 0 or isinstance(result.exception, ModelDamagedError)
 
 
 def test_error_is_one_line_on_stderr(tmp_path: Path) -> None:

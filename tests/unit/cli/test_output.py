@@ -29,7 +29,8 @@ GOOD = {
 }
 BAD = {"path": "bears/none.jpg", "error": "This file cannot be opened; please check it."}
 ODD = GOOD | {"path": "bears/\udcff\n.jpg", "known": False}  # a name that is not UTF-8
-ALL = [GOOD, BAD, ODD]
+FORMULA = GOOD | {"path": "=1+1.jpg"}
+ALL = [GOOD, BAD, ODD, FORMULA]
 
 
 def test_text_line_has_path_and_labels() -> None:
@@ -37,6 +38,19 @@ def test_text_line_has_path_and_labels() -> None:
     assert text_line(GOOD, 2) == "bears/a, b.jpg\tgrizzly\t0.9000\tblack\t0.0800"
     assert text_line(BAD, 1) == f"{BAD['path']}\t{BAD['error']}"
     assert text_line(ODD, 1).endswith("\tnot sure")
+
+
+def test_text_line_and_row_have_no_control_characters() -> None:
+    ranking = [{"label": "\x1b]0;title\x07", "probability": 0.9}]
+    record = GOOD | {"path": "a\tb\x1b[2J.jpg", "ranking": ranking}
+    assert text_line(record, 1) == "a\\tb\\x1b[2J.jpg\t\\x1b]0;title\\x07\t0.9000"
+    assert csv_row(record, 1) == r'a\tb\x1b[2J.jpg,"\x1b]0;title\x07",0.9,yes,'
+    assert "\x1b" not in json_line(record, 1)
+
+
+def test_csv_row_has_no_formulas() -> None:
+    record = FORMULA | {"ranking": [{"label": "@SUM(A1)", "probability": 0.9}]}
+    assert csv_row(record, 1) == "'=1+1.jpg,'@SUM(A1),0.9,yes,"
 
 
 @pytest.mark.parametrize("record", ALL)
@@ -65,7 +79,7 @@ def test_table_has_the_columns_of_its_header(tmp_path: Path) -> None:
     }
     assert rows[1]["error"] == BAD["error"]
     assert rows[2]["known"] == "no"
-    assert len(rows) == 3
+    assert len(rows) == len(ALL)
 
 
 def test_csv_row_leaves_missing_classes_empty() -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from icon_classifier.errors import ModelDamagedError, ModelMissingError
-from icon_classifier.model.info import ModelInfo, read_metadata
+from icon_classifier.model.info import ModelInfo, read_labels, read_metadata
 from icon_classifier.model.session import Model
 from tests.support.models import metadata, model_bytes, write_model
 
@@ -119,9 +121,50 @@ def test_read_metadata_of_a_missing_file_raises(tmp_path: Path) -> None:
         read_metadata(tmp_path / "export.onnx")
 
 
-@pytest.mark.parametrize("removed", [1, 10, 100, 700, 10**6])
-def test_read_metadata_of_a_truncated_file_raises(tmp_path: Path, removed: int) -> None:
-    path = write_model(tmp_path)
-    path.write_bytes(path.read_bytes()[:-removed])
+def test_file_cut_at_any_byte_is_damaged(tmp_path: Path) -> None:
+    data, path = model_bytes(), tmp_path / "export.onnx"
+    entry = data.rfind(b"icon_classifier")
+    for end in [*range(0, entry, 37), *range(entry, len(data))]:
+        path.write_bytes(data[:end])
+        for read in (read_metadata, read_labels, *([Model.load] if end % 37 == 0 else [])):
+            with pytest.raises(ModelDamagedError):
+                read(path)
+
+
+def deep(levels: int) -> list[Any]:
+    """Nest so many lists."""
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400),
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.sampled_from(sorted(metadata())), JSON | st.sampled_from([deep(300), deep(900), "\ud800"])
+)
+def test_whatever_an_entry_holds_it_is_read_or_damaged(name: str, value: Any) -> None:
+    text = json.dumps(metadata(**{name: value}))
+    try:
+        info = ModelInfo.from_json(text)
+    except ModelDamagedError:
+        return
+    json.dumps(
+        [info.labels, info.recipe, info.date, info.export_sha256], ensure_ascii=False
+    ).encode()
+
+
+@pytest.mark.parametrize("labels", [5, {}, {"a": 1}, [5], [deep(900)], None, ["\ud800"], []])
+def test_labels_that_are_no_names_are_damaged(tmp_path: Path, labels: object) -> None:
+    path = tmp_path / "export.onnx"
+    path.write_bytes(model_bytes(labels=labels))
     with pytest.raises(ModelDamagedError):
-        read_metadata(path)
+        read_labels(path)
+    with pytest.raises(ModelDamagedError):
+        Model.load(path)

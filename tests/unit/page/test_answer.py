@@ -8,6 +8,7 @@ from icon_classifier.images import read_image
 from icon_classifier.model.heatmap import HeatMap
 from icon_classifier.model.session import Prediction
 from icon_classifier.page.answer import BARS, Answer
+from icon_classifier.page.texts import MAX_PHOTOS
 
 
 def prediction(classes: int = 3) -> Prediction:
@@ -81,13 +82,22 @@ def test_table_is_updated_in_steps_and_at_the_end(photo: Image.Image) -> None:
     assert answer.rows == []
 
 
+def test_table_has_no_more_rows_than_a_page_sends_photos() -> None:
+    answer = Answer()
+    answer.start_table()
+    for index in range(MAX_PHOTOS + 3):
+        answer.add_row(f"{index}.jpg", "no picture", last=True)
+    assert len(answer.rows) == MAX_PHOTOS
+    assert answer.counts == (0, MAX_PHOTOS)
+
+
 def test_csv_is_quoted_and_has_no_formulas() -> None:
     answer = Answer()
     answer.start_table()
-    for name in ('a,"b".jpg', "=1+1.jpg", "@x", "plain.jpg"):
+    for name in ('a,"b".jpg', "=1+1.jpg", "@x", "\uff1d1.jpg", "plain.jpg"):
         answer.add_row(name, "It is broken; try again.")
     names = [line.rsplit(",,,,", 1)[0] for line in answer.csv().splitlines()[1:]]
-    assert names == ['"a,""b"".jpg"', "'=1+1.jpg", "'@x", "plain.jpg"]
+    assert names == ['"a,""b"".jpg"', "'=1+1.jpg", "'@x", "'\uff1d1.jpg", "plain.jpg"]
 
 
 def test_csv_is_sent_to_the_page() -> None:

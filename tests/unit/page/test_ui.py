@@ -177,6 +177,16 @@ class TestComforts:
         assert "blue" in self.label.value
         assert self.answer.answer["headline"] == "blue"
 
+    def test_of_chosen_files_nothing_is_kept(self) -> None:
+        """A page that reconnects asks for the state of all widgets."""
+        file = {"name": "a.png", "type": "image/png", "size": 9, "last_modified": 1}
+        for number in (1, 3):
+            files = [{**file, "content": memoryview(b"no picture")} for _ in range(number)]
+            self.upload.set_state({"value": files})
+            assert [len(each.content) for each in self.upload.value] == [0] * number
+        self.button.click()
+        assert "not a picture" in self.label.value
+
     def test_chosen_file_that_is_no_picture_is_reported_at_the_click(self) -> None:
         self.choose(encode(Image.new("RGB", (60, 40), "red")))
         self.choose(b"no picture")

@@ -6,14 +6,14 @@ from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_
 from icon_classifier.errors import RequestError
 from icon_classifier.server.messages import (
     Backlog,
-    is_allowed,
     parse_kernel_message,
     parse_page_message,
     redact_traceback,
 )
 
 HEADER = {"msg_id": "1", "msg_type": "comm_msg", "session": "s"}
-PARTS = [json.dumps(part).encode() for part in (HEADER, {}, {}, {"comm_id": "1", "data": {}})]
+CONTENT = {"comm_id": "1", "data": {"method": "custom"}}
+PARTS = [json.dumps(part).encode() for part in (HEADER, {}, {}, CONTENT)]
 
 
 def message(*buffers: bytes) -> bytes:
@@ -24,7 +24,20 @@ def message(*buffers: bytes) -> bytes:
 @pytest.mark.parametrize("buffers", [(), (b"",), (b"photo" * 1000, b"")], ids=len)
 def test_message_of_a_page_is_parsed(buffers: tuple[bytes, ...]) -> None:
     frame = parse_page_message(message(*buffers))
-    assert frame == ("shell", HEADER, {"comm_id": "1", "data": {}})
+    assert frame is not None
+    assert (frame.channel, frame.msg_id) == ("shell", "1")
+    assert [bytes(part) for part in frame.parts[1:]] == [*PARTS[1:], *buffers]
+
+
+def test_kernel_gets_a_header_of_our_own() -> None:
+    """Of one that it has seen, or whose version it does not know, it would log a traceback."""
+    strange = HEADER | {"version": "99", "username": "x", "date": "never", "more": []}
+    first, second = (parse_page_message(pack(strange, {}, {}, CONTENT)) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    header = json.loads(bytes(first.parts[0]))
+    assert header.items() >= (HEADER | {"version": "5.3", "username": ""}).items()
+    assert first.parts[0] != second.parts[0]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +72,7 @@ def pack(*parts: object, channel: str = "shell") -> bytes:
 
 
 def of_kind(kind: str, channel: str = "shell", **content: object) -> bytes:
-    content = {"comm_id": "1", "data": {}} | content
+    content = CONTENT | content
     return pack(HEADER | {"msg_type": kind}, {}, {}, content, channel=channel)
 
 
@@ -75,7 +88,10 @@ def of_kind(kind: str, channel: str = "shell", **content: object) -> bytes:
         pytest.param(pack(HEADER | {"msg_type": 3}, {}, {}, {}), id="kind of no kind"),
         pytest.param(pack(HEADER, {}, {}, {"comm_id": ["1"], "data": {}}), id="comm_id"),
         pytest.param(pack(HEADER, {}, {}, {"comm_id": "1", "data": "x"}), id="data"),
-        pytest.param(pack(HEADER, {}, {}, {"x": "x" * 2**20}), id="a megabyte of JSON"),
+        pytest.param(pack(HEADER, {}, {}, {"x": "x" * 2**16}), id="more than 64 kB of JSON"),
+        pytest.param(pack(HEADER | {"session": "\n[W] forged"}, {}, {}, CONTENT), id="session"),
+        pytest.param(pack(HEADER | {"msg_id": "x" * 101}, {}, {}, CONTENT), id="long id"),
+        pytest.param(pack(HEADER, {}, {}, CONTENT | {"x": "\ud800"}), id="half a surrogate pair"),
     ],
 )
 def test_message_of_another_form_is_refused(frame: bytes | str) -> None:
@@ -94,8 +110,8 @@ def test_message_of_another_form_is_refused(frame: bytes | str) -> None:
         of_kind("kernel_info_request", "control"),
     ],
 )
-def test_message_that_pages_need_is_allowed(frame: bytes) -> None:
-    assert is_allowed(parse_page_message(frame))
+def test_message_that_pages_need_is_passed_on(frame: bytes) -> None:
+    assert parse_page_message(frame) is not None
 
 
 @pytest.mark.parametrize(
@@ -108,11 +124,47 @@ def test_message_that_pages_need_is_allowed(frame: bytes) -> None:
         of_kind("comm_msg", "iopub"),
         of_kind("comm_open", target_name="jupyter.widget"),
         of_kind("comm_open"),
-        of_kind(""),
+        of_kind("comm_msg", data={}),
+        of_kind("comm_msg", data={"method": "no such"}),
+        of_kind("comm_msg", data={"method": ["update"]}),
     ],
 )
-def test_message_that_no_page_needs_is_not_allowed(frame: bytes) -> None:
-    assert not is_allowed(parse_page_message(frame))
+def test_message_that_no_page_needs_is_dropped(frame: bytes) -> None:
+    assert parse_page_message(frame) is None
+
+
+def test_content_of_a_dropped_message_is_not_parsed() -> None:
+    assert parse_page_message(pack(HEADER | {"msg_type": "x"}, b"[", b"[", b"[")) is None
+
+
+def update(state: object, *paths: object) -> bytes:
+    data = {"method": "update", "state": state, "buffer_paths": paths}
+    return pack(HEADER, {}, {}, {"comm_id": "1", "data": data}, *[b"x"] * len(paths))
+
+
+def test_file_chooser_can_be_set() -> None:
+    file = {"name": "a.jpg", "type": "image/jpeg", "size": 1, "last_modified": 0}
+    assert parse_page_message(update({"value": [file]}, ["value", 0, "content"])) is not None
+    assert parse_page_message(update({"value": [], "error": ""})) is not None
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        update({"answer": {}}, ["answer", "x"]),
+        update({"texts": {}}),
+        update({"rows": [0]}, ["rows", 0]),
+        update({"outputs": []}),
+        update({"value": "a label's text"}),
+        update({"error": ["x"]}),
+        update({"value": [{}]}, ["value", 0, "name"]),
+        update({"value": []}, ["value"]),
+        update({"value": []}, "value"),
+        update(["value"]),
+    ],
+)
+def test_trait_that_no_page_sets_cannot_be_set(frame: bytes) -> None:
+    assert parse_page_message(frame) is None
 
 
 def test_kernel_message_is_parsed_only_where_it_is_inspected() -> None:
@@ -150,12 +202,14 @@ def test_redact_traceback_leaves_other_messages(kind: str, content: dict[str, st
     assert redact_traceback(message, kind, content) is message
 
 
-def test_backlog_refuses_too_many_bytes_or_messages() -> None:
-    backlog = Backlog(100, 3)
-    assert backlog.add("a", 60)
-    assert backlog.add("b", 40)
-    assert not backlog.add("c", 1)
-    backlog.done("a")
+def test_backlog_of_a_channel_ends_with_its_last_answer() -> None:
+    """What the kernel said of the first may have been lost while the page reconnected."""
+    backlog = Backlog()
+    for channel, msg_id, size in (("shell", "a", 60), ("control", "b", 5), ("shell", "c", 40)):
+        backlog.add(channel, msg_id, size)
+    assert (len(backlog), backlog.size) == (3, 105)
     backlog.done("never sent")
-    assert backlog.add("d", 40)
-    assert not backlog.add("e", 0)
+    backlog.done("c")
+    assert (len(backlog), backlog.size) == (1, 5)
+    backlog.done("b")
+    assert backlog.size == 0

@@ -1,0 +1,218 @@
+"""A page's websocket to its kernel: which messages pass, and how many bytes may wait.
+
+Voilà 0.5.13 and Jupyter Server 2.21 pass on whatever comes, as fast as it comes, and keep without
+limit what nobody reads. Here a page's next message is read when its kernel has handled those
+before, and what waits in this process for all pages and kernels together has a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+from collections import Counter
+from typing import Any, ClassVar, cast
+
+from tornado.iostream import IOStream, StreamBufferFullError
+from tornado.web import Finish, HTTPError
+from tornado.websocket import WebSocketClosedError
+from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
+
+from icon_classifier.errors import RequestError
+from icon_classifier.server.listener import Connection
+from icon_classifier.server.messages import (
+    PROTOCOL,
+    Backlog,
+    parse_kernel_message,
+    parse_page_message,
+    redact_traceback,
+)
+
+MAX_CONNECTIONS = 4
+"""Websockets of one kernel: a page has one, and for a while the dead ones of a phone that lost its
+network."""
+
+MAX_REQUESTS = 64
+"""Requests for a websocket of one kernel, those included that wait for the kernel and are cut off
+already."""
+
+MAX_UNREAD = 2**21
+"""Bytes that wait for a page on one connection; a page's answers have some 100 kB."""
+
+MAX_BACKLOG = 2**20
+"""Bytes that a kernel has not handled before no more are read; of one message it may be more."""
+
+MAX_BACKLOG_MESSAGES = 4
+"""The same in messages: a page sends the next photo when the last one is answered."""
+
+MAX_WAITING = 3 * 2**24
+"""Bytes that wait in this process in both directions, on all connections together."""
+
+_SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
+    """A page's websocket to its kernel, for the few messages that widgets need."""
+
+    _requests: ClassVar[dict[str, list[ChannelsHandler]]] = {}
+    _waiting: ClassVar[Counter[str]] = Counter()
+
+    async def get(self, kernel_id: str) -> None:
+        """Open the websocket, if the page speaks the subprotocol that can be checked.
+
+        Returns when it is closed. Where a kernel has too many connections, the oldest is cut off.
+        """
+        offered = self.request.headers.get("Sec-WebSocket-Protocol", "")
+        if PROTOCOL not in (name.strip() for name in offered.split(",")):
+            raise HTTPError(400, f"expected the subprotocol {PROTOCOL}, got {offered!r:.80}")
+        if not _SESSION.fullmatch(self.get_query_argument("session_id", "")):
+            raise HTTPError(400, "expected a session_id of 1 to 64 letters, digits, - and _")
+        if kernel_id not in self.kernel_manager:
+            raise HTTPError(404)
+        requests = self._requests.setdefault(kernel_id, [])
+        if len(requests) >= MAX_REQUESTS:
+            raise HTTPError(429)
+        self.kernel_id = kernel_id
+        self._stream: IOStream | None = self.request.connection.stream
+        self._backlog = Backlog()
+        self._handled = asyncio.Event()
+        self._held = self._received = 0
+        requests.append(self)
+        connected = [request for request in requests if not request._is_closed]
+        for oldest in connected[:-MAX_CONNECTIONS]:
+            oldest.cut_off()
+        try:
+            await super().get(kernel_id=kernel_id)
+        finally:
+            # Jupyter keeps this handler for a minute; not what the stream has read, too.
+            self._stream = self.request.server_connection = None
+            self._hold(-self._held)
+            requests.remove(self)
+            if not requests:
+                del self._requests[kernel_id]
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._stream is None or self._stream.closed()
+
+    async def pre_get(self) -> None:
+        """Wait for the kernel, which may be busy; stop if the connection is closed by then."""
+        await super().pre_get()
+        if self._is_closed:
+            raise Finish
+
+    async def open(self, kernel_id: str) -> None:
+        """Connect to the kernel."""
+        stream = self.ws_connection.stream
+        stream.max_write_buffer_size = MAX_UNREAD
+        stream.set_close_callback(self._on_stream_close)
+        cast("Connection", stream.socket).upgrade(self._receive)
+        self._opening = asyncio.ensure_future(super().open(kernel_id))
+        try:
+            await self._opening
+        except Exception:
+            self.on_connection_close()  # or the kernel manager would count it for ever
+            raise
+
+    def _on_stream_close(self) -> None:
+        self._handled.set()
+        self._opening.cancel()  # the kernel is awaited for up to a minute
+        self.on_connection_close()
+
+    def cut_off(self) -> None:
+        """Close the connection without waiting for the page, and free what waits for it."""
+        if self._stream is not None:
+            self._stream.close()
+        self._hold(-self._held)
+
+    def on_message(self, message: bytes | str) -> asyncio.Future[None] | None:
+        """Pass on what a page needs, drop other types, and close on what no page sends.
+
+        Tornado reads the next message when the result is done.
+        """
+        self._hold(-self._received)
+        self._received = 0
+        try:
+            frame = parse_page_message(message)
+        except RequestError as error:
+            self.log.info("Closed a websocket after a malformed message: %s", error)
+            self.close(1002, "malformed message")
+            return None
+        if frame is None:
+            self.log.info("Dropped a message that no page sends.")
+            return None
+        channels = self.connection.channels
+        if frame.channel in channels:  # otherwise it is just closing
+            self._hold(len(message))
+            self._backlog.add(frame.channel, frame.msg_id, len(message))
+            self.connection.session.send_raw(channels[frame.channel], frame.parts)
+        return asyncio.ensure_future(self._until_handled()) if self._is_behind() else None
+
+    def _is_behind(self) -> bool:
+        full = len(self._backlog) >= MAX_BACKLOG_MESSAGES or self._backlog.size >= MAX_BACKLOG
+        return full and not self._is_closed
+
+    async def _until_handled(self) -> None:
+        while self._is_behind():
+            self._handled.clear()
+            await self._handled.wait()
+
+    def write_message(self, message: bytes | dict[str, Any], binary: bool = False) -> Any:
+        """Send the page a message of its kernel, as long as the page reads.
+
+        What comes for a websocket that is just closing is dropped. Jupyter Server packs it in its
+        older form, in which Voilà would look for a header for ever.
+        """
+        if self.ws_connection is None or self.selected_subprotocol != PROTOCOL:
+            return None
+        if isinstance(message, bytes):
+            kind, parent, content = parse_kernel_message(message)
+            if content.get("execution_state") == "idle":
+                before = self._backlog.size
+                self._backlog.done(str(parent.get("msg_id", "")))
+                self._hold(self._backlog.size - before)
+                self._handled.set()
+            redacted = redact_traceback(message, kind, content)
+            if redacted is not message:
+                self.log.warning("Kept from the page: %s", content.get("ename", "a traceback"))
+            if redacted is None:
+                return None
+            message = redacted
+        try:
+            # Past Voilà's own method, which would parse the header once more.
+            sent = super(VoilaKernelWebsocketHandler, self).write_message(message, binary)
+        except WebSocketClosedError:
+            return None
+        except StreamBufferFullError:
+            self.log.info("Closed the websocket of a page that does not read.")
+            self.cut_off()
+            return None
+        self._hold(len(message))
+        sent.add_done_callback(lambda future: self._sent(len(message), future))
+        return sent
+
+    def _sent(self, size: int, future: asyncio.Future[None]) -> None:
+        self._hold(-size)
+        if not future.cancelled():
+            future.exception()  # nobody awaits it, and on a closed websocket it always fails
+
+    def _receive(self, size: int) -> None:
+        """Count bytes of a message that has not arrived whole; called by the socket."""
+        self._received += size
+        self._hold(size)
+        if self._is_closed:
+            raise ConnectionResetError(errno.ECONNRESET, "cut off")
+
+    def _hold(self, size: int) -> None:
+        """Count bytes that wait from now on, or no more; cut off who makes most wait."""
+        if self._is_closed:
+            size = -self._held
+        self._held += size
+        self._waiting[self.kernel_id] += size
+        if not self._waiting[self.kernel_id]:
+            del self._waiting[self.kernel_id]
+        if size > 0 and self._waiting.total() > MAX_WAITING:
+            [(most, _)] = self._waiting.most_common(1)
+            self.log.info("Cut off the page for which most was waiting.")
+            for request in self._requests[most]:
+                request.cut_off()
