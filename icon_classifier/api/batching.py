@@ -176,7 +176,8 @@ class LocalClassifier:
         self._model = model
         self._multithreaded = multithreaded or model
         # One more than cores, as one client may not use all of them.
-        self._decoders = Decoders(model.info.pipeline, settings.limits, settings.threads + 1)
+        info, processes = model.info, settings.threads + 1
+        self._decoders = Decoders(info.pipeline, settings.limits, processes, info.mode)
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="classify")
         self._batcher: Batcher[npt.NDArray[np.uint8], Prediction] = Batcher(
             self._predict,

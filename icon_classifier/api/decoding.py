@@ -61,10 +61,18 @@ class Decoders:
         What a photo may cost.
     processes : int
         Maximum number of processes.
+    mode : {'RGB', 'L'}
+        Mode of the photos that the model takes.
     """
 
-    def __init__(self, pipeline: Pipeline, limits: Limits, processes: int) -> None:
-        settings = {"transforms": pipeline.to_json(), "limits": dataclasses.asdict(limits)}
+    def __init__(
+        self, pipeline: Pipeline, limits: Limits, processes: int, mode: str = "RGB"
+    ) -> None:
+        settings = {
+            "mode": mode,
+            "transforms": pipeline.to_json(),
+            "limits": dataclasses.asdict(limits),
+        }
         self._settings = json.dumps(settings).encode() + b"\n"
         self._size = pipeline.size
         self._max_processes = processes
@@ -87,7 +95,7 @@ class Decoders:
         Returns
         -------
         numpy.ndarray
-            uint8, shape (H, W, 3).
+            uint8, shape (H, W, 3), or (H, W, 1) for a model of grey photos.
 
         Raises
         ------
@@ -96,16 +104,16 @@ class Decoders:
         BusyError
             If no process can be started.
         """
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((client, turn))
-        self._give_turns()
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((client, slot))
+        self._start_next()
         try:
-            await turn
+            await slot
             pixels = await self._decode(photo)
         finally:
-            if not turn.cancelled():
+            if not slot.cancelled():
                 self._running -= Counter([client])  # keeps no client without photos
-            self._give_turns()
+            self._start_next()
         return np.frombuffer(pixels, np.uint8).reshape(*self._size[::-1], -1)
 
     async def close(self) -> None:
@@ -114,16 +122,16 @@ class Decoders:
             _kill(process)
         await asyncio.gather(*(process.wait() for process in self._processes))
 
-    def _give_turns(self) -> None:
+    def _start_next(self) -> None:
         self._waiting = [entry for entry in self._waiting if not entry[1].done()]
         while self._waiting and self._running.total() < self._max_processes:
             first = min(self._waiting, key=lambda entry: self._running[entry[0]])
-            client, turn = first
+            client, slot = first
             if self._running[client] >= self._max_per_client:
                 return
             self._waiting.remove(first)
             self._running[client] += 1
-            turn.set_result(None)
+            slot.set_result(None)
 
     async def _decode(self, photo: bytes) -> bytes:
         process = await self._take_process()
@@ -188,6 +196,7 @@ def main() -> None:
     """Answer each photo from standard input with its pixels or an error, until that is closed."""
     settings = json.loads(sys.stdin.buffer.readline())
     pipeline, limits = Pipeline.from_json(settings["transforms"]), Limits(**settings["limits"])
+    mode = settings["mode"]
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the server
@@ -196,16 +205,19 @@ def main() -> None:
     while header := sys.stdin.buffer.read(4):
         photo = sys.stdin.buffer.read(int.from_bytes(header))
         _set_alarm(MAX_SECONDS)
-        decoded, answer = _answer(photo, pipeline, limits)
+        decoded, answer = _answer(photo, mode, pipeline, limits)
         _set_alarm(0)
         answers.write(_HEADER.pack(decoded, len(answer)))
         answers.write(answer)
         answers.flush()
 
 
-def _answer(photo: bytes, pipeline: Pipeline, limits: Limits) -> tuple[bool, bytes]:
+def _answer(photo: bytes, mode: str, pipeline: Pipeline, limits: Limits) -> tuple[bool, bytes]:
     try:
-        return True, np.asarray(pipeline(read_image(photo, limits))).tobytes()
+        image = read_image(photo, limits)
+        if image.mode != mode:  # fastai makes a photo grey before all else
+            image = image.convert(mode)
+        return True, np.asarray(pipeline(image)).tobytes()
     except MemoryError:
         error: ImageError = ImageTooLargeError("decoding needs more memory than it may take")
     except ImageError as raised:

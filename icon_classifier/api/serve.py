@@ -72,7 +72,7 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
-        if max(len(self.connections), len(self.tasks)) > _MAX_CONNECTIONS:
+        if len(self.tasks) >= _MAX_CONNECTIONS:  # those without a request make room themselves
             self.app = _refuse  # for this connection only, which its response closes
         super().on_headers_complete()
 

@@ -57,6 +57,14 @@ async def test_pixels_are_those_of_this_process(decoders: Decoders) -> None:
     assert np.array_equal(pixels, np.asarray(PIPELINE(read_image(PHOTO))))
 
 
+async def test_photo_becomes_grey_for_a_model_of_grey_photos() -> None:
+    decoders = Decoders(PIPELINE, Limits(), 1, "L")
+    pixels = await decoders.decode(PHOTO, "a")
+    await decoders.close()
+    expected = np.asarray(PIPELINE(read_image(PHOTO).convert("L")))
+    assert np.array_equal(pixels[..., 0], expected)
+
+
 @pytest.mark.parametrize(
     ("photo", "kind"),
     [
