@@ -183,7 +183,7 @@ def run_process(read_image: str) -> subprocess.CompletedProcess[bytes]:
         "from icon_classifier.api import decoding; decoding.MAX_SECONDS = 1; "
         f"decoding.read_image = lambda photo, limits: {read_image}; decoding.main()"
     )
-    settings = {"transforms": PIPELINE.to_json(), "limits": {}}
+    settings = {"mode": "RGB", "transforms": PIPELINE.to_json(), "limits": {}}
     question = json.dumps(settings).encode() + b"\n" + len(PHOTO).to_bytes(4) + PHOTO
     return subprocess.run([sys.executable, "-c", program], input=question, capture_output=True)
 
