@@ -93,8 +93,9 @@ def test_post_compile_compiles_before_it_removes() -> None:
 def test_every_host_has_the_same_python() -> None:
     assert (ROOT / ".python-version").read_text().strip() == "3.11"
     assert (ROOT / "binder" / "runtime.txt").read_text().strip() == "python-3.11"
-    images = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert images == ["docker.io/library/python:3.11-slim-bookworm"] * 2
+    image = r"^FROM docker\.io/library/(\S+)@sha256:[0-9a-f]{64}"
+    images = re.findall(image, (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert images == ["python:3.11-slim-bookworm"] * 2
 
 
 def test_image_serves_as_the_procfile_does_without_root_or_the_learner() -> None:
