@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from icon_classifier.conversion.convert import convert
+from icon_classifier.errors import UnsupportedLearnerError
 from icon_classifier.images import read_image
 from icon_classifier.model.session import Model
 from tests.support import learners
 from tests.support.exports.kinds import Notebook, learners_by_kind
+from tests.support.exports.refused import REFUSED
 from tests.support.pictures import encode, gradient
 
 KINDS = learners_by_kind()
@@ -58,3 +60,15 @@ def test_export_converts_and_answers_like_learner_predict(kind, notebook, pictur
         ours = [ranking[label] for label in model.labels]
         tolerance = 1e-3 if kind.startswith("presizing") else 2e-5
         assert ours == pytest.approx(predict(theirs, picture), abs=tolerance)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_other_learner_is_refused_in_words(kind, notebook, tmp_path):
+    make, words = REFUSED[kind]
+    with learners.quiet():
+        export = learners.export(make(notebook), tmp_path)
+    with pytest.raises(UnsupportedLearnerError) as refusal:
+        convert(export)
+    message = str(refusal.value)
+    assert not [word for word in words if word not in message], message
+    assert not (tmp_path / "export.onnx").exists()

@@ -105,11 +105,13 @@ class Notebook:
 
 
 def _with_contrast(learn: Any) -> Any:
-    """Scale the last layer, so that a difference in the picture shows in the probabilities."""
+    """Scale and shift the last layer, so that differing pictures get differing probabilities."""
     batch, _ = learn.dls.one_batch()
-    spread = learn.model.eval()(batch).std(0).mean().item()
+    outputs = learn.model.eval()(batch)
     last = [module for module in learn.model.modules() if hasattr(module, "weight")][-1]
-    last.weight.data /= spread
+    last.weight.data /= outputs.std(0).mean().item()
+    if last.bias is not None:
+        last.bias.data -= learn.model(batch).mean(0).data
     return learn
 
 
@@ -225,7 +227,7 @@ TRANSFORMS: dict[str, Callable[[Notebook], tuple[Any, Any]]] = {
         None,
     ),
     "training only with a function": lambda nb: (
-        [nb.Resize(64), nb.Transform(nb.grey_twice, split_idx=0)],
+        [nb.Resize(64), nb.Transform(nb.swapped, split_idx=0)],
         None,
     ),
     "aug_transforms": lambda nb: (nb.Resize(64), nb.aug_transforms()),

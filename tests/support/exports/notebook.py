@@ -134,13 +134,13 @@ class Brighter(Transform):
         return batch * 1.1
 
 
-class PairTransform(ItemTransform):
+class DarkPairTransform(ItemTransform):
     def encodes(self, pair):
-        return pair
+        return (PILImage.create(np.array(pair[0]) // 2), *pair[1:])
 
 
-def grey_twice(img):
-    return img.convert("L").convert("RGB")
+def swapped(img: PILImage):
+    return PILImage.create(np.array(img)[..., ::-1])
 
 
 class OwnNet(nn.Module):
