@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from icon_classifier.conversion.convert import convert
 from icon_classifier.errors import UnsupportedLearnerError
 from icon_classifier.images import read_image
 from icon_classifier.model.session import Model
 from tests.support import learners
+from tests.support.exports import kinds
 from tests.support.exports.kinds import Notebook, learners_by_kind
 from tests.support.exports.refused import REFUSED
 from tests.support.pictures import encode, gradient
 
 KINDS = learners_by_kind()
+OLD = Path(kinds.__file__).with_name("old")
+RECORDED = json.loads((OLD / "answers.json").read_text())
+"""Labels and probabilities of older versions of fastai; make_old.py wrote them."""
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +38,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for path, size in zip(paths, [(200, 130), (40, 57)], strict=True):
         path.write_bytes(encode(gradient(size=size)))
     return paths
+
+
+def answer(model: Model, picture: Path) -> list[float]:
+    """Return the probabilities of a converted model, in the order of its labels."""
+    ranking = dict(model.predict(read_image(picture.read_bytes())).ranking)
+    return [ranking[label] for label in model.labels]
 
 
 def predict(learn: Any, picture: Path) -> list[float]:
@@ -56,11 +68,33 @@ def test_export_converts_and_answers_like_learner_predict(kind, notebook, pictur
     assert list(model.labels) == [str(label) for label in learn.dls.vocab]
     with learners.quiet():
         theirs = notebook.load_learner(export)
+    tolerance = 1e-3 if kind.startswith("presizing") else 2e-5
     for picture in pictures:
-        ranking = dict(model.predict(read_image(picture.read_bytes())).ranking)
-        ours = [ranking[label] for label in model.labels]
-        tolerance = 1e-3 if kind.startswith("presizing") else 2e-5
-        assert ours == pytest.approx(predict(theirs, picture), abs=tolerance)
+        assert answer(model, picture) == pytest.approx(predict(theirs, picture), abs=tolerance)
+
+
+def test_learner_without_a_resize_gets_the_size_that_networks_are_trained_for(
+    notebook, pictures, tmp_path
+):
+    with learners.quiet():
+        dls = notebook.ImageDataLoaders.from_folder(notebook.same_size, valid_pct=0.2, bs=4)
+        export = learners.export(notebook.cnn(dls), tmp_path)
+        theirs = notebook.load_learner(export)
+    model = Model.load(convert(export))
+    sized = tmp_path / "sized.png"
+    with Image.open(pictures[0]) as picture:
+        picture.resize(model.info.pipeline.size).save(sized)
+    assert answer(model, sized) == pytest.approx(predict(theirs, sized), abs=2e-5)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_export_of_an_older_fastai_answers_as_it_did_there(name, tmp_path):
+    model = Model.load(convert(OLD / name, tmp_path / "export.onnx"))
+    assert list(model.labels) == RECORDED[name]["labels"]
+    for picture, probabilities in RECORDED[name]["pictures"].items():
+        # Older Pillow decodes JPEG otherwise, and rounds some pixels otherwise when it resizes.
+        tolerance = 0.02 if picture.endswith("jpg") else 1e-3
+        assert answer(model, OLD / picture) == pytest.approx(probabilities, abs=tolerance), picture
 
 
 @pytest.mark.parametrize("kind", REFUSED)

@@ -170,7 +170,9 @@ DATA: dict[str, Kind] = {
     "from_df": lambda nb: nb.load("from_df", nb.table, nb.photos),
     "from_df of numbers": lambda nb: nb.load("from_df", nb.table, nb.photos, label_col="number"),
     "from_csv": lambda nb: nb.load("from_csv", nb.photos, "labels.csv"),
-    "from_csv with a folder": lambda nb: nb.load("from_csv", nb.photos.parent, f"{nb.photos.name}/labels.csv", folder="photos"),
+    "from_csv with a folder": lambda nb: nb.load(
+        "from_csv", nb.photos.parent, f"{nb.photos.name}/labels.csv", folder="photos"
+    ),
     "DataBlock of a table": lambda nb: nb.block(nb.table, get_x=nb.path_of, get_y=nb.label_of),
     "DataBlock with ColReader": lambda nb: nb.block(
         nb.table, get_x=nb.ColReader("name", pref=f"{nb.photos}/"), get_y=nb.ColReader("label")
@@ -185,7 +187,9 @@ DATA: dict[str, Kind] = {
     "DataBlock with partial": lambda nb: nb.block(
         get_items=partial(nb.get_image_files, folders=["blue", "green", "red"])
     ),
-    "GrandparentSplitter": lambda nb: nb.block(nb.split, get_items=nb.get_image_files, splitter=nb.GrandparentSplitter()),
+    "GrandparentSplitter": lambda nb: nb.block(
+        nb.split, get_items=nb.get_image_files, splitter=nb.GrandparentSplitter()
+    ),
     "FuncSplitter": lambda nb: nb.block(splitter=nb.FuncSplitter(lambda path: path.stem == "0")),
     "TrainTestSplitter": lambda nb: nb.block(splitter=nb.TrainTestSplitter(random_state=1)),
     "IndexSplitter": lambda nb: nb.block(splitter=nb.IndexSplitter([0, 6, 12])),
@@ -283,7 +287,11 @@ PRESIZING: dict[str, Callable[[Notebook], tuple[Any, Any]]] = {
 METRICS: dict[str, Kind] = {
     "accuracy and error_rate": lambda nb: [nb.accuracy, nb.error_rate],
     "top_k_accuracy": lambda nb: [partial(nb.top_k_accuracy, k=2)],
-    "own": lambda nb: [nb.share_right, nb.AvgMetric(nb.share_right), nb.AccumMetric(nb.share_right)],
+    "own": lambda nb: [
+        nb.share_right,
+        nb.AvgMetric(nb.share_right),
+        nb.AccumMetric(nb.share_right),
+    ],
     "F1Score": lambda nb: nb.F1Score(average="macro"),
     "Precision and Recall": lambda nb: [nb.Precision(average="micro"), nb.Recall(average="macro")],
     "FBeta": lambda nb: nb.FBeta(beta=2, average="weighted"),
@@ -506,10 +514,6 @@ def without_bar(nb: Notebook) -> Any:
     return learn
 
 
-def same_size(nb: Notebook) -> Any:
-    return nb.cnn(nb.ImageDataLoaders.from_folder(nb.same_size, valid_pct=0.2, bs=4, num_workers=0))
-
-
 def learners_by_kind() -> dict[str, Kind]:
     """Return every kind, by the group and name that tests show."""
 
@@ -518,15 +522,27 @@ def learners_by_kind() -> dict[str, Kind]:
         return nb.cnn(nb.block(item_tfms=item, batch_tfms=batch))
 
     groups: dict[str, dict[str, Kind]] = {
-        "data": {name: partial(lambda make, nb: nb.cnn(make(nb)), make) for name, make in DATA.items()},
+        "data": {
+            name: partial(lambda make, nb: nb.cnn(make(nb)), make) for name, make in DATA.items()
+        },
         "transforms": {name: partial(transformed, make) for name, make in TRANSFORMS.items()},
         "presizing": {name: partial(transformed, make) for name, make in PRESIZING.items()},
-        "metrics": {name: partial(lambda make, nb: nb.cnn(metrics=make(nb)), make) for name, make in METRICS.items()},
-        "callbacks": {name: partial(lambda make, nb: nb.cnn(cbs=make(nb)), make) for name, make in CALLBACKS.items()},
-        "losses": {name: partial(lambda make, nb: nb.cnn(loss_func=make(nb)), make) for name, make in LOSSES.items()},
+        "metrics": {
+            name: partial(lambda make, nb: nb.cnn(metrics=make(nb)), make)
+            for name, make in METRICS.items()
+        },
+        "callbacks": {
+            name: partial(lambda make, nb: nb.cnn(cbs=make(nb)), make)
+            for name, make in CALLBACKS.items()
+        },
+        "losses": {
+            name: partial(lambda make, nb: nb.cnn(loss_func=make(nb)), make)
+            for name, make in LOSSES.items()
+        },
         "networks": NETWORKS,
         "grey": GREY,
         "habits": HABITS,
-        "no transforms": {"same size": same_size},
     }
-    return {f"{group}: {name}": kind for group, kinds in groups.items() for name, kind in kinds.items()}
+    return {
+        f"{group}: {name}": kind for group, kinds in groups.items() for name, kind in kinds.items()
+    }

@@ -56,7 +56,9 @@ def two_photos(nb: Notebook) -> Any:
         get_y=None,
         n_inp=2,
     )
-    return nb.Learner(dls, nb.nn.Sequential(nb.nn.Linear(4, 4)), loss_func=nb.CrossEntropyLossFlat())
+    return nb.Learner(
+        dls, nb.nn.Sequential(nb.nn.Linear(4, 4)), loss_func=nb.CrossEntropyLossFlat()
+    )
 
 
 def photo_and_number(nb: Notebook) -> Any:
@@ -66,14 +68,23 @@ def photo_and_number(nb: Notebook) -> Any:
         get_y=None,
         n_inp=1,
     )
-    return nb.Learner(dls, nb.nn.Sequential(nb.nn.Linear(4, 4)), loss_func=nb.CrossEntropyLossFlat())
+    return nb.Learner(
+        dls, nb.nn.Sequential(nb.nn.Linear(4, 4)), loss_func=nb.CrossEntropyLossFlat()
+    )
 
 
 def text(nb: Notebook) -> Any:
-    from fastai.text.all import AWD_LSTM, TextDataLoaders, awd_lstm_clas_config, text_classifier_learner
+    from fastai.text.all import (
+        AWD_LSTM,
+        TextDataLoaders,
+        awd_lstm_clas_config,
+        text_classifier_learner,
+    )
 
     rows = nb.table.assign(text=["a small text"] * len(nb.table))
-    dls = TextDataLoaders.from_df(rows, nb.photos, text_col="text", label_col="label", bs=4, num_workers=0)
+    dls = TextDataLoaders.from_df(
+        rows, nb.photos, text_col="text", label_col="label", bs=4, num_workers=0
+    )
     config = {**awd_lstm_clas_config, "emb_sz": 4, "n_hid": 4, "n_layers": 1}
     return text_classifier_learner(dls, AWD_LSTM, config=config, pretrained=False)
 
@@ -107,7 +118,7 @@ REFUSED: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "points": (points, ("points",)),
     "boxes": (boxes, ("boxes",)),
     "masks": (masks, ("segmentation",)),
-    "two photos": (two_photos, ("one photo",)),
+    "two photos": (two_photos, ("photos and labels", "one label a photo")),
     "two answers": (photo_and_number, ("one label",)),
     "text": (text, ("text",)),
     "tabular": (tabular, ("table",)),
@@ -116,10 +127,6 @@ REFUSED: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "own layer": (
         lambda nb: nb.plain(nb.nn.Sequential(nb.OwnNet(), nb.nn.Identity())),
         ("OwnNet", "network"),
-    ),
-    "own loss of several labels": (
-        lambda nb: nb.cnn(loss_func=nb.BCEWithLogitsLossFlat()),
-        ("BCEWithLogitsLossFlat",),
     ),
     "transform for training and validation": (
         lambda nb: with_item(nb, nb.BothSidesTransform(nb.Mirror(), nb.Mirror())),
