@@ -49,7 +49,7 @@ class Notebook:
                 target.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, self.split / part / label)
             Image.open(path).resize((64, 64)).save(self.same_size / label / path.name)
-            rows.append((f"{label}/{path.name}", label, "blue green red".split().index(label)))
+            rows.append((f"{label}/{path.name}", label, ["blue", "green", "red"].index(label)))
         self.table = pd.DataFrame(rows, columns=["name", "label", "number"])
         self.table["folder"] = str(self.photos)
         self.table.to_csv(self.photos / "labels.csv", index=False)

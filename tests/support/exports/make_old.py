@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 import PIL
 import torch
-from fastai.vision import all as vision
 from fastai.callback.mixup import MixUp
+from fastai.vision import all as vision
 from fastai.vision.all import (
     AdaptiveConcatPool2d,
     Callback,
