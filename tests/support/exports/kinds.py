@@ -9,7 +9,9 @@ import shutil
 import sys
 from collections.abc import Callable
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -52,11 +54,19 @@ class Notebook:
             rows.append((f"{label}/{path.name}", label, ["blue", "green", "red"].index(label)))
         self.table = pd.DataFrame(rows, columns=["name", "label", "number"])
         self.table["folder"] = str(self.photos)
+        self.table["stem"] = self.table["name"].str.removesuffix(".png")
+        self.table["is_valid"] = self.table["name"].str.endswith("0.png")
         self.table.to_csv(self.photos / "labels.csv", index=False)
 
     def __getattr__(self, name: str) -> Any:
         main = self.__dict__["_main"]
         return getattr(main if hasattr(main, name) else self.__dict__["_fastai"], name)
+
+    def label_of_an_own_module(self) -> Any:
+        """Return a label function that the notebook imported from a file beside it."""
+        module = sys.modules.setdefault("my_utils", ModuleType("my_utils"))
+        exec("def folder_of(path):\n    return path.parent.name", vars(module))
+        return module.folder_of
 
     def normalize(self) -> Any:
         return self.Normalize.from_stats(*self.imagenet_stats)
@@ -201,6 +211,13 @@ DATA: dict[str, Kind] = {
     ),
     "labels of bool": lambda nb: nb.block(get_y=lambda path: path.parent.name == "red"),
     "labels of float": lambda nb: nb.block(get_y=lambda path: len(path.parent.name) / 2),
+    "from_df with valid_col": lambda nb: nb.load(
+        "from_df", nb.table, nb.photos, fn_col="stem", suff=".png", valid_col="is_valid"
+    ),
+    "label function of an own module": lambda nb: nb.block(get_y=nb.label_of_an_own_module()),
+    "ImageBlock of a subclass": lambda nb: nb.block(
+        blocks=(nb.ImageBlock(cls=nb.PILImageOfXray), nb.CategoryBlock)
+    ),
     "Datasets": datasets,
     "weighted_dataloaders": weighted,
 }
@@ -212,6 +229,8 @@ DATA: dict[str, Kind] = {
 TRANSFORMS: dict[str, Callable[[Notebook], tuple[Any, Any]]] = {
     "squish": lambda nb: (nb.Resize(64, method="squish"), None),
     "pad zeros": lambda nb: (nb.Resize(64, nb.ResizeMethod.Pad, pad_mode="zeros"), None),
+    "pad reflection": lambda nb: (nb.Resize((64, 48), method="pad"), None),
+    "RatioResize then Resize": lambda nb: ([nb.RatioResize(100), nb.Resize(64)], None),
     "pad border": lambda nb: (nb.Resize((48, 64), "pad", pad_mode="border"), None),
     "crop of a rectangle": lambda nb: (nb.Resize((48, 72)), None),
     "RandomResizedCrop": lambda nb: (nb.RandomResizedCrop(64, min_scale=0.3), None),
@@ -267,7 +286,10 @@ PRESIZING: dict[str, Callable[[Notebook], tuple[Any, Any]]] = {
         nb.Resize((96, 72)),
         nb.aug_transforms(size=(64, 48), min_scale=0.75),
     ),
-    "squish": lambda nb: (nb.Resize(92, method="squish"), nb.aug_transforms(size=(72, 56))),
+    "squish": lambda nb: (
+        nb.Resize(92, method="squish"),
+        nb.aug_transforms(size=(72, 56), min_scale=0.75),
+    ),
     "flips only": lambda nb: (
         nb.Resize(92),
         nb.aug_transforms(size=64, do_flip=True, max_rotate=0, max_zoom=1, max_warp=0),
@@ -380,7 +402,7 @@ def simple(nb: Notebook) -> Any:
     sizes = [3, 4, 8, 16, 32, 64]
     layers = [
         nb.nn.Sequential(nb.nn.Conv2d(a, b, 3, stride=2, padding=1), nb.nn.ReLU())
-        for a, b in zip(sizes, sizes[1:], strict=False)
+        for a, b in pairwise(sizes)
     ]
     return nb.nn.Sequential(*layers, nb.nn.Conv2d(64, 3, 3, stride=2, padding=1), nb.Flatten())
 
@@ -418,9 +440,17 @@ NETWORKS: dict[str, Kind] = {
     "torchvision classifier replaced": lambda nb: nb.plain(
         replaced(nb, torchvision("mobilenet_v2", width_mult=0.1), "classifier.1")
     ),
+    "LogSoftmax and NLLLoss": lambda nb: ending_in(nb, "LogSoftmax", nb.nn.NLLLoss()),
+    "Softmax": lambda nb: ending_in(nb, "Softmax", nb.CrossEntropyLossFlat()),
     "squeezenet": lambda nb: nb.cnn(arch=nb.squeezenet1_1),
     "shufflenet": lambda nb: nb.plain(torchvision("shufflenet_v2_x0_5", num_classes=3)),
 }
+
+
+def ending_in(nb: Notebook, name: str, loss: Any) -> Any:
+    layers = [nb.ConvLayer(3, 8, stride=2), nb.nn.AdaptiveAvgPool2d(1), nb.nn.Flatten()]
+    end = getattr(nb.nn, name)(dim=1)
+    return nb.plain(nb.nn.Sequential(*layers, nb.nn.Linear(8, 3), end), loss_func=loss)
 
 
 def grey(nb: Notebook, **options: Any) -> Any:
@@ -475,6 +505,28 @@ def changed(nb: Notebook) -> Any:
     return learn
 
 
+def parallel(nb: Notebook) -> Any:
+    learn = nb.cnn()
+    learn.model = nb.nn.DataParallel(learn.model)
+    return learn
+
+
+def hooked(nb: Notebook) -> Any:
+    learn = nb.cnn()
+    nb.hook_outputs(learn.model[0])
+    return learn
+
+
+def normalized_later(nb: Notebook) -> Any:
+    learn = nb.cnn(nb.block(batch_tfms=None))
+    learn.dls.add_tfms([nb.normalize()], "after_batch")  # as vision_learner does if pretrained
+    return learn
+
+
+def of_own_class(nb: Notebook) -> Any:
+    return nb.OwnLearner(nb.loaders, nb.plain().model, loss_func=nb.CrossEntropyLossFlat())
+
+
 def swapped_model(nb: Notebook) -> Any:
     learn = nb.plain()
     learn.model = nb.nn.Sequential(learn.model, nb.nn.Identity())
@@ -486,6 +538,11 @@ HABITS: dict[str, Kind] = {
     "trained with MixUp, then tta": trained,
     "callbacks and loss changed": changed,
     "model swapped": swapped_model,
+    "DataParallel": parallel,
+    "hooks left": hooked,
+    "Normalize added later": normalized_later,
+    "subclass of Learner": of_own_class,
+    "to_bf16": lambda nb: nb.cnn().to_bf16(),
     "to_fp16": lambda nb: nb.cnn().to_fp16(),
     "to_fp16 and back": lambda nb: nb.cnn().to_fp16().to_fp32(),
     "to_native_fp16": lambda nb: nb.plain().to_fp16().to_channelslast(),

@@ -13,6 +13,7 @@ from fastai.vision.all import (
     DisplayedTransform,
     Flatten,
     ItemTransform,
+    Learner,
     Module,
     PILImage,
     RandTransform,
@@ -122,6 +123,25 @@ class BothSidesTransform(RandTransform):
     def encodes(self, img: PILImage):
         aug = self.valid_aug if self.idx else self.train_aug
         return PILImage.create(aug(image=np.array(img))["image"])
+
+
+class PILImageOfXray(PILImage):
+    pass
+
+
+class OwnLearner(Learner):
+    def summary_of_mine(self):
+        return len(self.dls.vocab)
+
+
+def opened_darker(path):
+    return PILImage.create(np.array(PILImage.create(path)) // 2)
+
+
+class PILImageDarker(PILImage):
+    @classmethod
+    def create(cls, fn, **kwargs):
+        return super().create(np.array(PILImage.create(fn)) // 2)
 
 
 class Contrast(Transform):

@@ -107,6 +107,15 @@ def collaborative(nb: Notebook) -> Any:
     return collab_learner(dls, n_factors=2)
 
 
+def opened_by_a_function(nb: Notebook) -> Any:
+    files = nb.get_image_files(nb.photos)
+    steps = [[nb.opened_darker], [nb.parent_label, nb.Categorize()]]
+    dls = nb.Datasets(files, steps, splits=nb.RandomSplitter(seed=1)(files)).dataloaders(
+        after_item=[nb.Resize(64), nb.ToTensor()], after_batch=[nb.IntToFloatTensor()], bs=4
+    )
+    return nb.cnn(dls)
+
+
 def with_item(nb: Notebook, *transforms: Any) -> Any:
     return nb.cnn(nb.block(item_tfms=[nb.Resize(64), *transforms]))
 
@@ -131,6 +140,21 @@ REFUSED: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "transform for training and validation": (
         lambda nb: with_item(nb, nb.BothSidesTransform(nb.Mirror(), nb.Mirror())),
         ("BothSidesTransform", "split_idx"),
+    ),
+    "photos opened by an own function": (opened_by_a_function, ("opened_darker",)),
+    "getter that opens and changes photos": (
+        lambda nb: nb.cnn(nb.block(get_x=nb.opened_darker)),
+        ("opened_darker",),
+    ),
+    "photos of an own class that changes them": (
+        lambda nb: nb.cnn(
+            nb.block(blocks=(nb.ImageBlock(cls=nb.PILImageDarker), nb.CategoryBlock))
+        ),
+        ("PILImageDarker",),
+    ),
+    "one output for three labels": (
+        lambda nb: nb.cnn(n_out=1, loss_func=nb.BCEWithLogitsLossFlat()),
+        ("1", "3"),
     ),
     "own item transform": (lambda nb: with_item(nb, nb.Contrast()), ("Contrast", "split_idx")),
     "own function": (lambda nb: with_item(nb, nb.swapped), ("swapped", "split_idx")),
