@@ -215,9 +215,6 @@ DATA: dict[str, Kind] = {
         "from_df", nb.table, nb.photos, fn_col="stem", suff=".png", valid_col="is_valid"
     ),
     "label function of an own module": lambda nb: nb.block(get_y=nb.label_of_an_own_module()),
-    "ImageBlock of a subclass": lambda nb: nb.block(
-        blocks=(nb.ImageBlock(cls=nb.PILImageOfXray), nb.CategoryBlock)
-    ),
     "Datasets": datasets,
     "weighted_dataloaders": weighted,
 }
@@ -506,7 +503,7 @@ def changed(nb: Notebook) -> Any:
 
 
 def parallel(nb: Notebook) -> Any:
-    learn = nb.cnn()
+    learn = nb.plain()
     learn.model = nb.nn.DataParallel(learn.model)
     return learn
 

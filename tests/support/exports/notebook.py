@@ -125,10 +125,6 @@ class BothSidesTransform(RandTransform):
         return PILImage.create(aug(image=np.array(img))["image"])
 
 
-class PILImageOfXray(PILImage):
-    pass
-
-
 class OwnLearner(Learner):
     def summary_of_mine(self):
         return len(self.dls.vocab)
