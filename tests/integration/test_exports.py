@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +18,23 @@ from tests.support import learners
 from tests.support.exports import kinds
 from tests.support.exports.kinds import Notebook, learners_by_kind
 from tests.support.exports.refused import REFUSED
-from tests.support.pictures import encode, gradient
 
 KINDS = learners_by_kind()
 OLD = Path(kinds.__file__).with_name("old")
 RECORDED = json.loads((OLD / "answers.json").read_text())
 """Labels and probabilities of older versions of fastai; make_old.py wrote them."""
+PICTURES = [OLD / "shapes.png", OLD / "blobs.png"]
+"""A wide picture that is larger than what a network sees, and a tall one of soft colours."""
 
 
 @pytest.fixture(scope="module")
-def notebook(tmp_path_factory: pytest.TempPathFactory) -> Notebook:
-    return Notebook(tmp_path_factory.mktemp("notebook"))
+def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    import torch
 
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Return a wide and a tall picture: one larger than what a network sees, one smaller."""
-    folder = tmp_path_factory.mktemp("pictures")
-    paths = [folder / "wide.png", folder / "tall.png"]
-    for path, size in zip(paths, [(200, 130), (40, 57)], strict=True):
-        path.write_bytes(encode(gradient(size=size)))
-    return paths
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the networks are so small that threads only wait for each other
+    yield Notebook(tmp_path_factory.mktemp("notebook"))
+    torch.set_num_threads(threads)
 
 
 def answer(model: Model, picture: Path) -> list[float]:
@@ -60,7 +57,7 @@ def predict(learn: Any, picture: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_export_converts_and_answers_like_learner_predict(kind, notebook, pictures, tmp_path):
+def test_export_converts_and_answers_like_learner_predict(kind, notebook, tmp_path):
     with learners.quiet():
         learn = KINDS[kind](notebook)
     export = learners.export(learn, tmp_path)
@@ -69,20 +66,18 @@ def test_export_converts_and_answers_like_learner_predict(kind, notebook, pictur
     with learners.quiet():
         theirs = notebook.load_learner(export)
     tolerance = 1e-3 if kind.startswith("presizing") else 2e-5
-    for picture in pictures:
+    for picture in PICTURES:
         assert answer(model, picture) == pytest.approx(predict(theirs, picture), abs=tolerance)
 
 
-def test_learner_without_a_resize_gets_the_size_that_networks_are_trained_for(
-    notebook, pictures, tmp_path
-):
+def test_learner_without_a_resize_gets_the_size_that_networks_are_trained_for(notebook, tmp_path):
     with learners.quiet():
         dls = notebook.ImageDataLoaders.from_folder(notebook.same_size, valid_pct=0.2, bs=4)
         export = learners.export(notebook.cnn(dls), tmp_path)
         theirs = notebook.load_learner(export)
     model = Model.load(convert(export))
     sized = tmp_path / "sized.png"
-    with Image.open(pictures[0]) as picture:
+    with Image.open(PICTURES[0]) as picture:
         picture.resize(model.info.pipeline.size).save(sized)
     assert answer(model, sized) == pytest.approx(predict(theirs, sized), abs=2e-5)
 

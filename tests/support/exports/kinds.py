@@ -14,9 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pandas as pd
 from PIL import Image
-from sklearn.metrics import zero_one_loss
 
 from icon_classifier.system.torch_setup import import_fastai
 from tests.support import learners
@@ -52,7 +50,7 @@ class Notebook:
             shutil.copy(path, self.split / part / label)
             Image.open(path).resize((64, 64)).save(self.same_size / label / path.name)
             rows.append((f"{label}/{path.name}", label, ["blue", "green", "red"].index(label)))
-        self.table = pd.DataFrame(rows, columns=["name", "label", "number"])
+        self.table = self.pd.DataFrame(rows, columns=["name", "label", "number"])
         self.table["folder"] = str(self.photos)
         self.table["stem"] = self.table["name"].str.removesuffix(".png")
         self.table["is_valid"] = self.table["name"].str.endswith("0.png")
@@ -319,7 +317,7 @@ METRICS: dict[str, Kind] = {
     "CohenKappa": lambda nb: [nb.CohenKappa(weights="quadratic"), nb.MatthewsCorrCoef()],
     "Jaccard": lambda nb: [nb.Jaccard(average="macro"), nb.HammingLoss(), nb.BrierScore()],
     "Perplexity": lambda nb: [nb.Perplexity(), nb.perplexity],
-    "skm_to_fastai": lambda nb: nb.skm_to_fastai(zero_one_loss),
+    "skm_to_fastai": lambda nb: nb.skm_to_fastai(nb.zero_one_loss),
     "none": lambda nb: None,
 }
 

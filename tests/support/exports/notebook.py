@@ -6,6 +6,7 @@ fastai pickles these by reference (``__main__.is_cat``) or, through cloudpickle,
 from pathlib import Path
 
 import numpy as np
+import pandas as pd  # noqa: F401
 import torch
 from fastai.vision.all import (
     Callback,
@@ -23,6 +24,7 @@ from fastai.vision.all import (
     params,
 )
 from fastai.vision.models.xresnet import XResNet
+from sklearn.metrics import zero_one_loss  # noqa: F401
 from torch import nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
