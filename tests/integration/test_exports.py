@@ -15,16 +15,12 @@ from icon_classifier.errors import UnsupportedLearnerError
 from icon_classifier.images import read_image
 from icon_classifier.model.session import Model
 from tests.support import learners
-from tests.support.exports import kinds
-from tests.support.exports.kinds import Notebook, learners_by_kind
+from tests.support.exports.kinds import OLD, PICTURES, Notebook, learners_by_kind
 from tests.support.exports.refused import REFUSED
 
 KINDS = learners_by_kind()
-OLD = Path(kinds.__file__).with_name("old")
 RECORDED = json.loads((OLD / "answers.json").read_text())
 """Labels and probabilities of older versions of fastai; make_old.py wrote them."""
-PICTURES = [OLD / "shapes.png", OLD / "blobs.png"]
-"""A wide picture that is larger than what a network sees, and a tall one of soft colours."""
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +54,7 @@ def predict(learn: Any, picture: Path) -> list[float]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_export_converts_and_answers_like_learner_predict(kind, notebook, tmp_path):
+    notebook.set_seed(0)
     with learners.quiet():
         learn = KINDS[kind](notebook)
     export = learners.export(learn, tmp_path)

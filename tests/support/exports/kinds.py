@@ -19,6 +19,11 @@ from PIL import Image
 from icon_classifier.system.torch_setup import import_fastai
 from tests.support import learners
 
+OLD = Path(__file__).with_name("old")
+"""Exports of older versions of fastai, pictures, and what those versions answered to them."""
+PICTURES = [OLD / "shapes.png", OLD / "blobs.png"]
+"""A wide picture that is larger than what a network sees, and a tall one of soft colours."""
+
 Kind = Callable[["Notebook"], Any]
 
 
@@ -113,13 +118,16 @@ class Notebook:
 
 
 def _with_contrast(learn: Any) -> Any:
-    """Scale and shift the last layer, so that differing pictures get differing probabilities."""
-    batch, _ = learn.dls.one_batch()
-    outputs = learn.model.eval()(batch)
-    last = [module for module in learn.model.modules() if hasattr(module, "weight")][-1]
-    last.weight.data /= outputs.std(0).mean().item()
-    if last.bias is not None:
-        last.bias.data -= learn.model(batch).mean(0).data
+    """Scale and shift the last layer, so that the test pictures get differing probabilities."""
+    loader = learn.dls.test_dl(PICTURES, bs=1, num_workers=0)
+    net = learn.model.eval()
+    outputs = [net(batch[0]).data for batch in loader]
+    spread = (outputs[0] - outputs[1]).std().item()
+    middle = (outputs[0] + outputs[1])[0] / 2
+    last = [module for module in net.modules() if hasattr(module, "weight")][-1]
+    bias = -middle if last.bias is None else last.bias.data - middle
+    last.weight.data /= spread
+    last.bias = type(last.weight)(bias / spread)
     return learn
 
 
@@ -445,7 +453,8 @@ NETWORKS: dict[str, Kind] = {
 def ending_in(nb: Notebook, name: str, loss: Any) -> Any:
     layers = [nb.ConvLayer(3, 8, stride=2), nb.nn.AdaptiveAvgPool2d(1), nb.nn.Flatten()]
     end = getattr(nb.nn, name)(dim=1)
-    return nb.plain(nb.nn.Sequential(*layers, nb.nn.Linear(8, 3), end), loss_func=loss)
+    net = nb.nn.Sequential(*layers, nb.nn.Linear(8, 3), end)
+    return nb.Learner(nb.loaders, net, loss_func=loss)
 
 
 def grey(nb: Notebook, **options: Any) -> Any:
@@ -513,9 +522,9 @@ def hooked(nb: Notebook) -> Any:
 
 
 def normalized_later(nb: Notebook) -> Any:
-    learn = nb.cnn(nb.block(batch_tfms=None))
-    learn.dls.add_tfms([nb.normalize()], "after_batch")  # as vision_learner does if pretrained
-    return learn
+    dls = nb.block(batch_tfms=None)
+    dls.add_tfms([nb.normalize()], "after_batch")  # as vision_learner does if pretrained
+    return nb.cnn(dls)
 
 
 def of_own_class(nb: Notebook) -> Any:
