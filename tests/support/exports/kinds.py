@@ -119,15 +119,16 @@ class Notebook:
 
 def _with_contrast(learn: Any) -> Any:
     """Scale and shift the last layer, so that the test pictures get differing probabilities."""
-    loader = learn.dls.test_dl(PICTURES, bs=1, num_workers=0)
+    import torch
+
     net = learn.model.eval()
-    outputs = [net(batch[0]).data for batch in loader]
-    spread = (outputs[0] - outputs[1]).std().item()
-    middle = (outputs[0] + outputs[1])[0] / 2
+    loader = learn.dls.test_dl(PICTURES, bs=1, num_workers=0)
+    wide, tall = (torch.tensor(net(batch[0])[0].tolist()) for batch in loader)
     last = [module for module in net.modules() if hasattr(module, "weight")][-1]
-    bias = -middle if last.bias is None else last.bias.data - middle
+    bias = 0 if last.bias is None else last.bias.data
+    spread = (wide - tall).std()
     last.weight.data /= spread
-    last.bias = type(last.weight)(bias / spread)
+    last.bias = torch.nn.Parameter((bias - (wide + tall) / 2) / spread)
     return learn
 
 
