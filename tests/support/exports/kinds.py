@@ -234,7 +234,6 @@ TRANSFORMS: dict[str, Callable[[Notebook], tuple[Any, Any]]] = {
     "squish": lambda nb: (nb.Resize(64, method="squish"), None),
     "pad zeros": lambda nb: (nb.Resize(64, nb.ResizeMethod.Pad, pad_mode="zeros"), None),
     "pad reflection": lambda nb: (nb.Resize((64, 48), method="pad"), None),
-    "RatioResize then Resize": lambda nb: ([nb.RatioResize(100), nb.Resize(64)], None),
     "pad border": lambda nb: (nb.Resize((48, 64), "pad", pad_mode="border"), None),
     "crop of a rectangle": lambda nb: (nb.Resize((48, 72)), None),
     "RandomResizedCrop": lambda nb: (nb.RandomResizedCrop(64, min_scale=0.3), None),
@@ -437,7 +436,6 @@ NETWORKS: dict[str, Kind] = {
     "timm create_model": lambda nb: nb.plain(timm("test_resnet")),
     "timm vit": lambda nb: nb.plain(timm("test_vit", img_size=64)),
     "timm convnext": lambda nb: nb.plain(timm("test_convnext")),
-    "timm reset_classifier": lambda nb: nb.plain(timm("test_nfnet")),
     "torchvision with num_classes": lambda nb: nb.plain(
         torchvision("mobilenet_v2", width_mult=0.1, num_classes=3)
     ),
@@ -447,7 +445,6 @@ NETWORKS: dict[str, Kind] = {
     "LogSoftmax and NLLLoss": lambda nb: ending_in(nb, "LogSoftmax", nb.nn.NLLLoss()),
     "Softmax": lambda nb: ending_in(nb, "Softmax", nb.CrossEntropyLossFlat()),
     "squeezenet": lambda nb: nb.cnn(arch=nb.squeezenet1_1),
-    "shufflenet": lambda nb: nb.plain(torchvision("shufflenet_v2_x0_5", num_classes=3)),
 }
 
 

@@ -6,7 +6,11 @@ Run as a script, by the Python, fastai and torch of that time, with the names of
     python tests/support/exports/make_old.py from_name_re own_loss
 
 ``old/2.2.5-own_loss.pkl`` is written, and its labels and the probabilities of each picture in
-``old/`` are added to ``old/answers.json``. No file needs more of the project than this one.
+``old/`` are added to ``old/answers.json``. It needs nothing else of the project.
+
+The files were made with torch 1.6 (fastai 2.0), 1.7.1 (2.1 to 2.3), 1.11 (2.5 and 2.6), 1.12.1
+(2.7.12) and 2.13 (2.7.19 and later); with timm 0.5.4 and 0.6.13; and with plum-dispatch 2.5.7 and
+2.6.0 (2.8).
 """
 
 import json

@@ -156,6 +156,10 @@ REFUSED: dict[str, tuple[Kind, tuple[str, ...]]] = {
         lambda nb: nb.cnn(n_out=1, loss_func=nb.BCEWithLogitsLossFlat()),
         ("1", "3"),
     ),
+    "RatioResize": (
+        lambda nb: nb.cnn(nb.block(item_tfms=[nb.RatioResize(100), nb.Resize(64)])),
+        ("RatioResize", "use Resize"),
+    ),
     "own item transform": (lambda nb: with_item(nb, nb.Contrast()), ("Contrast", "split_idx")),
     "own function": (lambda nb: with_item(nb, nb.swapped), ("swapped", "split_idx")),
     "own transform of pairs": (
