@@ -142,10 +142,6 @@ REFUSED: dict[str, tuple[Kind, tuple[str, ...]]] = {
         ("BothSidesTransform", "split_idx"),
     ),
     "photos opened by an own function": (opened_by_a_function, ("opened_darker",)),
-    "getter that opens and changes photos": (
-        lambda nb: nb.cnn(nb.block(get_x=nb.opened_darker)),
-        ("opened_darker",),
-    ),
     "photos of an own class that changes them": (
         lambda nb: nb.cnn(
             nb.block(blocks=(nb.ImageBlock(cls=nb.PILImageDarker), nb.CategoryBlock))
