@@ -1,0 +1,101 @@
+"""Whatever export.pkl a notebook of fastai wrote converts and answers like its Learner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from icon_classifier.conversion.convert import convert
+from icon_classifier.errors import UnsupportedLearnerError
+from icon_classifier.images import read_image
+from icon_classifier.model.session import Model
+from tests.support import learners
+from tests.support.exports.kinds import OLD, PICTURES, Notebook, learners_by_kind
+from tests.support.exports.refused import REFUSED
+
+KINDS = learners_by_kind()
+RECORDED = json.loads((OLD / "answers.json").read_text())
+"""Labels and probabilities of older versions of fastai; make_old.py wrote them."""
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the networks are so small that threads only wait for each other
+    yield Notebook(tmp_path_factory.mktemp("notebook"))
+    torch.set_num_threads(threads)
+
+
+def answer(model: Model, picture: Path) -> list[float]:
+    """Return the probabilities of a converted model, in the order of its labels."""
+    ranking = dict(model.predict(read_image(picture.read_bytes())).ranking)
+    return [ranking[label] for label in model.labels]
+
+
+def predict(learn: Any, picture: Path) -> list[float]:
+    """Return the probabilities of `Learner.predict`.
+
+    It fails where the loss cannot decode, and does not take the softmax that such a loss implies.
+    """
+    learn.model.float()
+    with learners.quiet(), learn.no_bar(), learn.no_logging():
+        if hasattr(learn.loss_func, "decodes"):
+            return learn.predict(picture)[2].tolist()
+        outputs, _ = learn.get_preds(dl=learn.dls.test_dl([picture], num_workers=0))
+    return outputs[0].softmax(-1).tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_export_converts_and_answers_like_learner_predict(kind, notebook, tmp_path):
+    notebook.set_seed(0)
+    with learners.quiet():
+        learn = KINDS[kind](notebook)
+    export = learners.export(learn, tmp_path)
+    model = Model.load(convert(export))
+    assert list(model.labels) == [str(label) for label in learn.dls.vocab]
+    with learners.quiet():
+        theirs = notebook.load_learner(export)
+    tolerance = 1e-3 if kind.startswith("presizing") else 2e-5
+    for picture in PICTURES:
+        assert answer(model, picture) == pytest.approx(predict(theirs, picture), abs=tolerance)
+
+
+def test_learner_without_a_resize_gets_the_size_that_networks_are_trained_for(notebook, tmp_path):
+    with learners.quiet():
+        dls = notebook.ImageDataLoaders.from_folder(notebook.same_size, valid_pct=0.2, bs=4)
+        export = learners.export(notebook.cnn(dls), tmp_path)
+        theirs = notebook.load_learner(export)
+    model = Model.load(convert(export))
+    sized = tmp_path / "sized.png"
+    with Image.open(PICTURES[0]) as picture:
+        picture.resize(model.info.pipeline.size).save(sized)
+    assert answer(model, sized) == pytest.approx(predict(theirs, sized), abs=2e-5)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_export_of_an_older_fastai_answers_as_it_did_there(name, tmp_path):
+    model = Model.load(convert(OLD / name, tmp_path / "export.onnx"))
+    assert list(model.labels) == RECORDED[name]["labels"]
+    for picture, probabilities in RECORDED[name]["pictures"].items():
+        # Older Pillow decodes JPEG otherwise, and rounds some pixels otherwise when it resizes.
+        tolerance = 0.02 if picture.endswith("jpg") else 1e-3
+        assert answer(model, OLD / picture) == pytest.approx(probabilities, abs=tolerance), picture
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_other_learner_is_refused_in_words(kind, notebook, tmp_path):
+    make, words = REFUSED[kind]
+    with learners.quiet():
+        export = learners.export(make(notebook), tmp_path)
+    with pytest.raises(UnsupportedLearnerError) as refusal:
+        convert(export)
+    message = str(refusal.value)
+    assert not [word for word in words if word not in message], message
+    assert not (tmp_path / "export.onnx").exists()
