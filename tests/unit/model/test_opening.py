@@ -89,7 +89,9 @@ def test_a_process_opens_a_file_once(tmp_path: Path) -> None:
 
 
 def test_an_export_that_cannot_be_compiled_raises_with_the_reason(export: Path) -> None:
-    with pytest.raises(ModelMissingError, match=r"compiling it failed: .*expected an export of a fastai Learner"):
+    with pytest.raises(
+        ModelMissingError, match=r"compiling it failed: .*expected an export of a fastai Learner"
+    ):
         open_model(export.parent)
     assert not list(export.parent.glob("*.onnx"))
 
