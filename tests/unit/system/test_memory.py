@@ -1,16 +1,9 @@
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from icon_classifier.errors import ImageTooLargeError
-from icon_classifier.images import read_image
-from icon_classifier.model.opening import open_model
-from icon_classifier.system import memory
 from icon_classifier.system.memory import (
     AT_REST,
     MAX_KERNELS,
@@ -20,8 +13,6 @@ from icon_classifier.system.memory import (
     slot_count,
     usable_cores,
 )
-from tests.support.pictures import encode
-from tests.support.processes import exit_code, forked
 
 ROOT = Path(__file__).resolve().parents[3]
 MB = 2**20
@@ -134,32 +125,44 @@ def test_usable_cores_counts_all_where_there_is_no_affinity(
     assert usable_cores() == 3
 
 
-def read_large_photo() -> Callable[[], object]:
-    photo = encode(Image.new("RGB", (6000, 6000)), "JPEG")
-    return lambda: read_image(photo)
+READ_LARGE_PHOTO = """
+photo = encode(Image.new("RGB", (6000, 6000)), "JPEG")
+work = lambda: read_image(photo)
+"""
+RUN_NETWORK = """
+model = open_model()
+batch = np.stack([model.transform(Image.new("RGB", (640, 480)))] * 8)
+work = lambda: model.predict_arrays(batch)
+"""
+BEYOND_THE_LIMIT = """
+import numpy as np
+import pytest
+from PIL import Image
 
+from icon_classifier.errors import ImageTooLargeError
+from icon_classifier.images import read_image
+from icon_classifier.model.opening import open_model
+from icon_classifier.system import memory
+from tests.support.pictures import encode
 
-def run_network() -> Callable[[], object]:
-    model = open_model(ROOT)
-    batch = np.stack([model.transform(Image.new("RGB", (640, 480)))] * 8)
-    return lambda: model.predict_arrays(batch)
+{prepare}
+memory.MAX_GROWTH = 20 * 2**20
+memory.limit_process()
+for _ in range(2):
+    with pytest.raises(ImageTooLargeError):
+        work()
+memory.trim_heap()
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
-@pytest.mark.parametrize("prepare", [read_large_photo, run_network])
+@pytest.mark.parametrize("prepare", [READ_LARGE_PHOTO, RUN_NETWORK], ids=["photo", "network"])
 @pytest.mark.usefixtures("project_model")
-def test_beyond_the_limit_of_a_process_a_picture_is_too_large(
-    prepare: Callable[[], Callable[[], object]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And the process goes on: Pillow and ONNX Runtime report it, they do not crash."""
-    monkeypatch.setattr(memory, "MAX_GROWTH", 20 * MB)
+def test_beyond_the_limit_of_a_process_a_picture_is_too_large(prepare: str) -> None:
+    """And the process goes on: Pillow and ONNX Runtime report it, they do not crash.
 
-    def run() -> None:
-        work = prepare()
-        memory.limit_process()
-        for _ in range(2):
-            with pytest.raises(ImageTooLargeError):
-                work()
-        memory.trim_heap()
-
-    assert exit_code(forked(run)) == 0
+    In a process of its own, because this one may have freed memory which it can use again.
+    """
+    code = BEYOND_THE_LIMIT.format(prepare=prepare)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
