@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -43,16 +43,37 @@ class Report:
     left_out: Counter[str]
 
 
-def labelled_photos(folder: Path, labels: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+def labelled_photos(
+    folder: Path, labels: Sequence[str], others: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, str | None]]:
     """Yield the photos of a folder, each with the class that a folder around it is named like.
 
     Underscores in labels and names of folders count as spaces.
+
+    Parameters
+    ----------
+    folder : Path
+        With a folder for each class.
+    labels : sequence of str
+        The classes.
+    others : mapping of str to str, optional
+        Labels by other names that their folders may have.
+
+    Raises
+    ------
+    DatasetError
+        There is no such folder.
     """
+    if not folder.is_dir():
+        raise DatasetError(f"there is no folder {folder}")
 
     def name(text: str) -> str:
         return fold(text).replace("_", " ")
 
-    label_of = by_names({name(label): label for label in labels})
+    label_of = by_names(
+        {name(other): label for other, label in (others or {}).items()}
+        | {name(label): label for label in labels}
+    )
     for path in find_photos([str(folder)]):
         place = PurePosixPath(name(Path(path).relative_to(folder).as_posix()))
         yield path, label_of(place)
@@ -127,7 +148,8 @@ def report_lines(report: Report) -> Iterator[str]:
         f"{figures.photos} photos, {figures.errors} wrong: {figures.error:.1%} "
         f"(95 % interval {low:.1%} to {high:.1%}); mean recall {recall:.1%}."
     )
-    yield f'{1 - (figures.accepted or 0.0):.1%} are "not sure".'
+    if figures.accepted is not None and figures.accepted < 1:
+        yield f'{1 - figures.accepted:.1%} are "not sure".'
     yield f"Probabilities are off by {figures.calibration_after:.1%} on average."
     yield ""
     width = max(len("class"), *(len(each.label) for each in figures.classes))
@@ -141,11 +163,11 @@ def report_lines(report: Report) -> Iterator[str]:
     for true, row in zip(figures.classes, figures.confusion, strict=True):
         for guess, count in zip(figures.classes, row, strict=True):
             if count and guess is not true:
-                yield f"- {count} of {true.label} were taken for {guess.label}"
+                yield f"- {true.label} taken for {guess.label}: {count}"
     for folder, count in report.left_out.most_common():
-        yield f"- {count} photos in {folder} were left out: no class is named like a folder there"
+        yield f"- left out, because no class is named like {folder}: {count}"
     if report.unreadable:
-        yield f"- {len(report.unreadable)} photos could not be read"
+        yield f"- cannot be read: {len(report.unreadable)}"
 
 
 def wrong_table(report: Report) -> str:

@@ -123,7 +123,8 @@ def evaluate(
     from icon_classifier.system.memory import usable_cores
 
     classifier = open_model(model, threads=1, keep_memory=True)
-    photos = labelled_photos(folder, classifier.labels)
+    names = zip(classifier.info.raw.get("vocab", ()), classifier.labels, strict=False)
+    photos = labelled_photos(folder, classifier.labels, dict(names))
     report = judge(classifier, photos, threads=usable_cores())
     text = "\n".join(report_lines(report))
     if as_json:
@@ -153,8 +154,8 @@ def convert(
     names: Annotated[
         str | None,
         typer.Option(
-            help="Names of classes for people, as 'False=dog,True=cat'. They are kept in "
-            "export.names.txt beside export.pkl.",
+            help="Names of classes for people, as 'False=dog,True=cat'; '' for none. They are "
+            "kept in export.names.txt beside export.pkl, a line for each.",
             show_default=False,
         ),
     ] = None,
@@ -189,7 +190,9 @@ def convert(
     for note in notes(metadata):
         print(f"Note: {note}")
     if target.name != MODEL:
-        also = f" and {names_file(export)} to {names_file(Path(EXPORT))}" if named else ""
+        also = ""
+        if names_file(export).exists():
+            also = f" and {names_file(export)} to {names_file(Path(EXPORT))}"
         print(f"Note: The page opens {MODEL}. For this model, rename {export} to {EXPORT}{also}.")
 
 

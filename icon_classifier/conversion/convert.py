@@ -87,6 +87,11 @@ def convert(
     """
     export = Path(export)
     target = export.with_suffix(".onnx") if target is None else Path(target)
+    if target.suffix != ".onnx":  # it may be another export, which would be lost
+        raise ConversionError(
+            f"expected a file to write whose name ends in .onnx, got {target}; "
+            "to convert several files, run this once for each"
+        )
     try:
         digest = sha256_of(export)
     except OSError as error:
@@ -96,8 +101,10 @@ def convert(
             _log.info("%s was compiled by another process meanwhile", target)
             return target
         archive = open_archive(export)
-        learner = read_learner(archive)
+        with _naming(export):
+            learner = read_learner(archive)
         _log.info("%s: a Learner of %d classes", export, len(learner.labels))
+        vocab = list(learner.labels)
         names_path = names_file(export)
         content = read_names(names_path) if names is None else format_names(names)
         if content is not None:
@@ -108,10 +115,11 @@ def convert(
                 raise ConversionError(f"{where}: {error}") from error
             learner = dataclasses.replace(learner, labels=labels)
         sources = {
+            "vocab": vocab,
             "export_sha256": digest,
             "names_sha256": None if content is None else hashlib.sha256(content).hexdigest(),
         }
-        with _one_thread():
+        with _naming(export), _one_thread():
             compiled = _compile(learner, archive, sources)
         try:
             if content is not None and names is not None:
@@ -121,6 +129,15 @@ def convert(
             raise ConversionError(f"cannot write {target}: {error.strerror}") from error
     _log.info("wrote %s (%.1f MB)", target, len(compiled) / 1e6)
     return target
+
+
+@contextmanager
+def _naming(export: Path) -> Iterator[None]:
+    """Put the name of the file before the message of an error."""
+    try:
+        yield
+    except ConversionError as error:
+        raise type(error)(f"{export}: {error}") from error
 
 
 @contextmanager

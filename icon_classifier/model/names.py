@@ -27,15 +27,19 @@ def parse_names(content: bytes) -> dict[str, str]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConversionError(f"expected names of classes in UTF-8 ({error})") from error
+        raise ConversionError("expected names of classes in UTF-8; save the file so") from error
     names: dict[str, str] = {}
     for line in text.splitlines():
-        if not line.strip() or line.startswith("#"):
+        if not line.strip() or line.strip().startswith("#"):
             continue
         label, equals, name = (part.strip() for part in line.partition("="))
-        if not equals or not name or label in names:
+        if not equals or not name:
             raise ConversionError(
-                f"expected a class and its name, as a=b, got {line.strip()!r:.80}"
+                f"expected a class and its name, such as False=dog, got {line.strip()!r:.80}"
+            )
+        if label in names:
+            raise ConversionError(
+                f"expected one name for {label!r:.80}, got a second: {name!r:.80}"
             )
         names[label] = name
     return names

@@ -113,6 +113,8 @@ def test_drop_is_answered_on_every_screen(
 ) -> None:
     page = visit(**look)
     assert troubles(page) == []
+    button(page, "Choose photos").hover()
+    assert troubles(page) == []
     drop(page, grizzly)
     expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
     card = page.locator(".ic-card")

@@ -74,3 +74,12 @@ def test_another_name_than_export_is_said_not_to_be_the_page_s_model(export: Pat
     output = convert(other, "--names", NAMES)
     assert f"The page opens export.onnx. For this model, rename {other} to export.pkl and" in output
     assert "export.names.txt" in output
+    assert "export.names.txt" in convert(other)
+
+
+def test_another_export_is_not_overwritten(export: Path) -> None:
+    other = Path(shutil.copy(export, export.with_name("other.pkl")))
+    for target in (other, export):
+        with pytest.raises(ConversionError, match=r"ends in \.onnx, got .* once for each"):
+            convert(export, target)
+    assert other.read_bytes() == export.read_bytes()

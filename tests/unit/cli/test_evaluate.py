@@ -40,9 +40,9 @@ def test_report_has_errors_with_their_interval_and_the_wrong_photos(folder: Path
     output = evaluate(folder)
     assert output.startswith("4 photos, 1 wrong: 25.0% (95 % interval ")
     assert "mean recall 83.3%" in output
-    assert "- 1 of red were taken for blue\n" in output
-    assert f"- 1 photos in {folder / 'test/odd/deep'} were left out" in output
-    assert "- 1 photos could not be read\n" in output
+    assert "- red taken for blue: 1\n" in output
+    assert f"- left out, because no class is named like {folder / 'test/odd/deep'}: 1\n" in output
+    assert "- cannot be read: 1\n" in output
     assert output.splitlines()[-1].startswith(str(folder / "test/red/deep/2.png: red was taken"))
 
 
@@ -72,3 +72,15 @@ def test_folders_of_other_names_are_listed(folder: Path) -> None:
         DatasetError, match=r"like the classes \(red, green, blue\), got .*deep \(1\)"
     ):
         evaluate(folder)
+
+
+def test_missing_folder_is_named(folder: Path) -> None:
+    (folder / "test").rename(folder / "other")
+    with pytest.raises(DatasetError, match=r"there is no folder .*test"):
+        evaluate(folder)
+
+
+def test_folders_may_have_the_names_of_the_training(folder: Path) -> None:
+    write_model(folder, vocab=["RED", "green", "0"])
+    (folder / "test" / "Blue").rename(folder / "test" / "0")
+    assert evaluate(folder).startswith("4 photos, 1 wrong")

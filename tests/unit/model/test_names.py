@@ -10,7 +10,7 @@ from icon_classifier.model.names import format_names, parse_names, read_names, r
     ("text", "names"),
     [
         ("False=dog\nTrue=cat, any", {"False": "dog", "True": "cat, any"}),
-        ("# lesson 1\n\nFalse = a dog\r\nTrue =cat\n", {"False": "a dog", "True": "cat"}),
+        ("# lesson 1\n\n  # dogs\nFalse = a dog\r\nTrue =cat\n", {"False": "a dog", "True": "cat"}),
         ("=background", {"": "background"}),
         ("0=π=3", {"0": "π=3"}),
         ("", {}),
@@ -20,7 +20,7 @@ def test_names_are_parsed(text: str, names: dict[str, str]) -> None:
     assert parse_names(text.encode()) == names
 
 
-@pytest.mark.parametrize("text", ["cat", "False=", "a=b\nc", "a=b\na=c"])
+@pytest.mark.parametrize("text", ["cat", "False=", "a=b\nc", "=\n"])
 def test_text_that_is_not_names_is_refused(text: str) -> None:
     with pytest.raises(ConversionError, match="expected a class and its name"):
         parse_names(text.encode())
@@ -55,3 +55,8 @@ def test_name_of_an_unknown_class_is_refused() -> None:
 def test_same_name_for_two_classes_is_refused() -> None:
     with pytest.raises(ConversionError, match="different names"):
         rename(["False", "True"], {"False": "True"})
+
+
+def test_second_name_of_a_class_is_refused() -> None:
+    with pytest.raises(ConversionError, match="expected one name for 'a', got a second: 'c'"):
+        parse_names(b"a=b\na=c")
