@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icon_classifier.errors import ModelError, ModelStaleError
+from icon_classifier.errors import ModelError, ModelMissingError, ModelStaleError
 from icon_classifier.files import sha256_of
 from icon_classifier.model.info import compiler_sha256, read_metadata
 from icon_classifier.model.names import names_file
@@ -59,6 +59,8 @@ def open_model(
         If export.onnx cannot be read.
     """
     folder = Path(folder).resolve()
+    if folder.is_file():
+        raise ModelMissingError(f"expected the folder of {MODEL}, got the file {folder}")
     threads = threads or _default_threads()
     try:
         return _open(folder, _identity(folder), threads, keep_memory)
@@ -157,5 +159,5 @@ def _compile(folder: Path, because: ModelError) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise type(because)(f"{because}; compiling it failed: {error}") from error
     if done.returncode:
-        reason = done.stderr.strip()[-2000:]
+        reason = done.stderr.strip().rpartition("icon-classifier: ")[2][-2000:]
         raise type(because)(f"{because}; compiling it failed: {reason}") from because

@@ -31,6 +31,12 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "_can_compile", lambda _: False)
 
 
+def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    with pytest.raises(ModelMissingError, match="expected the folder"):
+        open_model(tmp_path / "export.onnx")
+
+
 @pytest.mark.usefixtures("without_torch")
 class TestWithoutTorch:
     def test_an_empty_folder_raises(self, tmp_path: Path) -> None:
