@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from icon_classifier.conversion.archive import Archive
+from icon_classifier.conversion.fields import class_name, describe
 from icon_classifier.conversion.older_layers import complete, find_layer
 from icon_classifier.conversion.unpickler import Global, Object, Storage, shorten
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError
@@ -215,6 +216,7 @@ class _Builder:
                 built = object.__new__(cls)
                 self.built[id(symbol)] = built  # before its attributes, which may refer to it
                 built.__setstate__(self.build(symbol.state))  # type: ignore[no-untyped-call]
+                _check_hooks(built)
                 complete(built)
                 for layer in built._modules.values():
                     if isinstance(layer, Placeholder):
@@ -227,7 +229,7 @@ class _Builder:
             elif _is_recording_hook(symbol):
                 built = _do_nothing
             else:
-                built = Placeholder(symbol.cls)
+                built = Placeholder(symbol.cls if isinstance(call, Global) else describe(symbol))
         self.built[id(symbol)] = built
         return built
 
@@ -296,14 +298,29 @@ class _Builder:
 
 def _is_recording_hook(symbol: Object) -> bool:
     """Whether it is the method of one of fastai's hooks, which store what passes a layer."""
-    match symbol.cls, symbol.args:
-        case "builtins.getattr" | "__builtin__.getattr", (Object() as hook, "hook_fn"):
+    match symbol:
+        case Object(Global("builtins" | "__builtin__", "getattr"), (Object() as hook, "hook_fn")):
             return hook.cls == "fastai.callback.hook.Hook"
+        case Object(Object(args=("MethodType",)), (method, Object() as hook)):
+            return hook.cls == "fastai.callback.hook.Hook" and class_name(method) == "hook_fn"
     return False
 
 
 def _do_nothing(*_: object) -> None:
     """Replace a hook."""
+
+
+def _check_hooks(layer: nn.Module) -> None:
+    """Drop the hooks that only training or saving calls; refuse those that may change outputs."""
+    for name, hooks in vars(layer).items():
+        if name.endswith("_hooks") and not name.startswith("_forward"):
+            hooks.clear()
+    for hook in [*layer._forward_pre_hooks.values(), *layer._forward_hooks.values()]:
+        if isinstance(hook, Placeholder):
+            raise UnsupportedLearnerError(
+                f"the network has a hook ({hook.name}) that may change what it computes; "
+                "call remove() of what registered it, and export again"
+            )
 
 
 def _resolve(name: Global) -> Any:
