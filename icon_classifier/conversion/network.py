@@ -70,7 +70,7 @@ MAX_VIEWS = 4
 class AdaptiveConcatPool2d(nn.Module):
     """The same as fastai's layer of that name: maximum and mean of each map.
 
-    These three are here because importing fastai takes longer than the rest of the conversion.
+    This and the next two are here because importing fastai takes longer than the rest of the conversion.
     """
 
     ap: nn.Module
@@ -103,10 +103,23 @@ class TimmBody(nn.Module):
         return result
 
 
+class OldLayerNorm2d(nn.LayerNorm):
+    """The same as timm's layer before 0.6, whose variance depends on the layout of its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise over channels, (N, K, H, W) -> (N, K, H, W)."""
+        if x.is_contiguous():
+            return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        variance, mean = torch.var_mean(x, dim=1, keepdim=True)  # unbiased
+        x = (x - mean) * torch.rsqrt(variance + self.eps)
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
+
+
 REPLACEMENTS: dict[tuple[str, str], type[nn.Module]] = {
     ("fastai.layers", "AdaptiveConcatPool2d"): AdaptiveConcatPool2d,
     ("fastai.layers", "Flatten"): Flatten,
     ("fastai.vision.learner", "TimmBody"): TimmBody,
+    ("timm.models.convnext", "LayerNorm2d"): OldLayerNorm2d,  # since 0.6 in another module
 }
 
 
