@@ -127,10 +127,25 @@ def make_export(name: str, folder: Path) -> None:
     for norm in norms:
         norm.momentum = 0.1
     learn.model.eval()
+    scale_logits(learn)
     path = export(learn, folder)
     del learn
     answers = predict_all(path, list(read_pictures(folder).values()))
     (folder / "answers.json").write_text(json.dumps(answers))
+
+
+def scale_logits(learn: Any) -> None:
+    """Scale the last layer so that the largest logit is 10, as in trained networks.
+
+    Those of random layers can be far smaller, which hides differences, or larger.
+    """
+    import torch
+
+    layers = [layer for layer in learn.model.modules() if hasattr(layer, "weight")]
+    with torch.no_grad():
+        largest = max(learn.model(images).abs().max() for images, _ in learn.dls.valid)
+        for parameter in layers[-1].parameters():
+            parameter *= 10 / largest
 
 
 def read_pictures(folder: Path) -> dict[str, Image.Image]:

@@ -34,6 +34,9 @@ SOFTMAX_LOSSES = (
 )
 """Losses of fastai whose activation is the softmax."""
 
+SIGMOID_LOSSES = ("BCELossFlat", "BCEWithLogitsLossFlat")
+"""Losses of fastai whose activation is the sigmoid; with one label a photo the softmax is meant."""
+
 PHOTOS = {"PILImage": "RGB", "PILImageBW": "L"}
 """Mode of a photo by its class."""
 
@@ -205,9 +208,10 @@ def _fastai_version(loader: Object, notes: dict[str, Any]) -> str | None:
 def _assumed_of_loss(loss: Any) -> tuple[str, ...]:
     if class_name(loss) in SOFTMAX_LOSSES:
         return ()
+    sigmoid = ", where learn.predict shows sigmoids" if class_name(loss) in SIGMOID_LOSSES else ""
     return (
         f"The loss {describe(loss)} is not one of fastai's for one label a photo; the "
-        "probabilities are the softmax of the network's outputs.",
+        f"probabilities are the softmax of the network's outputs{sigmoid}.",
     )
 
 
@@ -272,8 +276,8 @@ def _opens_photos(function: Any) -> bool:
 
 def _is_library(function: Any) -> bool:
     """Return whether a function is fastai's or Python's own."""
-    name = class_name(function)
-    return name.isidentifier() or name.partition(".")[0] in {*sys.stdlib_module_names, "__builtin__"}
+    package, dot, _ = class_name(function).partition(".")
+    return not dot or package in sys.stdlib_module_names or package == "__builtin__"
 
 
 def _function(transform: Any) -> Any:

@@ -70,7 +70,7 @@ MAX_VIEWS = 4
 class AdaptiveConcatPool2d(nn.Module):
     """The same as fastai's layer of that name: maximum and mean of each map.
 
-    This and the next two are here because importing fastai takes longer than the rest of the conversion.
+    This and the next two are here because importing fastai takes longer than all of the rest.
     """
 
     ap: nn.Module
