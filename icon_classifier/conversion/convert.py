@@ -179,7 +179,10 @@ def _compile(learner: ExportedLearner, archive: Archive, sources: Mapping[str, A
     from icon_classifier.conversion.resampling import Resampling, fit_size
 
     score = Score(notes.unsure, notes.temperature)
-    network = build_network(learner.model, archive)
+    try:
+        network = build_network(learner.model, archive)
+    except UnsupportedLearnerError as error:
+        raise UnsupportedLearnerError(f"{learner.network}: {error}") from error
     transforms = fit_size(learner.transforms, network, len(learner.labels))
     learner = dataclasses.replace(learner, transforms=transforms)
     sample = _sample_photos(transforms)
