@@ -144,9 +144,9 @@ def _not_a_layer(name: str) -> UnsupportedLearnerError:
     package = name.partition(".")[0]
     if package in ("fastai", "timm", "torch", "torchvision"):
         return UnsupportedLearnerError(
-            f"the network uses {name}, which is not a layer of today's {package}; if an older "
-            f"{package} made it, train it again with {package} of today (pip install --upgrade "
-            f"{package}) or train another network, such as resnet34, and export"
+            f"the network uses {name}, which is not a layer of today's {package}; train it again "
+            f"with today's (pip install --upgrade {package}), or another network such as resnet34, "
+            "and export"
         )
     return UnsupportedLearnerError(
         f"the network uses {name}, which is not a layer of torch, torchvision, timm or fastai, and "
