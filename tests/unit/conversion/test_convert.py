@@ -310,7 +310,7 @@ def test_the_command_accepts_trust_with_a_note(export):
 
 def test_the_command_compiles_only_if_needed(export, monkeypatch):
     compiled = []
-    monkeypatch.setattr(module, "convert", lambda *paths: compiled.append(paths))
+    monkeypatch.setattr(module, "convert", lambda *paths, **_: compiled.append(paths))
     target = export.with_suffix(".onnx")
     target.write_bytes(model_bytes(export_sha256=sha256_of(export)))
     assert run(export, "--if-needed").stdout == f"{target} is up to date.\n"
