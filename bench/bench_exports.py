@@ -110,9 +110,9 @@ def make_export(name: str, folder: Path) -> None:
     from torch import nn
 
     photos, spec = draw_photos(folder / "drawn"), NETWORKS[name]
+    import_fastai()  # before timm and torchvision
     torch.manual_seed(0)
     if isinstance(spec, int):
-        import_fastai()
         from fastai.vision import all as fastai
 
         arch = getattr(fastai, name, name)
