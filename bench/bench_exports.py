@@ -41,11 +41,15 @@ def torchvision_with_new_fc(photos: Path) -> Any:
     return plain_learner(photos, network)
 
 
-def timm_by_hand(photos: Path) -> Any:
+def timm_by_hand(name: str) -> Callable[[Path], Any]:
     """A whole network of timm in a plain Learner."""
-    import timm
 
-    return plain_learner(photos, timm.create_model("resnet50.a1_in1k", num_classes=3))
+    def make(photos: Path) -> Any:
+        import timm
+
+        return plain_learner(photos, timm.create_model(name, num_classes=3))
+
+    return make
 
 
 def plain_learner(photos: Path, network: Any) -> Any:
@@ -84,7 +88,7 @@ NETWORKS: dict[str, int | Callable[[Path], Any]] = {
             *("convnext_tiny", "convnextv2_atto", "convnext_small.in12k", "efficientnet_b0"),
             *("efficientnetv2_rw_t", "levit_128s", "maxvit_nano_rw_256", "mobilenetv3_large_100"),
             *("regnetx_002", "regnety_004", "resnet26d", "resnetv2_50", "resnet50.a1_in1k"),
-            *("rexnet_100", "swin_tiny_patch4_window7_224", "swinv2_cr_tiny_ns_224"),
+            *("rexnet_100", "swinv2_cr_tiny_ns_224"),
             *("tf_efficientnet_b0", "tf_efficientnet_lite0", "vit_small_patch16_224"),
             *("vit_tiny_patch16_224", "beit_base_patch16_224", "deit3_small_patch16_224"),
         ),
@@ -92,7 +96,9 @@ NETWORKS: dict[str, int | Callable[[Path], Any]] = {
     ),
     "maxvit_nano_rw_256": 256,
     "plain Learner, torchvision, new fc": torchvision_with_new_fc,
-    "plain Learner, timm": timm_by_hand,
+    "plain Learner, timm": timm_by_hand("resnet50.a1_in1k"),
+    # vision_learner cannot make this one: its feature maps have the channels last.
+    "swin_tiny_patch4_window7_224": timm_by_hand("swin_tiny_patch4_window7_224"),
     "plain Learner, xresnet50": xresnet_by_hand("xresnet50"),
     "plain Learner, xresnet18_deeper": xresnet_by_hand("xresnet18_deeper"),
 }
@@ -104,9 +110,9 @@ def make_export(name: str, folder: Path) -> None:
     from torch import nn
 
     photos, spec = draw_photos(folder / "drawn"), NETWORKS[name]
+    import_fastai()  # before timm and torchvision
     torch.manual_seed(0)
     if isinstance(spec, int):
-        import_fastai()
         from fastai.vision import all as fastai
 
         arch = getattr(fastai, name, name)
@@ -127,10 +133,25 @@ def make_export(name: str, folder: Path) -> None:
     for norm in norms:
         norm.momentum = 0.1
     learn.model.eval()
+    scale_logits(learn)
     path = export(learn, folder)
     del learn
     answers = predict_all(path, list(read_pictures(folder).values()))
     (folder / "answers.json").write_text(json.dumps(answers))
+
+
+def scale_logits(learn: Any) -> None:
+    """Scale the last layer so that the largest logit is 10, as in trained networks.
+
+    Those of random layers can be far smaller, which hides differences, or larger.
+    """
+    import torch
+
+    layers = [layer for layer in learn.model.modules() if hasattr(layer, "weight")]
+    with torch.no_grad():
+        largest = max(learn.model(images).abs().max() for images, _ in learn.dls.valid)
+        for parameter in layers[-1].parameters():
+            parameter *= 10 / largest
 
 
 def read_pictures(folder: Path) -> dict[str, Image.Image]:

@@ -196,7 +196,10 @@ def _compile(learner: ExportedLearner, archive: Archive, sources: Mapping[str, A
     from icon_classifier.conversion.resampling import Resampling, fit_size
 
     score = Score(notes.unsure, notes.temperature)
-    network = build_network(learner.model, archive)
+    try:
+        network = build_network(learner.model, archive)
+    except UnsupportedLearnerError as error:
+        raise UnsupportedLearnerError(f"{learner.network}: {error}") from error
     transforms = fit_size(learner.transforms, network, len(learner.labels))
     learner = dataclasses.replace(learner, transforms=transforms)
     sample = _sample_photos(transforms)
@@ -263,12 +266,13 @@ def _check_logits(network: Any, sample: Any, classes: int) -> None:
         ) from error
     if not isinstance(logits, torch.Tensor):
         raise UnsupportedLearnerError(
-            f"expected a network that returns logits, got {type(logits).__name__}"
+            f"expected a network that returns logits, got {type(logits).__name__}; let it return "
+            "one tensor of an output for each class, and train again"
         )
     if logits.shape != (len(sample), classes):
         raise UnsupportedLearnerError(
-            f"expected logits of shape {(len(sample), classes)}, one for each class, "
-            f"got {tuple(logits.shape)}"
+            f"expected logits of shape {(len(sample), classes)}, one for each class, got "
+            f"{tuple(logits.shape)}; give the last layer one output for each class and train again"
         )
     if not logits.isfinite().all():
         raise UnsupportedLearnerError(
@@ -361,8 +365,8 @@ def _check_difference(name: str, expected: Any, actual: Any, allowed: float) -> 
     difference = float(np.abs(expected - actual).max())
     if not difference <= allowed:  # NaN, too
         raise UnsupportedLearnerError(
-            f"ONNX Runtime and torch differ by {difference:.2g} in {name}, "
-            f"expected at most {allowed:.2g}"
+            f"ONNX Runtime and torch differ by {difference:.2g} in {name}, expected at most "
+            f"{allowed:.2g}; train another network and export it"
         )
 
 

@@ -7,10 +7,11 @@ refused with the reason.
 
 import json
 import struct
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from icon_classifier.conversion.archive import Archive
 from icon_classifier.conversion.fields import (
@@ -33,6 +34,9 @@ SOFTMAX_LOSSES = (
 )
 """Losses of fastai whose activation is the softmax."""
 
+SIGMOID_LOSSES = ("BCELossFlat", "BCEWithLogitsLossFlat")
+"""Losses of fastai whose activation is the sigmoid; with one label a photo the softmax is meant."""
+
 PHOTOS = {"PILImage": "RGB", "PILImageBW": "L"}
 """Mode of a photo by its class."""
 
@@ -43,6 +47,7 @@ OTHER_KINDS = {
     **dict.fromkeys(("TensorText", "LMTensorText", "TitledStr"), "text"),
     **dict.fromkeys(("torch.Tensor", "TensorBase", "TitledFloat"), "numbers (regression)"),
     **{"TensorPoint": "points", "TensorBBox": "boxes", "TensorCategory": "labels"},
+    **dict.fromkeys(("Tabular", "TabularCollab", "TabularPandas"), "a table"),
 }
 """What a Learner takes or gives, by the class of it."""
 
@@ -125,12 +130,12 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
     if len(loaders) < 2:
         raise unsupported("it has no validation loader; make its DataLoaders with a splitter")
     loader = loaders[1]
-    mode, labels, own = _read_blocks(get_attribute(loader, "dataset"))
+    blocks = _read_blocks(get_attribute(loader, "dataset"))
     item, before, batch = (
         get_items(get_attribute(get_attribute(loader, stage), "fs"))
         for stage in ("after_item", "before_batch", "after_batch")
     )
-    transforms = read_transforms(item, batch, archive, before_batch=before, mode=mode)
+    transforms = read_transforms(item, batch, archive, before_batch=before, mode=blocks.mode)
     model = get_attribute(learn, "model")
     if not isinstance(model, Object):
         raise unsupported("it has no model")
@@ -143,11 +148,14 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
         metric.get("func", metric) if isinstance(metric, Object) else metric
         for metric in get_items(learn.get("_metrics", learn.get("metrics", [])))
     ]
-    own += [learn.get(name) for name in ("arch", "opt_func", "splitter")]
+    functions = [
+        *(*blocks.finding, *blocks.labelling),
+        *(learn.get(name) for name in ("arch", "opt_func", "splitter")),
+    ]
     loss = learn.get("loss_func")
     notes = _notes(learn)
     return ExportedLearner(
-        labels,
+        blocks.labels,
         transforms,
         model,
         notes,
@@ -157,10 +165,15 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
             *(f"metric {describe(metric)}" for metric in metrics),
             *(f"callback {describe(callback)}" for callback in callbacks),
             *transforms.left_out,
-            *(f"function {describe(function)}" for function in own if is_own(function)),
+            *(f"function {describe(function)}" for function in functions if is_own(function)),
         ),
         _unique(
             *_assumed_of_loss(loss),
+            *(
+                f"The function {describe(function)} (get_x) is taken to return the path of a photo."
+                for function in blocks.finding
+                if not _is_library(function)
+            ),
             *(
                 f"The callback {describe(callback)} is not run; if it changes photos or outputs "
                 "when predicting, the answers differ from learn.predict."
@@ -195,43 +208,76 @@ def _fastai_version(loader: Object, notes: dict[str, Any]) -> str | None:
 def _assumed_of_loss(loss: Any) -> tuple[str, ...]:
     if class_name(loss) in SOFTMAX_LOSSES:
         return ()
+    sigmoid = ", where learn.predict shows sigmoids" if class_name(loss) in SIGMOID_LOSSES else ""
     return (
         f"The loss {describe(loss)} is not one of fastai's for one label a photo; the "
-        "probabilities are the softmax of the network's outputs.",
+        f"probabilities are the softmax of the network's outputs{sigmoid}.",
     )
 
 
-def _read_blocks(dataset: Any) -> tuple[str, tuple[str, ...], list[Any]]:
-    """Read the mode of the photos, the labels, and functions of the blocks that are not needed.
+class _Blocks(NamedTuple):
+    """The blocks of a Learner; a function is the symbol of one that no prediction needs."""
+
+    mode: str
+    labels: tuple[str, ...]
+    finding: list[Any]
+    """What the items go through before the photo is opened."""
+    labelling: list[Any]
+
+
+def _read_blocks(dataset: Any) -> _Blocks:
+    """Read how photos are opened and labelled.
 
     Raises
     ------
     UnsupportedLearnerError
-        The input is not one photo, or the output not one label.
+        The input is not one photo as fastai opens it, or the output not one label.
     """
     if not isinstance(dataset, Object) or dataset.get("tls") is None:
-        raise unsupported(f"its data are {describe(dataset)}; {_ONE_LABEL}")
+        data = OTHER_KINDS.get(class_name(dataset), describe(dataset))
+        raise unsupported(f"it takes {data}; {_ONE_LABEL}")
     lists = get_items(dataset.get("tls"))[:9]
     types = [tl.get("types") or [None] for tl in lists]
     named = [OTHER_KINDS.get(class_name(kinds[-1]), describe(kinds[-1])) for kinds in types]
+    steps = [
+        [_function(step) for step in get_items(get_attribute(get_attribute(tl, "tfms"), "fs"))]
+        for tl in lists
+    ]
+    opened = next((at for at, step in enumerate(steps[0]) if _opens_photos(step)), None)
+    if opened is not None and steps[0][opened + 1 :]:
+        raise unsupported(
+            f"its transform {describe(steps[0][opened + 1])} changes photos when they are opened; "
+            "make it an item transform, with split_idx = 0 if it is for training only"
+        )
     mode = PHOTOS.get(class_name(types[0][-1]))
     if len(lists) != 2 or mode is None or named[1] != "labels":
         given = " and ".join(named[1:]) or "nothing"
         raise unsupported(f"it takes {named[0]} and gives {given}; {_ONE_LABEL}")
-    opening, labelling = (get_items(get_attribute(get_attribute(tl, "tfms"), "fs")) for tl in lists)
-    for given, transform in zip(types[0], opening, strict=False):
-        # What a transform may be given: a file or data, before the photo is opened.
-        if any(
-            class_name(kind) in PHOTOS for kind in (given if isinstance(given, tuple) else [given])
-        ):
-            raise unsupported(
-                f"its transform {describe(_function(transform))} changes photos when they are "
-                "opened; make it an item transform, with split_idx = 0 if it is for training only"
-            )
-    if class_name(labelling[-1]) != "Categorize":
-        raise unsupported(f"expected labels of CategoryBlock, got {describe(labelling[-1])}")
-    own = [_function(transform) for transform in opening[:-1] + labelling[:-1]]
-    return mode, _labels(get_items(get_attribute(labelling[-1], "vocab"))), own
+    if opened is None:
+        raise unsupported(
+            f"its photos are opened by {describe(steps[0][-1])}, which may change them; let "
+            "PILImage.create open them, and make the changes an item transform"
+        )
+    if class_name(steps[1][-1]) != "Categorize":
+        raise unsupported(f"expected labels of CategoryBlock, got {describe(steps[1][-1])}")
+    labels = _labels(get_items(get_attribute(steps[1][-1], "vocab")))
+    return _Blocks(mode, labels, steps[0][:opened], steps[1][:-1])
+
+
+def _opens_photos(function: Any) -> bool:
+    """Return whether it is the method ``create`` of fastai's PILImage or PILImageBW."""
+    match function:
+        case Object(Global("builtins" | "__builtin__", "getattr"), (Global() as cls, "create")):
+            return class_name(cls) in PHOTOS
+        case Object(Object(args=("MethodType",)), (create, Global() as cls)):
+            return class_name(cls) in PHOTOS and class_name(create) == "create"
+    return False
+
+
+def _is_library(function: Any) -> bool:
+    """Return whether a function is fastai's or Python's own."""
+    package, dot, _ = class_name(function).partition(".")
+    return not dot or package in sys.stdlib_module_names or package == "__builtin__"
 
 
 def _function(transform: Any) -> Any:

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from icon_classifier.conversion.archive import Archive
+from icon_classifier.conversion.fields import class_name, describe
 from icon_classifier.conversion.older_layers import complete, find_layer
 from icon_classifier.conversion.unpickler import Global, Object, Storage, shorten
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError
@@ -69,7 +70,7 @@ MAX_VIEWS = 4
 class AdaptiveConcatPool2d(nn.Module):
     """The same as fastai's layer of that name: maximum and mean of each map.
 
-    These three are here because importing fastai takes longer than the rest of the conversion.
+    This and the next two are here because importing fastai takes longer than all of the rest.
     """
 
     ap: nn.Module
@@ -102,10 +103,23 @@ class TimmBody(nn.Module):
         return result
 
 
+class OldLayerNorm2d(nn.LayerNorm):
+    """The same as timm's layer before 0.6, whose variance depends on the layout of its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise over channels, (N, K, H, W) -> (N, K, H, W)."""
+        if x.is_contiguous():
+            return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        variance, mean = torch.var_mean(x, dim=1, keepdim=True)  # unbiased
+        x = (x - mean) * torch.rsqrt(variance + self.eps)
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
+
+
 REPLACEMENTS: dict[tuple[str, str], type[nn.Module]] = {
     ("fastai.layers", "AdaptiveConcatPool2d"): AdaptiveConcatPool2d,
     ("fastai.layers", "Flatten"): Flatten,
     ("fastai.vision.learner", "TimmBody"): TimmBody,
+    ("timm.models.convnext", "LayerNorm2d"): OldLayerNorm2d,  # since 0.6 in another module
 }
 
 
@@ -130,8 +144,9 @@ def _not_a_layer(name: str) -> UnsupportedLearnerError:
     package = name.partition(".")[0]
     if package in ("fastai", "timm", "torch", "torchvision"):
         return UnsupportedLearnerError(
-            f"the network uses {name}, which is not a layer of today's {package}; if an older "
-            f"{package} made it, train it again with today's and export"
+            f"the network uses {name}, which is not a layer of today's {package}; train it again "
+            f"with today's (pip install --upgrade {package}), or another network such as resnet34, "
+            "and export"
         )
     return UnsupportedLearnerError(
         f"the network uses {name}, which is not a layer of torch, torchvision, timm or fastai, and "
@@ -215,6 +230,7 @@ class _Builder:
                 built = object.__new__(cls)
                 self.built[id(symbol)] = built  # before its attributes, which may refer to it
                 built.__setstate__(self.build(symbol.state))  # type: ignore[no-untyped-call]
+                _check_hooks(built)
                 complete(built)
                 for layer in built._modules.values():
                     if isinstance(layer, Placeholder):
@@ -227,7 +243,7 @@ class _Builder:
             elif _is_recording_hook(symbol):
                 built = _do_nothing
             else:
-                built = Placeholder(symbol.cls)
+                built = Placeholder(symbol.cls if isinstance(call, Global) else describe(symbol))
         self.built[id(symbol)] = built
         return built
 
@@ -296,14 +312,29 @@ class _Builder:
 
 def _is_recording_hook(symbol: Object) -> bool:
     """Whether it is the method of one of fastai's hooks, which store what passes a layer."""
-    match symbol.cls, symbol.args:
-        case "builtins.getattr" | "__builtin__.getattr", (Object() as hook, "hook_fn"):
+    match symbol:
+        case Object(Global("builtins" | "__builtin__", "getattr"), (Object() as hook, "hook_fn")):
             return hook.cls == "fastai.callback.hook.Hook"
+        case Object(Object(args=("MethodType",)), (method, Object() as hook)):
+            return hook.cls == "fastai.callback.hook.Hook" and class_name(method) == "hook_fn"
     return False
 
 
 def _do_nothing(*_: object) -> None:
     """Replace a hook."""
+
+
+def _check_hooks(layer: nn.Module) -> None:
+    """Drop the hooks that only training or saving calls; refuse those that may change outputs."""
+    for name, hooks in vars(layer).items():
+        if name.endswith("_hooks") and not name.startswith("_forward"):
+            hooks.clear()
+    for hook in [*layer._forward_pre_hooks.values(), *layer._forward_hooks.values()]:
+        if isinstance(hook, Placeholder):
+            raise UnsupportedLearnerError(
+                f"the network has a hook ({hook.name}) that may change what it computes; "
+                "call remove() of what registered it, and export again"
+            )
 
 
 def _resolve(name: Global) -> Any:

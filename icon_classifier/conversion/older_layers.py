@@ -4,6 +4,10 @@ A pickle holds a layer's attributes and the name of its class, but not its code.
 moved since, it is found by its name; what its code expects and the file lacks is added so that the
 layer computes what it computed: an added layer is the identity, a number is the constructor's
 default. A layer with parameters or parts that today's class does not use is refused.
+
+A name counts only in the module of `PACKAGES` whose source defines it: modules also contain ``os``
+and the like, which they import, and a dotted name such as ``os.system`` is defined nowhere. The
+sources are parsed, not imported.
 """
 
 import ast
@@ -21,8 +25,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from icon_classifier.conversion.allowlist import is_defined
 from icon_classifier.errors import UnsupportedLearnerError
+
+PACKAGES = (
+    *("fastai.layers", "fastai.torch_core", "fastai.vision"),
+    *("timm.layers", "timm.models"),
+    *("torch.nn.functional", "torch.nn.modules"),
+    *("torchvision.models", "torchvision.ops"),
+)
+"""Packages whose layers and functions the network of an export.pkl may use."""
 
 _MOVED = {
     "timm.models.layers": "timm.layers",
@@ -78,6 +89,29 @@ def find_layer(module: str, name: str) -> tuple[str, str] | None:
     return None
 
 
+def is_defined(module: str, name: str) -> bool:
+    """Return whether a module of `PACKAGES` defines a class or function at its top level."""
+    return name in _definitions(module)
+
+
+@cache
+def _definitions(module: str) -> frozenset[str]:
+    """Return the classes and functions at the top level of a module's source, without importing."""
+    allowed = any(f"{module}.".startswith(f"{package}.") for package in PACKAGES)
+    if not allowed or not all(part.isidentifier() for part in module.split(".")):
+        return frozenset()
+    tree = _parse(module)
+    blocks: list[ast.stmt] = tree.body.copy() if tree else []
+    names = set()
+    while blocks:
+        statement = blocks.pop()
+        if isinstance(statement, (ast.ClassDef, ast.FunctionDef)):
+            names.add(statement.name)
+        elif isinstance(statement, (ast.If, ast.Try)):
+            blocks += statement.body + statement.orelse
+    return frozenset(names)
+
+
 def _parse(module: str) -> ast.Module | None:
     """Parse the source of a module; None if there is none."""
     path = _path(module)
@@ -86,7 +120,7 @@ def _parse(module: str) -> ast.Module | None:
 
 def _path(module: str) -> Path | None:
     root, *parts = module.split(".")
-    spec = importlib.util.find_spec(root)
+    spec = importlib.util.find_spec(root)  # of a top-level package: this imports nothing
     if spec is None or spec.origin is None:
         return None
     base = Path(spec.origin).parent.joinpath(*parts)

@@ -114,7 +114,11 @@ class Object:
                 return str(self.call)
             case Object(Global(name="_make_skeleton_class" | "_create_type"), (_, str(name), *_)):
                 return f"__main__.{name}"  # a class that cloudpickle or dill stored by value
-        return "?"
+            case Object(Global(name="_builtin_type"), (str(name), *_)):
+                return f"types.{name}"  # what cloudpickle cannot import by its name
+            case Object(Global() as function):
+                return str(function)
+        return "a nested call"
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return an attribute, if the state is a dict of them, as it usually is."""

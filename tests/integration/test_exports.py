@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ from tests.support.exports.refused import REFUSED
 KINDS = learners_by_kind()
 RECORDED = json.loads((OLD / "answers.json").read_text())
 """Labels and probabilities of older versions of fastai; make_old.py wrote them."""
+
+
+INSTRUCTION = re.compile(
+    r"; (build|call|give|leave|let|make|set|train|use) |this project is for one label a photo"
+)
+"""What every refusal must tell: what to do, or what this project is for."""
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +49,16 @@ def answer(model: Model, picture: Path) -> list[float]:
 def predict(learn: Any, picture: Path) -> list[float]:
     """Return the probabilities of `Learner.predict`.
 
-    It fails where the loss cannot decode, and does not take the softmax that such a loss implies.
+    It fails where the loss cannot decode, and does not take the softmax that such a loss implies;
+    with a loss for several labels a photo it shows sigmoids.
     """
     learn.model.float()
+    sigmoid = type(learn.loss_func).__name__ == "BCEWithLogitsLossFlat"
     with learners.quiet(), learn.no_bar(), learn.no_logging():
-        if hasattr(learn.loss_func, "decodes"):
+        if hasattr(learn.loss_func, "decodes") and not sigmoid:
             return learn.predict(picture)[2].tolist()
-        outputs, _ = learn.get_preds(dl=learn.dls.test_dl([picture], num_workers=0))
+        batch = learn.dls.test_dl([picture], num_workers=0)
+        outputs, _ = learn.get_preds(dl=batch, act=lambda logits: logits)
     return outputs[0].softmax(-1).tolist()
 
 
@@ -98,4 +108,6 @@ def test_other_learner_is_refused_in_words(kind, notebook, tmp_path):
         convert(export)
     message = str(refusal.value)
     assert not [word for word in words if word not in message], message
+    assert INSTRUCTION.search(message), message
+    assert "?" not in message
     assert not (tmp_path / "export.onnx").exists()

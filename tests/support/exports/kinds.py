@@ -357,6 +357,7 @@ LOSSES: dict[str, Kind] = {
     "CrossEntropyLossFlat weighted": lambda nb: nb.CrossEntropyLossFlat(
         weight=nb.tensor([1.0, 2.0, 3.0])
     ),
+    "BCEWithLogitsLossFlat": lambda nb: nb.BCEWithLogitsLossFlat(),
     "FocalLossFlat": lambda nb: nb.FocalLossFlat(gamma=1.5),
     "FocalLoss": lambda nb: nb.FocalLoss(),
     "LabelSmoothingCrossEntropyFlat": lambda nb: nb.LabelSmoothingCrossEntropyFlat(eps=0.2),

@@ -116,6 +116,19 @@ def opened_by_a_function(nb: Notebook) -> Any:
     return nb.cnn(dls)
 
 
+def older_levit(nb: Notebook) -> Any:
+    """Return a Learner of a layer that timm had in 2022 and has no longer."""
+    from timm.models import levit
+
+    name, module = "Residual", levit.__name__
+    layer = type(name, (nb.nn.Sequential,), {"__module__": module, "__qualname__": name})
+    setattr(levit, name, layer)  # where the pickle of the Learner refers to it
+    net = nb.plain().model
+    learn = nb.plain(layer(*net))
+    learn.arch = "levit_128s"
+    return learn
+
+
 def with_item(nb: Notebook, *transforms: Any) -> Any:
     return nb.cnn(nb.block(item_tfms=[nb.Resize(64), *transforms]))
 
@@ -136,6 +149,10 @@ REFUSED: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "own layer": (
         lambda nb: nb.plain(nb.nn.Sequential(nb.OwnNet(), nb.nn.Identity())),
         ("OwnNet", "network"),
+    ),
+    "network of an older timm": (
+        older_levit,
+        ("levit_128s", "timm.models.levit.Residual", "pip install --upgrade timm", "export"),
     ),
     "transform for training and validation": (
         lambda nb: with_item(nb, nb.BothSidesTransform(nb.Mirror(), nb.Mirror())),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import shutil
 import types
@@ -123,7 +124,8 @@ def test_any_loss_of_one_label_gives_the_softmax(fastai, photos, tmp_path, make,
         assert learner.loss == name
         assert learner.assumed == (
             f"The loss {name} is not one of fastai's for one label a photo; the probabilities are "
-            "the softmax of the network's outputs.",
+            "the softmax of the network's outputs"
+            + (", where learn.predict shows sigmoids." if name.startswith("BCE") else "."),
         )
 
 
@@ -151,6 +153,32 @@ def test_what_is_left_out_is_listed(fastai, photos, tmp_path):
         "The callback Brighter of the notebook is not run; if it changes photos or outputs when "
         "predicting, the answers differ from learn.predict.",
     )
+
+
+def test_a_function_of_the_notebook_before_opening_is_named(fastai, photos, tmp_path):
+    find = own(types.FunctionType((lambda path: path).__code__, {}, "find"))
+    learn = learners.make_learner(photos)
+    learn.dls.valid_ds.tls[0].tfms.fs[0] = fastai.Transform(find)
+    learner = read(learn, tmp_path)
+    assert "function find of the notebook" in learner.left_out
+    assert learner.assumed == (
+        "The function find of the notebook (get_x) is taken to return the path of a photo.",
+    )
+
+
+@pytest.mark.parametrize("function", [Path, str, os.fspath, operator.attrgetter("parent.parent")])
+def test_a_function_of_python_before_opening_needs_no_words(fastai, photos, tmp_path, function):
+    learn = learners.make_learner(photos)
+    learn.dls.valid_ds.tls[0].tfms.fs[0] = fastai.Transform(function)
+    assert read(learn, tmp_path).assumed == ()
+
+
+def test_photos_opened_by_a_class_method_of_the_notebook_are_refused(fastai, photos, tmp_path):
+    opener = own(type("Opener", (fastai.PILImage,), {"create": classmethod(initial)}))
+    learn = learners.make_learner(photos)
+    learn.dls.valid_ds.tls[0].tfms.fs[-1] = fastai.Transform(opener.create)
+    with pytest.raises(UnsupportedLearnerError, match=r"opened by initial of .*PILImage"):
+        read(learn, tmp_path)
 
 
 def test_a_learner_class_of_the_notebook_is_read(photos, tmp_path):
@@ -257,7 +285,7 @@ def test_items_of_the_notebook_are_refused(fastai, tmp_path):
         lists = fastai.TfmdLists([fastai.tensor(0.0)] * 4, [pairs], splits=[[0, 1], [2, 3]])
         loaders = lists.dataloaders(bs=1, num_workers=0)
         learn = fastai.Learner(loaders, fastai.nn.Linear(1, 1), loss_func=fastai.noop)
-    with pytest.raises(UnsupportedLearnerError, match="its data are TfmdLists; this project is"):
+    with pytest.raises(UnsupportedLearnerError, match="it takes TfmdLists; this project is"):
         read(learn, tmp_path)
 
 
@@ -271,7 +299,7 @@ def test_a_table_is_refused(fastai, tmp_path):
             table, procs=[Categorify], cat_names=["x"], y_names="y"
         )
         learn = tabular_learner(loaders, path=tmp_path)
-    with pytest.raises(UnsupportedLearnerError, match="its data are TabularPandas; this project"):
+    with pytest.raises(UnsupportedLearnerError, match="it takes a table; this project"):
         read(learn, tmp_path)
 
 

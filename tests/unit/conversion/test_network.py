@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -100,11 +101,32 @@ def test_other_layers_of_fastai_are_imported(tmp_path):
 
 
 def test_a_value_that_is_not_a_layer_raises_when_it_is_called(tmp_path):
-    network = nn.Sequential(nn.ReLU())
-    network.register_forward_hook(print)
+    network = nn.TransformerEncoderLayer(4, 2, 4, activation=pickle.dumps)
     built = rebuilt(network, tmp_path)
-    with pytest.raises(UnsupportedLearnerError, match=r"uses __builtin__\.print"):
-        built(torch.zeros(1))
+    with pytest.raises(UnsupportedLearnerError, match=r"uses pickle\.dumps, which is not"):
+        built(torch.zeros(1, 1, 4))
+
+
+def mine(*_: object) -> None:
+    """Stand for a function of a notebook that is left on a layer."""
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+@pytest.mark.parametrize("hook", [print, mine], ids=["print", "mine"])
+def test_a_hook_that_may_change_outputs_is_refused_by_its_name(register, hook, tmp_path):
+    network = nn.Sequential(nn.ReLU())
+    getattr(network, register)(hook)
+    with pytest.raises(UnsupportedLearnerError, match=rf"hook \(.*{hook.__name__}.*call remove"):
+        rebuilt(network, tmp_path)
+
+
+def test_a_hook_of_training_or_saving_is_dropped(tmp_path):
+    network = nn.Sequential(nn.ReLU())
+    network.register_state_dict_post_hook(mine)
+    network.register_full_backward_hook(mine)
+    built = rebuilt(network, tmp_path)
+    assert not built._state_dict_hooks
+    assert not built._backward_hooks
 
 
 @pytest.mark.parametrize(

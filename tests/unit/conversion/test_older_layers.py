@@ -6,6 +6,8 @@ network of the version in its name, and its outputs for `BATCH` with that versio
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,12 @@ from torch import nn
 
 from icon_classifier.conversion.archive import open_archive
 from icon_classifier.conversion.network import build_network
-from icon_classifier.conversion.older_layers import check_layers_used, complete, find_layer
+from icon_classifier.conversion.older_layers import (
+    check_layers_used,
+    complete,
+    find_layer,
+    is_defined,
+)
 from icon_classifier.errors import UnsupportedLearnerError
 from icon_classifier.system.torch_setup import mend_torchvision
 
@@ -138,3 +145,56 @@ def test_a_layer_that_a_class_no_longer_knows_is_refused():
     network.pre_logits = nn.Linear(8, 8)
     with pytest.raises(UnsupportedLearnerError, match="VisionTransformer had a layer 'pre_logits'"):
         check_layers_used(network, BATCH)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fastai.layers ConvLayer",
+        "torch.nn.functional relu",
+        "torch.nn.modules.conv Conv2d",
+        "torchvision.models.resnet BasicBlock",
+        "timm.layers.conv2d_same Conv2dSame",
+        "timm.models._efficientnet_blocks InvertedResidual",
+    ],
+)
+def test_layers_are_defined(name):
+    assert is_defined(*name.split())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os system",
+        "builtins eval",
+        "builtins __import__",
+        "fastai.imports os",
+        "fastai.layers os.system",
+        "fastai.layers nn",
+        "fastai.learner load_learner",
+        "fastai..layers ConvLayer",
+        "fastai./layers ConvLayer",
+        "fastai.layers.. ConvLayer",
+        "fastai.vision.nothing Learner",
+        "fastaix.layers ConvLayer",
+        "fastcore.xtras run",
+        "timm.modelsx Model",
+        "torch load",
+        "torch.hub load",
+        "torch.nn.modules.module torch",
+        "torch.nn.modules/../../hub load",
+        "icon_classifier.conversion.convert convert",
+    ],
+)
+def test_other_names_are_not_defined(name):
+    assert not is_defined(*name.split())
+
+
+def test_names_are_looked_up_without_importing_their_modules():
+    script = (
+        "import sys; from icon_classifier.conversion.older_layers import is_defined\n"
+        "assert is_defined('timm.layers.conv2d_same', 'Conv2dSame')\n"
+        "assert not is_defined('timm.layers.conv2d_same', 'Tensor')\n"
+        "assert not {'torchvision', 'fastai', 'timm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
