@@ -157,6 +157,13 @@ async def test_request_that_no_page_sends_is_refused_with_a_cookie(
     await is_well(visit)
 
 
+def test_head_of_more_than_16_kb_is_refused(server: Server) -> None:
+    headers = [f"X-{number}: {'x' * 80}" for number in range(200)]
+    assert ask(server, "GET /healthz", *headers[:150])[0] == 200
+    with pytest.raises((ConnectionError, IndexError)):  # the connection is closed without an answer
+        ask(server, "GET /healthz", *headers)
+
+
 def kernels(server: Server) -> set[int]:
     """The processes of the kernels, and that of their parent."""
     return {child.pid for child in psutil.Process(server.process.pid).children(recursive=True)}
