@@ -12,6 +12,7 @@ import psutil
 import pytest
 from tornado.web import Application, ErrorHandler, RequestHandler
 
+from icon_classifier.server import listener
 from icon_classifier.server.listener import MAX_BURST, Connection, Listener, LongAddress, PageServer
 from tests.support.servers import ROOT
 
@@ -65,8 +66,11 @@ async def test_address_of_more_than_two_kilobytes_is_refused(server: Any) -> Non
 
 
 @pytest.mark.parametrize(("proxies", "limit"), [(0, 50), (1, 500)])
-async def test_oldest_idle_connections_make_room(server: Any, proxies: int, limit: int) -> None:
+async def test_oldest_idle_connections_make_room(
+    server: Any, monkeypatch: pytest.MonkeyPatch, proxies: int, limit: int
+) -> None:
     """Behind a proxy all have the proxy's address: there only their number is limited."""
+    monkeypatch.setattr(listener, "GRACE_SECONDS", 0.0)
     port = server(proxies)
     held = [await half_a_request(port) for _ in range(limit + 5)]
     assert await ask(port) == b"HTTP/1.1 200 OK"
