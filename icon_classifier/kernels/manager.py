@@ -299,8 +299,10 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         for check in self._checks:
             check.stop()
         # There is nothing to save, and a host gives a stopping server few seconds. Kernels that are
-        # only starting end when they notice that the server is gone.
-        ends = [self.shutdown_kernel(kernel_id, now=True) for kernel_id in list(self._kernels)]
+        # only starting end when they notice that the server is gone. The pages are not told: they
+        # would offer to reload when nobody answers. They try again until there is a server.
+        shut_down = super().shutdown_kernel
+        ends = [shut_down(kernel_id, now=True) for kernel_id in list(self._kernels)]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MAX_SHUTDOWN):
                 await asyncio.gather(*ends, return_exceptions=True)

@@ -162,6 +162,7 @@ PAGE_TEXTS = {
     "no_script": "This page needs JavaScript: without it there are no buttons to choose a photo "
     "and to ask what it shows. Please allow JavaScript for this page, then reload it.",
     "sending": "Sending to the server…",
+    "too_large": "This file is too large to be sent; please choose a smaller one.",
     "lost": "The connection is lost; trying again…",
     "ended": "This page has ended. Please reload it to go on.",
     "ended_slow": "This photo took too long. Please reload the page and try another one.",

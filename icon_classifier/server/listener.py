@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,9 @@ MAX_CONNECTIONS = 500
 
 MAX_IDLE = 50
 """Connections of one client that have sent no whole request."""
+
+GRACE_SECONDS = 1.0
+"""How long a new connection is left alone: many visitors may come at the same moment."""
 
 MAX_ADDRESS = 2048
 """Bytes of a request's path and query."""
@@ -47,12 +51,15 @@ class Connection(socket.socket):
         Who is at the other end.
     idle : bool
         Whether the server waits for a request.
+    accepted : float
+        When, by `time.monotonic`.
     """
 
     def __init__(self, plain: socket.socket, client: str, listener: Listener) -> None:
         super().__init__(fileno=plain.detach())
         self.client = client
         self.idle = True
+        self.accepted = time.monotonic()
         self._listener = listener
         self._burst = 0
         self._on_receive: Callable[[int], None] | None = None
@@ -124,7 +131,8 @@ class Listener(socket.socket):
             raise BlockingIOError from error
         client = client_address(address[0], (), 0)
         idle = [each for each in self.connections if each.idle and each.client == client]
-        if len(idle) >= MAX_IDLE and not self._proxies:
+        grace = time.monotonic() - GRACE_SECONDS
+        if len(idle) >= MAX_IDLE and not self._proxies and idle[0].accepted <= grace:
             self._shut(idle[0])
         elif len(self.connections) >= MAX_CONNECTIONS:
             [(most, _)] = Counter(each.client for each in self.connections).most_common(1)

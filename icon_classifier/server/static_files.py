@@ -31,6 +31,9 @@ from icon_classifier.page.texts import PAGE_TEXTS, plain
 SLIM = "slim"
 """The name of this project's own template."""
 
+_MAX_MESSAGE = 10 * 2**20
+"""Bytes of a websocket's message that tornado accepts where its settings name no other number."""
+
 _TEMPLATE = Path(__file__).with_name(SLIM)
 
 SLIM_POLICY = {
@@ -119,7 +122,9 @@ def install(voila_app: Voila) -> None:
     if configuration.template == SLIM:
         _use_slim_template(voila_app)
     configuration.page_config_hook = _PageConfig(
-        Path(voila_app.root_dir), configuration.page_config_hook
+        Path(voila_app.root_dir),
+        voila_app.tornado_settings.get("websocket_max_message_size", _MAX_MESSAGE),
+        configuration.page_config_hook,
     )
     init_handlers = voila_app.init_handlers
 
@@ -148,23 +153,33 @@ def _use_slim_template(voila_app: Voila) -> None:
 
 
 class _PageConfig:
-    """Adds to the configuration that the template gets: the classes, the texts, lasting URLs.
+    """Adds what the template gets: the classes, the texts, lasting URLs, the limit on a message.
 
     Parameters
     ----------
     folder : pathlib.Path
         The folder of export.onnx.
+    max_message : int
+        Bytes that a message of the page may have.
     hook : callable or None
         The owner's own ``VoilaConfiguration.page_config_hook``; it is called last.
     """
 
-    def __init__(self, folder: Path, hook: Callable[..., dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self, folder: Path, max_message: int, hook: Callable[..., dict[str, Any]] | None = None
+    ) -> None:
         self._model = folder / "export.onnx"
+        self._max_message = max_message
         self._hook = hook
 
     def __call__(self, current_page_config: dict[str, Any], **context: Any) -> dict[str, Any]:
         static = f"{context['base_url'].rstrip('/')}/voila/static/{_VERSION}"
-        ours = {"fullStaticUrl": static, "labels": self._labels(), "texts": PAGE_TEXTS}
+        ours = {
+            "fullStaticUrl": static,
+            "labels": self._labels(),
+            "maxMessage": self._max_message,
+            "texts": PAGE_TEXTS,
+        }
         config = {**current_page_config, **ours}
         return config if self._hook is None else self._hook(config, **context)
 

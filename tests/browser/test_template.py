@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from icon_classifier.model.session import Model
+from icon_classifier.page.texts import PAGE_TEXTS
 from tests.support.servers import ROOT, Server, running, voila
 from tests.support.zoo import NOTEBOOK, write_zoo
 
@@ -62,6 +63,12 @@ def live(page: Page) -> None:
     expect(page.locator("html[data-connection=live]")).to_be_attached(timeout=READY)
 
 
+def upload(page: Page, file: Path, button_name: str) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name=button_name).click()
+    chooser.value.set_files(file)
+
+
 # With both templates
 
 
@@ -75,9 +82,7 @@ def test_upload_arrives_complete(either: Server, new_page: NewPage, tmp_path: Pa
     file = tmp_path / "file.bin"
     file.write_bytes(bytes(range(100)) + bytes(3_000_000))
     page = opened(new_page, either)
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Upload (0)").click()
-    chooser.value.set_files(file)
+    upload(page, file, "Upload (0)")
     expect(page.get_by_role("button", name="Upload (1)")).to_be_visible()
     button(page, "Answer").click()
     expect(page.get_by_text("3000100 bytes, 4950")).to_be_visible()
@@ -261,6 +266,46 @@ def test_broken_connection_is_made_again(slim: Server, new_page: NewPage) -> Non
     expect(page.get_by_text("first line")).to_be_visible()
     expect(page.get_by_text("first line")).to_have_count(1)
     assert len(connections) > 1
+
+
+@pytest.mark.parametrize("refused_by", ["page", "server"])
+def test_file_that_is_too_large_is_not_sent_and_the_page_goes_on(
+    slim: Server, new_page: NewPage, tmp_path: Path, refused_by: str
+) -> None:
+    """More than voila.json allows; and more than a proxy does, which closes with 1009."""
+    page = new_page()
+    connections: list[str] = []
+
+    def through(connection: WebSocketRoute) -> None:
+        connections.append(connection.url)
+        server = connection.connect_to_server()
+
+        def pass_on(message: str | bytes) -> None:
+            if len(message) > 2**20:
+                connection.close(code=1009)
+            else:
+                server.send(message)
+
+        connection.on_message(pass_on)
+
+    page.route_web_socket(re.compile("/channels"), through)
+    page.goto(slim.url)
+    live(page)
+    file = tmp_path / "large.bin"
+    with file.open("wb") as stream:
+        stream.truncate(2**25 if refused_by == "page" else 2**21)
+    upload(page, file, "Upload (0)")
+    notice = page.get_by_role("alert").filter(has_text=PAGE_TEXTS["too_large"])
+    expect(notice).to_be_visible(timeout=READY)
+    live(page)
+    button(page, "Answer").click()
+    expect(page.get_by_text("0 bytes, 0")).to_be_visible()
+    file.write_bytes(b"abc")
+    upload(page, file, "Upload (0)")
+    expect(notice).to_be_hidden()
+    button(page, "Answer").click()
+    expect(page.get_by_text("3 bytes, 294")).to_be_visible()
+    assert len(connections) == {"page": 1, "server": 2}[refused_by]
 
 
 def test_slow_upload_shows_a_progress_bar(app: Server, new_page: NewPage, tmp_path: Path) -> None:

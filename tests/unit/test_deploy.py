@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path, PurePosixPath
 
@@ -70,6 +71,15 @@ def test_procfile_serves_only_the_notebook_on_every_address() -> None:
     assert "--Voila.ip=0.0.0.0" in command
 
 
+def test_procfile_trusts_the_router_of_the_host() -> None:
+    """Heroku's adds each client's address; without it all visitors would be one client."""
+    command = deploy_check.procfile_command(ROOT)
+    for variables, expected in (("", "=1"), ("PROXIES=2; ", "=2")):
+        script = f"{variables}PORT=1; printf '%s\n' {command}"
+        printed = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+        assert f"--PageKernelManager.trusted_proxies{expected}" in printed.stdout.splitlines()
+
+
 def test_app_json_names_the_python_buildpack_and_session_affinity() -> None:
     app = json.loads((ROOT / "app.json").read_text())
     assert [entry["url"] for entry in app["buildpacks"]] == ["heroku/python"]
@@ -105,8 +115,10 @@ def test_image_serves_as_the_procfile_does_without_root_or_the_learner() -> None
     assert "\nEXPOSE 7860\n" in final
     assert "PORT=7860" in final
     command = json.loads(re.findall(r"^CMD (.+)$", final, re.MULTILINE)[0])
-    # The same as on Heroku, but for the order of the options.
+    # The same as on Heroku, but for the order of the options and the router: what stands in front
+    # of a container nobody knows.
     expected = shlex.split("exec " + deploy_check.procfile_command(ROOT))
+    expected.remove("--PageKernelManager.trusted_proxies=${PROXIES:-1}")
     assert command[:2] == ["sh", "-c"]
     assert sorted(shlex.split(command[2])) == sorted(expected)
     health = json.loads(final.partition("HEALTHCHECK ")[2].partition("CMD ")[2].splitlines()[0])

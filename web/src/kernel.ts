@@ -27,6 +27,8 @@ const DELAYS = [0.2, 0.5, 1, 2, 4, 8];
 const WATCH_MS = 200;
 // Seconds after which a connection without an answer is taken to be lost.
 const PROBE_SECONDS = 5;
+// The code with which a server closes a connection on which a message was too large for it.
+const TOO_LARGE = 1009;
 
 export class Kernel {
   /** Called with every message in order; the next one waits until this call has finished. */
@@ -37,6 +39,8 @@ export class Kernel {
   reason = '';
   /** Called with true while sending takes long, and with false when everything is sent. */
   onSending: (sending: boolean) => void = () => {};
+  /** Called for each message with a file: whether it is too large, and is not sent. */
+  onFile: (tooLarge: boolean) => void = () => {};
   state: State = 'connecting';
 
   private readonly session = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
@@ -53,6 +57,7 @@ export class Kernel {
   constructor(
     private readonly baseUrl: string,
     readonly id: string,
+    private readonly maxMessage: number,
   ) {}
 
   /** Open the connection, for the first time or again. */
@@ -75,7 +80,10 @@ export class Kernel {
       this.change('live');
     };
     socket.onmessage = (event) => this.receive(unpack(event.data));
-    socket.onclose = () => this.lose();
+    socket.onclose = ({ code }) => {
+      if (code === TOO_LARGE) this.refuseLargest();
+      this.lose();
+    };
     this.socket = socket;
   }
 
@@ -112,7 +120,10 @@ export class Kernel {
       acknowledged: false,
       connection: this.connection,
     });
-    this.transmit(frame);
+    const tooLarge = frame.byteLength > this.maxMessage;
+    if (options.buffers?.length) this.onFile(tooLarge);
+    if (tooLarge) this.refuse(id);
+    else this.transmit(frame);
     return id;
   }
 
@@ -152,6 +163,23 @@ export class Kernel {
     const xsrf = /(?:^|; )_xsrf=([^;]*)/.exec(document.cookie);
     if (xsrf) form.set('_xsrf', xsrf[1]);
     navigator.sendBeacon(`${this.baseUrl}voila/api/shutdown/${this.id}`, form);
+  }
+
+  /** Do not send a message: for whoever waits for it, it is done. */
+  private refuse(id: string): void {
+    const pending = this.pending.get(id);
+    this.pending.delete(id);
+    this.handled = this.handled.then(() => pending?.listener(idleOf(id)));
+  }
+
+  /** Refuse the message that was too large for the server, or it would be sent for ever. */
+  private refuseLargest(): void {
+    const [largest] = [...this.pending]
+      .filter(([, { acknowledged }]) => !acknowledged)
+      .sort(([, { frame: a }], [, { frame: b }]) => b.byteLength - a.byteLength);
+    if (!largest) return;
+    this.refuse(largest[0]);
+    this.onFile(true);
   }
 
   private transmit(frame: Uint8Array<ArrayBuffer>): void {

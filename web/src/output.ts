@@ -9,6 +9,9 @@ import type { Message } from './protocol';
 export class OutputModel extends BaseModel {
   // Whether the next output replaces everything that is shown.
   private clearing = false;
+  // The kernel's own outputs, as last received: it does not know what was captured here.
+  // Without a value here, which would be set after `initialize`.
+  declare private known: string;
 
   defaults(): Backbone.ObjectHash {
     return { ...super.defaults(), msg_id: '', outputs: [] };
@@ -16,8 +19,16 @@ export class OutputModel extends BaseModel {
 
   initialize(attributes: any, options: any): void {
     super.initialize(attributes, options);
+    this.known = JSON.stringify(this.get('outputs'));
     this.listenTo(this, 'change:msg_id', this.captureOutputs);
     this.captureOutputs();
+  }
+
+  /** Set what the kernel sends; outputs that it sends again, after a reconnection, replace none. */
+  set_state({ outputs, ...state }: Record<string, unknown>): void {
+    const received = JSON.stringify(outputs) ?? this.known;
+    super.set_state(received === this.known ? state : { ...state, outputs });
+    this.known = received;
   }
 
   private captureOutputs(): void {
@@ -32,7 +43,7 @@ export class OutputModel extends BaseModel {
     switch (type) {
       case 'clear_output':
         this.clearing = content.wait;
-        if (!content.wait) this.put([]);
+        if (!content.wait) this.set('outputs', []);
         break;
       case 'stream':
       case 'display_data':
@@ -50,12 +61,7 @@ export class OutputModel extends BaseModel {
     if (output.output_type === 'stream' && last?.output_type === 'stream' && last.name === output.name) {
       outputs[outputs.length - 1] = { ...last, text: `${last.text}${output.text}` };
     } else outputs.push(output);
-    this.put(outputs);
-  }
-
-  private put(outputs: Output[]): void {
     this.set('outputs', outputs);
-    this.save_changes();
   }
 }
 

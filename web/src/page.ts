@@ -1,7 +1,7 @@
 // The page: connect to the kernel immediately, draw the notebook's outputs when the HTML is
 // complete, and show when the connection is lost.
 
-import { baseUrl, kernelId, texts } from './config';
+import { baseUrl, kernelId, maxMessage, texts } from './config';
 import { Kernel, type State } from './kernel';
 import { WidgetManager } from './manager';
 import { draw, type Output } from './mime';
@@ -9,9 +9,16 @@ import { draw, type Output } from './mime';
 const part = (id: string): HTMLElement => document.getElementById(id) as HTMLElement;
 const json = (node: Element | null) => (node ? JSON.parse(node.textContent ?? 'null') : null);
 
-/** Show the state of the connection; without a kernel, disable the controls and say why. */
-function showState(state: State, reason: string): void {
-  const notice = { lost: texts.lost, ended: texts[`ended_${reason}`] ?? texts.ended }[state as string];
+/**
+ * Show the state of the connection, or else that the last file was too large to be sent; without a
+ * kernel, disable the controls and say why.
+ */
+function showState(state: State, reason: string, tooLarge: boolean): void {
+  const states: Record<string, string> = {
+    lost: texts.lost,
+    ended: texts[`ended_${reason}`] ?? texts.ended,
+  };
+  const notice = states[state] ?? (tooLarge ? texts.too_large : undefined);
   document.documentElement.dataset.connection = state;
   part('notice').hidden = !notice;
   part('notice-text').textContent = notice ?? '';
@@ -42,7 +49,7 @@ async function drawOutputs(manager: WidgetManager): Promise<void> {
 }
 
 async function start(): Promise<void> {
-  const kernel = new Kernel(baseUrl, kernelId);
+  const kernel = new Kernel(baseUrl, kernelId, maxMessage);
   const manager = new WidgetManager(kernel);
 
   const restored = complete().then(async () => {
@@ -58,8 +65,15 @@ async function start(): Promise<void> {
     if (document.getElementById('widget-state')) await restored;
     await manager.handle(message);
   };
+  let tooLarge = false;
+  kernel.onFile = (isTooLarge) => {
+    tooLarge = isTooLarge;
+    showState(kernel.state, kernel.reason, tooLarge);
+    // The file chooser shows it as chosen; the kernel knows that it is not.
+    if (tooLarge && kernel.state === 'live') void manager.refresh();
+  };
   kernel.onState = (state) => {
-    showState(state, kernel.reason);
+    showState(state, kernel.reason, tooLarge);
     if (state === 'live') void drawn.then(() => manager.refresh());
   };
   kernel.onSending = (sending) => {

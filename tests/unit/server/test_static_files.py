@@ -201,6 +201,19 @@ def test_page_config_holds_the_labels_and_the_texts(make: Make, tmp_path: Path) 
     assert config["kept"] == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "limit"), [({}, 10 * 2**20), ({"websocket_max_message_size": 5}, 5)]
+)
+def test_page_config_holds_the_limit_on_a_message(
+    make: Make, settings: dict[str, int], limit: int
+) -> None:
+    app = make(template="slim")
+    app.tornado_settings = settings
+    static_files.install(app)
+    config = app.voila_configuration.page_config_hook({}, base_url="/")
+    assert config["maxMessage"] == limit
+
+
 def test_page_config_hook_of_the_owner_has_the_last_word(make: Make) -> None:
     app = make(template="slim", page_config_hook=lambda config, **_: {**config, "labels": ["own"]})
     static_files.install(app)
