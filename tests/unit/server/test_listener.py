@@ -81,7 +81,10 @@ async def test_oldest_idle_connections_make_room(
         writer.close()
 
 
-async def test_connection_that_was_answered_is_idle_again(server: Any) -> None:
+async def test_connection_that_was_answered_is_idle_again(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "GRACE_SECONDS", 0.0)
     port = server()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for _ in range(2):
