@@ -27,6 +27,8 @@ from icon_classifier.model.pipeline import Pipeline, Resize
 from icon_classifier.system.memory import MAX_GROWTH
 from tests.support.pictures import encode, gradient
 
+pytestmark = pytest.mark.slow  # each test starts processes
+
 PIPELINE = Pipeline((Resize((32, 24)),))
 PHOTO = encode(gradient(), "PNG")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of processes are Linux's")

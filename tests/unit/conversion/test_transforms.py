@@ -128,6 +128,7 @@ ITEM: dict[str, Make] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ITEM)
 def test_item_transforms_are_those_of_fastai(fastai, photos, pictures, tmp_path, name):
     learn = make_learner(fastai, photos, ITEM[name](fastai), imagenet(fastai))
@@ -168,12 +169,14 @@ BATCH: dict[str, Make] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BATCH)
 def test_batch_transforms_are_those_of_fastai(fastai, photos, pictures, tmp_path, name):
     learn = make_learner(fastai, photos, fastai.Resize((64, 72)), BATCH[name](fastai))
     assert_same_as_fastai(learn, pictures, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", ["none", "presizing", "size, a third"])
 @pytest.mark.parametrize("item", ["Resize, pad", "CropPad", "RandomResizedCrop"])
 def test_grey_photos_are_those_of_fastai(fastai, photos, pictures, tmp_path, item, batch):

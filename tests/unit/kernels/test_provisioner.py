@@ -28,6 +28,7 @@ from icon_classifier.kernels.provisioner import ForkedProvisioner, _is_own_ipyke
 pytestmark = [
     pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only"),
     pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.slow,
 ]
 
 

@@ -110,6 +110,7 @@ IOLoop.current().start()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 async def test_server_without_descriptors_waits_and_recovers(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
