@@ -329,7 +329,8 @@ def _check_hooks(layer: nn.Module) -> None:
     for name, hooks in vars(layer).items():
         if name.endswith("_hooks") and not name.startswith("_forward"):
             hooks.clear()
-    for hook in [*layer._forward_pre_hooks.values(), *layer._forward_hooks.values()]:
+    registered = [vars(layer).get(name, {}) for name in ("_forward_pre_hooks", "_forward_hooks")]
+    for hook in [hook for hooks in registered for hook in hooks.values()]:
         if isinstance(hook, Placeholder):
             raise UnsupportedLearnerError(
                 f"the network has a hook ({hook.name}) that may change what it computes; "

@@ -57,6 +57,10 @@ MAX_STUCK = 60.0
 MAX_SHUTDOWN = 5.0
 """Seconds that the kernels' end may take when the server stops."""
 
+_TRIM_SECONDS = 90.0
+"""How long after the last visit memory is returned to the system; Jupyter Server keeps the objects
+of a connection for a minute."""
+
 _MAX_FOLDER = 50
 """In bytes: the path of a socket may have 107, and the name of a kernel's has 51 and more."""
 
@@ -177,7 +181,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         self.metrics = Metrics(lambda: self.visitors)
         self._reservations: set[_Reservation] = set()
         self._places: dict[str, _Place] = {}
-        self._had_visitors = False
+        self._last_visit = float("-inf")
         self._failures: list[float] = []
         self._checks = [
             PeriodicCallback(self._shut_down_overdue, 1000),
@@ -228,6 +232,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         client : str, optional
             Whose page it is, such as an address: any text that is the same for the same client.
         """
+        self._last_visit = time.monotonic()
         given_up = None
         if self.visitors >= self.capacity and (given_up := self._find_given_up(client)) is None:
             self.metrics.refused.inc()
@@ -372,9 +377,11 @@ class VisitorKernelManager(AsyncMappingKernelManager):
                 await self.shutdown_kernel(kernel_id, now=True)
 
     def _trim_heap(self) -> None:
-        if self.visitors or self._had_visitors:  # once more after the last visitor
+        now = time.monotonic()
+        if self.visitors:
+            self._last_visit = now
+        if now - self._last_visit < _TRIM_SECONDS:
             trim_heap()
-        self._had_visitors = bool(self.visitors)
 
 
 @dataclass

@@ -41,15 +41,10 @@ from icon_classifier.system.clients import client_address
 RETRY_SECONDS = 10
 """After this long a page that was refused tries again."""
 
-LISTENING = {
-    "max_header_size": 2**14,
-    "max_body_size": 2**16,
-    "idle_connection_timeout": 60.0,
-    "body_timeout": 20.0,
-}
+LISTENING = {"max_body_size": 2**16, "idle_connection_timeout": 60.0, "body_timeout": 20.0}
 """Limits on requests, in bytes and seconds: pages send photos over the websocket, and next to
 nothing in the body of a request. Tornado itself keeps 100 MB for each request that announces
-them, and takes 50 ms for a head of 64 kB."""
+them."""
 
 MAX_DESCRIPTORS = 2**16
 """How many descriptors this process asks for; many systems give 1024 to who does not ask."""

@@ -30,6 +30,9 @@ GRACE_SECONDS = 1.0
 MAX_ADDRESS = 2048
 """Bytes of a request's path and query."""
 
+MAX_LINES = 200
+"""Lines of a request's head; tornado takes 50 ms for the 6,000 that 64 kB may have."""
+
 MAX_PENDING = 1024
 """Connections that wait to be accepted; who comes when there are more waits for a second."""
 
@@ -51,6 +54,8 @@ class Connection(socket.socket):
         Who is at the other end.
     idle : bool
         Whether the server waits for a request.
+    lines : int
+        How many lines of the request's head have come.
     accepted : float
         When, by `time.monotonic`.
     """
@@ -59,6 +64,7 @@ class Connection(socket.socket):
         super().__init__(fileno=plain.detach())
         self.client = client
         self.idle = True
+        self.lines = 0
         self.accepted = time.monotonic()
         self._listener = listener
         self._burst = 0
@@ -79,6 +85,10 @@ class Connection(socket.socket):
             raise BlockingIOError
         size = super().recv_into(*args)
         self._burst += size
+        if self.idle:
+            self.lines += bytes(memoryview(args[0])[:size]).count(b"\n")
+            if self.lines > MAX_LINES:
+                raise ConnectionResetError(errno.ECONNRESET, "too many lines")
         if self._on_receive is not None:
             self._on_receive(size)
         return size
@@ -183,3 +193,4 @@ class LongAddress(Matcher):
 def _set_idle(connection: Any, idle: bool) -> None:
     if not connection.stream.closed():
         connection.stream.socket.idle = idle
+        connection.stream.socket.lines = 0

@@ -61,13 +61,22 @@ async def visit(server: Server) -> Any:
         yield visit
 
 
+def is_whole(answer: bytes) -> bool:
+    """Whether an answer has the length that it announces; the connection may be left open."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\nContent-Length: (\d+)", head)
+    return bool(end and length and len(body) >= int(length[1]))
+
+
 def ask(server: Server, line: str, *headers: str, body: bytes = b"") -> tuple[int, bytes]:
-    """Send a request exactly as it is written; return the status and all that comes."""
+    """Send a request exactly as it is written; return the status and the answer."""
     address = urlsplit(server.url)
     head = [f"{line} HTTP/1.1", f"Host: {address.netloc}", "Connection: close", *headers]
     with socket.create_connection((address.hostname, address.port), timeout=20) as line_:
         line_.sendall("\r\n".join([*head, "", ""]).encode() + body)
-        answer = b"".join(iter(lambda: line_.recv(2**16), b""))
+        answer = b""
+        while not is_whole(answer) and (piece := line_.recv(2**16)):
+            answer += piece
     return int(answer.split(b" ", 2)[1]), answer
 
 
@@ -157,8 +166,8 @@ async def test_request_that_no_page_sends_is_refused_with_a_cookie(
     await is_well(visit)
 
 
-def test_head_of_more_than_16_kb_is_refused(server: Server) -> None:
-    headers = [f"X-{number}: {'x' * 80}" for number in range(200)]
+def test_head_of_many_lines_is_refused(server: Server) -> None:
+    headers = [f"X-{number}: {'x' * 80}" for number in range(250)]
     assert ask(server, "GET /healthz", *headers[:150])[0] == 200
     with pytest.raises((ConnectionError, IndexError)):  # the connection is closed without an answer
         ask(server, "GET /healthz", *headers)

@@ -36,6 +36,10 @@ async def test_kernel_that_sends_too_much_to_a_page_that_is_gone_is_ended(
         stream = kernel.connect_iopub()
         visitors.start_buffering(kernel_id, f"{kernel_id}:page", {"iopub": stream})
         kept = visitors._kernel_buffers[kernel_id]["buffer"]
+        async with asyncio.timeout(60):
+            while not kept:  # the socket is not connected yet
+                client.kernel_info()
+                await asyncio.sleep(0.05)
         client.execute(code)
         async with asyncio.timeout(60):
             if too_much:
