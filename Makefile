@@ -42,7 +42,7 @@ deploy-check:  ## build and start the page as Heroku does; prints size, times an
 clean:  ## remove what was installed and built
 	rm -rf .venv build export.onnx web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 test-hostile:  ## all tests against hostile visitors and failures, the long ones too (minutes; ARGS=... for pytest)
-	$(PREPARE) && $(RUN) -m pytest -m "hostile or not hostile" tests/hostile tests/integration/test_kernels.py $(ARGS)
+	$(PREPARE) && $(RUN) -m pytest -m "hostile or not hostile" tests/hostile tests/integration/test_kernels.py tests/integration/test_api.py $(ARGS)
 test-scale:  ## test several servers behind nginx, and Ray; installs both
 	$(PREPARE) --scale --program nginx && $(RUN) -m pytest tests/scale $(ARGS)
 test-exports:  ## convert real networks (resnet50, convnext, vit, ...) and compare them with Learner.predict (minutes; ARGS='resnet50 alexnet')

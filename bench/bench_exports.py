@@ -173,6 +173,19 @@ def convert(folder: Path) -> tuple[str, float, float]:
     return problem, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
 
 
+def serve(folder: Path) -> float:
+    """Return the memory in MB that the model takes in a process that has answered a photo."""
+    code = (
+        "import resource, sys; from PIL import Image;"
+        "from icon_classifier.model.session import Model;"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000; before = peak();"
+        "Model.load(sys.argv[1]).predict(Image.new('RGB', (640, 480))); print(peak() - before)"
+    )
+    command = [sys.executable, "-c", code, str(folder / "export.onnx")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
 def compare(folder: Path) -> tuple[float, int]:
     """Return the largest difference of a probability, and how many labels differ."""
     model = Model.load(folder / "export.onnx")
@@ -190,8 +203,10 @@ def compare(folder: Path) -> tuple[float, int]:
 def main(names: list[str]) -> int:
     """Print a row for each network; return the exit code."""
     failures = 0
-    print("| network | converts | Δp | labels that differ | CPU s | peak MB | file MB | evidence |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    columns = ("network", "converts", "Δp", "labels that differ", "CPU s", "peak MB")
+    columns += ("file MB", "serving MB", "evidence")
+    print("|", " | ".join(columns), "|")
+    print("|", " | ".join("---" for _ in columns), "|", flush=True)
     for name in names:
         with tempfile.TemporaryDirectory() as temporary:
             cells, passed = check(name, Path(temporary))
@@ -207,7 +222,7 @@ def check(name: str, folder: Path) -> tuple[list[str], bool]:
     subprocess.run(command, cwd=ROOT, check=True)
     problem, seconds, megabytes = convert(folder)
     if problem:
-        return [f"no: {problem}", "", "", f"{seconds:.1f}", f"{megabytes:.0f}", "", ""], False
+        return [f"no: {problem}", "", "", f"{seconds:.1f}", f"{megabytes:.0f}", *[""] * 3], False
     difference, mislabelled = compare(folder)
     target = folder / "export.onnx"
     evidence = Model.load(target).info.raw["evidence"]
@@ -218,6 +233,7 @@ def check(name: str, folder: Path) -> tuple[list[str], bool]:
         f"{seconds:.1f}",
         f"{megabytes:.0f}",
         f"{target.stat().st_size / 1e6:.1f}",
+        f"{serve(folder):.0f}",
         "yes" if evidence is True else f"no: {evidence}",
     ], not mislabelled and difference <= TOLERANCE
 

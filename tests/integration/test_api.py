@@ -181,6 +181,7 @@ def test_more_requests_than_allowed_are_refused(model: Model, monkeypatch) -> No
         assert answer.headers["connection"] == "close"
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("head", [b"", b"GET /labels HTTP/1.1\r\nHost: a\r\n\r\n"])
 def test_idle_connections_keep_nobody_out(model: Model, monkeypatch, head: bytes) -> None:
     monkeypatch.setattr(api_server, "_MAX_CONNECTIONS", 3)
