@@ -111,7 +111,9 @@ def make_export(name: str, folder: Path) -> None:
 
     photos, spec = draw_photos(folder / "drawn"), NETWORKS[name]
     import_fastai()  # before timm and torchvision
-    torch.manual_seed(0)
+    from fastai.torch_core import set_seed
+
+    set_seed(0)
     if isinstance(spec, int):
         from fastai.vision import all as fastai
 
@@ -176,10 +178,11 @@ def convert(folder: Path) -> tuple[str, float, float]:
 def serve(folder: Path) -> float:
     """Return the memory in MB that the model takes in a process that has answered a photo."""
     code = (
-        "import resource, sys; from PIL import Image;"
+        "import psutil, sys; from PIL import Image;"
         "from icon_classifier.model.session import Model;"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000; before = peak();"
-        "Model.load(sys.argv[1]).predict(Image.new('RGB', (640, 480))); print(peak() - before)"
+        "memory = lambda: psutil.Process().memory_info().rss / 1e6; before = memory();"
+        "model = Model.load(sys.argv[1]); model.predict(Image.new('RGB', (640, 480)));"
+        "print(memory() - before)"
     )
     command = [sys.executable, "-c", code, str(folder / "export.onnx")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
