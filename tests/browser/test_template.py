@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import time
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
