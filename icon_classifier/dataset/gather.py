@@ -20,18 +20,18 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from icon_classifier.dataset.archive import ArchiveLimits, read_archive
-from icon_classifier.dataset.download import (
+from icon_classifier.dataset.journal import append_lines, read_lines
+from icon_classifier.dataset.layout import LabelOf, by_names, by_places, fold
+from icon_classifier.dataset.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
+from icon_classifier.dataset.shapes import draw_shapes
+from icon_classifier.dataset.sources.download import (
     Outcome,
     Timeouts,
     download_photos,
     fetch_file,
     read_url_list,
 )
-from icon_classifier.dataset.journal import append_lines, read_lines
-from icon_classifier.dataset.layout import LabelOf, by_names, by_places, fold
-from icon_classifier.dataset.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
-from icon_classifier.dataset.search import search_photos
-from icon_classifier.dataset.shapes import draw_shapes
+from icon_classifier.dataset.sources.search import search_photos
 from icon_classifier.dataset.store import PhotoStore, is_photo_name, photos_and_labels
 from icon_classifier.errors import DatasetError
 from icon_classifier.files import write_file

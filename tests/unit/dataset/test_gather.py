@@ -14,7 +14,6 @@ from ddgs.exceptions import RatelimitException
 from PIL import Image
 
 from icon_classifier.dataset.clean import clean
-from icon_classifier.dataset.download import Timeouts
 from icon_classifier.dataset.gather import gather
 from icon_classifier.dataset.journal import Move, apply_moves
 from icon_classifier.dataset.recipes import (
@@ -25,6 +24,7 @@ from icon_classifier.dataset.recipes import (
     UrlsSource,
     load_recipe,
 )
+from icon_classifier.dataset.sources.download import Timeouts
 from icon_classifier.dataset.store import photos_and_labels
 from icon_classifier.errors import DatasetError, DownloadError
 from tests.support.photo_server import PhotoServer, body, in_turn, photo_server, ranged, status
@@ -296,7 +296,7 @@ def test_refused_search_is_reported(
     fake = FakeSearch(server)
     fake.refuses = True
     monkeypatch.setattr(ddgs, "DDGS", fake)
-    monkeypatch.setattr("icon_classifier.dataset.search._WAITS", ())
+    monkeypatch.setattr("icon_classifier.dataset.sources.search._WAITS", ())
 
     with pytest.raises(DownloadError, match=r"refused for 'cat' \(202 Ratelimit\)"):
         gather(PETS, tmp_path, source="search", progress=False)

@@ -4,7 +4,7 @@ import ddgs
 import pytest
 from ddgs.exceptions import DDGSException, RatelimitException, TimeoutException
 
-from icon_classifier.dataset.search import search_photos
+from icon_classifier.dataset.sources.search import search_photos
 from icon_classifier.errors import DownloadError
 
 Pages = dict[tuple[str, int], list[str | Exception]]

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from icon_classifier.dataset.download import (
+from icon_classifier.dataset.sources.download import (
     Outcome,
     Timeouts,
     download_photos,
