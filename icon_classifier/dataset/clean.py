@@ -106,8 +106,7 @@ def clean(
     Raises
     ------
     DatasetError
-        If more than half of the photos look bad, which is a mistake of the program or its setup
-        rather than of the photos, or if a class would have none left. Nothing is moved then.
+        If a class would have no photo left. Nothing is moved then.
     """
     photos = Path(photos)
     paths, _ = photos_and_labels(photos)
@@ -126,7 +125,6 @@ def clean(
         # Those of the test set come first: of copies, the first stays.
         findings = dict(zip([*test, *paths], examined, strict=True))
     problems = {path: each.problem for path, each in findings.items() if each.problem}
-    _check_half(problems, len(findings))
     problems.update(_same_files(findings))
     _check_left(paths, problems)
     quarantined = _quarantine(photos, problems)
@@ -186,15 +184,6 @@ def _new_suffix(path: Path, data: bytes) -> str | None:
     except Exception:  # noqa: BLE001 - our reader can read it, whatever plain Pillow raises
         return rewritten
     return None if plain else rewritten
-
-
-def _check_half(problems: dict[Path, str], count: int) -> None:
-    if 2 * len(problems) > count:
-        first = next(iter(problems))
-        raise DatasetError(
-            f"{len(problems)} of {count} photos look bad, which suggests a mistake elsewhere; "
-            f"nothing was moved. The first: {first}: {problems[first]}"
-        )
 
 
 def _same_files(findings: dict[Path, _Finding]) -> dict[Path, str]:
@@ -288,6 +277,5 @@ def _verify(photos: Path) -> list[Move]:
 
     paths, _ = photos_and_labels(photos)
     problems = {Path(path): "fastai cannot open it" for path in verify_images(paths)}
-    _check_half(problems, len(paths))
     _check_left(paths, problems)
     return _quarantine(photos, problems)

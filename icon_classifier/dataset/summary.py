@@ -5,6 +5,7 @@ import html
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from icon_classifier.dataset.clean import CleanReport
@@ -87,7 +88,8 @@ class Summary:
         ]
         lines += self._sentences()
         lines += [
-            f"{title}: {_named(first)} and {_named(other)}" for title, first, other in self._pairs()
+            f"{title}: {_named(first)} and {_named(other)}"
+            for title, first, other in islice(self._pairs(), _MAX_PICTURES)
         ]
         return "\n".join(lines)
 
@@ -100,7 +102,7 @@ class Summary:
         )
         parts = [f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"]
         parts += [f"<p>{html.escape(each)}</p>" for each in self._sentences()]
-        for title, first, other in list(self._pairs())[:_MAX_PICTURES]:
+        for title, first, other in islice(self._pairs(), _MAX_PICTURES):
             parts.append(f"<p>{html.escape(title)}:</p>{_figure(first)}{_figure(other)}")
         pictures = [_figure(path, why) for path, why in self.quarantined[:_MAX_PICTURES]]
         if pictures:
@@ -123,9 +125,13 @@ class Summary:
 
     def _sentences(self) -> Iterator[str]:
         photos = sum(row.photos for row in self.rows)
-        yield f"{photos} photos; their classes are from {self.labels_from}"
+        yield f"{photos} photos; their classes are from the {self.labels_from}"
         if any(row.near for row in self.rows):
             yield "near-duplicates stay on one side of the split"
+        if self.conflicts:
+            yield f"{_pairs(self.conflicts)} similar but labelled differently"
+        if self.test_copies:
+            yield f"{_pairs(self.test_copies)} similar, and one of them is in the test set"
         # "a copy: of cat.jpg" without its end: equal reasons are counted.
         reasons = Counter(why.partition(": ")[0] for _, why in self.quarantined)
         for why, count in reasons.most_common(_MAX_REASONS):
@@ -160,7 +166,7 @@ def summarize(cleaned: CleanReport) -> Summary:
     for (label, _), line in asked.items():
         if line["problem"]:
             # "https://...: HTTP 404 Not Found" without the address: equal reasons are counted.
-            left_out[f"no photo at the address: {line['problem'].rpartition(': ')[2]}"] += 1
+            left_out[f"no photo at the address ({line['problem'].rpartition(': ')[2]})"] += 1
         else:
             copies[label] += (label, line["name"]) in seen
             seen.add((label, line["name"]))
@@ -188,12 +194,16 @@ def summarize(cleaned: CleanReport) -> Summary:
         tuple(
             Row(label, *(each[name] for name in names)) for label, each in sorted(numbers.items())
         ),
-        labels_from or "the recipe",
+        labels_from or "recipe",
         left_out,
         tuple(quarantined),
         cleaned.conflicts,
         cleaned.test_copies,
     )
+
+
+def _pairs(pairs: tuple[tuple[Path, Path], ...]) -> str:
+    return "1 pair is" if len(pairs) == 1 else f"{len(pairs)} pairs are"
 
 
 def _named(path: Path) -> str:

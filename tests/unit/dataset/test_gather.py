@@ -1,9 +1,11 @@
 import hashlib
 import io
+import random
+import shutil
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ import pytest
 from ddgs.exceptions import RatelimitException
 from PIL import Image
 
-from icon_classifier.dataset.clean import clean
+from icon_classifier.dataset.clean import CleanReport, clean
 from icon_classifier.dataset.gather import gather
-from icon_classifier.dataset.journal import Move, apply_moves, read_lines
+from icon_classifier.dataset.journal import Move, apply_moves, read_lines, undo_moves
 from icon_classifier.dataset.recipes import (
     ArchiveSource,
     ClassRecipe,
@@ -25,7 +27,8 @@ from icon_classifier.dataset.recipes import (
     load_recipe,
 )
 from icon_classifier.dataset.sources.download import Timeouts
-from icon_classifier.dataset.store import photos_and_labels
+from icon_classifier.dataset.store import original_name, photos_and_labels, valid_indices
+from icon_classifier.dataset.summary import summarize
 from icon_classifier.errors import DatasetError, DownloadError
 from tests.support.photo_server import PhotoServer, body, in_turn, photo_server, ranged, status
 from tests.support.pictures import encode
@@ -124,6 +127,158 @@ def test_changes_in_the_folder_show_in_the_next_run(tmp_path: Path) -> None:
     assert list(zip(labels, names, strict=True)) == [("cat", "1"), ("dog", "2"), ("horse", "4")]
 
 
+def own(given: Path, work: Path) -> CleanReport:
+    """Gather and clean a user's own folder."""
+    photos = gather(Recipe("own", "Own", "folder"), work, data=given)
+    return clean(photos, with_fastai=False, progress=False)
+
+
+def found(report: CleanReport) -> list[str]:
+    return sorted(f"{path.parent.name}/{original_name(path)}" for path in report.paths)
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    """A user's folder of cats, dogs and cows, with a broken photo and two that look alike."""
+    folder = tmp_path / "given"
+    for label in ("cat", "cow", "dog"):
+        for number in range(3):
+            name = f"{label}{number}"
+            (folder / label).mkdir(parents=True, exist_ok=True)
+            (folder / label / f"{name}.png").write_bytes(pattern(name))
+    (folder / "cat" / "broken.jpg").write_bytes(b"broken")
+    alike = Image.open(io.BytesIO(pattern("cat0"))).resize((40, 40))
+    (folder / "dog" / "alike.webp").write_bytes(encode(alike, "WEBP", quality=95))
+    return folder
+
+
+def pattern(name: str) -> bytes:
+    rng = random.Random(name)
+    image = Image.frombytes("RGB", (6, 6), rng.randbytes(108))
+    return encode(image.resize((60, 60), Image.Resampling.BICUBIC))
+
+
+ALL = [
+    *("cat/cat0.png", "cat/cat1.png", "cat/cat2.png"),
+    *("cow/cow0.png", "cow/cow1.png", "cow/cow2.png"),
+    *("dog/alike.jpg", "dog/dog0.png", "dog/dog1.png", "dog/dog2.png"),
+]
+
+
+def without(*names: str, added: tuple[str, ...] = ()) -> list[str]:
+    return sorted([*(name for name in ALL if name not in names), *added])
+
+
+def remove_class(given: Path) -> None:
+    shutil.rmtree(given / "cow")
+
+
+def delete_photos(given: Path) -> None:
+    for name in ("cat/cat1.png", "cat/broken.jpg", "dog/alike.webp"):
+        (given / name).unlink()
+
+
+def correct_class(given: Path) -> None:
+    (given / "dog" / "alike.webp").rename(given / "cat" / "alike.webp")
+
+
+def rename_folder(given: Path) -> None:
+    (given / "dog").rename(given / "hound")
+
+
+def mend_photo(given: Path) -> None:
+    (given / "cat" / "broken.jpg").write_bytes(pattern("mended"))
+
+
+CHANGES: dict[Callable[[Path], None], tuple[list[str], int, int]] = {
+    remove_class: (without(*(name for name in ALL if "cow" in name)), 1, 1),
+    delete_photos: (without("cat/cat1.png", "dog/alike.jpg"), 0, 0),
+    correct_class: (without("dog/alike.jpg", added=("cat/alike.jpg",)), 1, 0),
+    rename_folder: (
+        without(
+            *(name for name in ALL if "dog/" in name),
+            added=tuple(name.replace("dog/", "hound/") for name in ALL if "dog/" in name),
+        ),
+        1,
+        1,
+    ),
+    mend_photo: (without(added=("cat/broken.png",)), 0, 1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_change_in_the_user_s_folder_shows_in_the_next_run(
+    given: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    first = own(given, tmp_path / "work")
+    assert found(first) == ALL
+    assert len(first.quarantined) == 1
+    assert len(first.conflicts) == 1
+
+    change(given)
+    again = own(given, tmp_path / "work")
+
+    photos, quarantined, conflicts = CHANGES[change]
+    assert found(again) == photos
+    assert len(again.quarantined) == quarantined
+    assert len(list((tmp_path / "work" / "quarantine").glob("*/*"))) == quarantined
+    assert len(again.conflicts) == conflicts
+    originals = sorted((tmp_path / "work" / "originals").glob("*/*"))
+    assert len(originals) == sum("alike" in photo for photo in photos)
+
+
+def clean_by_hand(work: Path, report: CleanReport) -> None:
+    """Move the photo that looks like a cat to the cats, and delete a cow, as the cleaner does."""
+    [alike] = (path for path in report.paths if "alike" in path.name)
+    [cow] = (path for path in report.paths if "cow0" in path.name)
+    moves = [
+        Move(f"photos/dog/{alike.name}", f"photos/cat/{alike.name}", ""),
+        Move(f"photos/cow/{cow.name}", f"quarantine/cow/{cow.name}", "deleted in the cleaner"),
+    ]
+    apply_moves(work, moves, "cleaner")
+
+
+def test_what_the_cleaner_moved_stays_there_until_it_is_undone(given: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    clean_by_hand(work, own(given, work))
+    cleaned = without("dog/alike.jpg", "cow/cow0.png", added=("cat/alike.jpg",))
+
+    assert found(own(given, work)) == cleaned
+    (given / "cat" / "cat2.png").unlink()
+    cleaned.remove("cat/cat2.png")
+    assert found(own(given, work)) == cleaned
+
+    assert len(undo_moves(work)) == 2
+    assert found(own(given, work)) == without("cat/cat2.png")
+
+
+def test_photo_that_the_cleaner_relabelled_follows_the_user_s_folder(
+    given: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    clean_by_hand(work, own(given, work))
+    (given / "dog" / "alike.webp").rename(given / "cow" / "alike.webp")
+
+    assert found(own(given, work)) == without(
+        "dog/alike.jpg", "cow/cow0.png", added=("cow/alike.jpg",)
+    )
+
+
+def test_photo_that_was_relabelled_before_it_is_rewritten_keeps_its_label(
+    given: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    photos = gather(Recipe("own", "Own", "folder"), work, data=given)
+    [alike] = photos.glob("dog/*alike.webp")
+    apply_moves(work, [Move(f"photos/dog/{alike.name}", f"photos/cat/{alike.name}", "")], "cleaner")
+    relabelled = without("dog/alike.jpg", added=("cat/alike.jpg",))
+
+    assert found(clean(photos, with_fastai=False, progress=False)) == relabelled
+    assert found(own(given, work)) == relabelled
+    assert len(undo_moves(work)) == 1
+    assert found(own(given, work)) == ALL
+
+
 def test_photo_under_two_labels_returns_when_its_copy_is_deleted(tmp_path: Path) -> None:
     given, work = tmp_path / "given", tmp_path / "work"
     for name in ("cat/1", "dog/1"):
@@ -140,6 +295,111 @@ def test_photo_under_two_labels_returns_when_its_copy_is_deleted(tmp_path: Path)
 
     assert not again.quarantined
     assert Counter(again.labels) == {"cat": 5, "dog": 4}
+
+
+def test_sets_of_the_user_are_kept_apart(tmp_path: Path) -> None:
+    given, work = tmp_path / "given", tmp_path / "work"
+    for number, name in enumerate(
+        f"{part}/{label}/{number}.png"
+        for part, count in (("train", 4), ("valid", 2), ("test", 2))
+        for label in ("cat", "dog")
+        for number in range(count)
+    ):
+        photo(given / name, f"#{number:02}{99 - number:02}40")
+
+    photos = gather(Recipe("own", "Own", "folder"), work, data=given)
+    paths, labels = photos_and_labels(photos)
+
+    assert Counter(labels) == {"cat": 6, "dog": 6}
+    valid = {paths[index].read_bytes() for index in valid_indices(paths)}
+    assert valid == {path.read_bytes() for path in given.glob("valid/*/*")}
+    test, _ = photos_and_labels(work / "test")
+    assert {path.read_bytes() for path in test} == {
+        path.read_bytes() for path in given.glob("test/*/*")
+    }
+    (given / "test" / "cat" / "0.png").rename(given / "train" / "cat" / "was test.png")
+    gather(Recipe("own", "Own", "folder"), work, data=given)
+    assert len(photos_and_labels(work / "test")[0]) == 3
+    assert len(photos_and_labels(photos)[0]) == 13
+
+
+def test_labels_of_a_table_are_used_for_a_folder_and_for_an_archive(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    for number, colour in enumerate(("red", "blue", "green")):
+        photo(given / "train" / f"{number}.png", colour)
+    photo(given / "test" / "3.png", "white")
+    (given / "train.csv").write_bytes("id,label\n0,Käfer\n1,a/b\n2,Käfer\n".encode("utf-16"))
+    (given / "sample_submission.csv").write_text("id,label\n3,Käfer\n")
+    shutil.make_archive(str(tmp_path / "packed"), "zip", given)
+    recipe = Recipe("own", "Own", "folder")
+
+    for number, source in enumerate((given, tmp_path / "packed.zip")):
+        photos = gather(recipe, tmp_path / f"work{number}", data=source)
+
+        assert photos_and_labels(photos)[1] == ["Käfer", "Käfer", "a_b"]
+        assert left_out(tmp_path / f"work{number}") == {
+            "sample_submission.csv": "not a photo (.csv)",
+            "test/3.png": "no class is found in the train.csv",
+            "train.csv": "not a photo (.csv)",
+        }
+
+
+def test_pattern_of_a_recipe_names_the_classes(tmp_path: Path) -> None:
+    for name, colour in {"IMG_1_cat": "red", "IMG_2_dog": "blue", "IMG_3": "green"}.items():
+        photo(tmp_path / "given" / f"{name}.png", colour)
+    source = FolderSource(str(tmp_path / "given"), pattern=r"IMG_\d+_(\w+)\.")
+
+    photos = gather(Recipe("own", "Own", "folder", folder=source), tmp_path / "work")
+
+    assert photos_and_labels(photos)[1] == ["cat", "dog"]
+
+
+def test_names_of_folders_may_be_unusual(tmp_path: Path) -> None:
+    names = ("_cat", "~dog", "Beyonce\u0301", " cow ", "b\udcff", "c%20d;'&", "e.f")
+    for number, name in enumerate(names):
+        photo(tmp_path / "given" / name / f"{'x' * 200}{number}.PNG", f"#{number}{number}0000")
+
+    report = own(tmp_path / "given", tmp_path / "work")
+
+    expected = ["Beyoncé", "_cat", "b_", "c%20d;'&", "cow", "e.f", "~dog"]
+    assert list(report.labels) == expected
+    assert [row.label for row in summarize(report).rows] == expected
+
+
+def test_photos_in_the_data_folder_itself_are_gathered_beside_them(tmp_path: Path) -> None:
+    for label, colour in {"cat": "red", "dog": "blue"}.items():
+        photo(tmp_path / "pets" / label / "1.png", colour)
+    before = tree(tmp_path / "pets")
+    recipe = Recipe("own", "Own", "folder")
+
+    for _ in range(2):
+        photos = gather(recipe, tmp_path / "pets", data=tmp_path / "pets")
+        assert photos == tmp_path / "pets" / "gathered" / "photos"
+        assert photos_and_labels(photos)[1] == ["cat", "dog"]
+
+    shutil.rmtree(tmp_path / "pets" / "gathered")
+    assert tree(tmp_path / "pets") == before
+
+
+def test_data_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    photo(tmp_path / "given" / "cat" / "1.png", "red")
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(DatasetError, match=r"photos cannot be kept in the folder .*file/work: Not"):
+        gather(Recipe("own", "Own", "folder"), tmp_path / "file" / "work", data=tmp_path / "given")
+
+
+def test_address_of_an_archive_that_returned_a_web_page_is_asked_again(
+    server: PhotoServer, tmp_path: Path
+) -> None:
+    server.routes["/pets.tgz"] = in_turn(body(b" <html>busy</html>"), body(archive_of_pets()))
+    recipe = replace(PETS, archive=ArchiveSource(server.url("/pets.tgz")))
+
+    with pytest.raises(DownloadError, match="expected a zip or tar archive, got a web page"):
+        gather(recipe, tmp_path, source="archive", timeouts=QUICK, progress=False)
+    photos = gather(recipe, tmp_path, source="archive", timeouts=QUICK, progress=False)
+
+    assert photos_and_labels(photos)[1] == ["cat", "cat", "dog"]
 
 
 def test_folders_of_other_names_than_the_classes_are_listed(tmp_path: Path) -> None:
