@@ -21,9 +21,6 @@ from icon_classifier.system.texts import is_printable, printable
 
 EXPORT, MODEL = "export.pkl", "export.onnx"  # as in model.opening, which is slow to import
 
-MAX_WRONG = 20
-"""How many wrong answers `evaluate` prints; a file takes all."""
-
 app = typer.Typer(
     help="Classify photos, and serve and check a classifier.",
     no_args_is_help=True,
@@ -122,9 +119,10 @@ def evaluate(
     """Judge the model on photos whose classes are known: errors, confusions, calibration."""
     try:
         from icon_classifier.cli.evaluate import (
-            judge,
-            labelled_photos,
+            judge_folder,
+            remarks,
             report_lines,
+            to_json,
             wrong_table,
         )
         from icon_classifier.training.model_card import add_evaluation
@@ -135,19 +133,13 @@ def evaluate(
     from icon_classifier.system.memory import usable_cores
 
     classifier = open_model(model, threads=1, keep_memory=True)
-    names = zip(classifier.info.raw.get("vocab", ()), classifier.labels, strict=False)
-    photos = labelled_photos(folder, classifier.labels, dict(names))
-    report = judge(classifier, photos, threads=usable_cores())
+    report = judge_folder(classifier, folder.expanduser(), threads=usable_cores())
     text = "\n".join(report_lines(report))
     if as_json:
-        _print_json(report.figures.to_json())
+        _print_json(to_json(report))
     else:
         print(text)
-        for record in report.wrong[:MAX_WRONG]:
-            print(
-                f"{record['path']}: {record['expected']} was taken for {record['label']} "
-                f"({record['probability']:.3f})"
-            )
+        print(*remarks(report), sep="\n")
     if wrong is not None:
         write_file(wrong, wrong_table(report))
     if card:

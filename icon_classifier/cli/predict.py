@@ -87,7 +87,7 @@ def passed_over_line(passed_over: Counter[str]) -> str:
     if not passed_over:
         return ""
     kinds = ", ".join(f"{count} {kind}" for kind, count in passed_over.most_common(8))
-    return f"{passed_over.total()} files that are no photos were passed over: {kinds}"
+    return f"files passed over, because they are no photos: {passed_over.total()} ({kinds})"
 
 
 def classify_files(

@@ -82,9 +82,10 @@ def find_layout(
 ) -> Layout:
     """Find the class and the set of each photo.
 
-    Labels are looked for in the folders first, then in tables, then in the names of the files;
-    the first that distinguishes all classes counts. A folder named ``train``, ``valid`` or ``test``
-    around a photo is its set; where no photo would be left to train on, there are no sets.
+    Labels are looked for in the folders first, then in tables, then in the names of the files; the
+    first that has all classes counts, or else the one with the most. A folder named ``train``,
+    ``valid`` or ``test`` around a photo is its set; where no photo would be left to train on, there
+    are no sets.
 
     Parameters
     ----------
@@ -117,12 +118,13 @@ def find_layout(
     named = [path for path in photos if path.name.casefold().endswith(SUFFIXES)] or photos
     names = {_words(name): label for name, label in (classes or {}).items()}
     enough = len(set(names.values())) or 2
-    best, labels_from, raw, stated = -1, "folders", Labels(), dict[PurePosixPath, Part]()
+    best, labels_from, raw, stated = (-1, 0), "folders", Labels(), dict[PurePosixPath, Part]()
     for source, found, sets in _ways(named, photos, names, dict(tables or {}), table, pattern):
-        count = len({_label(each, names) for each in found.values()} - {None})
+        labels = [label for each in found.values() if (label := _label(each, names))]
+        count = len(set(labels)), len(labels)
         if count > best:
             best, labels_from, raw, stated = count, source, found, sets
-        if count >= enough:
+        if len(set(labels)) >= enough:
             break
     places: dict[PurePosixPath, Place] = {}
     unknown: Counter[str] = Counter()

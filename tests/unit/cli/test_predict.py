@@ -62,7 +62,7 @@ def test_photos_of_other_suffixes_are_found_and_other_files_counted(folder: Path
     assert len(found) == len(set(found)) == 4 + 3 + 7 + 1
     assert passed_over == {".txt": 1, "hidden": 1, "without a suffix": 2}
     assert passed_over_line(passed_over) == (
-        "4 files that are no photos were passed over: 2 without a suffix, 1 .txt, 1 hidden"
+        "files passed over, because they are no photos: 4 (2 without a suffix, 1 hidden, 1 .txt)"
     )
 
 
@@ -77,7 +77,7 @@ def test_predict_says_what_was_passed_over(folder: Path) -> None:
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == 3 + 4
     assert result.stderr == (
-        "icon-classifier: 3 files that are no photos were passed over: 1 .onnx, 1 .pkl, 1 .txt\n"
+        "icon-classifier: files passed over, because they are no photos: 2 (1 .onnx, 1 .txt)\n"
     )
 
 
