@@ -111,8 +111,12 @@ def gather(
     elif kind == "archive":
         left_out = _add_archive(_fetch_archive(recipe, root, timeouts, progress), recipe, store)
     else:
-        lists = _search_lists if kind == "search" else _given_lists
-        for each, urls in lists(recipe, root, max_pics, first_error=max_workers <= 0):
+        lists = (
+            _search_lists(recipe, root, max_pics, first_error=max_workers <= 0)
+            if kind == "search"
+            else _given_lists(recipe, root, max_pics)
+        )
+        for each, urls in lists:
             outcomes = download_photos(
                 urls,
                 each.name,
@@ -174,7 +178,7 @@ def _search_lists(
 
 
 def _given_lists(
-    recipe: Recipe, root: Path, max_pics: int | None, **_: object
+    recipe: Recipe, root: Path, max_pics: int | None
 ) -> Iterable[tuple[ClassRecipe, list[str]]]:
     """Read the list of each class, all of them before the first download."""
     folder = Path(recipe.urls.path) if recipe.urls.path else root

@@ -88,6 +88,7 @@ def search_photos(
     DownloadError
         If every source refuses, or nothing is found.
     """
+    terms = list(dict.fromkeys(terms))
     query = Query("", region=region, contact=contact)
     search = _Search(label, root, sources, query, first_error=first_error, pause=pause)
     chosen = search.added[:count]

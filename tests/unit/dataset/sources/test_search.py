@@ -88,6 +88,12 @@ def test_other_terms_contribute_more_where_one_finds_less(fake: FakeDdgs, tmp_pa
     )
 
 
+def test_term_that_is_there_twice_counts_once(fake: FakeDdgs, tmp_path: Path) -> None:
+    fake.pages = {("a", 1): urls(0, 100)}
+
+    assert search(tmp_path, "a", "a", count=10) == urls(0, 10)
+
+
 def test_search_stops_at_the_last_page(fake: FakeDdgs, tmp_path: Path) -> None:
     fake.pages = {("bear", 1): urls(0, 40)}
 
