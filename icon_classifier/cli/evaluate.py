@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from icon_classifier.cli.predict import Record, classify_files, find_photos
-from icon_classifier.dataset.layout import by_names, fold
+from icon_classifier.dataset.archive import read_folder
+from icon_classifier.dataset.layout import find_layout
+from icon_classifier.dataset.tables import is_table
 from icon_classifier.errors import DatasetError
 from icon_classifier.model.session import Model
 from icon_classifier.training.evaluation import Figures, evaluate
@@ -46,37 +49,34 @@ class Report:
 def labelled_photos(
     folder: Path, labels: Sequence[str], others: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, str | None]]:
-    """Yield the photos of a folder, each with the class that a folder around it is named like.
+    """Yield the photos of a folder, each with its class if it has one of the model's.
 
-    Underscores in labels and names of folders count as spaces.
+    Classes are found as in photos to train on: in names of folders, in tables, in names of files.
 
     Parameters
     ----------
     folder : Path
-        With a folder for each class.
+        Whose photos to yield, in order.
     labels : sequence of str
         The classes.
     others : mapping of str to str, optional
-        Labels by other names that their folders may have.
+        Labels by other names that they may have there.
 
     Raises
     ------
     DatasetError
         There is no such folder.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"there is no folder {folder}")
-
-    def name(text: str) -> str:
-        return fold(text).replace("_", " ")
-
-    label_of = by_names(
-        {name(other): label for other, label in (others or {}).items()}
-        | {name(label): label for label in labels}
-    )
+    tables = {path: data for path, data in read_folder(folder, is_table) if isinstance(data, bytes)}
+    photos = {}
     for path in find_photos([str(folder)]):
-        place = PurePosixPath(name(Path(path).relative_to(folder).as_posix()))
-        yield path, label_of(place)
+        relative = Path(path).relative_to(folder).as_posix()
+        photos[PurePosixPath(unicodedata.normalize("NFC", relative))] = path
+    names = dict(others or {}) | {label: label for label in labels}
+    layout = find_layout(photos, classes=names, tables=tables)
+    for place, path in photos.items():
+        found = layout.places.get(place)
+        yield path, found.label if found else None
 
 
 def judge(model: Model, photos: Iterable[tuple[str, str | None]], *, threads: int) -> Report:

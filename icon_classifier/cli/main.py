@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import chain
@@ -63,13 +64,15 @@ def predict(
 ) -> None:
     """Classify photos. A file that cannot be read becomes a line with its error; exit code 1."""
     from icon_classifier.cli.output import open_results, show_progress
-    from icon_classifier.cli.predict import classify_files, find_photos
+    from icon_classifier.cli.predict import classify_files, find_photos, passed_over_line
     from icon_classifier.model.opening import open_model
     from icon_classifier.system.memory import usable_cores
 
     if as_json and as_csv:
         raise SettingsError("expected --json or --csv, got both")
     form = "json" if as_json else "csv" if as_csv else "text"
+    passed_over: Counter[str] = Counter()
+    count = 0
     # One thread for each photo: photos are classified in parallel instead.
     classifier = open_model(model, threads=1, keep_memory=True)
     with open_results(output, form, top or 1) as results:
@@ -79,11 +82,13 @@ def predict(
             except ModuleNotFoundError as error:
                 raise _missing_extra(error, "scale") from error
             find = partial(find_photos_anywhere, photos)
-            paths = (path for path in find() if path not in results.done)
+            found = find_photos_anywhere(photos, passed_over)
+            paths = (path for path in found if path not in results.done)
             records = classify_on_ray(model / MODEL, paths, top=top)
         else:
             find = partial(find_photos, photos)
-            paths = (path for path in find() if path not in results.done)
+            found = find_photos(photos, passed_over)
+            paths = (path for path in found if path not in results.done)
             threads = threads or usable_cores()
             records = classify_files(classifier, paths, threads=threads, top=top)
         # Not while results are printed to the same terminal.
@@ -91,6 +96,13 @@ def predict(
             records = show_progress(records, find, done=len(results.done))
         for record in records:
             results.write(record)
+            count += 1
+    if line := passed_over_line(passed_over):
+        print(f"icon-classifier: {printable(line)}", file=sys.stderr)
+    if not count and not results.done:
+        raise SettingsError(f"there are no photos in {', '.join(photos)}")
+    if not count:
+        print(f"icon-classifier: {output} has all {len(results.done)} photos", file=sys.stderr)
     if results.failed:
         raise typer.Exit(1)
 

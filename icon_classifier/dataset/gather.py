@@ -4,26 +4,39 @@ A data folder, once gathered, holds::
 
     photos/<label>/*       what to train on; fastai's parent_label understands it
     photos/credits.csv     where each downloaded photo comes from, its licence and author
+    test/<label>/*         photos of a test set: never trained on
     quarantine/<label>/*   bad photos; moves.jsonl says why each is here
     originals/<label>/*    originals of photos that were rewritten
     urls_<label>.txt       addresses that a search found
     searches.jsonl         each page of its results, with licences and authors
     downloads.jsonl        the outcome of each address
+    gathered.jsonl         the outcome of each file of a folder or an archive
     origin.jsonl           where the photos come from: one source per data folder
 
 Photos are named by a hash of their contents, so that one photo has one name on every machine. The
-user's own folder is copied from, never changed.
+user's own folder is copied from, never changed; what was removed or moved there is removed or moved
+here by the next run.
 """
 
+import contextlib
 import io
+import json
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from icon_classifier.dataset.archive import ArchiveLimits, read_archive
+from icon_classifier.dataset.archive import (
+    ArchiveLimits,
+    Content,
+    Wanted,
+    is_archive,
+    read_archive,
+    read_folder,
+)
 from icon_classifier.dataset.journal import append_lines, read_lines
-from icon_classifier.dataset.layout import LabelOf, by_names, by_places, fold
+from icon_classifier.dataset.layout import find_layout
 from icon_classifier.dataset.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
 from icon_classifier.dataset.shapes import draw_shapes
 from icon_classifier.dataset.sources.credits import write_credits
@@ -35,11 +48,16 @@ from icon_classifier.dataset.sources.download import (
     read_url_list,
 )
 from icon_classifier.dataset.sources.search import search_photos
-from icon_classifier.dataset.store import PhotoStore, is_photo_name, photos_and_labels
-from icon_classifier.errors import DatasetError
-from icon_classifier.images import Limits
+from icon_classifier.dataset.store import GATHERED, PhotoStore, photos_and_labels, suffix_of
+from icon_classifier.dataset.tables import is_table
+from icon_classifier.errors import DatasetError, DownloadError
+from icon_classifier.files import write_file
+from icon_classifier.images import SUFFIXES
 
 _log = logging.getLogger(__name__)
+
+Reader = Callable[[Wanted], Iterator[tuple[PurePosixPath, Content]]]
+"""Yields the files of a folder or an archive, with the contents of those that are wanted."""
 
 
 def gather(
@@ -91,46 +109,61 @@ def gather(
     root = Path(folder).expanduser()
     kind = "data" if data is not None else source or recipe.source
     own = Path(data or recipe.folder.path or "").expanduser()
-    _check_origin(root, recipe, kind, own)
-    is_folder = kind == "folder" or (kind == "data" and not own.is_file())
-    store = PhotoStore(root, mirror=is_folder)
-    left_out: Counter[str] = Counter()
-    if is_folder:
-        if kind == "folder" and recipe.folder.path is None:
-            raise DatasetError(f"recipe {recipe.name!r} needs a folder of photos, got none")
-        left_out = _add_folder(own, recipe, store)
-    elif kind == "data":
-        left_out = _add_archive(read_archive(own), recipe, store)
-    elif kind == "shapes":
-        shapes, seed = recipe.shapes, recipe.training.seed
-        drawn = draw_shapes(recipe.labels, per_class=shapes.per_class, side=shapes.side, seed=seed)
-        for label, image in drawn:
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG")
-            store.add(label, buffer.getvalue())
-    elif kind == "archive":
-        left_out = _add_archive(_fetch_archive(recipe, root, timeouts, progress), recipe, store)
-    else:
-        lists = (
-            _search_lists(recipe, root, max_pics, first_error=max_workers <= 0)
-            if kind == "search"
-            else _given_lists(recipe, root, max_pics)
-        )
-        for each, urls in lists:
-            outcomes = download_photos(
-                urls,
-                each.name,
-                root,
-                store=store,
-                timeouts=timeouts,
-                max_workers=max_workers,
-                progress=progress,
-                contact=recipe.search.contact,
+    if kind == "folder" and recipe.folder.path is None:
+        raise DatasetError(f"recipe {recipe.name!r} needs a folder of photos, got none")
+    if kind in {"data", "folder"} and root.resolve() == own.resolve():
+        root /= "gathered"  # a data folder of its own, in which no photo of the user is removed
+    with _writing(root):
+        _check_origin(root, recipe, kind, own)
+        if kind in {"data", "folder"}:
+            read = (
+                partial(read_archive, own)
+                if own.is_file()
+                else partial(read_folder, own, skip=root)
             )
-            _log_failures(each.name, outcomes)
-        write_credits(store.photos)
-    _check_classes(store.photos, recipe, left_out)
-    return store.photos
+            return _add_files(read, recipe, root)
+        if kind == "archive":
+            return _add_files(_fetch_archive(recipe, root, timeouts, progress), recipe, root)
+        store = PhotoStore(root)
+        if kind == "shapes":
+            shapes, seed = recipe.shapes, recipe.training.seed
+            drawn = draw_shapes(
+                recipe.labels, per_class=shapes.per_class, side=shapes.side, seed=seed
+            )
+            for label, image in drawn:
+                buffer = io.BytesIO()
+                image.save(buffer, "PNG")
+                store.add(label, buffer.getvalue())
+        else:
+            lists = (
+                _search_lists(recipe, root, max_pics, first_error=max_workers <= 0)
+                if kind == "search"
+                else _given_lists(recipe, root, max_pics)
+            )
+            for each, urls in lists:
+                outcomes = download_photos(
+                    urls,
+                    each.name,
+                    root,
+                    store=store,
+                    timeouts=timeouts,
+                    max_workers=max_workers,
+                    progress=progress,
+                    contact=recipe.search.contact,
+                )
+                _log_failures(each.name, outcomes)
+            write_credits(store.photos)
+        _check_classes(photos_and_labels(store.photos)[1], recipe, Counter())
+        return store.photos
+
+
+@contextlib.contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise DatasetError(f"photos cannot be kept in the folder {root}: {why}") from error
 
 
 def _check_origin(root: Path, recipe: Recipe, kind: str, own: Path) -> None:
@@ -186,9 +219,7 @@ def _given_lists(
     return [(each, read_url_list(folder / each.url_file, count)) for each in recipe.classes]
 
 
-def _fetch_archive(
-    recipe: Recipe, root: Path, timeouts: Timeouts, progress: bool
-) -> Iterable[tuple[PurePosixPath, bytes]]:
+def _fetch_archive(recipe: Recipe, root: Path, timeouts: Timeouts, progress: bool) -> Reader:
     archive = recipe.archive
     if archive is None:
         raise DatasetError(f"recipe {recipe.name!r} names no archive")
@@ -200,61 +231,65 @@ def _fetch_archive(
         timeouts=timeouts,
         progress=progress,
     )
-    return read_archive(file, limits=ArchiveLimits(max_bytes=10 * archive.max_bytes))
+    if not is_archive(file):
+        start = file.read_bytes()[:100]
+        file.unlink()  # the address is asked again by the next run
+        what = "a web page" if start.lstrip().startswith(b"<") else "another file"
+        raise DownloadError(f"{archive.url}: expected a zip or tar archive, got {what}")
+    return partial(read_archive, file, limits=ArchiveLimits(max_bytes=10 * archive.max_bytes))
 
 
 def _archive_name(archive: ArchiveSource) -> str:
     return archive.url.partition("?")[0].rstrip("/").rpartition("/")[2] or "archive"
 
 
-def _add_folder(folder: Path, recipe: Recipe, store: PhotoStore) -> Counter[str]:
-    """Make the store hold the photos of a folder, and no others; return what was left out."""
-    if not folder.is_dir():
-        raise DatasetError(f"there is no folder {folder}")
-    names = [
-        PurePosixPath(path.relative_to(folder).as_posix())
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]
-    names = [name for name in names if all(map(is_photo_name, name.parts))]
-    label_of = _label_of_names(recipe) or by_places(names)
-    left_out: Counter[str] = Counter()
-    largest = Limits().max_bytes
-    for name in names:
-        path = folder / name
-        label = label_of(name)
-        if label is None:
-            left_out[name.parent.name] += 1
-        elif path.stat().st_size > largest:
-            _log.warning("%s is left out: larger than %d bytes", path, largest)
+def _add_files(read: Reader, recipe: Recipe, root: Path) -> Path:
+    """Make the data folder hold the photos of a folder or an archive, and no others."""
+    tables: dict[PurePosixPath, bytes] = {}
+    files = []
+    for path, content in read(is_table):
+        files.append(path)
+        if isinstance(content, bytes):
+            tables[path] = content
+    layout = find_layout(
+        files,
+        classes={name: each.name for each in recipe.classes for name in (each.name, *each.folders)},
+        tables=tables,
+        table=recipe.folder.table,
+        pattern=recipe.folder.pattern,
+    )
+    store = PhotoStore(root, mirror=True)
+    first: dict[tuple[str, str], str] = {}
+    lines = [{"file": str(path), "left_out": why} for path, why in layout.left_out.items()]
+    for path, content in read(layout.places.__contains__):
+        if path not in layout.places:
+            continue
+        label, part = layout.places[path]
+        line = {"file": str(path), "label": label, "part": part}
+        if isinstance(content, bytes) and not _is_photo(path, content):
+            content = f"not a photo ({path.suffix.lower()})" if path.suffix else "not a photo"
+        if isinstance(content, bytes):
+            line["photo"] = store.add(label, content, path.name, part)
+            copied = first.setdefault((label, line["photo"]), line["file"])
+            if copied != line["file"]:
+                line["left_out"] = f"a copy of {copied}"
         else:
-            store.add(label, path.read_bytes(), name.name)
+            line["left_out"] = str(content)
+        lines.append(line)
+    added = [line for line in lines if "photo" in line and line["part"] != "test"]
+    _check_classes([line["label"] for line in added], recipe, layout.unknown)
     if removed := store.remove_others():
-        _log.warning("%d photos are not in %s any more and were removed", removed, folder)
-    return left_out
+        _log.info("%d photos are not in the source any more and were removed", removed)
+    record = [{"labels_from": layout.labels_from}, *lines]
+    write_file(
+        root / GATHERED, "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in record)
+    )
+    return store.photos
 
 
-def _add_archive(
-    files: Iterable[tuple[PurePosixPath, bytes]], recipe: Recipe, store: PhotoStore
-) -> Counter[str]:
-    """Add the photos of an archive, in folders named like a class; return what was left out."""
-    label_of = _label_of_names(recipe) or (lambda path: path.parent.name or None)
-    left_out: Counter[str] = Counter()
-    for path, data in files:
-        if all(map(is_photo_name, path.parts)):
-            if (label := label_of(path)) is None:
-                left_out[path.parent.name] += 1
-            else:
-                store.add(label, data, path.name)
-    return left_out
-
-
-def _label_of_names(recipe: Recipe) -> LabelOf | None:
-    """Return how the recipe's classes are found by name; None where it names none."""
-    if not recipe.classes:
-        return None
-    names = ((name, each.name) for each in recipe.classes for name in (each.name, *each.folders))
-    return by_names({fold(name): label for name, label in names})
+def _is_photo(path: PurePosixPath, content: bytes) -> bool:
+    """Whether a file is named like a photo or is one: a damaged photo is none of a film's kind."""
+    return path.name.casefold().endswith(SUFFIXES) or suffix_of(content) is not None
 
 
 def _log_failures(label: str, outcomes: list[Outcome]) -> None:
@@ -272,11 +307,10 @@ def _log_failures(label: str, outcomes: list[Outcome]) -> None:
         )
 
 
-def _check_classes(photos: Path, recipe: Recipe, left_out: Counter[str]) -> None:
-    _, labels = photos_and_labels(photos)
-    found = Counter(labels)
+def _check_classes(labels: Iterable[str], recipe: Recipe, unknown: Counter[str]) -> None:
+    found = set(labels)
     empty = [label for label in recipe.labels if label not in found]
-    others = ", ".join(f"{name or '(no folder)'} ({n})" for name, n in left_out.most_common(8))
+    others = ", ".join(f"{name or '(no folder)'} ({n})" for name, n in unknown.most_common(8))
     if empty:
         raise DatasetError(
             f"there are no photos of {', '.join(empty)}"
@@ -285,8 +319,10 @@ def _check_classes(photos: Path, recipe: Recipe, left_out: Counter[str]) -> None
         )
     if len(found) < 2:
         raise DatasetError(
-            f"expected photos of at least two classes, one folder each, got {len(found)}"
-            f"{': ' + next(iter(found)) if found else ''}"
+            "expected photos of at least two classes: a folder for each, names like cat_1.jpg, or "
+            "a table (CSV) of file names and labels; got "
+            + (f"only {next(iter(found))!r}" if found else "none")
+            + (f", and photos without a class in: {others}" if others else "")
         )
     if others:
-        _log.warning("photos of no class were left out, in the folders: %s", others)
+        _log.warning("photos of no class were left out, in: %s", others)

@@ -139,15 +139,21 @@ class ArchiveSource:
 
 @dataclass(frozen=True, config=_CONFIG)
 class FolderSource:
-    """Photos in a folder that holds one folder per class.
+    """Photos in a folder; see :func:`~icon_classifier.dataset.layout.find_layout` for its classes.
 
     Attributes
     ----------
     path : str or None
         The folder; if missing, whoever runs the recipe names it.
+    table : str or None
+        Name of a CSV file in it that holds the labels.
+    pattern : str or None
+        A regular expression whose first group is the label in a photo's path.
     """
 
     path: Text | None = None
+    table: Text | None = None
+    pattern: Text | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)

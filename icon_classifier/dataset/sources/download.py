@@ -19,7 +19,7 @@ from icon_classifier.dataset.journal import append_lines, read_lines
 from icon_classifier.dataset.sources.json_api import retry_after, user_agent
 from icon_classifier.dataset.store import PhotoStore, suffix_of
 from icon_classifier.errors import DownloadError
-from icon_classifier.files import sha256_of
+from icon_classifier.files import decode_text, sha256_of
 from icon_classifier.images import Limits
 
 RECORD = "downloads.jsonl"
@@ -130,8 +130,8 @@ def read_url_list(path: Path, max_pics: int = 1000) -> list[str]:
 def read_urls(path: Path) -> list[str]:
     """Read a list of addresses that may be empty; see :func:`read_url_list`."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = decode_text(path.read_bytes()).splitlines()
+    except OSError as error:
         raise DownloadError(f"the list of addresses {path} cannot be read: {error}") from error
     stripped = (line.strip() for line in lines)
     return list(dict.fromkeys(line for line in stripped if line and not line.startswith("#")))

@@ -19,7 +19,7 @@ from icon_classifier.dataset.sources import ddgs, openverse, wikimedia
 from icon_classifier.dataset.sources.download import read_urls
 from icon_classifier.dataset.sources.found import FoundPage, Query, RefusedError
 from icon_classifier.errors import DownloadError
-from icon_classifier.files import write_file
+from icon_classifier.files import decode_text, write_file
 
 RECORD = "searches.jsonl"
 
@@ -253,7 +253,7 @@ class _Search:
 def _append(path: Path, urls: Sequence[str]) -> None:
     """Add addresses to a list, which people may have edited."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+    text = decode_text(path.read_bytes()) if path.exists() else ""
     lines = [*text.splitlines(), *urls]
     if urls:
         write_file(path, "\n".join(lines) + "\n")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from icon_classifier.dataset.clean import clean
 from icon_classifier.dataset.gather import gather
-from icon_classifier.dataset.journal import Move, apply_moves
+from icon_classifier.dataset.journal import Move, apply_moves, read_lines
 from icon_classifier.dataset.recipes import (
     ArchiveSource,
     ClassRecipe,
@@ -184,23 +184,38 @@ def test_single_class_is_refused(tmp_path: Path) -> None:
     photo(tmp_path / "given" / "cat" / "a.png", "red")
     recipe = Recipe("own", "Own", "folder")
 
-    with pytest.raises(DatasetError, match="at least two classes, one folder each, got 1: cat"):
+    with pytest.raises(
+        DatasetError, match=r"at least two classes: a folder for each, .* got only 'cat'"
+    ):
         gather(recipe, tmp_path / "work", data=tmp_path / "given")
 
 
-def test_files_that_are_too_large_are_skipped(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def left_out(work: Path) -> dict[str, str]:
+    lines = read_lines(work / "gathered.jsonl")
+    return {line["file"]: line["left_out"] for line in lines if "left_out" in line}
+
+
+def test_files_that_are_no_photos_or_too_large_are_left_out_with_a_reason(tmp_path: Path) -> None:
     given = tmp_path / "given"
     photo(given / "cat" / "a.png", "red")
     photo(given / "dog" / "b.png", "blue")
     with (given / "dog" / "film.mp4").open("wb") as film:
         film.truncate(26 * 2**20)
+    photo(given / "cat" / "copy of a.png", "red")
+    (given / "cat" / "a.mov").write_bytes(b"a film")
+    (given / "cat" / "notes.json").write_text("{}")
+    (given / "dog" / "inner.zip").write_bytes(b"PK")
 
     _, labels = photos_and_labels(gather(PETS, tmp_path / "work", data=given))
 
     assert labels == ["cat", "dog"]
-    assert "film.mp4 is left out: larger than" in caplog.text
+    assert left_out(tmp_path / "work") == {
+        "cat/a.mov": "not a photo (.mov)",
+        "cat/copy of a.png": "a copy of cat/a.png",
+        "cat/notes.json": "not a photo (.json)",
+        "dog/film.mp4": "larger than 25 MB",
+        "dog/inner.zip": "not a photo (.zip)",
+    }
 
 
 def lists(folder: Path, server: PhotoServer) -> None:
