@@ -270,9 +270,11 @@ def test_every_format_gets_its_suffix(server: PhotoServer, tmp_path: Path) -> No
     assert [Path(each.name or "").suffix for each in outcomes] == list(kinds.values())
 
 
-def test_url_list_of_the_course_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_url_list_of_the_course_is_read(tmp_path: Path, encoding: str) -> None:
     file = tmp_path / "urls_black.txt"
-    file.write_bytes("\ufeffhttp://x/1\r\n\r\n# seen\r\nhttp://x/2\r\nhttp://x/1\r\n".encode())
+    text = "\ufeffhttp://x/1\r\n\r\n# seen\r\nhttp://x/2\r\nhttp://x/1\r\n"
+    file.write_bytes(text.encode(encoding))
 
     assert read_url_list(file) == ["http://x/1", "http://x/2"]
     assert read_url_list(file, max_pics=1) == ["http://x/1"]

@@ -360,6 +360,15 @@ def test_list_that_people_wrote_is_used_and_kept(fake: FakeDdgs, tmp_path: Path)
     ]
 
 
+def test_list_that_windows_wrote_is_continued(fake: FakeDdgs, tmp_path: Path) -> None:
+    file = tmp_path / "urls_bear.txt"
+    file.write_text("# Bären\r\nhttps://own.example/1\r\n", encoding="utf-16", newline="")
+    fake.pages = {("bear", 1): urls(0, 5)}
+
+    assert search(tmp_path, count=3) == ["https://own.example/1", *urls(0, 2)]
+    assert file.read_text("utf-8").splitlines() == ["# Bären", "https://own.example/1", *urls(0, 5)]
+
+
 def test_address_that_people_removed_from_the_list_does_not_come_back(
     fake: FakeDdgs, tmp_path: Path
 ) -> None:
