@@ -1,7 +1,5 @@
 """Whom to credit for each photo: a table beside the photos, and a summary for the model card."""
 
-import csv
-import io
 from collections import defaultdict
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -10,6 +8,7 @@ from icon_classifier.dataset.journal import read_lines
 from icon_classifier.dataset.sources import download, search
 from icon_classifier.dataset.store import photos_and_labels
 from icon_classifier.files import write_file
+from icon_classifier.system.texts import csv_line
 
 TABLE = "credits.csv"
 
@@ -79,11 +78,8 @@ def write_credits(photos: Path) -> None:
     """Write the table of credits into the folder of photos, if any was downloaded."""
     if not (credited := read_credits(photos)):
         return
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(field.name for field in fields(Credit))
-    table.writerows(map(_harmless, map(astuple, credited)))
-    write_file(photos / TABLE, text.getvalue())
+    rows = [[field.name for field in fields(Credit)], *map(astuple, credited)]
+    write_file(photos / TABLE, "".join(f"{csv_line(row)}\r\n" for row in rows))
 
 
 def credit_lines(photos: Path) -> list[str]:
@@ -99,8 +95,3 @@ def credit_lines(photos: Path) -> list[str]:
         + (f" by {', '.join(names)}" if (names := sorted(set(filter(None, authors)))) else "")
         for licence, authors in sorted(licences.items())
     ]
-
-
-def _harmless(row: tuple[str, ...]) -> list[str]:
-    """Quote what a spreadsheet would run as a formula: licences and authors come from strangers."""
-    return [f"'{text}" if text.startswith(("=", "+", "-", "@")) else text for text in row]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from icon_classifier.errors import DownloadError
+from icon_classifier.system.texts import printable
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class RefusedError(DownloadError):
     def __init__(
         self, message: str, *, again: bool = True, wait: float = 0.0, status: int | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))  # which may hold what a stranger's server wrote
         self.again = again
         self.wait = wait
         self.status = status
@@ -82,7 +83,7 @@ def found_photo(
 ) -> FoundPhoto | None:
     """Check one untrusted result: None without a web address; what is no text counts as empty."""
     texts = (
-        " ".join(each.split()) if isinstance(each, str) else ""
+        printable(" ".join(each.split())) if isinstance(each, str) else ""
         for each in (url, page, licence, author)
     )
     photo = FoundPhoto(*texts)

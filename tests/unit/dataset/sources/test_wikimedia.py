@@ -131,6 +131,7 @@ def test_contact_is_sent_and_its_lack_is_explained(server: PhotoServer) -> None:
         ("Tom &lt;tom@x.example&gt;", "Tom <tom@x.example>"),
         ("<script>alert(1)</script>", ""),
         ("a < b", "a < b"),
+        ("\x1b[31mred\u202e", "\\x1b[31mred\\u202e"),
         (None, ""),
     ],
 )
