@@ -314,6 +314,18 @@ def test_second_run_does_not_search_again(
     assert [path for path, _ in server.requests] == ["/dog/3"]
 
 
+def test_photo_that_people_deleted_does_not_come_back(
+    server: PhotoServer, fake: FakeDdgs, tmp_path: Path
+) -> None:
+    lists(tmp_path / "unused", server)
+    photos = gather(FOUR, tmp_path / "w", timeouts=QUICK, progress=False)
+    photos_and_labels(photos)[0][0].unlink()
+
+    gather(FOUR, tmp_path / "w", timeouts=QUICK, progress=False)
+
+    assert photos_and_labels(photos)[1] == ["cat"] * 3 + ["dog"] * 4
+
+
 def test_new_words_and_more_photos_are_searched_for(
     server: PhotoServer, fake: FakeDdgs, tmp_path: Path
 ) -> None:
