@@ -1,5 +1,7 @@
 """Photos found by the image search of ``ddgs``: no key, no account, no licences."""
 
+import re
+
 from icon_classifier.dataset.sources.found import FoundPage, Query, RefusedError, found_photo
 
 _MAX_PAGES = 10
@@ -37,10 +39,16 @@ def _ask(query: Query) -> FoundPage | None:
     except DDGSException as error:
         if "no results" in str(error).lower():
             return None
-        raise RefusedError(str(error)[:100] or type(error).__name__) from error
+        raise RefusedError(_reason(str(error)) or type(error).__name__) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RefusedError(f"ddgs could not read the answer ({error!r})") from error
     if not results:
         return None
     photos = (found_photo(each.get("image"), each.get("url")) for each in results)
     return FoundPage(tuple(filter(None, photos)), last=query.page >= _MAX_PAGES)
+
+
+def _reason(text: str) -> str:
+    """Shorten a message; where there is no connection, it holds the whole request."""
+    error_of_client = re.match(r"(\w+): \1\(", text)
+    return error_of_client[1] if error_of_client else text[:100]

@@ -183,6 +183,17 @@ def test_first_error_is_raised_without_a_retry_when_asked_for(
     assert len(fake.asked) == 1
 
 
+def test_missing_network_is_a_refusal_in_one_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with photo_server() as gone:
+        monkeypatch.setattr(BingImages, "search_url", gone.url("/images/async"))
+    monkeypatch.setitem(ENGINES, "images", {"bing": BingImages})
+
+    with pytest.raises(DownloadError, match=r"ddgs refuses \(\w+Error\)\. Is this machine on"):
+        search(tmp_path)
+
+
 def test_answer_that_ddgs_cannot_read_is_a_refusal(
     server: PhotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
