@@ -19,6 +19,7 @@ from rich.progress import track
 
 from icon_classifier.dataset.duplicates import Fingerprint, compare, fingerprint, group_pairs
 from icon_classifier.dataset.journal import Move, apply_moves
+from icon_classifier.dataset.sources.credits import write_credits
 from icon_classifier.dataset.store import TEST, original_name, photos_and_labels, suffix_of
 from icon_classifier.errors import DatasetError, ImageError
 from icon_classifier.files import replacing
@@ -134,6 +135,7 @@ def clean(
     prints = {targets.get(path, path): each.fingerprint for path, each in left.items()}
     if with_fastai:
         quarantined += _verify(photos)
+    write_credits(photos)  # again: some photos have other names now
     paths, labels = photos_and_labels(photos)
     test, _ = photos_and_labels(photos.parent / TEST)
     both = [*paths, *test]

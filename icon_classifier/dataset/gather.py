@@ -3,10 +3,12 @@
 A data folder, once gathered, holds::
 
     photos/<label>/*       what to train on; fastai's parent_label understands it
+    photos/credits.csv     where each downloaded photo comes from, its licence and author
     test/<label>/*         photos of a test set: never trained on
     quarantine/<label>/*   bad photos; moves.jsonl says why each is here
     originals/<label>/*    originals of photos that were rewritten
-    urls_<label>.txt       what a search found
+    urls_<label>.txt       addresses that a search found
+    searches.jsonl         each page of its results, with licences and authors
     downloads.jsonl        the outcome of each address
     gathered.jsonl         the outcome of each file of a folder or an archive
     origin.jsonl           where the photos come from: one source per data folder
@@ -37,6 +39,7 @@ from icon_classifier.dataset.journal import append_lines, read_lines
 from icon_classifier.dataset.layout import find_layout
 from icon_classifier.dataset.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
 from icon_classifier.dataset.shapes import draw_shapes
+from icon_classifier.dataset.sources.credits import write_credits
 from icon_classifier.dataset.sources.download import (
     Outcome,
     Timeouts,
@@ -132,8 +135,12 @@ def gather(
                 image.save(buffer, "PNG")
                 store.add(label, buffer.getvalue())
         else:
-            lists = _search_lists if kind == "search" else _given_lists
-            for each, urls in lists(recipe, root, max_pics):
+            lists = (
+                _search_lists(recipe, root, max_pics, first_error=max_workers <= 0)
+                if kind == "search"
+                else _given_lists(recipe, root, max_pics)
+            )
+            for each, urls in lists:
                 outcomes = download_photos(
                     urls,
                     each.name,
@@ -142,8 +149,10 @@ def gather(
                     timeouts=timeouts,
                     max_workers=max_workers,
                     progress=progress,
+                    contact=recipe.search.contact,
                 )
                 _log_failures(each.name, outcomes)
+            write_credits(store.photos)
         _check_classes(photos_and_labels(store.photos)[1], recipe, Counter())
         return store.photos
 
@@ -181,17 +190,24 @@ def _check_origin(root: Path, recipe: Recipe, kind: str, own: Path) -> None:
 
 
 def _search_lists(
-    recipe: Recipe, root: Path, max_pics: int | None
+    recipe: Recipe, root: Path, max_pics: int | None, *, first_error: bool
 ) -> Iterable[tuple[ClassRecipe, list[str]]]:
-    """Search for each class, unless an earlier run has done so."""
+    """Search for each class; what earlier runs found is not searched for again."""
+    search = recipe.search
     for each in recipe.classes:
-        count = max_pics or recipe.search.per_class
-        file = root / f"urls_{each.name}.txt"
-        if not file.exists():
-            urls = search_photos(each.terms, count, region=recipe.search.region)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_file(file, "\n".join(urls) + "\n")
-        yield each, read_url_list(file, count)
+        yield (
+            each,
+            search_photos(
+                each.name,
+                each.terms,
+                max_pics or search.per_class,
+                root,
+                sources=search.sources,
+                region=search.region,
+                contact=search.contact,
+                first_error=first_error,
+            ),
+        )
 
 
 def _given_lists(

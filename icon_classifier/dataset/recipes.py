@@ -31,10 +31,13 @@ _CONFIG = ConfigDict(extra="forbid")
 Text = Annotated[str, StringConstraints(strict=True, pattern=r"\S")]
 """A string that is not empty."""
 
-Texts = Annotated[
-    tuple[Text, ...],
-    # A single search term needs no brackets.
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+# A single entry needs no brackets.
+_LIST = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+
+Texts = Annotated[tuple[Text, ...], _LIST]
+
+SearchSources = Annotated[
+    tuple[Literal["ddgs", "openverse", "wikimedia"], ...], _LIST, Field(min_length=1)
 ]
 
 
@@ -83,12 +86,20 @@ class SearchSource:
     ----------
     per_class : int
         How many different addresses to look for, in each class.
+    sources : tuple of {"ddgs", "openverse", "wikimedia"}
+        Which ones to search: the next one where the one before has no more photos or refuses. All
+        but ddgs know licences and authors.
     region : str
-        Country and language of the search, as the search engine writes it.
+        Country and language of the search, as ddgs writes it.
+    contact : str or None
+        Your e-mail or web address, sent to each site that is searched or downloaded from.
+        Wikimedia refuses programs without one when it is busy.
     """
 
     per_class: int = _number(150, 1, 1000)
+    sources: SearchSources = ("ddgs", "openverse", "wikimedia")
     region: Text = "us-en"
+    contact: Text | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -269,6 +280,7 @@ _EXPECTED = {
     "float_type": "a number",
     "bool_type": "true or false",
     "tuple_type": "a list",
+    "too_short": "a list that is not empty",
     "dataclass_type": "a table",
     "literal_error": "{expected}",
     "greater_than_equal": "a number of at least {ge}",

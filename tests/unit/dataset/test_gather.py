@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import ddgs
 import pytest
@@ -23,13 +22,23 @@ from icon_classifier.dataset.recipes import (
     ClassRecipe,
     FolderSource,
     Recipe,
+    SearchSource,
     UrlsSource,
     load_recipe,
 )
+from icon_classifier.dataset.sources import openverse, search, wikimedia
 from icon_classifier.dataset.sources.download import Timeouts
 from icon_classifier.dataset.store import original_name, photos_and_labels, valid_indices
 from icon_classifier.dataset.summary import summarize
 from icon_classifier.errors import DatasetError, DownloadError
+from tests.support.photo_searches import (
+    OPENVERSE,
+    WIKIMEDIA,
+    FakeDdgs,
+    openverse_photo,
+    serve,
+    wikimedia_photo,
+)
 from tests.support.photo_server import PhotoServer, body, in_turn, photo_server, ranged, status
 from tests.support.pictures import encode
 
@@ -529,32 +538,32 @@ def test_class_of_which_no_photo_was_downloaded_is_refused(
         gather(PETS, tmp_path, source="urls", timeouts=QUICK, progress=False)
 
 
-class FakeSearch:
-    def __init__(self, server: PhotoServer) -> None:
-        self.server = server
-        self.asked: list[str] = []
-        self.refuses = False
+@pytest.fixture(name="fake")
+def _fake(server: PhotoServer, monkeypatch: pytest.MonkeyPatch) -> FakeDdgs:
+    """A search that finds what `lists` serves, on a server where the other sources are as well."""
+    pages = {
+        (name, 1): [server.url(f"/{name}/{each}") for each in range(4)] for name in ("cat", "dog")
+    }
+    fake = FakeDdgs(pages)
+    monkeypatch.setattr(ddgs, "DDGS", fake)
+    monkeypatch.setattr(openverse, "HOST", server.base)
+    monkeypatch.setattr(wikimedia, "HOST", server.base)
+    monkeypatch.setattr(search, "_WAITS", (0,))
+    monkeypatch.setattr(search, "_PAUSE", 0)
+    return fake
 
-    def __call__(self, **_: Any) -> "FakeSearch":
-        return self
 
-    def images(self, query: str, **_: Any) -> list[dict[str, str]]:
-        self.asked.append(query)
-        if self.refuses:
-            raise RatelimitException("202 Ratelimit")
-        return [{"image": self.server.url(f"/{query}/{each}")} for each in range(4)]
+FOUR = replace(PETS, source="search", search=SearchSource(per_class=4))
 
 
 def test_second_run_does_not_search_again(
-    server: PhotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: PhotoServer, fake: FakeDdgs, tmp_path: Path
 ) -> None:
-    fake = FakeSearch(server)
-    monkeypatch.setattr(ddgs, "DDGS", fake)
     lists(tmp_path / "unused", server)
     server.routes["/dog/3"] = in_turn(status(503), body(coloured(99)))
 
     def run() -> list[str]:
-        photos = gather(PETS, tmp_path / "w", source="search", timeouts=QUICK, progress=False)
+        photos = gather(FOUR, tmp_path / "w", timeouts=QUICK, progress=False)
         return photos_and_labels(photos)[1]
 
     assert run() == ["cat"] * 4 + ["dog"] * 3
@@ -565,18 +574,80 @@ def test_second_run_does_not_search_again(
     assert [path for path, _ in server.requests] == ["/dog/3"]
 
 
-def test_refused_search_is_reported(
-    server: PhotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_photo_that_people_deleted_does_not_come_back(
+    server: PhotoServer, fake: FakeDdgs, tmp_path: Path
 ) -> None:
-    fake = FakeSearch(server)
-    fake.refuses = True
-    monkeypatch.setattr(ddgs, "DDGS", fake)
-    monkeypatch.setattr("icon_classifier.dataset.sources.search._WAITS", ())
+    lists(tmp_path / "unused", server)
+    photos = gather(FOUR, tmp_path / "w", timeouts=QUICK, progress=False)
+    photos_and_labels(photos)[0][0].unlink()
 
-    with pytest.raises(DownloadError, match=r"refused for 'cat' \(202 Ratelimit\)"):
-        gather(PETS, tmp_path, source="search", progress=False)
+    gather(FOUR, tmp_path / "w", timeouts=QUICK, progress=False)
+
+    assert photos_and_labels(photos)[1] == ["cat"] * 3 + ["dog"] * 4
+
+
+def test_new_words_and_more_photos_are_searched_for(
+    server: PhotoServer, fake: FakeDdgs, tmp_path: Path
+) -> None:
+    lists(tmp_path / "unused", server)
+    gather(FOUR, tmp_path, max_pics=2, timeouts=QUICK, progress=False)
+    fake.pages["kitten", 1] = [server.url(f"/kitten/{each}") for each in range(9)]
+    server.routes |= {f"/kitten/{each}": body(coloured(50 + each)) for each in range(9)}
+
+    cat = ClassRecipe("cat", search=("cat", "kitten"))
+    recipe = replace(FOUR, classes=(cat, ClassRecipe("dog")))
+    photos = gather(recipe, tmp_path, timeouts=QUICK, progress=False)
+
+    assert photos_and_labels(photos)[1] == ["cat"] * 4 + ["dog"] * 4
+    assert sum(server.asked(f"/kitten/{each}") for each in range(9)) == 2
+
+
+def test_refused_search_is_reported(server: PhotoServer, fake: FakeDdgs, tmp_path: Path) -> None:
+    fake.refusals = [RatelimitException("202 Ratelimit") for _ in range(9)]
+    server.routes |= {path: status(403) for path in (OPENVERSE, WIKIMEDIA)}
+
+    with pytest.raises(
+        DownloadError,
+        match=r"refused for 'cat': ddgs refuses \(202 Ratelimit\), openverse refuses \(HTTP 403",
+    ):
+        gather(FOUR, tmp_path, progress=False)
 
     assert not list(tmp_path.glob("urls_*"))
+
+
+def test_without_workers_the_first_refusal_is_raised(
+    server: PhotoServer, fake: FakeDdgs, tmp_path: Path
+) -> None:
+    fake.refusals = [RatelimitException("202 Ratelimit")]
+
+    with pytest.raises(DownloadError, match="ddgs refuses 'cat': 202 Ratelimit"):
+        gather(FOUR, tmp_path, max_workers=0, progress=False)
+
+    assert not server.requests
+
+
+def test_photos_of_free_sources_keep_their_licence_and_author(
+    server: PhotoServer, fake: FakeDdgs, tmp_path: Path
+) -> None:
+    lists(tmp_path / "unused", server)
+    one, two = serve(server)
+    one.found["cat"] = [openverse_photo(server.url("/cat/0"))]
+    two.found["cat"] = [wikimedia_photo(server.url("/cat/1"), thumburl=server.url("/cat/1"))]
+    two.found["dog"] = [wikimedia_photo(server.url("/dog/1"), thumburl=server.url("/dog/1"))]
+    sources = SearchSource(4, ("openverse", "wikimedia"), contact="me@x.example")
+
+    photos = gather(replace(FOUR, search=sources), tmp_path, timeouts=QUICK, progress=False)
+
+    table = (photos / "credits.csv").read_text("utf-8").splitlines()
+    assert table[0] == "file,source,page,licence,author"
+    assert sorted(row.partition(",")[2] for row in table[1:]) == [
+        f"openverse,{server.url('/cat/0')}/about,CC BY-SA 2.0,Anna B",
+        f"wikimedia,{server.url('/cat/1')}/about,CC BY 4.0,Zoë & Max",
+        f"wikimedia,{server.url('/dog/1')}/about,CC BY 4.0,Zoë & Max",
+    ]
+    assert all((photos / row.partition(",")[0]).is_file() for row in table[1:])
+    assert not fake.asked
+    assert all("me@x.example" in headers["User-Agent"] for _, headers in server.requests)
 
 
 def archive_of_pets() -> bytes:

@@ -127,6 +127,11 @@ def test_recipe_of_the_working_folder_is_preferred(
             "classes: expected a list, got 3",
         ),
         ("title = 'x'\nsource = 'folder'\ntraining = 3", "training: expected a table, got 3"),
+        (
+            SMALL + "\n[search]\nsources = ['ddgs', 'bing']\n",
+            r"search.sources\[1\]: expected 'ddgs', 'openverse' or 'wikimedia', got 'bing'",
+        ),
+        (SMALL + "\n[search]\nsources = []\n", "sources: expected a list that is not empty"),
         (SMALL + "\n[training]\nfp16 = 1\n", "training.fp16: expected true or false, got 1"),
         (SMALL + "\n[training]\nseed = -1\n", "seed: expected a number of at least 0, got -1"),
         (SMALL.replace("title", "titel"), "titel: unknown entry; did you mean 'title'"),
@@ -139,6 +144,11 @@ def test_wrong_entry_is_named(tmp_path: Path, text: str, message: str) -> None:
         load_recipe(file)
 
     assert str(file) in str(caught.value)
+
+
+def test_one_source_needs_no_brackets(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, SMALL + "\n[search]\nsources = 'openverse'\n"))
+    assert recipe.search.sources == ("openverse",)
 
 
 def test_unknown_name_suggests_the_nearest() -> None:
