@@ -36,6 +36,8 @@ _HIDDEN = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}
 
 _OTHER_KINDS = (TEMPORARY_SUFFIX, ".part", ".csv", ".tsv", ".html", ".json", ".md", ".txt", ".xml")
 
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+
 _MIN_SHARE = 0.9
 """Share of the photos that must have a numbered class in their names to take it for one."""
 
@@ -157,6 +159,8 @@ def why_no_photo(path: PurePosixPath) -> str | None:
     """Say why a file of this name is no photo; None where it may be one."""
     if any(part.startswith(".") or part.casefold() in _HIDDEN for part in path.parts):
         return "hidden"
+    if path.name.casefold().endswith(_ARCHIVES):
+        return "an archive within: unpack it first"
     if path.name.casefold().endswith(_OTHER_KINDS):
         return f"not a photo ({path.suffix.lower()})"
     return None
@@ -192,17 +196,34 @@ def _ways(
         tables = {path: data for path, data in tables.items() if path.name == table}
         if not tables:
             raise DatasetError(f"there is no table {table} among the files")
-    for path, data in sorted(tables.items()):
-        found = by_table(data, named, any_columns=table is not None)
-        if found is not None:
-            yield path.name, *found
-        elif table is not None:
-            raise DatasetError(
-                f"{table}: expected a column with names of photos and one with labels, "
-                "named 'file' and 'label' if there are more columns"
-            )
+    yield from _by_tables(named, tables, table)
     if table is None:
         yield "names of files", _by_numbered_names(named, names), {}
+
+
+def _by_tables(
+    photos: Sequence[PurePosixPath], tables: Mapping[PurePosixPath, bytes], chosen: str | None
+) -> Iterator[tuple[str, Labels, dict[PurePosixPath, Part]]]:
+    """Merge the tables; where several are named like sets, they are those of their photos."""
+    labels: Labels = {}
+    sets: dict[PurePosixPath, Part] = {}
+    used = []
+    named_sets = len({part for path in tables if (part := _set_of(path.stem))}) > 1
+    for table, data in sorted(tables.items()):
+        found = by_table(data, photos, any_columns=chosen is not None)
+        if found is not None:
+            used.append(table.name)
+            part = _set_of(table.stem) if named_sets else None
+            stated = dict.fromkeys(found[0], part) if part else {}
+            labels = found[0] | labels
+            sets = stated | found[1] | sets
+    if used:
+        yield ", ".join(used), labels, sets
+    elif chosen is not None:
+        raise DatasetError(
+            f"{chosen}: expected a column with names of photos and one with labels, "
+            "named 'file' and 'label' if there are more columns"
+        )
 
 
 def by_names(labels: Mapping[str, str]) -> Callable[[PurePosixPath], str | None]:
@@ -228,11 +249,11 @@ def by_places(paths: Iterable[PurePosixPath]) -> Callable[[PurePosixPath], str |
     """
     folders = {path.parent.parts for path in paths if path.parent.parts}
     depth = 0
-    while (
-        all(len(parts) > depth + 1 for parts in folders)
-        and len({parts[depth] for parts in folders}) == 1
-    ):
-        depth += 1
+    while len({parts[depth] for parts in folders}) == 1:
+        within = {parts for parts in folders if len(parts) > depth + 1}
+        if not within:
+            break
+        folders, depth = within, depth + 1
     only_sets = all(_set_of(parts[depth]) for parts in folders)
 
     def label_of(path: PurePosixPath) -> str | None:

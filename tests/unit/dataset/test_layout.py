@@ -39,6 +39,7 @@ def parts(paths: list[str], **options: object) -> list[str]:
         (["cat/1.jpg", "dog/1.jpg", "films/a.mp4"], ["cat", "dog", "films"]),
         (["pets/cat/1.jpg", "pets/dog/1.jpg", "films/a.mp4"], ["cat", "dog", None]),
         (["cat/1.JPG_LARGE", "dog/1"], ["cat", "dog"]),
+        (["pets/3.jpg", "pets/cat/1.jpg", "pets/dog/2.jpg"], [None, "cat", "dog"]),
     ],
 )
 def test_folders_name_the_classes(paths: list[str], expected: list[str | None]) -> None:
@@ -149,6 +150,18 @@ def test_table_names_the_classes_where_folders_do_not() -> None:
     assert found.labels_from == "train.csv"
     assert [place.label for place in found.places.values()] == ["pug", "beagle"]
     assert found.left_out[PurePosixPath("test/c3.jpg")] == "no class is found in the train.csv"
+
+
+def test_tables_of_sets_are_merged() -> None:
+    photos = ["images/a.jpg", "images/b.jpg", "images/c.jpg"]
+    tables = {
+        PurePosixPath(f"{name}.csv"): f"file,label\n{photo},{label}\n".encode()
+        for name, photo, label in (("train", "a", "cat"), ("val", "b", "dog"), ("test", "c", "cat"))
+    }
+
+    assert labels(photos, tables=tables) == ["cat", "dog", "cat"]
+    assert parts(photos, tables=tables) == ["train", "valid", "test"]
+    assert layout(photos, tables=tables).labels_from == "test.csv, train.csv, val.csv"
 
 
 def test_named_table_comes_before_folders() -> None:
