@@ -172,7 +172,8 @@ def read_archive(
                     )
                 yield path, data
     except _READ_ERRORS as error:
-        raise DatasetError(f"{file} is damaged or not a supported archive: {error}") from error
+        why = str(error).partition(":\n")[0]  # without what tarfile tried
+        raise DatasetError(f"{file} is damaged or not a supported archive: {why}") from error
 
 
 def is_archive(file: Path) -> bool:

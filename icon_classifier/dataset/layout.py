@@ -63,7 +63,7 @@ class Layout:
     left_out : dict of PurePosixPath to str
         All other files, and why they are left out.
     labels_from : str
-        What the labels were taken from: "folders", "names of files", or the name of a table.
+        What the labels were taken from: "the folders", "the names of files", or a table's name.
     unknown : Counter of str
         Names that were found in place of the classes, and the number of their photos.
     """
@@ -120,7 +120,7 @@ def find_layout(
     named = [path for path in photos if path.name.casefold().endswith(SUFFIXES)] or photos
     names = {_words(name): label for name, label in (classes or {}).items()}
     enough = len(set(names.values())) or 2
-    best, labels_from, raw, stated = (-1, 0), "folders", Labels(), dict[PurePosixPath, Part]()
+    best, labels_from, raw, stated = (-1, 0), "the folders", Labels(), dict[PurePosixPath, Part]()
     for source, found, sets in _ways(named, photos, names, dict(tables or {}), table, pattern):
         labels = [label for each in found.values() if (label := _label(each, names))]
         count = len(set(labels)), len(labels)
@@ -133,16 +133,17 @@ def find_layout(
     spelt: dict[str, str] = {}  # Cat and cat are one class
     around = set(named[0].parent.parts) if named else set()
     around.intersection_update(*(path.parent.parts for path in named))
+    outermost, likely = by_places(named), set(named)
     for path in photos:
         if (label := _label(raw.get(path), names)) is None:
-            unknown[raw.get(path) or path.parent.name] += 1
-            left_out[path] = f"no class is found in the {labels_from}"
+            unknown[raw.get(path) or outermost(path) or path.parent.name] += path in likely
+            left_out[path] = f"no class is found in {labels_from}"
         else:
             part = stated.get(path) or _part(path, around | {raw[path]})
             places[path] = Place(spelt.setdefault(fold(label), label), part)
     if not any(place.part == "train" for place in places.values()):
         places = {path: Place(label, "train") for path, (label, _) in places.items()}
-    return Layout(places, left_out, labels_from, unknown)
+    return Layout(places, left_out, labels_from, +unknown)
 
 
 def fold(name: str) -> str:
@@ -186,19 +187,19 @@ def _ways(
     """Yield where labels may be found, the labels, and the sets that are stated beside them."""
     if pattern is not None:
         matches = ((path, re.search(pattern, path.as_posix())) for path in photos)
-        yield "names of files", {path: found[1] for path, found in matches if found}, {}
+        yield "the names of files", {path: found[1] for path, found in matches if found}, {}
         return
     if table is None:
         label_of = by_names(names) if names else by_places(named)
         labels = ((path, label_of(path)) for path in photos)
-        yield "folders", {path: label for path, label in labels if label is not None}, {}
+        yield "the folders", {path: label for path, label in labels if label is not None}, {}
     else:
         tables = {path: data for path, data in tables.items() if path.name == table}
         if not tables:
             raise DatasetError(f"there is no table {table} among the files")
     yield from _by_tables(named, tables, table)
     if table is None:
-        yield "names of files", _by_numbered_names(named, names), {}
+        yield "the names of files", _by_numbered_names(named, names), {}
 
 
 def _by_tables(

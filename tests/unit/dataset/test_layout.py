@@ -100,9 +100,10 @@ def test_innermost_folder_that_is_named_like_a_class_counts(path: str, label: st
 
 
 def test_names_found_in_place_of_classes_are_counted() -> None:
-    found = layout(["Katze/1.jpg", "Katze/2.jpg", "dog/1.jpg"], classes={"cat": "cat"})
+    paths = ["Katze/innen/1.jpg", "Katze/2.jpg", "dog/1.jpg", "films/1.mov", "0.jpg"]
+    found = layout(paths, classes={"cat": "cat"})
 
-    assert found.unknown == {"Katze": 2, "dog": 1}
+    assert found.unknown == {"Katze": 2, "dog": 1, "": 1}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_table_names_the_classes_where_folders_do_not() -> None:
 
     assert found.labels_from == "train.csv"
     assert [place.label for place in found.places.values()] == ["pug", "beagle"]
-    assert found.left_out[PurePosixPath("test/c3.jpg")] == "no class is found in the train.csv"
+    assert found.left_out[PurePosixPath("test/c3.jpg")] == "no class is found in train.csv"
 
 
 def test_tables_of_sets_are_merged() -> None:
