@@ -8,7 +8,7 @@ from icon_classifier.dataset.gather import gather
 from icon_classifier.dataset.journal import read_moves
 from icon_classifier.dataset.shapes import draw_shapes
 from icon_classifier.errors import DatasetError
-from icon_classifier.training.cleaner import PhotoCleaner
+from icon_classifier.training.review.cleaner import PhotoCleaner
 
 
 @pytest.fixture(name="learn")
