@@ -15,7 +15,6 @@ from icon_classifier.dataset.recipes import Training
 from icon_classifier.dataset.splits import split
 from icon_classifier.dataset.store import photos_and_labels
 from icon_classifier.errors import DatasetError
-from icon_classifier.system.memory import keep_freed
 from icon_classifier.system.torch_setup import import_fastai
 from icon_classifier.training.pretrained import Pretrained, check_architecture
 
@@ -139,14 +138,15 @@ def data_loaders(
         ],
     )
     set_seed(training.seed, reproducible=True)
-    valid_batch = training.batch_size
-    if not torch.cuda.is_available():
-        valid_batch = _VALID_BATCH
-        keep_freed()  # before the first batch
+    # fastai drops a last batch that is not full: a few photos would be none.
+    batch = min(training.batch_size, len(photos.train))
     with quiet():
         # Without worker processes a few hundred photos are read as fast, and in the same order.
         return block.dataloaders(
-            photos.folder, bs=training.batch_size, val_bs=valid_batch, num_workers=0
+            photos.folder,
+            bs=batch,
+            val_bs=training.batch_size if torch.cuda.is_available() else _VALID_BATCH,
+            num_workers=0,
         )
 
 

@@ -1,135 +1,94 @@
-"""A corrected ``ImageClassifierCleaner`` of fastai: mark photos among those with the highest loss.
+"""Widgets to relabel or delete the photos that a model doubts, and to undo that.
 
-fastai's own shows each photo in an ``Output`` that only a front end can fill, loses the marks when
-another category or split is chosen, and leaves moving to a loop that stops at the first name that
-is in use. This one shows plain images, keeps every mark, and moves photos with
-:mod:`~icon_classifier.dataset.journal`, so that a run can be tried dry and undone.
+Photos are moved with :mod:`~icon_classifier.dataset.journal`: none is lost, and no name is used
+twice. fastai's ``ImageClassifierCleaner`` has the menus alone and leaves the moves to a loop.
 """
 
-from collections.abc import Callable, Iterable
+import html
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from IPython.display import display
-from ipywidgets import HTML, Dropdown, HBox, Image, Label, VBox
+from ipywidgets import HTML, Box, Button, Dropdown, HBox, Image, VBox
 
 from icon_classifier.dataset.journal import Move, apply_moves, undo_moves
 from icon_classifier.errors import DatasetError
 from icon_classifier.images import read_image_file, thumbnail
-from icon_classifier.system.torch_setup import import_fastai
-
-import_fastai()
-from fastai.vision.widgets import ImageClassifierCleaner, ImagesCleaner  # noqa: E402
+from icon_classifier.training.review.doubts import Doubt
 
 _KEEP, _DELETE = "<Keep>", "<Delete>"
+_ALL = "all classes"
+_SIDE = 160  # pixels
 
 
-class _Photos(ImagesCleaner):  # type: ignore[misc]
-    """A row of photos, each with a menu that starts at the photo's mark."""
+class PhotoCleaner(VBox):  # type: ignore[misc]
+    """Photos, each with a menu to keep, delete or relabel it; the likely mislabelled first.
 
-    def __init__(
-        self,
-        labels: Iterable[str],
-        marks: dict[Path, str],
-        on_mark: Callable[[], None],
-        **options: int,
-    ) -> None:
-        super().__init__(tuple(labels), **options)
-        self.marks = marks
-        self.on_mark = on_mark
-        self.notes: dict[Path, str] = {}
-
-    def set_fns(self, fns: Iterable[Path]) -> None:
-        """Show photos; called by the cleaner whenever its category or split changes."""
-        self.fns = list(fns)[: self.max_n]
-        self.widget.children = [self._box(path) for path in self.fns]
-
-    def _box(self, path: Path) -> VBox:
-        side = max(self.height, self.width)
-        # No tooltip: with one, the front end of ipywidgets 8 shows an error in place of the image.
-        picture = Image(
-            value=thumbnail(read_image_file(path), side),
-            format="jpeg",
-            layout={"height": f"{self.height}px", "object_fit": "contain"},
-        )
-        menu = Dropdown(options=self.opts, value=self.marks.get(path, _KEEP))
-        menu.layout.width = "max-content"
-        menu.observe(partial(self._mark, path), "value")
-        # The menu stays the second child: fastai's values(), delete() and change() look there.
-        return VBox([picture, menu, Label(self.notes.get(path, ""))])
-
-    def _mark(self, path: Path, change: dict[str, Any]) -> None:
-        if change["new"] == _KEEP:
-            self.marks.pop(path, None)
-        else:
-            self.marks[path] = change["new"]
-        self.on_mark()
-
-
-class PhotoCleaner(ImageClassifierCleaner):  # type: ignore[misc]
-    """Mark photos to delete or to relabel, those with the highest loss first.
-
-    The lesson's ``delete()`` and ``change()`` work as usual for the photos shown; ``apply()`` does
-    what is marked in every category and split.
+    Marks stay while another class is shown. *Apply* moves what is marked in all classes; *Undo*
+    undoes the latest *Apply*, of an earlier session as well.
 
     Parameters
     ----------
-    learn : fastai.learner.Learner
-        Its items must be paths, ``<data folder>/photos/<label>/<name>``.
-    max_n : int
-        How many photos of a category and split to show.
-    height, width : int
-        Maximal size of a thumbnail (pixels).
+    photos : Path
+        Holds one folder of photos for each label; the journal lies beside it.
+    vocab : sequence of str
+        The labels.
+    doubts : sequence of Doubt
+        What to show, in this order.
+    max_photos : int
+        How many photos to show at a time.
 
     Attributes
     ----------
     marks : dict of Path to str
         What is marked: ``<Delete>`` or a label.
-
-    Raises
-    ------
-    DatasetError
-        If the learner's items are not paths of photos.
+    shown : list of Doubt
+        What is shown now.
     """
 
-    def __init__(self, learn: Any, *, max_n: int = 30, height: int = 128, width: int = 256) -> None:
-        vocab = [str(each) for each in learn.dls.vocab]
+    def __init__(
+        self, photos: Path, vocab: Sequence[str], doubts: Sequence[Doubt], *, max_photos: int = 30
+    ) -> None:
+        self.photos, self.vocab, self.doubts = photos, tuple(vocab), tuple(doubts)
+        self.max_photos = max_photos
         self.marks: dict[Path, str] = {}
+        self.shown: list[Doubt] = []
+        labels = sorted({doubt.label for doubt in doubts})
+        self.menu = Dropdown(options=[_ALL, *labels], description="Show")
+        self.button_apply = Button(description="Apply", button_style="primary")
+        self.button_undo = Button(description="Undo")
+        self.row = Box(layout={"flex_flow": "row wrap"})
         self.status = HTML()
-        self.default = self.iw = _Photos(
-            vocab, self.marks, self._update_status, max_n=max_n, height=height, width=width
-        )
-        self.dd_cats = Dropdown(options=vocab, description="Category")
-        self.dd_ds = Dropdown(options=("Train", "Valid"), description="Photos of")
-        self.iwis = tuple(_losses(learn, index, self.iw.notes) for index in (0, 1))
-        self.dd_ds.observe(self.on_change_ds, "value")
-        self.dd_cats.observe(self.on_change_ds, "value")
-        self.on_change_ds()
-        self.widget = VBox([HBox([self.dd_cats, self.dd_ds]), self.iw.widget, self.status])
+        self.menu.observe(lambda change: self.show(), "value")
+        self.button_apply.on_click(lambda button: self._answer(self.apply))
+        self.button_undo.on_click(lambda button: self._answer(self.undo))
+        buttons = HBox([self.menu, self.button_apply, self.button_undo])
+        super().__init__([buttons, self.status, self.row])
+        self.show()
 
-    def _ipython_display_(self) -> None:
-        display(self.widget)  # type: ignore[no-untyped-call]
-
-    def on_change_ds(self, change: dict[str, Any] | None = None) -> None:
-        """Show the chosen category of the chosen split; called by both menus."""
-        rows = self.iwis[self.dd_ds.index]
-        # Photos that were moved are not shown, unless the move was undone.
-        shown = [row for row in rows if row[1] == self.dd_cats.value and row[0].is_file()]
-        self.iw.set_fns(row[0] for row in sorted(shown, key=lambda row: -row[2]))
-        self._update_status()
+    def show(self) -> None:
+        """Show the photos of the chosen class; those that were moved are left out."""
+        chosen = [
+            doubt
+            for doubt in self.doubts
+            if self.menu.value in (_ALL, doubt.label) and doubt.path.is_file()
+        ]
+        self.shown = chosen[: self.max_photos]
+        self.row.children = [self._photo(doubt) for doubt in self.shown]
+        self._describe(f"{len(self.shown)} of {len(chosen)} photos are shown.")
 
     def plan(self) -> list[Move]:
         """Return what is marked as moves inside the data folder; to delete is to quarantine."""
         moves = []
         for path, mark in sorted(self.marks.items()):
-            label, photos = path.parent.name, path.parent.parent
-            source = f"{photos.name}/{label}/{path.name}"
+            label = path.parent.name
+            source = f"{self.photos.name}/{label}/{path.name}"
             if mark == _DELETE:
                 target = f"quarantine/{label}/{path.name}"
                 moves.append(Move(source, target, "deleted in the cleaner"))
             elif mark != label:
-                target = f"{photos.name}/{mark}/{path.name}"
+                target = f"{self.photos.name}/{mark}/{path.name}"
                 moves.append(Move(source, target, f"was {label}, relabelled in the cleaner"))
         return moves
 
@@ -152,10 +111,10 @@ class PhotoCleaner(ImageClassifierCleaner):  # type: ignore[misc]
             If a photo does not exist any more; then nothing has been moved.
         """
         moves = self.plan()
-        done = apply_moves(self._root(), moves, "cleaner", dry_run=dry_run) if moves else []
+        done = apply_moves(self.photos.parent, moves, "cleaner", dry_run=dry_run) if moves else []
         if not dry_run:
             self.marks.clear()
-            self.on_change_ds()
+            self.show()
         return done
 
     def undo(self, *, dry_run: bool = False) -> list[Move]:
@@ -171,33 +130,44 @@ class PhotoCleaner(ImageClassifierCleaner):  # type: ignore[misc]
         DatasetError
             If a photo's old name has been used since; then nothing has been moved.
         """
-        back = undo_moves(self._root(), "cleaner", dry_run=dry_run)
+        back = undo_moves(self.photos.parent, "cleaner", dry_run=dry_run)
         if not dry_run:
-            self.on_change_ds()
+            self.show()
         return back
 
-    def _root(self) -> Path:
-        first: Path = next(row[0] for rows in self.iwis for row in rows)
-        return first.parent.parent.parent
+    def _photo(self, doubt: Doubt) -> VBox:
+        # No tooltip: with one, the front end of ipywidgets 8 shows an error in place of the image.
+        picture = Image(
+            value=thumbnail(read_image_file(doubt.path), _SIDE),
+            format="jpeg",
+            layout={"height": f"{_SIDE}px", "object_fit": "contain"},
+        )
+        menu = Dropdown(
+            options=(_KEEP, _DELETE, *self.vocab), value=self.marks.get(doubt.path, _KEEP)
+        )
+        menu.layout.width = "max-content"
+        menu.observe(partial(self._mark, doubt.path), "value")
+        lines = map(html.escape, (doubt.path.name, str(doubt)))
+        return VBox([picture, HTML("<br>".join(lines)), menu], layout={"margin": "8px"})
 
-    def _update_status(self) -> None:
+    def _mark(self, path: Path, change: dict[str, Any]) -> None:
+        if change["new"] == _KEEP:
+            self.marks.pop(path, None)
+        else:
+            self.marks[path] = change["new"]
         moves = self.plan()
         deleted = sum(move.target.startswith("quarantine/") for move in moves)
-        self.status.value = (
-            f"In all categories: {deleted} marked to delete, {len(moves) - deleted} to relabel."
-        )
+        self._describe(f"{deleted} marked to delete, {len(moves) - deleted} to relabel.")
 
+    def _answer(self, action: Any) -> None:
+        """Do what a button says; an exception in a callback would be swallowed."""
+        try:
+            moved = len(action())
+        except DatasetError as error:
+            self._describe(str(error))
+        else:
+            again = " Run the cells from the gathering on to train again." if moved else ""
+            self._describe(f"Photos moved: {moved}.{again}")
 
-def _losses(learn: Any, index: int, notes: dict[Path, str]) -> list[tuple[Path, str, float]]:
-    """Return path, label and loss of each photo of a split, without augmentation."""
-    items = list(learn.dls[index].items)
-    if not all(isinstance(item, Path) for item in items):
-        raise DatasetError("expected a learner whose items are paths of photos")
-    dl = learn.dls.test_dl(items, with_labels=True)
-    with learn.no_bar():
-        _, targets, predicted, losses = learn.get_preds(dl=dl, with_loss=True, with_decoded=True)
-    rows = []
-    for path, target, guess, loss in zip(items, targets, predicted, losses, strict=True):
-        rows.append((path, str(dl.vocab[int(target)]), float(loss)))
-        notes[path] = f"predicted {dl.vocab[int(guess)]}, loss {float(loss):.2f}"
-    return rows
+    def _describe(self, text: str) -> None:
+        self.status.value = html.escape(text)

@@ -1,32 +1,17 @@
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ipywidgets import Dropdown, Image
 
 from icon_classifier.dataset.gather import gather
-from icon_classifier.dataset.journal import read_moves
+from icon_classifier.dataset.journal import Move, apply_moves, read_moves
+from icon_classifier.dataset.recipes import Recipe
 from icon_classifier.dataset.shapes import draw_shapes
 from icon_classifier.errors import DatasetError
 from icon_classifier.training.review.cleaner import PhotoCleaner
+from icon_classifier.training.review.doubts import Doubt
 
-
-@pytest.fixture(name="learn")
-def _learn(tmp_path: Path) -> Any:
-    """An untrained learner on a few drawn shapes."""
-    from fastai.losses import CrossEntropyLossFlat
-    from fastai.torch_core import set_seed
-    from fastai.vision.all import ImageDataLoaders, Learner, Resize
-    from torch import nn
-
-    set_seed(1)
-    photos = tmp_path / "photos"
-    draw_photos(photos, ("circle", "square", "triangle"), per_class=6)
-    dls = ImageDataLoaders.from_folder(
-        photos, valid_pct=0.34, seed=1, item_tfms=Resize(16), bs=4, num_workers=0
-    )
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    return Learner(dls, net, loss_func=CrossEntropyLossFlat())
+LABELS = ("circle", "square", "triangle")
 
 
 def draw_photos(folder: Path, labels: tuple[str, ...], per_class: int) -> None:
@@ -36,77 +21,74 @@ def draw_photos(folder: Path, labels: tuple[str, ...], per_class: int) -> None:
         image.save(path)
 
 
-def show(cleaner: PhotoCleaner, label: str, split: str) -> list[Path]:
-    cleaner.dd_cats.value = label
-    cleaner.dd_ds.value = split
-    return list(cleaner.iw.fns)
+@pytest.fixture
+def cleaner(tmp_path: Path) -> PhotoCleaner:
+    """A cleaner of six photos a class, all of them doubted."""
+    photos = tmp_path / "photos"
+    draw_photos(photos, LABELS, per_class=6)
+    doubts = [
+        Doubt(path, path.parent.name, "circle", 0.1, 0.9) for path in sorted(photos.glob("*/*"))
+    ]
+    return PhotoCleaner(photos, LABELS, doubts)
+
+
+def show(cleaner: PhotoCleaner, label: str) -> list[Path]:
+    cleaner.menu.value = label
+    return [doubt.path for doubt in cleaner.shown]
 
 
 def mark(cleaner: PhotoCleaner, path: Path, value: str) -> None:
     """Choose from the photo's menu, as a person would."""
-    cleaner.iw.widget.children[cleaner.iw.fns.index(path)].children[1].value = value
+    index = [doubt.path for doubt in cleaner.shown].index(path)
+    cleaner.row.children[index].children[2].value = value
 
 
 def tree(root: Path) -> set[str]:
     return {path.relative_to(root).as_posix() for path in root.rglob("*.png")}
 
 
-def test_each_photo_is_shown_once_by_highest_loss(learn: Any) -> None:
-    cleaner = PhotoCleaner(learn)
-    loss = {row[0]: row[2] for rows in cleaner.iwis for row in rows}
-    seen = []
-    for label in ("circle", "square", "triangle"):
-        for split in ("Train", "Valid"):
-            shown = show(cleaner, label, split)
-            losses = [loss[path] for path in shown]
-            assert losses == sorted(losses, reverse=True)
-            assert {path.parent.name for path in shown} <= {label}
-            seen += shown
-
-    assert len(seen) == len(set(seen)) == 18
-    assert len(set(loss.values())) > 10
-
-
-def test_photos_are_plain_images_with_a_menu(learn: Any) -> None:
-    cleaner = PhotoCleaner(learn, max_n=2)
-    boxes = cleaner.iw.widget.children
-
-    assert len(boxes) == 2
-    for box in boxes:
-        picture, menu, note = box.children
+def test_photos_are_plain_images_with_their_names_and_a_menu(cleaner: PhotoCleaner) -> None:
+    assert len(cleaner.row.children) == 18
+    for doubt, box in zip(cleaner.doubts, cleaner.row.children, strict=True):
+        picture, caption, menu = box.children
         assert isinstance(picture, Image)
         assert bytes(picture.value[:3]) == b"\xff\xd8\xff"
+        assert doubt.path.name in caption.value
+        assert str(doubt) in caption.value
         assert isinstance(menu, Dropdown)
-        assert menu.options == ("<Keep>", "<Delete>", "circle", "square", "triangle")
-        assert note.value.startswith("predicted ")
+        assert menu.options == ("<Keep>", "<Delete>", *LABELS)
 
 
-def test_marks_survive_a_change_of_category_and_split(learn: Any) -> None:
-    cleaner = PhotoCleaner(learn)
-    circle = show(cleaner, "circle", "Train")[0]
+def test_at_most_so_many_photos_are_shown_and_the_others_counted(cleaner: PhotoCleaner) -> None:
+    few = PhotoCleaner(cleaner.photos, LABELS, cleaner.doubts, max_photos=5)
+
+    assert [doubt.path for doubt in few.shown] == [doubt.path for doubt in cleaner.doubts[:5]]
+    assert few.status.value == "5 of 18 photos are shown."
+
+
+def test_marks_survive_a_change_of_class(cleaner: PhotoCleaner) -> None:
+    circle = show(cleaner, "circle")[0]
     mark(cleaner, circle, "square")
-    square = show(cleaner, "square", "Valid")[-1]
+    square = show(cleaner, "square")[-1]
     mark(cleaner, square, "<Delete>")
 
-    back = show(cleaner, "circle", "Train")
+    show(cleaner, "circle")
 
-    assert cleaner.values() == ["square"] + ["<Keep>"] * (len(back) - 1)
-    assert list(cleaner.change()) == [(0, "square")]
+    assert cleaner.row.children[0].children[2].value == "square"
     assert cleaner.marks == {circle: "square", square: "<Delete>"}
-    assert cleaner.status.value == "In all categories: 1 marked to delete, 1 to relabel."
+    mark(cleaner, circle, "circle")
+    assert cleaner.status.value == "1 marked to delete, 0 to relabel."
     mark(cleaner, circle, "<Keep>")
     assert cleaner.marks == {square: "<Delete>"}
-    show(cleaner, "square", "Valid")
-    assert list(cleaner.delete()) == [len(cleaner.iw.fns) - 1]
 
 
-def test_apply_uses_no_name_twice(learn: Any, tmp_path: Path) -> None:
-    cleaner = PhotoCleaner(learn)
+def test_apply_uses_no_name_twice_and_undo_moves_all_back(
+    cleaner: PhotoCleaner, tmp_path: Path
+) -> None:
     before = tree(tmp_path)
     for label in ("circle", "triangle"):
-        for split in ("Train", "Valid"):
-            for path in show(cleaner, label, split):
-                mark(cleaner, path, "square")  # every name is in use there
+        for path in show(cleaner, label):
+            mark(cleaner, path, "square")  # every name is in use there
 
     planned = cleaner.apply(dry_run=True)
     assert tree(tmp_path) == before
@@ -119,62 +101,64 @@ def test_apply_uses_no_name_twice(learn: Any, tmp_path: Path) -> None:
     assert len(tree(tmp_path)) == 18
     assert all(name.startswith("photos/square/") for name in tree(tmp_path))
     assert cleaner.marks == {}
-    assert show(cleaner, "circle", "Train") == []
+    assert show(cleaner, "circle") == []
     assert read_moves(tmp_path) == done
 
     assert len(cleaner.undo(dry_run=True)) == 12
     assert len(cleaner.undo()) == 12
     assert tree(tmp_path) == before
-    assert len(show(cleaner, "circle", "Train") + show(cleaner, "circle", "Valid")) == 6
+    assert len(cleaner.shown) == 6
     assert cleaner.undo() == []
 
 
-def test_deleted_photo_goes_to_quarantine(learn: Any, tmp_path: Path) -> None:
-    cleaner = PhotoCleaner(learn)
-    path = show(cleaner, "circle", "Train")[0]
+def test_buttons_apply_and_undo_and_say_so(cleaner: PhotoCleaner, tmp_path: Path) -> None:
+    path = cleaner.shown[0].path
     mark(cleaner, path, "<Delete>")
 
-    cleaner.apply()
+    cleaner.button_apply.click()
 
     assert not path.exists()
     assert (tmp_path / "quarantine" / "circle" / path.name).is_file()
-    assert path not in cleaner.iw.fns
+    assert path not in [doubt.path for doubt in cleaner.shown]
+    assert cleaner.status.value.startswith("Photos moved: 1.")
+
+    cleaner.button_undo.click()
+
+    assert path.is_file()
+    assert cleaner.shown[0].path == path
 
 
-def test_own_label_moves_nothing(learn: Any) -> None:
-    cleaner = PhotoCleaner(learn)
-    mark(cleaner, show(cleaner, "circle", "Train")[0], "circle")
-
-    assert cleaner.plan() == []
-    assert cleaner.apply() == []
-
-
-def test_missing_photo_stops_all_moves(learn: Any, tmp_path: Path) -> None:
-    cleaner = PhotoCleaner(learn)
-    first, second = show(cleaner, "circle", "Train")[:2]
+def test_missing_photo_stops_all_moves_and_the_button_says_why(
+    cleaner: PhotoCleaner, tmp_path: Path
+) -> None:
+    first, second = show(cleaner, "circle")[:2]
     mark(cleaner, first, "square")
     mark(cleaner, second, "square")
     second.unlink()
     before = tree(tmp_path)
 
-    with pytest.raises(DatasetError, match="does not exist any more; nothing was moved"):
+    cleaner.button_apply.click()
+
+    assert "does not exist any more; nothing was moved" in cleaner.status.value
+    assert tree(tmp_path) == before
+    with pytest.raises(DatasetError, match="does not exist any more"):
         cleaner.apply()
+
+
+def test_cleaner_without_doubts_can_still_undo(cleaner: PhotoCleaner, tmp_path: Path) -> None:
+    before = tree(tmp_path)
+    mark(cleaner, cleaner.shown[0].path, "triangle")
+    cleaner.apply()
+
+    empty = PhotoCleaner(cleaner.photos, LABELS, [])
+    assert empty.status.value == "0 of 0 photos are shown."
+    assert len(empty.undo()) == 1
 
     assert tree(tmp_path) == before
 
 
-def test_items_that_are_not_paths_are_refused(learn: Any) -> None:
-    learn.dls.train.dataset.items = [str(item) for item in learn.dls.train.items]
-
-    with pytest.raises(DatasetError, match="items are paths of photos"):
-        PhotoCleaner(learn)
-
-
 def test_moved_photo_is_not_gathered_again(tmp_path: Path) -> None:
     """The cleaner's journal is the one that gathering reads."""
-    from icon_classifier.dataset.journal import Move, apply_moves
-    from icon_classifier.dataset.recipes import Recipe
-
     given = tmp_path / "given"
     draw_photos(given, ("circle", "square"), per_class=3)
     recipe = Recipe("own", "Own", "folder")
