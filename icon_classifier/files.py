@@ -1,7 +1,8 @@
-"""Write a file so that readers see the old one or the new one, and hash a file."""
+"""Write a file so that readers see the old one or the new one; hash a file; decode a text."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import os
@@ -70,3 +71,18 @@ def sha256_of(path: str | Path) -> str:
     """
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def decode_text(data: bytes) -> str:
+    """Decode a text that any program may have written: UTF-8, UTF-16 as Windows has it, or Latin.
+
+    A mark at its start is left out. Nothing is refused: bytes that are no text become some letters.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    if len(data) > 1 and b"\0" in data[:2]:  # UTF-16 of a Latin letter, without its mark
+        return data.decode("utf-16-le" if data[1] == 0 else "utf-16-be", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -53,9 +54,16 @@ and each is one more parser for a stranger to attack (EPS even starts Ghostscrip
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp"),
-    *(".tif", ".tiff", ".avif", ".heic", ".heif"),
+    *(".tif", ".tiff", ".avif", ".heic", ".heif", ".hif"),
 )
 """The endings, in lower case, by which a file in a folder is taken for a photo."""
+
+_START = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8|BM.{4}\0{4}|II\*\0|MM\0\*|RIFF.{4}WEBP"
+    rb"|.{4}ftyp(avi|hei|hev|mif1|msf1)",
+    re.DOTALL,
+)
+"""What the formats that are read begin with."""
 
 pillow_heif.register_heif_opener(thumbnails=False)
 
@@ -197,6 +205,17 @@ def read_format(data: bytes) -> str:
         return image.format or ""
 
 
+def is_photo_file(path: str | Path) -> bool:
+    """Whether a file is named like a photo, or begins like one: ``photo.jpg_large``, say."""
+    if str(path).lower().endswith(SUFFIXES):
+        return True
+    try:
+        with Path(path).open("rb") as file:
+            return _START.match(file.read(16)) is not None
+    except OSError:
+        return False
+
+
 def read_orientation(image: Image.Image) -> int:
     """Read the EXIF orientation of an opened picture: 1 where EXIF is missing or broken."""
     try:
@@ -262,7 +281,7 @@ def _opened(data: bytes | bytearray | memoryview) -> Iterator[Image.Image]:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise UnsupportedImageError(f"no picture of a known kind: {error}") from error
+        raise UnsupportedImageError("not a picture of a known kind") from error
     except (MemoryError, Image.DecompressionBombError) as error:
         raise ImageTooLargeError(f"too large to decode: {error}") from error
     except Exception as error:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from icon_classifier.cli.predict import Record, classify_files, find_photos
-from icon_classifier.dataset.layout import by_names, fold
+from icon_classifier.dataset.archive import read_folder
+from icon_classifier.dataset.layout import find_layout
+from icon_classifier.dataset.tables import is_table
 from icon_classifier.errors import DatasetError
 from icon_classifier.model.session import Model
+from icon_classifier.system.texts import csv_line, printable
 from icon_classifier.training.evaluation import Figures, evaluate
+
+MAX_LISTED = 20
+"""How many photos of a kind are printed; a file takes all."""
 
 _MIN_PROBABILITY = 1e-6
 """Records hold six digits; the logarithm of zero is not finite."""
@@ -43,40 +49,59 @@ class Report:
     left_out: Counter[str]
 
 
+def judge_folder(model: Model, folder: Path, *, threads: int) -> Report:
+    """Classify the photos of a folder, and compare the answers with their classes.
+
+    Parameters
+    ----------
+    model : Model
+        Opened with one thread.
+    folder : Path
+        Photos whose classes are found as in photos to train on: in names of folders, in a table, in
+        names of files. Classes may have their names of the training or of the page.
+    threads : int
+        Photos that are classified at the same time.
+
+    Raises
+    ------
+    DatasetError
+        There is no such folder, no photo has a label of the model, or none could be read.
+    """
+    names = dict(zip(model.info.raw.get("vocab", ()), model.labels, strict=False))
+    return judge(model, labelled_photos(folder, model.labels, names), threads=threads)
+
+
 def labelled_photos(
     folder: Path, labels: Sequence[str], others: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, str | None]]:
-    """Yield the photos of a folder, each with the class that a folder around it is named like.
+    """Yield the photos of a folder, each with its class if it has one of the model's.
 
-    Underscores in labels and names of folders count as spaces.
+    Classes are found as in photos to train on: in names of folders, in tables, in names of files.
 
     Parameters
     ----------
     folder : Path
-        With a folder for each class.
+        Whose photos to yield, in order.
     labels : sequence of str
         The classes.
     others : mapping of str to str, optional
-        Labels by other names that their folders may have.
+        Labels by other names that they may have there.
 
     Raises
     ------
     DatasetError
         There is no such folder.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"there is no folder {folder}")
-
-    def name(text: str) -> str:
-        return fold(text).replace("_", " ")
-
-    label_of = by_names(
-        {name(other): label for other, label in (others or {}).items()}
-        | {name(label): label for label in labels}
-    )
+    tables = {path: data for path, data in read_folder(folder, is_table) if isinstance(data, bytes)}
+    photos = {}
     for path in find_photos([str(folder)]):
-        place = PurePosixPath(name(Path(path).relative_to(folder).as_posix()))
-        yield path, label_of(place)
+        relative = Path(path).relative_to(folder).as_posix()
+        photos[PurePosixPath(unicodedata.normalize("NFC", relative))] = path
+    names = dict(others or {}) | {label: label for label in labels}
+    layout = find_layout(photos, classes=names, tables=tables)
+    for place, path in photos.items():
+        found = layout.places.get(place)
+        yield path, found.label if found else None
 
 
 def judge(model: Model, photos: Iterable[tuple[str, str | None]], *, threads: int) -> Report:
@@ -139,7 +164,7 @@ def _figures(records: Sequence[Record], labels: Sequence[str]) -> Figures:
 
 
 def report_lines(report: Report) -> Iterator[str]:
-    """Yield a report as Markdown, for a terminal and for the model card."""
+    """Yield the figures as Markdown, for a terminal and for the model card."""
     figures = report.figures
     low, high = figures.interval
     judged = [each for each in figures.classes if each.photos]
@@ -148,33 +173,61 @@ def report_lines(report: Report) -> Iterator[str]:
         f"{figures.photos} photos, {figures.errors} wrong: {figures.error:.1%} "
         f"(95 % interval {low:.1%} to {high:.1%}); mean recall {recall:.1%}."
     )
-    if figures.accepted is not None and figures.accepted < 1:
+    if figures.accepted is not None:
         yield f'{1 - figures.accepted:.1%} are "not sure".'
     yield f"Probabilities are off by {figures.calibration_after:.1%} on average."
     yield ""
-    width = max(len("class"), *(len(each.label) for each in figures.classes))
-    yield f"| {'class':<{width}} | photos | precision | recall |"
-    yield f"| {'-' * width} | -----: | --------: | -----: |"
+    rows = [("class", "photos", "precision", "recall")]
     for each in figures.classes:
         precision = "none" if each.precision is None else f"{each.precision:.1%}"
         recall_text = f"{each.recall:.1%}" if each.photos else "none"
-        yield f"| {each.label:<{width}} | {each.photos:>6} | {precision:>9} | {recall_text:>6} |"
+        rows.append((_cell(each.label), str(each.photos), precision, recall_text))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        cells = [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
+        yield f"| {' | '.join(cells)} |"
+        if number == 0:
+            lines = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+            yield f"| {' | '.join(lines)} |"
     yield ""
-    for true, row in zip(figures.classes, figures.confusion, strict=True):
-        for guess, count in zip(figures.classes, row, strict=True):
+    for true, counts in zip(figures.classes, figures.confusion, strict=True):
+        for guess, count in zip(figures.classes, counts, strict=True):
             if count and guess is not true:
-                yield f"- {true.label} taken for {guess.label}: {count}"
-    for folder, count in report.left_out.most_common():
-        yield f"- left out, because no class is named like {folder}: {count}"
-    if report.unreadable:
-        yield f"- cannot be read: {len(report.unreadable)}"
+                yield f"- {_cell(true.label)} taken for {_cell(guess.label)}: {count}"
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace("|", r"\|")
+
+
+def remarks(report: Report) -> Iterator[str]:
+    """Yield which photos were not judged, and which were answered wrong: the first of each."""
+    for folder, count in report.left_out.most_common(MAX_LISTED):
+        yield f"left out, because it has no class of the model: {count} in {printable(folder)}"
+    for record in report.unreadable[:MAX_LISTED]:
+        yield f"{printable(record['path'])}: {record['error']}"
+    for record in report.wrong[:MAX_LISTED]:
+        sure = "" if record["known"] else ", not sure"
+        yield printable(
+            f"{record['path']}: {record['expected']} was taken for {record['label']} "
+            f"({record['probability']:.3f}{sure})"
+        )
+    for what, records in (("cannot be read", report.unreadable), ("wrong", report.wrong)):
+        if len(records) > MAX_LISTED:
+            yield f"and {len(records) - MAX_LISTED} more: {what}"
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Convert a report to builtins: the figures, and the photos beside them."""
+    return report.figures.to_json() | {
+        "wrong": report.wrong,
+        "unreadable": report.unreadable,
+        "left_out": dict(report.left_out),
+    }
 
 
 def wrong_table(report: Report) -> str:
     """Return the wrong answers as CSV."""
-    file = io.StringIO()
     columns = ("path", "expected", "label", "probability", "known")
-    table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-    table.writeheader()
-    table.writerows(report.wrong)
-    return file.getvalue()
+    rows = [columns, *([record[name] for name in columns] for record in report.wrong)]
+    return "".join(f"{csv_line(row)}\n" for row in rows)

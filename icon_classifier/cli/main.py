@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import chain
@@ -19,9 +20,6 @@ from icon_classifier.errors import IconClassifierError, ModelDamagedError, Setti
 from icon_classifier.system.texts import is_printable, printable
 
 EXPORT, MODEL = "export.pkl", "export.onnx"  # as in model.opening, which is slow to import
-
-MAX_WRONG = 20
-"""How many wrong answers `evaluate` prints; a file takes all."""
 
 app = typer.Typer(
     help="Classify photos, and serve and check a classifier.",
@@ -63,13 +61,15 @@ def predict(
 ) -> None:
     """Classify photos. A file that cannot be read becomes a line with its error; exit code 1."""
     from icon_classifier.cli.output import open_results, show_progress
-    from icon_classifier.cli.predict import classify_files, find_photos
+    from icon_classifier.cli.predict import classify_files, find_photos, passed_over_line
     from icon_classifier.model.opening import open_model
     from icon_classifier.system.memory import usable_cores
 
     if as_json and as_csv:
         raise SettingsError("expected --json or --csv, got both")
     form = "json" if as_json else "csv" if as_csv else "text"
+    passed_over: Counter[str] = Counter()
+    count = 0
     # One thread for each photo: photos are classified in parallel instead.
     classifier = open_model(model, threads=1, keep_memory=True)
     with open_results(output, form, top or 1) as results:
@@ -79,11 +79,13 @@ def predict(
             except ModuleNotFoundError as error:
                 raise _missing_extra(error, "scale") from error
             find = partial(find_photos_anywhere, photos)
-            paths = (path for path in find() if path not in results.done)
+            found = find_photos_anywhere(photos, passed_over)
+            paths = (path for path in found if path not in results.done)
             records = classify_on_ray(model / MODEL, paths, top=top)
         else:
             find = partial(find_photos, photos)
-            paths = (path for path in find() if path not in results.done)
+            found = find_photos(photos, passed_over)
+            paths = (path for path in found if path not in results.done)
             threads = threads or usable_cores()
             records = classify_files(classifier, paths, threads=threads, top=top)
         # Not while results are printed to the same terminal.
@@ -91,6 +93,13 @@ def predict(
             records = show_progress(records, find, done=len(results.done))
         for record in records:
             results.write(record)
+            count += 1
+    if line := passed_over_line(passed_over):
+        print(f"icon-classifier: {printable(line)}", file=sys.stderr)
+    if not count and not results.done:
+        raise SettingsError(f"there are no photos in {', '.join(photos)}")
+    if not count:
+        print(f"icon-classifier: {output} has all {len(results.done)} photos", file=sys.stderr)
     if results.failed:
         raise typer.Exit(1)
 
@@ -110,9 +119,10 @@ def evaluate(
     """Judge the model on photos whose classes are known: errors, confusions, calibration."""
     try:
         from icon_classifier.cli.evaluate import (
-            judge,
-            labelled_photos,
+            judge_folder,
+            remarks,
             report_lines,
+            to_json,
             wrong_table,
         )
         from icon_classifier.training.model_card import add_evaluation
@@ -123,19 +133,13 @@ def evaluate(
     from icon_classifier.system.memory import usable_cores
 
     classifier = open_model(model, threads=1, keep_memory=True)
-    names = zip(classifier.info.raw.get("vocab", ()), classifier.labels, strict=False)
-    photos = labelled_photos(folder, classifier.labels, dict(names))
-    report = judge(classifier, photos, threads=usable_cores())
+    report = judge_folder(classifier, folder.expanduser(), threads=usable_cores())
     text = "\n".join(report_lines(report))
     if as_json:
-        _print_json(report.figures.to_json())
+        _print_json(to_json(report))
     else:
         print(text)
-        for record in report.wrong[:MAX_WRONG]:
-            print(
-                f"{record['path']}: {record['expected']} was taken for {record['label']} "
-                f"({record['probability']:.3f})"
-            )
+        print(*remarks(report), sep="\n")
     if wrong is not None:
         write_file(wrong, wrong_table(report))
     if card:

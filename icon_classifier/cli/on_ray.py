@@ -9,8 +9,9 @@ import itertools
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -27,18 +28,23 @@ _CHUNK_SIZE = 2048
 _BATCH_SIZE = 8
 
 
-def find_photos_anywhere(arguments: Iterable[str]) -> Iterator[str]:
+def find_photos_anywhere(
+    arguments: Iterable[str], passed_over: Counter[str] | None = None
+) -> Iterator[str]:
     """Find photos as ``icon-classifier predict`` does, also at fsspec addresses.
 
     Parameters
     ----------
     arguments : iterable of str
         Paths, patterns, or addresses such as ``s3://bucket/folder``.
+    passed_over : Counter, optional
+        Counts the other files in folders by what they are.
     """
+    passed_over = Counter() if passed_over is None else passed_over
     for argument in arguments:
         if "://" not in argument:
             # Absolute: the workers have other working directories.
-            yield from map(os.path.abspath, find_photos([argument]))
+            yield from map(os.path.abspath, find_photos([argument], passed_over))
             continue
         system, path = fsspec.core.url_to_fs(argument)
         if not system.isdir(path):
@@ -48,6 +54,8 @@ def find_photos_anywhere(arguments: Iterable[str]) -> Iterator[str]:
             for name in sorted(files):
                 if name.lower().endswith(SUFFIXES):
                     yield system.unstrip_protocol(f"{folder.rstrip('/')}/{name}")
+                else:
+                    passed_over[PurePosixPath(name).suffix.lower() or "without a suffix"] += 1
 
 
 def classify_on_ray(

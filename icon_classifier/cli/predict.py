@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import glob
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from icon_classifier.errors import ImageError
-from icon_classifier.images import SUFFIXES, read_image_file
+from icon_classifier.images import is_photo_file, read_image_file
 from icon_classifier.model.session import Model, Prediction
 
 Record = dict[str, Any]
@@ -25,46 +25,69 @@ _MAX_PENDING_PER_THREAD = 4
 """Photos that are being classified or wait for their turn to be yielded."""
 
 
-def find_photos(arguments: Iterable[str]) -> Iterator[str]:
+def find_photos(arguments: Iterable[str], passed_over: Counter[str] | None = None) -> Iterator[str]:
     """Find the photos that arguments name, one by one.
 
     Parameters
     ----------
     arguments : iterable of str
-        Files, whatever their names; folders, whose photos are found by their suffixes at any depth
-        and in the order of their names; and patterns with ``*``, ``?``, ``[...]`` and ``**`` for
-        any number of folders.
+        Files, whatever their names; folders, whose photos are found by their suffixes or first
+        bytes at any depth and in the order of their names; and patterns with ``*``, ``?``,
+        ``[...]`` and ``**`` for any number of folders.
+    passed_over : Counter, optional
+        Counts the other files in folders by what they are.
 
     Yields
     ------
     str
         Paths. One that does not exist is yielded, too, and becomes a record with an error.
     """
+    passed_over = Counter() if passed_over is None else passed_over
     for argument in arguments:
         if os.path.isdir(argument):  # noqa: PTH112 - millions of Path objects would cost more
-            yield from _walk(argument)
+            yield from _walk(argument, passed_over)
         elif not os.path.exists(argument) and glob.has_magic(argument):  # noqa: PTH110
             found = False
-            for path in glob.iglob(argument, recursive=True):  # noqa: PTH207
+            for path in sorted(glob.iglob(argument, recursive=True)):  # noqa: PTH207
                 found = True
                 if not os.path.isdir(path):  # noqa: PTH112
                     yield path
                 elif "**" not in argument:
-                    yield from _walk(path)
+                    yield from _walk(path, passed_over)
             if not found:
                 yield argument
         else:
             yield argument
 
 
-def _walk(root: str) -> Iterator[str]:
-    for folder, subfolders, files in os.walk(root):
+def _walk(root: str, passed_over: Counter[str]) -> Iterator[str]:
+    def count(error: OSError) -> None:
+        passed_over["folder that cannot be opened"] += 1
+
+    seen = set()
+    for folder, subfolders, files in os.walk(root, onerror=count, followlinks=True):
+        status = os.stat(folder)  # noqa: PTH116
+        if (status.st_dev, status.st_ino) in seen:  # a link leads back
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         subfolders.sort()
-        yield from (
-            os.path.join(folder, name)  # noqa: PTH118
-            for name in sorted(files)
-            if name.lower().endswith(SUFFIXES)
-        )
+        for name in sorted(files):
+            path = os.path.join(folder, name)  # noqa: PTH118
+            if name.startswith("."):
+                passed_over["hidden"] += 1
+            elif is_photo_file(path):
+                yield path
+            else:
+                passed_over[os.path.splitext(name)[1].lower() or "without a suffix"] += 1  # noqa: PTH122
+
+
+def passed_over_line(passed_over: Counter[str]) -> str:
+    """Say how many files were passed over, and what they are; nothing if there were none."""
+    if not passed_over:
+        return ""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in passed_over.most_common(8))
+    return f"files passed over, because they are no photos: {passed_over.total()} ({kinds})"
 
 
 def classify_files(

@@ -6,7 +6,7 @@ one that ``get_image_files`` knows on every machine; Python 3.11 does not know `
 
 import contextlib
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from rich.progress import track
 
 from icon_classifier.dataset.duplicates import Fingerprint, compare, fingerprint, group_pairs
 from icon_classifier.dataset.journal import Move, apply_moves
-from icon_classifier.dataset.store import photos_and_labels, suffix_of
+from icon_classifier.dataset.sources.credits import write_credits
+from icon_classifier.dataset.store import TEST, original_name, photos_and_labels, suffix_of
 from icon_classifier.errors import DatasetError, ImageError
 from icon_classifier.files import replacing
 from icon_classifier.images import Limits, read_image, read_image_file, read_orientation
@@ -49,6 +50,10 @@ class CleanReport:
         Originals of photos that were rewritten.
     conflicts : tuple of (Path, Path)
         Near-duplicates under different labels: one of the labels may be wrong.
+    test : tuple of Path
+        The photos of the test set, which are never trained on.
+    test_copies : tuple of (Path, Path)
+        Near-duplicates of which the second is in the test set: it is easier than new photos are.
     """
 
     paths: tuple[Path, ...]
@@ -57,24 +62,8 @@ class CleanReport:
     quarantined: tuple[Move, ...]
     rewritten: tuple[Move, ...]
     conflicts: tuple[tuple[Path, Path], ...]
-
-    def __str__(self) -> str:
-        counts = Counter(self.labels)
-        lines = [f"{len(self.paths)} photos: " + _join_counts(counts)]
-        repeats = len(self.groups) - len(set(self.groups))
-        if repeats:
-            lines.append(f"{repeats} are near-duplicates; they stay on one side of the split")
-        if self.quarantined:
-            reasons = Counter(move.reason.partition(":")[0] for move in self.quarantined)
-            lines.append(f"{len(self.quarantined)} are in quarantine: " + _join_counts(reasons))
-        if self.rewritten:
-            lines.append(f"{len(self.rewritten)} were rewritten; the originals are kept")
-        for first, second in self.conflicts:
-            lines.append(
-                f"similar but labelled differently: {first.parent.name}/{first.name} and "
-                f"{second.parent.name}/{second.name}"
-            )
-        return "\n".join(lines)
+    test: tuple[Path, ...] = ()
+    test_copies: tuple[tuple[Path, Path], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,9 +85,9 @@ def clean(
 ) -> CleanReport:
     """Move bad photos to quarantine and rewrite those that fastai would read differently.
 
-    A photo is bad if it cannot be decoded completely, if it is there twice, or if the same file is
-    under several labels (a placeholder or a mistake). The reason is written to ``moves.jsonl``
-    next to the folder of photos.
+    A photo is bad if it cannot be decoded completely, if it is there twice, in the test set for
+    example, or if the same file is under several labels (a placeholder or a mistake). The reason is
+    written to ``moves.jsonl`` next to the folder of photos.
 
     Parameters
     ----------
@@ -118,36 +107,40 @@ def clean(
     Raises
     ------
     DatasetError
-        If more than half of the photos look bad, which is a mistake of the program or its setup
-        rather than of the photos, or if a class would have none left. Nothing is moved then.
+        If a class would have no photo left. Nothing is moved then.
     """
     photos = Path(photos)
-    paths, labels = photos_and_labels(photos)
+    paths, _ = photos_and_labels(photos)
+    test, _ = photos_and_labels(photos.parent / TEST)
     if not paths:
         raise DatasetError(f"there are no photos in {photos}; expected one folder for each class")
 
     with ThreadPoolExecutor(usable_cores()) as pool:  # decoding releases the interpreter lock
         examined = track(
-            pool.map(partial(_examine, limits=limits), paths),
+            pool.map(partial(_examine, limits=limits), [*test, *paths]),
             "clean",
-            len(paths),
+            len(test) + len(paths),
             console=Console(stderr=True),
             disable=not progress,
         )
-        findings = dict(zip(paths, examined, strict=True))
+        # Those of the test set come first: of copies, the first stays.
+        findings = dict(zip([*test, *paths], examined, strict=True))
     problems = {path: each.problem for path, each in findings.items() if each.problem}
-    _check_half(problems, len(paths))
     problems.update(_same_files(findings))
     _check_left(paths, problems)
     quarantined = _quarantine(photos, problems)
     left = {path: each for path, each in findings.items() if path not in problems}
-    targets = _targets(left)
+    targets = _targets({path: each for path, each in left.items() if path not in test})
     rewritten = _rewrite(photos, targets, limits)
     prints = {targets.get(path, path): each.fingerprint for path, each in left.items()}
     if with_fastai:
         quarantined += _verify(photos)
+    write_credits(photos)  # again: some photos have other names now
     paths, labels = photos_and_labels(photos)
-    pairs = compare([each for path in paths if (each := prints[path])])
+    test, _ = photos_and_labels(photos.parent / TEST)
+    both = [*paths, *test]
+    found = compare([each for path in both if (each := prints[path])])
+    pairs = [(a, b) for a, b in found if b < len(paths)]
     return CleanReport(
         tuple(paths),
         tuple(labels),
@@ -155,11 +148,9 @@ def clean(
         tuple(quarantined),
         tuple(rewritten),
         tuple((paths[a], paths[b]) for a, b in pairs if labels[a] != labels[b]),
+        tuple(test),
+        tuple((both[a], both[b]) for a, b in found if a < len(paths) <= b),
     )
-
-
-def _join_counts(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
 
 
 def _examine(path: Path, limits: Limits) -> _Finding:
@@ -170,7 +161,8 @@ def _examine(path: Path, limits: Limits) -> _Finding:
     except OSError as error:
         return _Finding("", f"cannot be opened: {error.strerror}")
     except ImageError as error:
-        return _Finding(hashlib.sha256(data).hexdigest(), f"not a usable picture: {error}")
+        why = error.words.partition(";")[0].rstrip(".")  # without what to do about it
+        return _Finding(hashlib.sha256(data).hexdigest(), why)
     digest = hashlib.sha256(data).hexdigest()
     return _Finding(digest, None, _new_suffix(path, data), fingerprint(image))
 
@@ -196,15 +188,6 @@ def _new_suffix(path: Path, data: bytes) -> str | None:
     return None if plain else rewritten
 
 
-def _check_half(problems: dict[Path, str], count: int) -> None:
-    if 2 * len(problems) > count:
-        first = next(iter(problems))
-        raise DatasetError(
-            f"{len(problems)} of {count} photos look bad, which suggests a mistake elsewhere; "
-            f"nothing was moved. The first: {first}: {problems[first]}"
-        )
-
-
 def _same_files(findings: dict[Path, _Finding]) -> dict[Path, str]:
     """Photos that are there more than once and have to go, and why."""
     same: dict[str, list[Path]] = defaultdict(list)
@@ -218,7 +201,7 @@ def _same_files(findings: dict[Path, _Finding]) -> dict[Path, str]:
             reason = f"the same file under several labels: {', '.join(under)}"
             problems.update(dict.fromkeys(copies, reason))
         else:
-            problems.update(dict.fromkeys(copies[1:], f"a copy: of {copies[0].name}"))
+            problems.update(dict.fromkeys(copies[1:], f"a copy: of {original_name(copies[0])}"))
     return problems
 
 
@@ -296,6 +279,5 @@ def _verify(photos: Path) -> list[Move]:
 
     paths, _ = photos_and_labels(photos)
     problems = {Path(path): "fastai cannot open it" for path in verify_images(paths)}
-    _check_half(problems, len(paths))
     _check_left(paths, problems)
     return _quarantine(photos, problems)

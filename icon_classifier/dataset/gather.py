@@ -3,41 +3,62 @@
 A data folder, once gathered, holds::
 
     photos/<label>/*       what to train on; fastai's parent_label understands it
+    photos/credits.csv     where each downloaded photo comes from, its licence and author
+    test/<label>/*         photos of a test set: never trained on
     quarantine/<label>/*   bad photos; moves.jsonl says why each is here
     originals/<label>/*    originals of photos that were rewritten
-    urls_<label>.txt       what a search found
+    urls_<label>.txt       addresses that a search found
+    searches.jsonl         each page of its results, with licences and authors
     downloads.jsonl        the outcome of each address
+    gathered.jsonl         the outcome of each file of a folder or an archive
     origin.jsonl           where the photos come from: one source per data folder
 
 Photos are named by a hash of their contents, so that one photo has one name on every machine. The
-user's own folder is copied from, never changed.
+user's own folder is copied from, never changed; what was removed or moved there is removed or moved
+here by the next run.
 """
 
+import contextlib
 import io
+import json
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from icon_classifier.dataset.archive import ArchiveLimits, read_archive
-from icon_classifier.dataset.download import (
+from icon_classifier.dataset.archive import (
+    ArchiveLimits,
+    Content,
+    Wanted,
+    is_archive,
+    read_archive,
+    read_folder,
+)
+from icon_classifier.dataset.journal import append_lines, read_lines
+from icon_classifier.dataset.layout import find_layout
+from icon_classifier.dataset.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
+from icon_classifier.dataset.shapes import draw_shapes
+from icon_classifier.dataset.sources.credits import write_credits
+from icon_classifier.dataset.sources.download import (
     Outcome,
     Timeouts,
     download_photos,
     fetch_file,
     read_url_list,
 )
-from icon_classifier.dataset.journal import append_lines, read_lines
-from icon_classifier.dataset.layout import LabelOf, by_names, by_places, fold
-from icon_classifier.dataset.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
-from icon_classifier.dataset.search import search_photos
-from icon_classifier.dataset.shapes import draw_shapes
-from icon_classifier.dataset.store import PhotoStore, is_photo_name, photos_and_labels
-from icon_classifier.errors import DatasetError
+from icon_classifier.dataset.sources.search import search_photos
+from icon_classifier.dataset.store import GATHERED, PhotoStore, photos_and_labels, suffix_of
+from icon_classifier.dataset.tables import is_table
+from icon_classifier.errors import DatasetError, DownloadError
 from icon_classifier.files import write_file
-from icon_classifier.images import Limits
+from icon_classifier.images import SUFFIXES
 
 _log = logging.getLogger(__name__)
+
+Reader = Callable[[Wanted], Iterator[tuple[PurePosixPath, Content]]]
+"""Yields the files of a folder or an archive, with the contents of those that are wanted."""
 
 
 def gather(
@@ -62,7 +83,7 @@ def gather(
     source : {"search", "urls", "archive", "folder", "shapes"}, optional
         Another source than the recipe's own.
     data : str or Path, optional
-        Photos of your own: a folder with one sub-folder per class, or an archive of such a folder.
+        Photos of your own: a folder, an archive of one, or a table in the folder of its photos.
     max_pics : int, optional
         How many photos of each class to search for or download, if not as many as the recipe says.
     max_workers : int
@@ -89,40 +110,49 @@ def gather(
     root = Path(folder).expanduser()
     kind = "data" if data is not None else source or recipe.source
     own = Path(data or recipe.folder.path or "").expanduser()
-    _check_origin(root, recipe, kind, own)
-    is_folder = kind == "folder" or (kind == "data" and not own.is_file())
-    store = PhotoStore(root, mirror=is_folder)
-    left_out: Counter[str] = Counter()
-    if is_folder:
-        if kind == "folder" and recipe.folder.path is None:
-            raise DatasetError(f"recipe {recipe.name!r} needs a folder of photos, got none")
-        left_out = _add_folder(own, recipe, store)
-    elif kind == "data":
-        left_out = _add_archive(read_archive(own), recipe, store)
-    elif kind == "shapes":
-        shapes, seed = recipe.shapes, recipe.training.seed
-        drawn = draw_shapes(recipe.labels, per_class=shapes.per_class, side=shapes.side, seed=seed)
-        for label, image in drawn:
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG")
-            store.add(label, buffer.getvalue())
-    elif kind == "archive":
-        left_out = _add_archive(_fetch_archive(recipe, root, timeouts, progress), recipe, store)
-    else:
-        lists = _search_lists if kind == "search" else _given_lists
-        for each, urls in lists(recipe, root, max_pics):
-            outcomes = download_photos(
-                urls,
-                each.name,
-                root,
-                store=store,
-                timeouts=timeouts,
-                max_workers=max_workers,
-                progress=progress,
+    if kind == "folder" and recipe.folder.path is None:
+        raise DatasetError(f"recipe {recipe.name!r} needs a folder of photos, got none")
+    if kind in {"data", "folder"} and root.resolve() == own.resolve():
+        root /= "gathered"  # a data folder of its own, in which no photo of the user is removed
+    with _writing(root):
+        _check_origin(root, recipe, kind, own)
+        if kind in {"data", "folder"}:
+            return _add_own(own, recipe, root)
+        if kind == "archive":
+            return _add_files(_fetch_archive(recipe, root, timeouts, progress), recipe, root)
+        store = PhotoStore(root)
+        if kind == "shapes":
+            _add_shapes(recipe, store)
+        else:
+            lists = (
+                _search_lists(recipe, root, max_pics, first_error=max_workers <= 0)
+                if kind == "search"
+                else _given_lists(recipe, root, max_pics)
             )
-            _log_failures(each.name, outcomes)
-    _check_classes(store.photos, recipe, left_out)
-    return store.photos
+            for each, urls in lists:
+                outcomes = download_photos(
+                    urls,
+                    each.name,
+                    root,
+                    store=store,
+                    timeouts=timeouts,
+                    max_workers=max_workers,
+                    progress=progress,
+                    contact=recipe.search.contact,
+                )
+                _log_failures(each.name, outcomes)
+            write_credits(store.photos)
+        _check_classes(photos_and_labels(store.photos)[1], recipe, Counter(), Counter())
+        return store.photos
+
+
+@contextlib.contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise DatasetError(f"photos cannot be kept in the folder {root}: {why}") from error
 
 
 def _check_origin(root: Path, recipe: Recipe, kind: str, own: Path) -> None:
@@ -149,31 +179,36 @@ def _check_origin(root: Path, recipe: Recipe, kind: str, own: Path) -> None:
 
 
 def _search_lists(
-    recipe: Recipe, root: Path, max_pics: int | None
+    recipe: Recipe, root: Path, max_pics: int | None, *, first_error: bool
 ) -> Iterable[tuple[ClassRecipe, list[str]]]:
-    """Search for each class, unless an earlier run has done so."""
+    """Search for each class; what earlier runs found is not searched for again."""
+    search = recipe.search
     for each in recipe.classes:
-        count = max_pics or recipe.search.per_class
-        file = root / f"urls_{each.name}.txt"
-        if not file.exists():
-            urls = search_photos(each.terms, count, region=recipe.search.region)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_file(file, "\n".join(urls) + "\n")
-        yield each, read_url_list(file, count)
+        yield (
+            each,
+            search_photos(
+                each.name,
+                each.terms,
+                max_pics or search.per_class,
+                root,
+                sources=search.sources,
+                region=search.region,
+                contact=search.contact,
+                first_error=first_error,
+            ),
+        )
 
 
 def _given_lists(
     recipe: Recipe, root: Path, max_pics: int | None
 ) -> Iterable[tuple[ClassRecipe, list[str]]]:
     """Read the list of each class, all of them before the first download."""
-    folder = Path(recipe.urls.path) if recipe.urls.path else root
+    folder = Path(recipe.urls.path).expanduser() if recipe.urls.path else root
     count = max_pics or recipe.urls.max_pics
     return [(each, read_url_list(folder / each.url_file, count)) for each in recipe.classes]
 
 
-def _fetch_archive(
-    recipe: Recipe, root: Path, timeouts: Timeouts, progress: bool
-) -> Iterable[tuple[PurePosixPath, bytes]]:
+def _fetch_archive(recipe: Recipe, root: Path, timeouts: Timeouts, progress: bool) -> Reader:
     archive = recipe.archive
     if archive is None:
         raise DatasetError(f"recipe {recipe.name!r} names no archive")
@@ -185,61 +220,89 @@ def _fetch_archive(
         timeouts=timeouts,
         progress=progress,
     )
-    return read_archive(file, limits=ArchiveLimits(max_bytes=10 * archive.max_bytes))
+    if not is_archive(file):
+        start = file.read_bytes()[:100]
+        file.unlink()  # the address is asked again by the next run
+        what = "a web page" if start.lstrip().startswith(b"<") else "another file"
+        raise DownloadError(f"{archive.url}: expected a zip or tar archive, got {what}")
+    return partial(read_archive, file, limits=ArchiveLimits(max_bytes=10 * archive.max_bytes))
 
 
 def _archive_name(archive: ArchiveSource) -> str:
     return archive.url.partition("?")[0].rstrip("/").rpartition("/")[2] or "archive"
 
 
-def _add_folder(folder: Path, recipe: Recipe, store: PhotoStore) -> Counter[str]:
-    """Make the store hold the photos of a folder, and no others; return what was left out."""
-    if not folder.is_dir():
-        raise DatasetError(f"there is no folder {folder}")
-    names = [
-        PurePosixPath(path.relative_to(folder).as_posix())
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]
-    names = [name for name in names if all(map(is_photo_name, name.parts))]
-    label_of = _label_of_names(recipe) or by_places(names)
-    left_out: Counter[str] = Counter()
-    largest = Limits().max_bytes
-    for name in names:
-        path = folder / name
-        label = label_of(name)
-        if label is None:
-            left_out[name.parent.name] += 1
-        elif path.stat().st_size > largest:
-            _log.warning("%s is left out: larger than %d bytes", path, largest)
+def _add_shapes(recipe: Recipe, store: PhotoStore) -> None:
+    shapes, seed = recipe.shapes, recipe.training.seed
+    drawn = draw_shapes(recipe.labels, per_class=shapes.per_class, side=shapes.side, seed=seed)
+    for label, image in drawn:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        store.add(label, buffer.getvalue())
+
+
+def _add_own(own: Path, recipe: Recipe, root: Path) -> Path:
+    """Add the photos of the user's own folder, archive, or table in the folder of its photos."""
+    if own.is_file() and is_table(PurePosixPath(own.name)):
+        recipe = replace(recipe, folder=replace(recipe.folder, table=own.name))
+        own = own.parent
+    if own.is_file():
+        return _add_files(partial(read_archive, own), recipe, root)
+    return _add_files(partial(read_folder, own, skip=root), recipe, root)
+
+
+def _add_files(read: Reader, recipe: Recipe, root: Path) -> Path:
+    """Make the data folder hold the photos of a folder or an archive, and no others."""
+    tables: dict[PurePosixPath, bytes] = {}
+    files = []
+    lines = []
+    for path, content in read(is_table):
+        if isinstance(content, str):
+            lines.append({"file": str(path), "left_out": content})
         else:
-            store.add(label, path.read_bytes(), name.name)
+            files.append(path)
+        if isinstance(content, bytes):
+            tables[path] = content
+    layout = find_layout(
+        files,
+        classes={name: each.name for each in recipe.classes for name in (each.name, *each.folders)},
+        tables=tables,
+        table=recipe.folder.table,
+        pattern=recipe.folder.pattern,
+    )
+    store = PhotoStore(root, mirror=True)
+    first: dict[tuple[str, str], str] = {}
+    lines += [{"file": str(path), "left_out": why} for path, why in layout.left_out.items()]
+    for path, content in read(layout.places.__contains__):
+        if path not in layout.places:
+            continue
+        label, part = layout.places[path]
+        line = {"file": str(path), "label": label, "part": part}
+        if isinstance(content, bytes) and not _is_photo(path, content):
+            content = f"not a photo ({path.suffix.lower()})" if path.suffix else "not a photo"
+        if isinstance(content, bytes):
+            line["photo"] = store.add(label, content, path.name, part)
+            copied = first.setdefault((label, line["photo"]), line["file"])
+            if copied != line["file"]:
+                line["left_out"] = f"a copy of {copied}"
+        else:
+            line["left_out"] = str(content)
+        lines.append(line)
+    added = [line["label"] for line in lines if "photo" in line and line["part"] != "test"]
+    reasons = Counter(line["left_out"] for line in lines if "photo" not in line)
+    _check_classes(added, recipe, layout.unknown, reasons)
     if removed := store.remove_others():
-        _log.warning("%d photos are not in %s any more and were removed", removed, folder)
-    return left_out
+        _log.info("%d photos are not in the source any more and were removed", removed)
+    record = [{"labels_from": layout.labels_from}, *lines]
+    write_file(
+        root / GATHERED, "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in record)
+    )
+    return store.photos
 
 
-def _add_archive(
-    files: Iterable[tuple[PurePosixPath, bytes]], recipe: Recipe, store: PhotoStore
-) -> Counter[str]:
-    """Add the photos of an archive, in folders named like a class; return what was left out."""
-    label_of = _label_of_names(recipe) or (lambda path: path.parent.name or None)
-    left_out: Counter[str] = Counter()
-    for path, data in files:
-        if all(map(is_photo_name, path.parts)):
-            if (label := label_of(path)) is None:
-                left_out[path.parent.name] += 1
-            else:
-                store.add(label, data, path.name)
-    return left_out
-
-
-def _label_of_names(recipe: Recipe) -> LabelOf | None:
-    """Return how the recipe's classes are found by name; None where it names none."""
-    if not recipe.classes:
-        return None
-    names = ((name, each.name) for each in recipe.classes for name in (each.name, *each.folders))
-    return by_names({fold(name): label for name, label in names})
+def _is_photo(path: PurePosixPath, content: bytes) -> bool:
+    """Whether a file is named like a photo or is one: a damaged photo is none of a film's kind."""
+    return path.name.casefold().endswith(SUFFIXES) or suffix_of(content) is not None
 
 
 def _log_failures(label: str, outcomes: list[Outcome]) -> None:
@@ -257,21 +320,29 @@ def _log_failures(label: str, outcomes: list[Outcome]) -> None:
         )
 
 
-def _check_classes(photos: Path, recipe: Recipe, left_out: Counter[str]) -> None:
-    _, labels = photos_and_labels(photos)
-    found = Counter(labels)
+def _check_classes(
+    labels: Iterable[str], recipe: Recipe, unknown: Counter[str], left_out: Counter[str]
+) -> None:
+    found = set(labels)
     empty = [label for label in recipe.labels if label not in found]
-    others = ", ".join(f"{name or '(no folder)'} ({n})" for name, n in left_out.most_common(8))
+    others = _counts(unknown)
     if empty:
         raise DatasetError(
             f"there are no photos of {', '.join(empty)}"
-            + (f"; other folders have photos: {others}. " if others else ". ")
+            + (f"; found instead: {others}. " if others else ". ")
             + "Name the folders like the classes, or use no recipe: they then name the classes"
         )
     if len(found) < 2:
         raise DatasetError(
-            f"expected photos of at least two classes, one folder each, got {len(found)}"
-            f"{': ' + next(iter(found)) if found else ''}"
+            "expected photos of at least two classes: a folder for each, names like cat_1.jpg, or "
+            "a table (CSV) of file names and labels; got "
+            + (f"only {next(iter(found))!r}" if found else "none")
+            + (f"; left out: {_counts(left_out)}" if left_out else "")
+            + (f"; without a class: {others}" if others else "")
         )
     if others:
-        _log.warning("photos of no class were left out, in the folders: %s", others)
+        _log.warning("photos of no class were left out, in: %s", others)
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{name or '(no folder)'} ({n})" for name, n in counter.most_common(8))

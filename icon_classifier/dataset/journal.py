@@ -4,12 +4,13 @@ A data folder has one journal, ``moves.jsonl``. The lines are written before the
 so that an interrupted run leaves too many lines, never a photo that is not recorded.
 """
 
+import glob
 import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
 
 from icon_classifier.errors import DatasetError
@@ -112,11 +113,17 @@ def undo_moves(root: Path, kind: Kind = "cleaner", *, dry_run: bool = False) -> 
     batch = left[-1]["batch"]
     back = []
     for line in reversed([line for line in left if line["batch"] == batch]):
-        if not (root / line["target"]).is_file():
-            continue  # interrupted before it was moved, or moved by hand since
-        if (root / line["source"]).exists():
-            raise DatasetError(f"{root / line['source']} exists again; nothing was undone")
-        back.append(Move(line["target"], line["source"], f"undo: {line['reason']}"))
+        target, source = PurePosixPath(line["target"]), PurePosixPath(line["source"])
+        if not (root / target).is_file():
+            # Interrupted before it was moved, moved by hand since, or rewritten as another kind.
+            others = sorted((root / target.parent).glob(f"{glob.escape(target.stem)}.*"))
+            if not others:
+                continue
+            target = target.with_suffix(others[0].suffix)
+            source = source.with_suffix(others[0].suffix)
+        if (root / source).exists():
+            raise DatasetError(f"{root / source} exists again; nothing was undone")
+        back.append(Move(target.as_posix(), source.as_posix(), f"undo: {line['reason']}"))
     if not dry_run:
         for move in back:
             _rename(root / move.source, root / move.target)
@@ -126,10 +133,22 @@ def undo_moves(root: Path, kind: Kind = "cleaner", *, dry_run: bool = False) -> 
 
 def read_moves(root: Path) -> list[Move]:
     """Read all moves of a data folder's journal, undone ones as well, in order."""
+    return [_move(line) for line in read_lines(root / JOURNAL) if "kind" in line]
+
+
+def moves_in_effect(root: Path) -> list[tuple[Kind, Move]]:
+    """Read the moves of a data folder's journal that were not undone, in order."""
     lines = read_lines(root / JOURNAL)
+    undone = {line["undone"] for line in lines if "undone" in line}
     return [
-        Move(each["source"], each["target"], each["reason"]) for each in lines if "kind" in each
+        (line["kind"], _move(line))
+        for line in lines
+        if "kind" in line and line["batch"] not in undone
     ]
+
+
+def _move(line: dict[str, Any]) -> Move:
+    return Move(line["source"], line["target"], line["reason"])
 
 
 def append_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:

@@ -1,13 +1,149 @@
-"""Find the class of a photo from the folders that it lies in."""
+"""Find the class and the set of each photo from folders, a table or the names of files."""
 
+import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Literal, NamedTuple
 
-SPLITS = frozenset({"train", "training", "valid", "val", "validation", "test", "testing"})
-"""Names of folders that divide the photos of all classes and are no classes themselves."""
+from icon_classifier.dataset.tables import SET_NAMES, by_table
+from icon_classifier.errors import DatasetError
+from icon_classifier.files import TEMPORARY_SUFFIX
+from icon_classifier.images import SUFFIXES
 
-LabelOf = Callable[[PurePosixPath], str | None]
+Part = Literal["train", "valid", "test"]
+"""A set of photos: to train on, to validate with, to judge the finished model with."""
+
+Labels = dict[PurePosixPath, str]
+
+_THINGS = "images?|imgs?|photos?|pictures?|pics?|data|set|dataset"
+_SET = re.compile(rf"(?:(?:{_THINGS})[\s_-]*)?({'|'.join(SET_NAMES)})(?:[\s_-]*(?:{_THINGS}|\d+))?")
+"""A name of a folder that holds one set, ``train`` or ``test_images`` say."""
+
+_NUMBERED = re.compile(r"(.*[^\W\d_].*?)[\s_.()#-]*\d[\d\s_.()#-]*")
+"""A name of a file with a class in front of a number: ``cat_12``, ``cat.0``, ``cat (1)``."""
+
+_OF_CAMERAS = re.compile(
+    r"(img|image|photo|picture|pic|foto|bild|dsc[nf]?|dcim|pxl|mvimg|vid|gopr|wp|p|file|frame|scan"
+    r"|download|untitled|(whatsapp|signal|screen).*)"
+)
+"""What cameras and programs write in front of a number."""
+
+_HIDDEN = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}
+"""What operating systems leave beside photos; names that begin with a dot are hidden as well."""
+
+_OTHER_KINDS = (TEMPORARY_SUFFIX, ".part", ".csv", ".tsv", ".html", ".json", ".md", ".txt", ".xml")
+
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+
+_MIN_SHARE = 0.9
+"""Share of the photos that must have a numbered class in their names to take it for one."""
+
+_MAX_LABEL = 80
+"""Most characters of a label; it becomes the name of a folder."""
+
+
+class Place(NamedTuple):
+    """Where a photo belongs."""
+
+    label: str
+    part: Part
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the names of files say of photos.
+
+    Attributes
+    ----------
+    places : dict of PurePosixPath to Place
+        The photos that have a class.
+    left_out : dict of PurePosixPath to str
+        All other files, and why they are left out.
+    labels_from : str
+        What the labels were taken from: "the folders", "the names of files", or a table's name.
+    unknown : Counter of str
+        Names that were found in place of the classes, and the number of their photos.
+    """
+
+    places: dict[PurePosixPath, Place]
+    left_out: dict[PurePosixPath, str]
+    labels_from: str
+    unknown: Counter[str]
+
+
+def find_layout(
+    files: Iterable[PurePosixPath],
+    *,
+    classes: Mapping[str, str] | None = None,
+    tables: Mapping[PurePosixPath, bytes] | None = None,
+    table: str | None = None,
+    pattern: str | None = None,
+) -> Layout:
+    """Find the class and the set of each photo.
+
+    Labels are looked for in the folders first, then in tables, then in the names of the files; the
+    first that has all classes counts, or else the one with the most. A folder named ``train``,
+    ``valid`` or ``test`` around a photo is its set; where no photo would be left to train on, there
+    are no sets.
+
+    Parameters
+    ----------
+    files : iterable of PurePosixPath
+        All files, relative to the same folder.
+    classes : mapping of str to str, optional
+        The label for each name that a class may have; photos of other classes are left out. All
+        names that are found are classes if not given.
+    tables : mapping of PurePosixPath to bytes, optional
+        The contents of the tables among the files.
+    table : str, optional
+        Name of the one table that holds the labels.
+    pattern : str, optional
+        A regular expression that is searched for in the path of each photo; its first group is
+        the label.
+
+    Raises
+    ------
+    DatasetError
+        If the table is missing or names no photo.
+    """
+    left_out: dict[PurePosixPath, str] = {}
+    photos = []
+    for path in files:
+        if why := why_no_photo(path):
+            left_out[path] = why
+        else:
+            photos.append(path)
+    # Whatever else lies there, a film say, must not count as a folder of a class.
+    named = [path for path in photos if path.name.casefold().endswith(SUFFIXES)] or photos
+    names = {_words(name): label for name, label in (classes or {}).items()}
+    enough = len(set(names.values())) or 2
+    best, labels_from, raw, stated = (-1, 0), "the folders", Labels(), dict[PurePosixPath, Part]()
+    for source, found, sets in _ways(named, photos, names, dict(tables or {}), table, pattern):
+        labels = [label for each in found.values() if (label := _label(each, names))]
+        count = len(set(labels)), len(labels)
+        if count > best:
+            best, labels_from, raw, stated = count, source, found, sets
+        if len(set(labels)) >= enough:
+            break
+    places: dict[PurePosixPath, Place] = {}
+    unknown: Counter[str] = Counter()
+    spelt: dict[str, str] = {}  # Cat and cat are one class
+    around = set(named[0].parent.parts) if named else set()
+    around.intersection_update(*(path.parent.parts for path in named))
+    outermost, likely = by_places(named), set(named)
+    for path in photos:
+        if (label := _label(raw.get(path), names)) is None:
+            unknown[raw.get(path) or outermost(path) or path.parent.name] += path in likely
+            left_out[path] = f"no class is found in {labels_from}"
+        else:
+            part = stated.get(path) or _part(path, around | {raw[path]})
+            places[path] = Place(spelt.setdefault(fold(label), label), part)
+    if not any(place.part == "train" for place in places.values()):
+        places = {path: Place(label, "train") for path, (label, _) in places.items()}
+    return Layout(places, left_out, labels_from, +unknown)
 
 
 def fold(name: str) -> str:
@@ -15,27 +151,97 @@ def fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def by_names(labels: Mapping[str, str]) -> LabelOf:
-    """Return a function that finds the innermost folder which is named like a class.
+def _words(name: str) -> str:
+    """Return a name as it is compared with those of known classes."""
+    return " ".join(fold(name).replace("_", " ").split())
 
-    Parameters
-    ----------
-    labels : mapping of str to str
-        The label for each name, which is as :func:`fold` returns it.
-    """
+
+def why_no_photo(path: PurePosixPath) -> str | None:
+    """Say why a file of this name is no photo; None where it may be one."""
+    if any(part.startswith(".") or part.casefold() in _HIDDEN for part in path.parts):
+        return "hidden"
+    if path.name.casefold().endswith(_ARCHIVES):
+        return "an archive within: unpack it first"
+    if path.name.casefold().endswith(_OTHER_KINDS):
+        return f"not a photo ({path.suffix.lower()})"
+    return None
+
+
+def _label(name: str | None, names: Mapping[str, str]) -> str | None:
+    """Return the label for a name that was found: as it is, or as the known classes have it."""
+    if name is None or names:
+        return None if name is None else names.get(_words(name))
+    # It names a folder, which may not leave the folder around it or be hidden.
+    label = re.sub(r"[/\\\0\ud800-\udfff]", "_", unicodedata.normalize("NFC", name)).strip()
+    return re.sub(r"^\.", "_", label)[:_MAX_LABEL] or None
+
+
+def _ways(
+    named: Sequence[PurePosixPath],
+    photos: Sequence[PurePosixPath],
+    names: Mapping[str, str],
+    tables: dict[PurePosixPath, bytes],
+    table: str | None,
+    pattern: str | None,
+) -> Iterator[tuple[str, Labels, dict[PurePosixPath, Part]]]:
+    """Yield where labels may be found, the labels, and the sets that are stated beside them."""
+    if pattern is not None:
+        matches = ((path, re.search(pattern, path.as_posix())) for path in photos)
+        yield "the names of files", {path: found[1] for path, found in matches if found}, {}
+        return
+    if table is None:
+        label_of = by_names(names) if names else by_places(named)
+        labels = ((path, label_of(path)) for path in photos)
+        yield "the folders", {path: label for path, label in labels if label is not None}, {}
+    else:
+        tables = {path: data for path, data in tables.items() if path.name == table}
+        if not tables:
+            raise DatasetError(f"there is no table {table} among the files")
+    yield from _by_tables(named, tables, table)
+    if table is None:
+        yield "the names of files", _by_numbered_names(named, names), {}
+
+
+def _by_tables(
+    photos: Sequence[PurePosixPath], tables: Mapping[PurePosixPath, bytes], chosen: str | None
+) -> Iterator[tuple[str, Labels, dict[PurePosixPath, Part]]]:
+    """Merge the tables; where several are named like sets, they are those of their photos."""
+    labels: Labels = {}
+    sets: dict[PurePosixPath, Part] = {}
+    used = []
+    named_sets = len({part for path in tables if (part := _set_of(path.stem))}) > 1
+    for table, data in sorted(tables.items()):
+        found = by_table(data, photos, any_columns=chosen is not None)
+        if found is not None:
+            used.append(table.name)
+            part = _set_of(table.stem) if named_sets else None
+            stated = dict.fromkeys(found[0], part) if part else {}
+            labels = found[0] | labels
+            sets = stated | found[1] | sets
+    if used:
+        yield ", ".join(used), labels, sets
+    elif chosen is not None:
+        raise DatasetError(
+            f"{chosen}: expected a column with names of photos and one with labels, "
+            "named 'file' and 'label' if there are more columns"
+        )
+
+
+def by_names(labels: Mapping[str, str]) -> Callable[[PurePosixPath], str | None]:
+    """Return a function that finds the innermost folder which is named like a class."""
 
     def label_of(path: PurePosixPath) -> str | None:
-        names = (labels.get(fold(part)) for part in reversed(path.parent.parts))
-        return next((label for label in names if label is not None), None)
+        parts = path.parent.parts
+        return next((part for part in reversed(parts) if _words(part) in labels), None)
 
     return label_of
 
 
-def by_places(paths: Iterable[PurePosixPath]) -> LabelOf:
+def by_places(paths: Iterable[PurePosixPath]) -> Callable[[PurePosixPath], str | None]:
     """Return a function that finds the outermost folder which distinguishes photos.
 
-    Folders around all photos, and then ``train``, ``valid`` and ``test``, are no classes; folders
-    within a class, ``cat/indoor`` say, belong to it.
+    Folders around all photos, and then those of sets, are no classes; folders within a class,
+    ``cat/indoor`` say, belong to it.
 
     Parameters
     ----------
@@ -44,16 +250,42 @@ def by_places(paths: Iterable[PurePosixPath]) -> LabelOf:
     """
     folders = {path.parent.parts for path in paths if path.parent.parts}
     depth = 0
-    while (
-        all(len(parts) > depth + 1 for parts in folders)
-        and len({parts[depth] for parts in folders}) == 1
-    ):
-        depth += 1
+    while len({parts[depth] for parts in folders}) == 1:
+        within = {parts for parts in folders if len(parts) > depth + 1}
+        if not within:
+            break
+        folders, depth = within, depth + 1
+    only_sets = all(_set_of(parts[depth]) for parts in folders)
 
     def label_of(path: PurePosixPath) -> str | None:
         parts = path.parent.parts[depth:]
-        if len(parts) > 1 and fold(parts[0]) in SPLITS:
+        if parts and _set_of(parts[0]) and (only_sets or len(parts) > 1):
             parts = parts[1:]
         return parts[0] if parts else None
 
     return label_of
+
+
+def _by_numbered_names(photos: Sequence[PurePosixPath], names: Mapping[str, str]) -> Labels:
+    """Find classes in names like ``cat_12.jpg``, unless too few are, or a camera wrote them."""
+    labels: Labels = {}
+    for path in photos:
+        found = _NUMBERED.fullmatch(path.stem)
+        if found and not _OF_CAMERAS.fullmatch(fold(found[1])):
+            labels[path] = found[1]
+    if names:
+        return labels
+    counts = Counter(map(fold, labels.values()))
+    labels = {path: label for path, label in labels.items() if counts[fold(label)] > 1}
+    return labels if len(labels) >= _MIN_SHARE * len(photos) else {}
+
+
+def _set_of(name: str) -> Part | None:
+    found = _SET.fullmatch(fold(name))
+    return SET_NAMES[found[1]] if found else None
+
+
+def _part(path: PurePosixPath, others: Set[str]) -> Part:
+    """Return the set that a folder around a photo names, other than those that name no set."""
+    sets = (_set_of(name) for name in path.parent.parts if name not in others)
+    return next((part for part in sets if part), "train")

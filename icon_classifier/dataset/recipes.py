@@ -5,6 +5,7 @@ file of your own works as well. pydantic checks every entry (its name, type and 
 typing mistake is reported before any photo is downloaded.
 """
 
+import re
 import sysconfig
 import tomllib
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pydantic import ValidationError as PydanticError
 from pydantic.dataclasses import dataclass
 
 from icon_classifier.errors import RecipeError
+from icon_classifier.files import decode_text
 
 _CHECKOUT = Path(__file__).resolve().parents[2] / "recipes"
 _INSTALLED = Path(sysconfig.get_path("data"), "share", "icon-classifier", "recipes")
@@ -31,10 +33,13 @@ _CONFIG = ConfigDict(extra="forbid")
 Text = Annotated[str, StringConstraints(strict=True, pattern=r"\S")]
 """A string that is not empty."""
 
-Texts = Annotated[
-    tuple[Text, ...],
-    # A single search term needs no brackets.
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+# A single entry needs no brackets.
+_LIST = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+
+Texts = Annotated[tuple[Text, ...], _LIST]
+
+SearchSources = Annotated[
+    tuple[Literal["ddgs", "openverse", "wikimedia"], ...], _LIST, Field(min_length=1)
 ]
 
 
@@ -83,12 +88,20 @@ class SearchSource:
     ----------
     per_class : int
         How many different addresses to look for, in each class.
+    sources : tuple of {"ddgs", "openverse", "wikimedia"}
+        Which ones to search: the next one where the one before has no more photos or refuses. All
+        but ddgs know licences and authors.
     region : str
-        Country and language of the search, as the search engine writes it.
+        Country and language of the search, as ddgs writes it.
+    contact : str or None
+        Your e-mail or web address, sent to each site that is searched or downloaded from.
+        Wikimedia refuses programs without one when it is busy.
     """
 
     per_class: int = _number(150, 1, 1000)
+    sources: SearchSources = ("ddgs", "openverse", "wikimedia")
     region: Text = "us-en"
+    contact: Text | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -128,15 +141,21 @@ class ArchiveSource:
 
 @dataclass(frozen=True, config=_CONFIG)
 class FolderSource:
-    """Photos in a folder that holds one folder per class.
+    """Photos in a folder; see :func:`~icon_classifier.dataset.layout.find_layout` for its classes.
 
     Attributes
     ----------
     path : str or None
         The folder; if missing, whoever runs the recipe names it.
+    table : str or None
+        Name of a CSV file in it that holds the labels.
+    pattern : str or None
+        A regular expression whose first group is the label in a photo's path.
     """
 
     path: Text | None = None
+    table: Text | None = None
+    pattern: Text | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -263,6 +282,7 @@ _EXPECTED = {
     "float_type": "a number",
     "bool_type": "true or false",
     "tuple_type": "a list",
+    "too_short": "a list that is not empty",
     "dataclass_type": "a table",
     "literal_error": "{expected}",
     "greater_than_equal": "a number of at least {ge}",
@@ -300,10 +320,10 @@ def load_recipe(recipe: str | Path) -> Recipe:
     """
     file = _find(recipe)
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = tomllib.loads(decode_text(file.read_bytes()))
     except OSError as error:
         raise RecipeError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{file} is not valid TOML: {error}") from error
     if "name" in table:
         raise RecipeError(f"{file}: name: a recipe is named like its file; leave this entry out")
@@ -316,17 +336,23 @@ def load_recipe(recipe: str | Path) -> Recipe:
 
 
 def folder_recipe(folder: str | Path) -> Recipe:
-    """Return a recipe for a folder of photos, or an archive of one, whose folders name the classes.
+    """Return a recipe for photos of one's own, which takes the classes from them.
+
+    Parameters
+    ----------
+    folder : str or Path
+        A folder of photos, an archive of one, or a table of names and labels beside its photos.
 
     Raises
     ------
     RecipeError
         If there is no such folder or file.
     """
-    path = Path(folder).expanduser()
+    path = Path(folder).expanduser().resolve()
     if not path.exists():
-        raise RecipeError(f"there is no folder {path}")
-    name = path.resolve().name.partition(".")[0] or "photos"
+        raise RecipeError(f"there is no folder {folder}")
+    place = path.parent if path.suffix.lower() in {".csv", ".tsv"} else path
+    name = (place.name if place.is_dir() else place.name.partition(".")[0]) or "photos"
     training = Training(architecture="tf_efficientnet_lite0")
     source = FolderSource(str(path))
     return Recipe(name, f"The photos of {name}", "folder", folder=source, training=training)
@@ -342,7 +368,7 @@ def suggestion(name: str, known: Sequence[str]) -> str:
 
 def _find(recipe: str | Path) -> Path:
     if isinstance(recipe, Path) or recipe.endswith(".toml"):
-        file = Path(recipe)
+        file = Path(recipe).expanduser()
         if not file.is_file():
             raise RecipeError(f"there is no recipe file {file}")
         return file
@@ -393,5 +419,11 @@ def _check(recipe: Recipe, file: Path) -> None:
         raise RecipeError(f"{file}: classes: missing; source {recipe.source!r} needs them")
     if recipe.source == "archive" and recipe.archive is None:
         raise RecipeError(f"{file}: archive: missing; source 'archive' needs its url")
+    try:
+        groups = re.compile(recipe.folder.pattern or "()").groups
+    except re.error as error:
+        raise RecipeError(f"{file}: folder.pattern: no regular expression: {error}") from error
+    if not groups:
+        raise RecipeError(f"{file}: folder.pattern: expected a group in (brackets) for the label")
     if recipe.training.frozen_epochs + recipe.training.epochs == 0:
         raise RecipeError(f"{file}: training.epochs: expected at least one epoch, got 0")

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,9 +28,14 @@ class Split:
 
 
 def split(
-    labels: Sequence[str], groups: Sequence[int], valid_share: float = 0.2, seed: int = 42
+    labels: Sequence[str],
+    groups: Sequence[int],
+    valid_share: float = 0.2,
+    seed: int = 42,
+    *,
+    valid: Collection[int] = (),
 ) -> Split:
-    """Split photos at random, class by class, with near-duplicates kept on one side.
+    """Split photos as their owner did or at random, with near-duplicates kept on one side.
 
     Parameters
     ----------
@@ -45,6 +50,10 @@ def split(
         each class stays on either side.
     seed : int
         Seed of the random order.
+    valid : collection of int
+        Indices of the photos that their owner keeps for validation. The others are for training,
+        and so are near-duplicates of those; a class of which none is left for validation, or for
+        training, is split at random.
 
     Returns
     -------
@@ -71,9 +80,13 @@ def split(
     }
     order = list(members.values())
     random.Random(seed).shuffle(order)  # noqa: S311 - a split, not a secret
-    valid = _fill(order, labels, quota)
-    train = sorted(set(range(len(labels))) - valid)
-    missing = (set(labels) - {labels[i] for i in valid}) | (
+    chosen = {i for group in order if set(group) <= set(valid) for i in group}
+    owned = {labels[i] for i in chosen} & {labels[i] for i in set(range(len(labels))) - chosen}
+    kept = {i for i in chosen if labels[i] in owned}
+    order = [group for group in order if not {labels[i] for i in group} & owned]
+    chosen = kept | _fill(order, labels, {label: quota[label] for label in set(quota) - owned})
+    train = sorted(set(range(len(labels))) - chosen)
+    missing = (set(labels) - {labels[i] for i in chosen}) | (
         set(labels) - {labels[i] for i in train}
     )
     if missing:
@@ -81,7 +94,7 @@ def split(
             f"too few different photos of {', '.join(sorted(missing))}: near-duplicates stay "
             "together, so each class needs at least two that differ"
         )
-    return Split(train, sorted(valid))
+    return Split(train, sorted(chosen))
 
 
 def _fill(order: list[list[int]], labels: Sequence[str], quota: dict[str, int]) -> set[int]:

@@ -1,68 +1,82 @@
-"""The folder of gathered photos: one folder per label, files named by their contents."""
+"""The folders of gathered photos: one folder per label, files named by their contents."""
 
+import contextlib
 import hashlib
 import re
 import threading
-import unicodedata
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from icon_classifier.dataset.journal import JOURNAL, read_lines
+from icon_classifier.dataset.journal import moves_in_effect, read_lines
+from icon_classifier.dataset.layout import Part, why_no_photo
 from icon_classifier.errors import ImageError
-from icon_classifier.files import TEMPORARY_SUFFIX, write_file
+from icon_classifier.files import write_file
 from icon_classifier.images import read_format
 
-# Files that operating systems and photo services leave beside photos.
-_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
-_OTHER_KINDS = (TEMPORARY_SUFFIX, ".part", ".csv", ".html", ".json", ".md", ".txt", ".xml")
+TEST = "test"
+"""The folder of the test set beside that of the photos."""
+
+GATHERED = "gathered.jsonl"
+"""One line for each file of the source: what photo it became, or why it was left out."""
 
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
 
-
 _ID_LENGTH = 20
-_MAX_NAME = 60
+_ID = re.compile(rf"[0-9a-f]{{{_ID_LENGTH}}}(?![0-9a-f])-?")
+_MAX_NAME = 40
+"""Most characters of the user's name: with four bytes each, the whole name has less than 255."""
+
+_Key = tuple[str, str, str]
+"""``photos`` or ``test``, the label, and the hash of the contents."""
 
 
 class PhotoStore:
     """The photos of one data folder, ``photos/<label>/<hash of the contents>-<name>.<kind>``.
 
-    A photo that was moved away (to quarantine, to another label) is recorded in the journal of
-    moves and is not added again when the same source is gathered again. Thread-safe.
+    Those of a test set are in ``test/`` in place of ``photos/``. A photo that the cleaner moved
+    stays where it was moved to when the same source is gathered again. Thread-safe.
 
     Parameters
     ----------
     root : Path
         The data folder.
     mirror : bool
-        Whether the source can be read again as a whole, as the user's own folder can. What an
-        earlier run put into quarantine is then added again, because it may have been mended there.
+        Whether the source is read again as a whole, as the user's own folder is. What an earlier
+        run put into quarantine is then added again, because it may have been mended there.
 
     Attributes
     ----------
-    photos : Path
-        The folder that holds one folder for each label.
+    photos, test : Path
+        The folders that hold one folder for each label.
     """
 
     def __init__(self, root: Path, *, mirror: bool = False) -> None:
         self.photos = root / "photos"
+        self.test = root / TEST
         self._root = root
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, str], str] = {}
-        self._added: set[tuple[str, str]] = set()
-        self._origins: dict[PurePosixPath, tuple[str, str]] = {}
-        for line in read_lines(root / JOURNAL):
-            if "kind" in line:
-                source, target = PurePosixPath(line["source"]), PurePosixPath(line["target"])
-                origin = self._origins.pop(source, _key(source))
-                self._origins[target] = origin
-                if mirror and line["kind"] == "quarantine":
+        self._known: dict[_Key, str] = {}
+        self._added: set[_Key] = set()
+        self._moved: dict[_Key, _Key] = {}
+        came_from: dict[_Key, _Key] = {}
+        for kind, move in moves_in_effect(root):
+            source, target = PurePosixPath(move.source), PurePosixPath(move.target)
+            if kind == "cleaner":
+                first = came_from.pop(_key(source), _key(source))
+                self._moved[first] = _key(target)
+                came_from[_key(target)] = first
+                if target.parts[0] == "quarantine":
+                    self._known[_key(target)] = target.name
+            elif kind == "quarantine":
+                if mirror:
                     (root / target).unlink(missing_ok=True)
-                    self._known.pop(origin, None)
-                elif source.parts[0] == self.photos.name:
-                    self._known[origin] = source.name
-        for path in photos_and_labels(self.photos)[0]:
+                    self._known.pop(_key(source), None)
+                else:
+                    self._known[_key(source)] = source.name
+        for path in (*photos_and_labels(self.photos)[0], *photos_and_labels(self.test)[0]):
             self._known[_key(path)] = path.name
 
-    def add(self, label: str, data: bytes, original: str = "") -> str:
+    def add(self, label: str, data: bytes, original: str = "", part: Part = "train") -> str:
         """Write a photo, unless it was added before.
 
         Parameters
@@ -74,24 +88,27 @@ class PhotoStore:
         original : str
             The name of the user's file. It becomes a part of the name, and its suffix is that of
             contents which are not a picture.
+        part : {"train", "valid", "test"}
+            Its set.
 
         Returns
         -------
         str
             The file's name.
         """
-        label = unicodedata.normalize("NFC", label)
-        key = label, hashlib.sha256(data).hexdigest()[:_ID_LENGTH]
+        identity = hashlib.sha256(data).hexdigest()[:_ID_LENGTH]
+        key = (self.test if part == "test" else self.photos).name, label, identity
         given = PurePosixPath(original)
-        words = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", given.stem))[:_MAX_NAME]
-        name = "-".join(filter(None, (key[1], words)))
+        words = re.sub(r"[^\w.-]+", "_", given.stem)[:_MAX_NAME]
+        name = "-".join(filter(None, (identity, words)))
         name += suffix_of(data) or given.suffix.lower()
         with self._lock:
+            key = self._moved.get(key, key)
             self._added.add(key)
             if key in self._known:
                 return self._known[key]
             self._known[key] = name
-        folder = self.photos / label
+        folder = self._root / key[0] / key[1]
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / name, data)
         return name
@@ -105,18 +122,43 @@ class PhotoStore:
             How many photos were removed.
         """
         removed = 0
-        for folder in (self.photos, self._root / "originals"):
+        for folder in (self.photos, self.test, self._root / "originals"):
             for path in photos_and_labels(folder)[0]:
-                place = PurePosixPath(path.relative_to(self._root).as_posix())
-                if not {_key(path), self._origins.get(place, _key(path))} & self._added:
+                tree, label, identity = _key(path)
+                tree = "photos" if folder.name == "originals" else tree
+                if _ID.match(path.name) and (tree, label, identity) not in self._added:
                     path.unlink()
-                    removed += folder == self.photos
+                    removed += folder.name != "originals"
+            for each in folder.glob("*/"):
+                with contextlib.suppress(OSError):  # there are photos in it
+                    each.rmdir()  # an empty folder would be a class without photos
         return removed
 
 
-def _key(path: Path | PurePosixPath) -> tuple[str, str]:
-    """Return the label of a stored photo and the hash that its name starts with."""
-    return path.parent.name, path.stem[:_ID_LENGTH]
+def _key(path: Path | PurePosixPath) -> _Key:
+    """Return the folder, the label and the hash of a stored photo."""
+    return path.parent.parent.name, path.parent.name, path.name[:_ID_LENGTH]
+
+
+def original_name(path: Path) -> str:
+    """Return the name that the user's file had, as far as a stored photo's name keeps it."""
+    name = _ID.sub("", path.name, count=1)
+    return path.name if not name or name == path.suffix else name
+
+
+def valid_indices(paths: Sequence[Path]) -> list[int]:
+    """Return the indices of the photos that the user's own folder or table keeps for validation.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        As :func:`photos_and_labels` returns them.
+    """
+    if not paths:
+        return []
+    lines = read_lines(paths[0].parents[2] / GATHERED)
+    valid = {line["photo"][:_ID_LENGTH] for line in lines if line.get("part") == "valid"}
+    return [index for index, path in enumerate(paths) if path.name[:_ID_LENGTH] in valid]
 
 
 def suffix_of(data: bytes) -> str | None:
@@ -129,12 +171,6 @@ def suffix_of(data: bytes) -> str | None:
     except ImageError:
         return None
     return _SUFFIXES.get(kind, f".{kind.lower()}")
-
-
-def is_photo_name(name: str) -> bool:
-    """Whether a file of this name may be a photo: not hidden, a system's, text or half-written."""
-    name = name.casefold()
-    return not (name.startswith(".") or name.endswith(_OTHER_KINDS) or name in _SYSTEM_FILES)
 
 
 def photos_and_labels(photos: Path) -> tuple[list[Path], list[str]]:
@@ -153,6 +189,8 @@ def photos_and_labels(photos: Path) -> tuple[list[Path], list[str]]:
         The label of each, which is the name of its folder.
     """
     paths = sorted(
-        each for each in Path(photos).glob("*/*") if is_photo_name(each.name) and each.is_file()
+        each
+        for each in Path(photos).glob("*/*")
+        if why_no_photo(PurePosixPath(each.name)) is None and each.is_file()
     )
     return paths, [each.parent.name for each in paths]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from icon_classifier.dataset.duplicates import group_duplicates
 from icon_classifier.dataset.recipes import Training
 from icon_classifier.dataset.splits import split
-from icon_classifier.dataset.store import photos_and_labels
+from icon_classifier.dataset.store import photos_and_labels, valid_indices
 from icon_classifier.errors import DatasetError
 from icon_classifier.system.torch_setup import import_fastai
 from icon_classifier.training.pretrained import Pretrained, check_architecture
@@ -109,7 +109,8 @@ def load_photos(
             f"expected a folder for each of at least two classes in {folder}, got {found}"
         )
     groups = list(group_duplicates(paths) if groups is None else groups)
-    sides = split(labels, groups, training.valid_share, training.seed)
+    valid = valid_indices(paths)
+    sides = split(labels, groups, training.valid_share, training.seed, valid=valid)
     return Photos(folder, paths, labels, classes, groups, sides.train, sides.valid)
 
 

@@ -41,6 +41,8 @@ class Card:
         Where the photos came from, and how many.
     fingerprint : str
         SHA-256 over labels and contents of the photos.
+    credits : sequence of str
+        One line for each licence of the photos: how many have it, and their authors.
     split : str
         How photos were held out for evaluation.
     figures : Figures
@@ -67,6 +69,7 @@ class Card:
     training: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     date: str = ""
+    credits: Sequence[str] = ()
 
     def to_markdown(self) -> str:
         """Return the card as Markdown."""
@@ -169,6 +172,9 @@ def _lines(card: Card) -> Iterator[str]:
     yield ""
     yield f"{card.data} Fingerprint: `{card.fingerprint}`."
     yield ""
+    if card.credits:
+        yield from (f"- {_plain(line)}" for line in card.credits)
+        yield ""
     yield "## Training"
     yield ""
     yield f"- network: {_plain(card.architecture)}"

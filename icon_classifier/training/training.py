@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icon_classifier.dataset.recipes import Recipe, Training
+from icon_classifier.dataset.sources.credits import credit_lines
 from icon_classifier.errors import TrainingError
 from icon_classifier.training.evaluation import (
     Figures,
@@ -250,6 +251,7 @@ def export_probe(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") 
         training=settings,
         versions=notes["versions"],
         date=probe.learn.icon_classifier["date"],
+        credits=credit_lines(photos.paths[0].parents[1]),
     )
     write_card(card, written.parent)
     return written

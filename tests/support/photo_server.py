@@ -35,7 +35,8 @@ class PhotoHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.photo_server
         server.requests.append((self.path, dict(self.headers)))
-        route = server.routes.get(self.path, status(404))
+        path = self.path.partition("?")[0]  # a route may serve all queries of its path
+        route = server.routes.get(self.path) or server.routes.get(path) or status(404)
         try:
             route(self)
         except (BrokenPipeError, ConnectionResetError):

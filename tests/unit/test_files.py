@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from icon_classifier.files import replacing, sha256_of, write_file
+from icon_classifier.files import decode_text, replacing, sha256_of, write_file
 
 
 def test_write_file_replaces_text_and_bytes(tmp_path: Path) -> None:
@@ -35,3 +35,20 @@ def test_missing_folder_is_an_os_error(tmp_path: Path) -> None:
 def test_sha256_of_a_file(tmp_path: Path) -> None:
     path = write_file(tmp_path / "file", b"bytes")
     assert sha256_of(path) == hashlib.sha256(b"bytes").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("Käfer\n".encode(), "Käfer\n"),
+        (b"\xef\xbb\xbfa", "a"),
+        ("Käfer 猫".encode("utf-16"), "Käfer 猫"),
+        ("Käfer".encode("utf-16-le"), "Käfer"),
+        ("Käfer".encode("utf-16-be"), "Käfer"),
+        ("Käfer".encode("cp1252"), "Käfer"),
+        (b"", ""),
+        (b"\xff\xfea", "\ufffd"),
+    ],
+)
+def test_text_of_any_program_is_decoded(data: bytes, text: str) -> None:
+    assert decode_text(data) == text

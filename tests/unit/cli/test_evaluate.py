@@ -41,14 +41,19 @@ def test_report_has_errors_with_their_interval_and_the_wrong_photos(folder: Path
     assert output.startswith("4 photos, 1 wrong: 25.0% (95 % interval ")
     assert "mean recall 83.3%" in output
     assert "- red taken for blue: 1\n" in output
-    assert f"- left out, because no class is named like {folder / 'test/odd/deep'}: 1\n" in output
-    assert "- cannot be read: 1\n" in output
+    assert (
+        "left out, because it has no class of the model: 1 in "
+        f"{folder / 'test/odd/deep'}\n{folder / 'test/Blue/broken.jpg'}: This file is not"
+    ) in output
     assert output.splitlines()[-1].startswith(str(folder / "test/red/deep/2.png: red was taken"))
 
 
 def test_figures_are_json_and_wrong_answers_a_table(folder: Path) -> None:
     figures = json.loads(evaluate(folder, "--json", "--wrong", folder / "wrong.csv"))
     assert (figures["photos"], figures["errors"]) == (4, 1)
+    assert [record["path"] for record in figures["wrong"]] == [str(folder / "test/red/deep/2.png")]
+    assert figures["left_out"] == {str(folder / "test/odd/deep"): 1}
+    assert len(figures["unreadable"]) == 1
     [row] = csv.DictReader((folder / "wrong.csv").read_text().splitlines())
     assert (row["expected"], row["label"]) == ("red", "blue")
 
@@ -63,6 +68,7 @@ def test_card_holds_the_latest_result_on_the_same_photos(folder: Path) -> None:
         "# Model card: Colours\n\n## Data\n\nDrawn.\n\n## Measured on test\n\n4 "
     )
     assert text.count("## Measured on") == 1
+    assert str(folder) not in text
 
 
 def test_folders_of_other_names_are_listed(folder: Path) -> None:
@@ -84,3 +90,26 @@ def test_folders_may_have_the_names_of_the_training(folder: Path) -> None:
     write_model(folder, vocab=["RED", "green", "0"])
     (folder / "test" / "Blue").rename(folder / "test" / "0")
     assert evaluate(folder).startswith("4 photos, 1 wrong")
+
+
+def test_labels_may_be_in_a_table_or_in_names_of_files(folder: Path) -> None:
+    for number, path in enumerate(sorted((folder / "test").glob("*/*/*.png"))):
+        path.rename(
+            folder / "test" / f"{'red' if path.parts[-3] == 'red' else 'Blue'}_{number}.png"
+        )
+    assert evaluate(folder).startswith("5 photos, 2 wrong")
+
+    rows = "".join(f"{number}.png,red\n" for number in range(5))
+    for number, path in enumerate(sorted((folder / "test").glob("*.png"))):
+        path.rename(folder / "test" / f"{number}.png")
+    (folder / "test" / "labels.csv").write_text(f"file,label\n{rows}")
+    assert evaluate(folder).startswith("5 photos, 2 wrong")
+
+
+def test_names_of_files_that_no_terminal_should_print_are_escaped(folder: Path) -> None:
+    wrong = folder / "test" / "red" / "deep" / "2.png"
+    wrong.rename(wrong.with_name("=1+\x1b[2J\udcff.png"))
+    output = evaluate(folder, "--wrong", folder / "wrong.csv")
+    assert "\x1b" not in output
+    assert "\\x1b[2J\\udcff.png: red was taken for blue" in output
+    assert "\\x1b[2J\\udcff.png,red,blue" in (folder / "wrong.csv").read_text()

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from PIL import Image
+from typer.testing import CliRunner
 
-from icon_classifier.cli.predict import classify_files, find_photos
+from icon_classifier.cli.main import app
+from icon_classifier.cli.predict import classify_files, find_photos, passed_over_line
+from icon_classifier.errors import SettingsError
 from icon_classifier.images import read_image_file
 from icon_classifier.model.session import Model
-from tests.support.models import model_bytes
-from tests.support.pictures import encode
+from tests.support.models import model_bytes, write_model
+from tests.support.pictures import encode, gradient
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +44,67 @@ def test_folder_is_walked_in_order(folder: Path) -> None:
     assert names(folder, "") == ["a.jpg", "b/1.PNG", "b/2.png", "b/c/deep.webp"]
 
 
+def test_photos_of_other_suffixes_are_found_and_other_files_counted(folder: Path) -> None:
+    photo = encode(gradient(), "JPEG")
+    for name in ("b/c/1.jpg_large", "b/c/2", "b/c/3.php?size=large"):
+        (folder / name).write_bytes(photo)
+    for kind in ("PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"):
+        (folder / "b" / "c" / f"x {kind}").write_bytes(encode(gradient(), kind))
+    (folder / "b" / "DSC.HIF").write_bytes(encode(gradient(), "HEIF"))
+    (folder / "._a.jpg").write_bytes(b"of a Mac")
+    (folder / "README").write_text("BM, II and RIFF are no photos")
+    (folder / "pipe").symlink_to("nowhere")
+    (folder / "b" / "again").symlink_to(folder)
+    passed_over: Counter[str] = Counter()
+
+    found = [Path(path).name for path in find_photos([str(folder)], passed_over)]
+
+    assert len(found) == len(set(found)) == 4 + 3 + 7 + 1
+    assert passed_over == {".txt": 1, "hidden": 1, "without a suffix": 2}
+    assert passed_over_line(passed_over) == (
+        "files passed over, because they are no photos: 4 (2 without a suffix, 1 hidden, 1 .txt)"
+    )
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["predict", *map(str, arguments)])
+
+
+def test_predict_says_what_was_passed_over(folder: Path) -> None:
+    write_model(folder)
+    result = run(folder / "b", folder, "--model", folder)
+
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 3 + 4
+    assert result.stderr == (
+        "icon-classifier: files passed over, because they are no photos: 2 (1 .onnx, 1 .txt)\n"
+    )
+
+
+@pytest.mark.parametrize("files", [[], ["notes.txt", "train.csv"]])
+def test_folder_without_photos_is_an_error(tmp_path: Path, files: list[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in files:
+        (tmp_path / "empty" / name).write_text("no photo")
+    write_model(tmp_path)
+
+    result = run(tmp_path / "empty", "--model", tmp_path)
+
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SettingsError)
+    assert str(result.exception) == f"there are no photos in {tmp_path / 'empty'}"
+
+
+def test_run_that_is_complete_says_so(folder: Path) -> None:
+    write_model(folder)
+    arguments = folder / "b", "--csv", "--output", folder / "out.csv", "--model", folder
+    assert run(*arguments).exit_code == 0
+    result = run(*arguments)
+
+    assert result.exit_code == 0
+    assert result.stderr == f"icon-classifier: {folder / 'out.csv'} has all 3 photos\n"
+
+
 def test_named_file_is_found_whatever_its_suffix(folder: Path) -> None:
     assert names(folder, "notes.txt", "none.jpg") == ["notes.txt", "none.jpg"]
 
@@ -46,15 +112,15 @@ def test_named_file_is_found_whatever_its_suffix(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("*.jpg", {"a.jpg"}),
-        ("b/?.*", {"b/1.PNG", "b/2.png"}),
-        ("**/*.webp", {"b/c/deep.webp"}),
-        ("b*", {"b/1.PNG", "b/2.png", "b/c/deep.webp"}),
-        ("*.gif", {"*.gif"}),
+        ("*.jpg", ["a.jpg"]),
+        ("b/?.*", ["b/1.PNG", "b/2.png"]),
+        ("**/*.webp", ["b/c/deep.webp"]),
+        ("b*", ["b/1.PNG", "b/2.png", "b/c/deep.webp"]),
+        ("*.gif", ["*.gif"]),
     ],
 )
-def test_pattern_is_expanded(folder: Path, pattern: str, expected: set[str]) -> None:
-    assert set(names(folder, pattern)) == expected
+def test_pattern_is_expanded_in_order(folder: Path, pattern: str, expected: list[str]) -> None:
+    assert names(folder, pattern) == expected
 
 
 def test_file_named_like_a_pattern_is_found(folder: Path) -> None:

@@ -2,17 +2,24 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import struct
 import tarfile
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from icon_classifier.dataset.archive import ArchiveLimits, read_archive
+from icon_classifier.dataset.archive import (
+    ArchiveLimits,
+    Content,
+    is_archive,
+    read_archive,
+    read_folder,
+)
 from icon_classifier.errors import DatasetError
-from icon_classifier.images import Limits
 
 FILES = {"set/cat/1.jpg": b"one", "set/dog/2.jpg": b"two", "set/empty.txt": b""}
 
@@ -48,10 +55,11 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
     return info
 
 
-def read(folder: Path, data: bytes, **options: object) -> dict[str, bytes]:
+def read(folder: Path, data: bytes, **options: object) -> dict[str, Content]:
     file = folder / "archive"
     file.write_bytes(data)
-    return {str(path): data for path, data in read_archive(file, **options)}  # type: ignore[arg-type]
+    found = read_archive(file, lambda _: True, **options)  # type: ignore[arg-type]
+    return {str(path): data for path, data in found}
 
 
 ARCHIVES: dict[str, Callable[[], bytes]] = {
@@ -72,7 +80,7 @@ def test_files_are_read(tmp_path: Path, pack: Callable[[], bytes]) -> None:
 def test_paths_are_relative(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(zip_of({"a\\b\\c.jpg": b"1"}))
 
-    assert next(read_archive(tmp_path / "x"))[0] == PurePosixPath("a/b/c.jpg")
+    assert next(read_archive(tmp_path / "x", lambda _: True))[0] == PurePosixPath("a/b/c.jpg")
 
 
 @pytest.mark.parametrize(
@@ -106,11 +114,80 @@ def test_link_in_a_zip_is_skipped(tmp_path: Path) -> None:
     assert read(tmp_path, buffer.getvalue()) == FILES
 
 
-def test_large_file_is_skipped(tmp_path: Path) -> None:
-    data = zip_of({**FILES, "set/cat/film.mp4": bytes(5000)})
+def test_large_file_is_not_read(tmp_path: Path) -> None:
+    data = zip_of({**FILES, "set/cat/film.mp4": bytes(25 * 2**20 + 1)})
 
-    assert read(tmp_path, data, photo=Limits(max_bytes=4999)) == FILES
-    assert len(read(tmp_path, data, photo=Limits(max_bytes=5000))) == 4
+    assert read(tmp_path, data) == {**FILES, "set/cat/film.mp4": "larger than 25 MB"}
+
+
+def test_file_that_is_not_wanted_is_only_named(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(zip_of(FILES))
+
+    found = read_archive(tmp_path / "x", lambda path: path.suffix == ".txt")
+
+    assert {str(path): data for path, data in found} == {
+        "set/cat/1.jpg": None,
+        "set/dog/2.jpg": None,
+        "set/empty.txt": b"",
+    }
+
+
+def zip_of_windows(names: list[str], encoding: str) -> bytes:
+    """A zip with names in the encoding of a country, and without the flag of UTF-8."""
+    plain = {f"{number:02}" * 20: name.encode(encoding) for number, name in enumerate(names)}
+    data = zip_of({key[: len(name)]: b"1" for key, name in plain.items()}, zipfile.ZIP_STORED)
+    for key, name in plain.items():
+        data = data.replace(key[: len(name)].encode(), name)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names"),
+    [
+        ("cp932", ["猫/写真_1.jpg", "犬/写真_1.jpg"]),
+        ("cp932", ["ソフト/表.jpg", "カメラ/ねこ.jpg"]),  # with a backslash as a second byte
+        ("gb18030", ["猫/照片_1.jpg", "狗/照片_1.jpg"]),
+        ("gb18030", ["动物图片/小狗.jpg", "动物图片/花.jpg"]),
+        ("cp950", ["貓咪/照片.jpg", "動物/小狗的照片.jpg"]),
+        ("utf-8", ["Beyonce\u0301/1.jpg", "Käfer/1.jpg"]),
+        ("utf-8", ["猫/1.jpg", "собака/1.jpg"]),
+        ("cp437", ["Käfer/1.jpg", "Löwe/1.jpg", "Bär/été.jpg"]),
+    ],
+)
+def test_names_in_a_zip_of_windows_are_decoded(
+    tmp_path: Path, encoding: str, names: list[str]
+) -> None:
+    found = read(tmp_path, zip_of_windows(names, encoding))
+
+    assert set(found) - {"set"} == {unicodedata.normalize("NFC", name) for name in names}
+
+
+def test_folder_is_read_with_the_folders_that_links_lead_to(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    for name in ("given/cat/1.jpg", "elsewhere/2.jpg", "given/work/photos/3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    (given / "dog").symlink_to(tmp_path / "elsewhere")
+    (given / "cat" / "again").symlink_to(given)
+    (given / "cat" / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(given / "cat" / "pipe")
+
+    found = read_folder(given, lambda _: True, skip=given / "work")
+
+    assert {str(path): content for path, content in found} == {
+        "cat/1.jpg": b"1",
+        "cat/gone.jpg": "not a file",
+        "cat/pipe": "not a file",
+        "dog/2.jpg": b"1",
+    }
+
+
+def test_web_page_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "page").write_bytes(b"<html>404</html>")
+    (tmp_path / "set").write_bytes(zip_of(FILES))
+
+    assert not is_archive(tmp_path / "page")
+    assert is_archive(tmp_path / "set")
 
 
 @pytest.mark.parametrize("pack", ARCHIVES.values(), ids=ARCHIVES)

@@ -1,3 +1,4 @@
+import random
 import zlib
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from icon_classifier.dataset.gather import gather
 from icon_classifier.dataset.journal import read_moves, undo_moves
 from icon_classifier.dataset.recipes import Recipe
 from icon_classifier.dataset.splits import split
+from icon_classifier.dataset.store import original_name
+from icon_classifier.dataset.summary import summarize
 from icon_classifier.errors import DatasetError
 from icon_classifier.images import Limits, read_image_file
 from tests.support.costly_pictures import chunk, segment, tiff
@@ -58,7 +61,6 @@ def test_good_photos_are_not_changed(tmp_path: Path) -> None:
     assert report.groups == (0, 1, 2, 3)
     assert not report.quarantined
     assert not report.rewritten
-    assert str(report) == "4 photos: 2 a, 2 b"
 
 
 def test_bad_photos_go_to_quarantine_with_the_reason(tmp_path: Path) -> None:
@@ -79,9 +81,13 @@ def test_bad_photos_go_to_quarantine_with_the_reason(tmp_path: Path) -> None:
     ]
     assert (tmp_path / "quarantine" / "a" / "html.jpg").read_bytes() == bad["a_html_jpg"]
     assert len(report.paths) == 4
-    assert all(move.reason.startswith("not a usable picture: ") for move in report.quarantined)
+    assert [move.reason for move in report.quarantined] == [
+        "This file is not a picture that can be read",
+        "This picture is damaged or incomplete",
+        "This file is empty",
+        "This picture is damaged or incomplete",
+    ]
     assert read_moves(tmp_path) == list(report.quarantined)
-    assert "4 are in quarantine: 4 not a usable picture" in str(report)
     assert len(undo_moves(tmp_path, "quarantine")) == 4
     assert len(names(photos)) == 8
 
@@ -103,15 +109,14 @@ def test_photo_with_broken_exif_is_used_as_it_is(tmp_path: Path) -> None:
     assert near_duplicates(report.paths) == []
 
 
-def test_nothing_is_moved_when_more_than_half_look_bad(tmp_path: Path) -> None:
+def test_most_photos_may_be_broken(tmp_path: Path) -> None:
     photos = good(tmp_path)
-    save(tmp_path, **{f"a_bad{number}_jpg": b"x%d" % number for number in range(5)})
+    save(tmp_path, **{f"a_{number}x_jpg": b"broken %d" % number for number in range(9)})
 
-    with pytest.raises(DatasetError, match=r"5 of 9 photos look bad.*nothing was moved.*bad0\.jpg"):
-        clean(photos, with_fastai=False, progress=False)
+    report = clean(photos, with_fastai=False, progress=False)
 
-    assert len(names(photos)) == 9
-    assert not (tmp_path / "quarantine").exists()
+    assert len(report.quarantined) == 9
+    assert len(report.paths) == 4
 
 
 def test_nothing_is_moved_when_a_class_would_be_empty(tmp_path: Path) -> None:
@@ -157,8 +162,6 @@ def test_near_duplicates_stay_in_one_group(tmp_path: Path) -> None:
 
     assert report.groups == (0, 1, 0, 3, 4, 1, 6)
     assert report.conflicts == ((photos / "a" / "2.png", photos / "b" / "3.jpg"),)
-    assert "2 are near-duplicates" in str(report)
-    assert "similar but labelled differently: a/2.png and b/3.jpg" in str(report)
     parts = split(report.labels, report.groups, 0.3)
     assert {0, 2} <= set(parts.train) or {0, 2} <= set(parts.valid)
     assert {1, 5} <= set(parts.train) or {1, 5} <= set(parts.valid)
@@ -266,3 +269,60 @@ def test_photo_that_fastai_cannot_open_goes_to_quarantine(tmp_path: Path) -> Non
         ("photos/a/bad.jpg", "fastai cannot open it")
     ]
     assert names(tmp_path / "quarantine") == ["a/bad.jpg"]
+
+
+def test_copy_of_a_test_photo_is_not_trained_on(tmp_path: Path) -> None:
+    photos = good(tmp_path)
+    copy, near = encode(picture(1)), encode(picture(3), "JPEG")
+    for name, data in {"a/x.png": copy, "b/y.jpg": near, "b/broken.png": b""}.items():
+        (tmp_path / "test" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "test" / name).write_bytes(data)
+    (tmp_path / "test" / "b" / "z.png").write_bytes(encode(picture(9)))
+
+    report = clean(photos, with_fastai=False, progress=False)
+
+    assert [(move.source, move.reason) for move in report.quarantined] == [
+        ("test/b/broken.png", "This file is empty"),
+        ("photos/a/1.png", "a copy: of x.png"),
+    ]
+    assert [path.name for path in report.test] == ["x.png", "y.jpg", "z.png"]
+    assert report.test_copies == ((photos / "b" / "1.png", tmp_path / "test" / "b" / "y.jpg"),)
+    assert report.groups == (0, 1, 2)
+    assert report.labels == ("a", "b", "b")
+
+
+SUFFIXES = (".jpg", ".png", ".webp", ".tif", ".avif", ".heic", "", ".jpg_large", ".mov")
+
+
+def damage(data: bytes, rng: random.Random) -> bytes:
+    """Change, remove or add some bytes, near the start more often than not."""
+    damaged = bytearray(data)
+    for _ in range(rng.choice((1, 2, 8))):
+        at = rng.randrange(rng.choice((40, 200, len(damaged))))
+        removed, added = rng.choice(((4, 4), (4, 0), (0, 4), (len(damaged), 0)))
+        value = rng.choice((rng.randbytes(4), bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff"))
+        damaged[at : at + removed] = value[:added]
+        damaged = damaged or bytearray(1)
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
+def test_damaged_photos_never_end_a_run(tmp_path: Path, kind: str) -> None:
+    given, rng = tmp_path / "given", random.Random(f"damaged {kind}")
+    for number, label in enumerate("aabb"):
+        (given / label).mkdir(parents=True, exist_ok=True)
+        (given / label / f"{number}.png").write_bytes(encode(picture(number)))
+    whole = encode(picture(9).resize((48, 32)), kind)
+    for number in range(30):
+        name = f"damaged{number}{rng.choice(SUFFIXES)}"
+        (given / rng.choice("ab") / name).write_bytes(damage(whole, rng))
+
+    photos = gather(Recipe("own", "Own", "folder"), tmp_path / "work", data=given)
+    report = clean(photos, with_fastai=False, progress=False)
+
+    assert report.quarantined
+    assert {"0.png", "1.png", "2.png", "3.png"} <= set(map(original_name, report.paths))
+    for path in report.paths:
+        with Image.open(path) as image:  # as fastai will
+            image.convert("RGB")
+    assert "object at" not in str(summarize(report))

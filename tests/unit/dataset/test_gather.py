@@ -1,32 +1,45 @@
 import hashlib
 import io
+import random
+import shutil
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import ddgs
 import pytest
 from ddgs.exceptions import RatelimitException
 from PIL import Image
 
-from icon_classifier.dataset.clean import clean
-from icon_classifier.dataset.download import Timeouts
+from icon_classifier.dataset.clean import CleanReport, clean
 from icon_classifier.dataset.gather import gather
-from icon_classifier.dataset.journal import Move, apply_moves
+from icon_classifier.dataset.journal import Move, apply_moves, read_lines, undo_moves
 from icon_classifier.dataset.recipes import (
     ArchiveSource,
     ClassRecipe,
     FolderSource,
     Recipe,
+    SearchSource,
     UrlsSource,
+    folder_recipe,
     load_recipe,
 )
-from icon_classifier.dataset.store import photos_and_labels
+from icon_classifier.dataset.sources import openverse, search, wikimedia
+from icon_classifier.dataset.sources.download import Timeouts
+from icon_classifier.dataset.store import original_name, photos_and_labels, valid_indices
+from icon_classifier.dataset.summary import summarize
 from icon_classifier.errors import DatasetError, DownloadError
+from tests.support.photo_searches import (
+    OPENVERSE,
+    WIKIMEDIA,
+    FakeDdgs,
+    openverse_photo,
+    serve,
+    wikimedia_photo,
+)
 from tests.support.photo_server import PhotoServer, body, in_turn, photo_server, ranged, status
 from tests.support.pictures import encode
 
@@ -124,6 +137,160 @@ def test_changes_in_the_folder_show_in_the_next_run(tmp_path: Path) -> None:
     assert list(zip(labels, names, strict=True)) == [("cat", "1"), ("dog", "2"), ("horse", "4")]
 
 
+def own(given: Path, work: Path) -> CleanReport:
+    """Gather and clean a user's own folder."""
+    photos = gather(Recipe("own", "Own", "folder"), work, data=given)
+    return clean(photos, with_fastai=False, progress=False)
+
+
+def found(report: CleanReport) -> list[str]:
+    return sorted(f"{path.parent.name}/{original_name(path)}" for path in report.paths)
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    """A user's folder of cats, dogs and cows, with a broken photo and two that look alike."""
+    folder = tmp_path / "given"
+    for label in ("cat", "cow", "dog"):
+        for number in range(3):
+            name = f"{label}{number}"
+            (folder / label).mkdir(parents=True, exist_ok=True)
+            (folder / label / f"{name}.png").write_bytes(pattern(name))
+    (folder / "cat" / "broken.jpg").write_bytes(b"broken")
+    alike = Image.open(io.BytesIO(pattern("cat0"))).resize((40, 40))
+    (folder / "dog" / "alike.webp").write_bytes(encode(alike, "WEBP", quality=95))
+    return folder
+
+
+def pattern(name: str) -> bytes:
+    rng = random.Random(name)
+    image = Image.frombytes("RGB", (6, 6), rng.randbytes(108))
+    return encode(image.resize((60, 60), Image.Resampling.BICUBIC))
+
+
+ALL = [
+    *("cat/cat0.png", "cat/cat1.png", "cat/cat2.png"),
+    *("cow/cow0.png", "cow/cow1.png", "cow/cow2.png"),
+    *("dog/alike.jpg", "dog/dog0.png", "dog/dog1.png", "dog/dog2.png"),
+]
+
+
+def without(*names: str, added: tuple[str, ...] = ()) -> list[str]:
+    return sorted([*(name for name in ALL if name not in names), *added])
+
+
+def remove_class(given: Path) -> None:
+    shutil.rmtree(given / "cow")
+
+
+def delete_photos(given: Path) -> None:
+    for name in ("cat/cat1.png", "cat/broken.jpg", "dog/alike.webp"):
+        (given / name).unlink()
+
+
+def correct_class(given: Path) -> None:
+    (given / "dog" / "alike.webp").rename(given / "cat" / "alike.webp")
+
+
+def rename_folder(given: Path) -> None:
+    (given / "dog").rename(given / "hound")
+
+
+def mend_photo(given: Path) -> None:
+    (given / "cat" / "broken.jpg").write_bytes(pattern("mended"))
+
+
+CHANGES: dict[Callable[[Path], None], tuple[list[str], int, int]] = {
+    remove_class: (without(*(name for name in ALL if "cow" in name)), 1, 1),
+    delete_photos: (without("cat/cat1.png", "dog/alike.jpg"), 0, 0),
+    correct_class: (without("dog/alike.jpg", added=("cat/alike.jpg",)), 1, 0),
+    rename_folder: (
+        without(
+            *(name for name in ALL if "dog/" in name),
+            added=tuple(name.replace("dog/", "hound/") for name in ALL if "dog/" in name),
+        ),
+        1,
+        1,
+    ),
+    mend_photo: (without(added=("cat/broken.png",)), 0, 1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_change_in_the_user_s_folder_shows_in_the_next_run(
+    given: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    first = own(given, tmp_path / "work")
+    assert found(first) == ALL
+    assert len(first.quarantined) == 1
+    assert len(first.conflicts) == 1
+
+    change(given)
+    again = own(given, tmp_path / "work")
+
+    photos, quarantined, conflicts = CHANGES[change]
+    assert found(again) == photos
+    folders = {each.name for each in (tmp_path / "work" / "photos").iterdir()}
+    assert folders == set(again.labels)
+    assert len(again.quarantined) == quarantined
+    assert len(list((tmp_path / "work" / "quarantine").glob("*/*"))) == quarantined
+    assert len(again.conflicts) == conflicts
+    originals = sorted((tmp_path / "work" / "originals").glob("*/*"))
+    assert len(originals) == sum("alike" in photo for photo in photos)
+
+
+def clean_by_hand(work: Path, report: CleanReport) -> None:
+    """Move the photo that looks like a cat to the cats, and delete a cow, as the cleaner does."""
+    [alike] = (path for path in report.paths if "alike" in path.name)
+    [cow] = (path for path in report.paths if "cow0" in path.name)
+    moves = [
+        Move(f"photos/dog/{alike.name}", f"photos/cat/{alike.name}", ""),
+        Move(f"photos/cow/{cow.name}", f"quarantine/cow/{cow.name}", "deleted in the cleaner"),
+    ]
+    apply_moves(work, moves, "cleaner")
+
+
+def test_what_the_cleaner_moved_stays_there_until_it_is_undone(given: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    clean_by_hand(work, own(given, work))
+    cleaned = without("dog/alike.jpg", "cow/cow0.png", added=("cat/alike.jpg",))
+
+    assert found(own(given, work)) == cleaned
+    (given / "cat" / "cat2.png").unlink()
+    cleaned.remove("cat/cat2.png")
+    assert found(own(given, work)) == cleaned
+
+    assert len(undo_moves(work)) == 2
+    assert found(own(given, work)) == without("cat/cat2.png")
+
+
+def test_photo_that_the_cleaner_relabelled_follows_the_user_s_folder(
+    given: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    clean_by_hand(work, own(given, work))
+    (given / "dog" / "alike.webp").rename(given / "cow" / "alike.webp")
+
+    assert found(own(given, work)) == without(
+        "dog/alike.jpg", "cow/cow0.png", added=("cow/alike.jpg",)
+    )
+
+
+def test_photo_that_was_relabelled_before_it_is_rewritten_keeps_its_label(
+    given: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    photos = gather(Recipe("own", "Own", "folder"), work, data=given)
+    [alike] = photos.glob("dog/*alike.webp")
+    apply_moves(work, [Move(f"photos/dog/{alike.name}", f"photos/cat/{alike.name}", "")], "cleaner")
+    relabelled = without("dog/alike.jpg", added=("cat/alike.jpg",))
+
+    assert found(clean(photos, with_fastai=False, progress=False)) == relabelled
+    assert found(own(given, work)) == relabelled
+    assert len(undo_moves(work)) == 1
+    assert found(own(given, work)) == ALL
+
+
 def test_photo_under_two_labels_returns_when_its_copy_is_deleted(tmp_path: Path) -> None:
     given, work = tmp_path / "given", tmp_path / "work"
     for name in ("cat/1", "dog/1"):
@@ -142,14 +309,154 @@ def test_photo_under_two_labels_returns_when_its_copy_is_deleted(tmp_path: Path)
     assert Counter(again.labels) == {"cat": 5, "dog": 4}
 
 
+def test_sets_of_the_user_are_kept_apart(tmp_path: Path) -> None:
+    given, work = tmp_path / "given", tmp_path / "work"
+    for number, name in enumerate(
+        f"{part}/{label}/{number}.png"
+        for part, count in (("train", 4), ("valid", 2), ("test", 2))
+        for label in ("cat", "dog")
+        for number in range(count)
+    ):
+        photo(given / name, f"#{number:02}{99 - number:02}40")
+
+    photos = gather(Recipe("own", "Own", "folder"), work, data=given)
+    paths, labels = photos_and_labels(photos)
+
+    assert Counter(labels) == {"cat": 6, "dog": 6}
+    valid = {paths[index].read_bytes() for index in valid_indices(paths)}
+    assert valid == {path.read_bytes() for path in given.glob("valid/*/*")}
+    test, _ = photos_and_labels(work / "test")
+    assert {path.read_bytes() for path in test} == {
+        path.read_bytes() for path in given.glob("test/*/*")
+    }
+    (given / "test" / "cat" / "0.png").rename(given / "train" / "cat" / "was test.png")
+    gather(Recipe("own", "Own", "folder"), work, data=given)
+    assert len(photos_and_labels(work / "test")[0]) == 3
+    assert len(photos_and_labels(photos)[0]) == 13
+
+
+def test_labels_of_a_table_are_used_for_a_folder_and_for_an_archive(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    for number, colour in enumerate(("red", "blue", "green")):
+        photo(given / "train" / f"{number}.png", colour)
+    photo(given / "test" / "3.png", "white")
+    (given / "train.csv").write_bytes("id,label\n0,Käfer\n1,a/b\n2,Käfer\n".encode("utf-16"))
+    (given / "sample_submission.csv").write_text("id,label\n3,Käfer\n")
+    shutil.make_archive(str(tmp_path / "packed"), "zip", given)
+    recipe = Recipe("own", "Own", "folder")
+
+    for number, source in enumerate((given, tmp_path / "packed.zip")):
+        photos = gather(recipe, tmp_path / f"work{number}", data=source)
+
+        assert photos_and_labels(photos)[1] == ["Käfer", "Käfer", "a_b"]
+        assert left_out(tmp_path / f"work{number}") == {
+            "sample_submission.csv": "not a photo (.csv)",
+            "test/3.png": "no class is found in train.csv",
+            "train.csv": "not a photo (.csv)",
+        }
+
+
+def test_table_may_be_given_in_place_of_its_folder(tmp_path: Path) -> None:
+    for number, colour in enumerate(("red", "blue")):
+        photo(tmp_path / "pets" / f"part{number}" / f"{number}.png", colour)
+    table = tmp_path / "pets" / "train.csv"
+    table.write_text("what,name,width\ncat,0,20\ndog,1,20\n")
+    recipe = folder_recipe(table)
+
+    photos = gather(recipe, tmp_path / "work")
+
+    assert recipe.name == "pets"
+    assert photos_and_labels(photos)[1] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "got none$"),
+        (["cat/1.png", "cat/2.png"], "got only 'cat'$"),
+        (
+            ["1.png", "2.png"],
+            r"got none; left out: .* \(2\); without a class: \(no folder\) \(2\)$",
+        ),
+        (["cats.zip", "dogs.zip"], r"left out: .*archive within: unpack it first \(2\)"),
+        (["test/1.png", "train/2.png"], r"without a class: test \(1\), train \(1\)$"),
+    ],
+)
+def test_folder_without_classes_is_refused_with_what_was_found(
+    tmp_path: Path, files: list[str], message: str
+) -> None:
+    (tmp_path / "given" / "empty" / "folder").mkdir(parents=True)
+    for name in files:
+        photo(tmp_path / "given" / name, "red")
+
+    with pytest.raises(DatasetError, match=message):
+        gather(Recipe("own", "Own", "folder"), tmp_path / "work", data=tmp_path / "given")
+
+
+def test_pattern_of_a_recipe_names_the_classes(tmp_path: Path) -> None:
+    for name, colour in {"IMG_1_cat": "red", "IMG_2_dog": "blue", "IMG_3": "green"}.items():
+        photo(tmp_path / "given" / f"{name}.png", colour)
+    source = FolderSource(str(tmp_path / "given"), pattern=r"IMG_\d+_(\w+)\.")
+
+    photos = gather(Recipe("own", "Own", "folder", folder=source), tmp_path / "work")
+
+    assert photos_and_labels(photos)[1] == ["cat", "dog"]
+
+
+def test_names_of_folders_may_be_unusual(tmp_path: Path) -> None:
+    names = ("_cat", "~dog", "Beyonce\u0301", " cow ", "b\udcff", "c%20d;'&", "e.f")
+    for number, name in enumerate(names):
+        photo(tmp_path / "given" / name / f"{'x' * 200}{number}.PNG", f"#{number}{number}0000")
+
+    report = own(tmp_path / "given", tmp_path / "work")
+
+    expected = ["Beyoncé", "_cat", "b_", "c%20d;'&", "cow", "e.f", "~dog"]
+    assert list(report.labels) == expected
+    assert [row.label for row in summarize(report).rows] == expected
+
+
+def test_photos_in_the_data_folder_itself_are_gathered_beside_them(tmp_path: Path) -> None:
+    for label, colour in {"cat": "red", "dog": "blue"}.items():
+        photo(tmp_path / "pets" / label / "1.png", colour)
+    before = tree(tmp_path / "pets")
+    recipe = Recipe("own", "Own", "folder")
+
+    for _ in range(2):
+        photos = gather(recipe, tmp_path / "pets", data=tmp_path / "pets")
+        assert photos == tmp_path / "pets" / "gathered" / "photos"
+        assert photos_and_labels(photos)[1] == ["cat", "dog"]
+
+    shutil.rmtree(tmp_path / "pets" / "gathered")
+    assert tree(tmp_path / "pets") == before
+
+
+def test_data_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    photo(tmp_path / "given" / "cat" / "1.png", "red")
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(DatasetError, match=r"photos cannot be kept in the folder .*file/work: Not"):
+        gather(Recipe("own", "Own", "folder"), tmp_path / "file" / "work", data=tmp_path / "given")
+
+
+def test_address_of_an_archive_that_returned_a_web_page_is_asked_again(
+    server: PhotoServer, tmp_path: Path
+) -> None:
+    server.routes["/pets.tgz"] = in_turn(body(b" <html>busy</html>"), body(archive_of_pets()))
+    recipe = replace(PETS, archive=ArchiveSource(server.url("/pets.tgz")))
+
+    with pytest.raises(DownloadError, match="expected a zip or tar archive, got a web page"):
+        gather(recipe, tmp_path, source="archive", timeouts=QUICK, progress=False)
+    photos = gather(recipe, tmp_path, source="archive", timeouts=QUICK, progress=False)
+
+    assert photos_and_labels(photos)[1] == ["cat", "cat", "dog"]
+
+
 def test_folders_of_other_names_than_the_classes_are_listed(tmp_path: Path) -> None:
     photo(tmp_path / "given" / "cat" / "a.png", "red")
     photo(tmp_path / "given" / "Hund" / "b.png", "blue")
     (tmp_path / "given" / "Hund" / "b.json").write_text("{}")
 
-    with pytest.raises(
-        DatasetError, match=r"no photos of dog; other folders .*: Hund \(1\)\. Name"
-    ):
+    with pytest.raises(DatasetError, match=r"no photos of dog; found instead: Hund \(1\)\. Name"):
         gather(PETS, tmp_path / "work", data=tmp_path / "given")
 
 
@@ -175,23 +482,38 @@ def test_single_class_is_refused(tmp_path: Path) -> None:
     photo(tmp_path / "given" / "cat" / "a.png", "red")
     recipe = Recipe("own", "Own", "folder")
 
-    with pytest.raises(DatasetError, match="at least two classes, one folder each, got 1: cat"):
+    with pytest.raises(
+        DatasetError, match=r"at least two classes: a folder for each, .* got only 'cat'"
+    ):
         gather(recipe, tmp_path / "work", data=tmp_path / "given")
 
 
-def test_files_that_are_too_large_are_skipped(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def left_out(work: Path) -> dict[str, str]:
+    lines = read_lines(work / "gathered.jsonl")
+    return {line["file"]: line["left_out"] for line in lines if "left_out" in line}
+
+
+def test_files_that_are_no_photos_or_too_large_are_left_out_with_a_reason(tmp_path: Path) -> None:
     given = tmp_path / "given"
     photo(given / "cat" / "a.png", "red")
     photo(given / "dog" / "b.png", "blue")
     with (given / "dog" / "film.mp4").open("wb") as film:
         film.truncate(26 * 2**20)
+    photo(given / "cat" / "copy of a.png", "red")
+    (given / "cat" / "a.mov").write_bytes(b"a film")
+    (given / "cat" / "notes.json").write_text("{}")
+    (given / "dog" / "inner.zip").write_bytes(b"PK")
 
     _, labels = photos_and_labels(gather(PETS, tmp_path / "work", data=given))
 
     assert labels == ["cat", "dog"]
-    assert "film.mp4 is left out: larger than" in caplog.text
+    assert left_out(tmp_path / "work") == {
+        "cat/a.mov": "not a photo (.mov)",
+        "cat/copy of a.png": "a copy of cat/a.png",
+        "cat/notes.json": "not a photo (.json)",
+        "dog/film.mp4": "larger than 25 MB",
+        "dog/inner.zip": "an archive within: unpack it first",
+    }
 
 
 def lists(folder: Path, server: PhotoServer) -> None:
@@ -254,32 +576,32 @@ def test_class_of_which_no_photo_was_downloaded_is_refused(
         gather(PETS, tmp_path, source="urls", timeouts=QUICK, progress=False)
 
 
-class FakeSearch:
-    def __init__(self, server: PhotoServer) -> None:
-        self.server = server
-        self.asked: list[str] = []
-        self.refuses = False
+@pytest.fixture(name="fake")
+def _fake(server: PhotoServer, monkeypatch: pytest.MonkeyPatch) -> FakeDdgs:
+    """A search that finds what `lists` serves, on a server where the other sources are as well."""
+    pages = {
+        (name, 1): [server.url(f"/{name}/{each}") for each in range(4)] for name in ("cat", "dog")
+    }
+    fake = FakeDdgs(pages)
+    monkeypatch.setattr(ddgs, "DDGS", fake)
+    monkeypatch.setattr(openverse, "HOST", server.base)
+    monkeypatch.setattr(wikimedia, "HOST", server.base)
+    monkeypatch.setattr(search, "_WAITS", (0,))
+    monkeypatch.setattr(search, "_PAUSE", 0)
+    return fake
 
-    def __call__(self, **_: Any) -> "FakeSearch":
-        return self
 
-    def images(self, query: str, **_: Any) -> list[dict[str, str]]:
-        self.asked.append(query)
-        if self.refuses:
-            raise RatelimitException("202 Ratelimit")
-        return [{"image": self.server.url(f"/{query}/{each}")} for each in range(4)]
+FOUR = replace(PETS, source="search", search=SearchSource(per_class=4))
 
 
 def test_second_run_does_not_search_again(
-    server: PhotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: PhotoServer, fake: FakeDdgs, tmp_path: Path
 ) -> None:
-    fake = FakeSearch(server)
-    monkeypatch.setattr(ddgs, "DDGS", fake)
     lists(tmp_path / "unused", server)
     server.routes["/dog/3"] = in_turn(status(503), body(coloured(99)))
 
     def run() -> list[str]:
-        photos = gather(PETS, tmp_path / "w", source="search", timeouts=QUICK, progress=False)
+        photos = gather(FOUR, tmp_path / "w", timeouts=QUICK, progress=False)
         return photos_and_labels(photos)[1]
 
     assert run() == ["cat"] * 4 + ["dog"] * 3
@@ -290,18 +612,80 @@ def test_second_run_does_not_search_again(
     assert [path for path, _ in server.requests] == ["/dog/3"]
 
 
-def test_refused_search_is_reported(
-    server: PhotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_photo_that_people_deleted_does_not_come_back(
+    server: PhotoServer, fake: FakeDdgs, tmp_path: Path
 ) -> None:
-    fake = FakeSearch(server)
-    fake.refuses = True
-    monkeypatch.setattr(ddgs, "DDGS", fake)
-    monkeypatch.setattr("icon_classifier.dataset.search._WAITS", ())
+    lists(tmp_path / "unused", server)
+    photos = gather(FOUR, tmp_path / "w", timeouts=QUICK, progress=False)
+    photos_and_labels(photos)[0][0].unlink()
 
-    with pytest.raises(DownloadError, match=r"refused for 'cat' \(202 Ratelimit\)"):
-        gather(PETS, tmp_path, source="search", progress=False)
+    gather(FOUR, tmp_path / "w", timeouts=QUICK, progress=False)
+
+    assert photos_and_labels(photos)[1] == ["cat"] * 3 + ["dog"] * 4
+
+
+def test_new_words_and_more_photos_are_searched_for(
+    server: PhotoServer, fake: FakeDdgs, tmp_path: Path
+) -> None:
+    lists(tmp_path / "unused", server)
+    gather(FOUR, tmp_path, max_pics=2, timeouts=QUICK, progress=False)
+    fake.pages["kitten", 1] = [server.url(f"/kitten/{each}") for each in range(9)]
+    server.routes |= {f"/kitten/{each}": body(coloured(50 + each)) for each in range(9)}
+
+    cat = ClassRecipe("cat", search=("cat", "kitten"))
+    recipe = replace(FOUR, classes=(cat, ClassRecipe("dog")))
+    photos = gather(recipe, tmp_path, timeouts=QUICK, progress=False)
+
+    assert photos_and_labels(photos)[1] == ["cat"] * 4 + ["dog"] * 4
+    assert sum(server.asked(f"/kitten/{each}") for each in range(9)) == 2
+
+
+def test_refused_search_is_reported(server: PhotoServer, fake: FakeDdgs, tmp_path: Path) -> None:
+    fake.refusals = [RatelimitException("202 Ratelimit") for _ in range(9)]
+    server.routes |= {path: status(403) for path in (OPENVERSE, WIKIMEDIA)}
+
+    with pytest.raises(
+        DownloadError,
+        match=r"refused for 'cat': ddgs refuses \(202 Ratelimit\), openverse refuses \(HTTP 403",
+    ):
+        gather(FOUR, tmp_path, progress=False)
 
     assert not list(tmp_path.glob("urls_*"))
+
+
+def test_without_workers_the_first_refusal_is_raised(
+    server: PhotoServer, fake: FakeDdgs, tmp_path: Path
+) -> None:
+    fake.refusals = [RatelimitException("202 Ratelimit")]
+
+    with pytest.raises(DownloadError, match="ddgs refuses 'cat': 202 Ratelimit"):
+        gather(FOUR, tmp_path, max_workers=0, progress=False)
+
+    assert not server.requests
+
+
+def test_photos_of_free_sources_keep_their_licence_and_author(
+    server: PhotoServer, fake: FakeDdgs, tmp_path: Path
+) -> None:
+    lists(tmp_path / "unused", server)
+    one, two = serve(server)
+    one.found["cat"] = [openverse_photo(server.url("/cat/0"))]
+    two.found["cat"] = [wikimedia_photo(server.url("/cat/1"), thumburl=server.url("/cat/1"))]
+    two.found["dog"] = [wikimedia_photo(server.url("/dog/1"), thumburl=server.url("/dog/1"))]
+    sources = SearchSource(4, ("openverse", "wikimedia"), contact="me@x.example")
+
+    photos = gather(replace(FOUR, search=sources), tmp_path, timeouts=QUICK, progress=False)
+
+    table = (photos / "credits.csv").read_text("utf-8").splitlines()
+    assert table[0] == "file,source,page,licence,author"
+    assert sorted(row.partition(",")[2] for row in table[1:]) == [
+        f"openverse,{server.url('/cat/0')}/about,CC BY-SA 2.0,Anna B",
+        f"wikimedia,{server.url('/cat/1')}/about,CC BY 4.0,Zoë & Max",
+        f"wikimedia,{server.url('/dog/1')}/about,CC BY 4.0,Zoë & Max",
+    ]
+    assert all((photos / row.partition(",")[0]).is_file() for row in table[1:])
+    assert not fake.asked
+    assert all("me@x.example" in headers["User-Agent"] for _, headers in server.requests)
 
 
 def archive_of_pets() -> bytes:

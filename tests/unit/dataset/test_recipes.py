@@ -127,6 +127,11 @@ def test_recipe_of_the_working_folder_is_preferred(
             "classes: expected a list, got 3",
         ),
         ("title = 'x'\nsource = 'folder'\ntraining = 3", "training: expected a table, got 3"),
+        (
+            SMALL + "\n[search]\nsources = ['ddgs', 'bing']\n",
+            r"search.sources\[1\]: expected 'ddgs', 'openverse' or 'wikimedia', got 'bing'",
+        ),
+        (SMALL + "\n[search]\nsources = []\n", "sources: expected a list that is not empty"),
         (SMALL + "\n[training]\nfp16 = 1\n", "training.fp16: expected true or false, got 1"),
         (SMALL + "\n[training]\nseed = -1\n", "seed: expected a number of at least 0, got -1"),
         (SMALL.replace("title", "titel"), "titel: unknown entry; did you mean 'title'"),
@@ -139,6 +144,11 @@ def test_wrong_entry_is_named(tmp_path: Path, text: str, message: str) -> None:
         load_recipe(file)
 
     assert str(file) in str(caught.value)
+
+
+def test_one_source_needs_no_brackets(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, SMALL + "\n[search]\nsources = 'openverse'\n"))
+    assert recipe.search.sources == ("openverse",)
 
 
 def test_unknown_name_suggests_the_nearest() -> None:
@@ -173,3 +183,34 @@ def test_folder_needs_no_recipe(tmp_path: Path) -> None:
 def test_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="there is no folder"):
         folder_recipe(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("(a", "folder.pattern: no regular expression"), ("a_1", "expected a group in")],
+)
+def test_pattern_without_a_group_is_refused(tmp_path: Path, pattern: str, message: str) -> None:
+    file = tmp_path / "pets.toml"
+    file.write_text(f"title = 'Pets'\nsource = 'folder'\n[folder]\npattern = '{pattern}'\n")
+
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(file)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_recipe_that_notepad_saved_is_read(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "pets.toml"
+    file.write_text("title = 'Käfer'\nsource = 'folder'\n", encoding)
+
+    assert load_recipe(file).title == "Käfer"
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [("v1.2/", "v1.2"), ("pets.tar.gz", "pets"), ("v1.2/train.csv", "v1.2")]
+)
+def test_recipe_of_own_photos_is_named_like_them(tmp_path: Path, place: str, name: str) -> None:
+    (tmp_path / "v1.2").mkdir()
+    if not place.endswith("/"):
+        (tmp_path / place).write_text("")
+
+    assert folder_recipe(tmp_path / place).name == name

@@ -89,3 +89,30 @@ def test_class_of_two_groups_is_in_both_of_two_folds() -> None:
 def test_folds_of_a_class_without_two_different_photos_are_refused(targets: list[int]) -> None:
     with pytest.raises(DatasetError, match="at least two different photos of each class"):
         assign_folds(np.array(targets), [0, 1, 2, 2], 2, seed=0)
+
+
+def test_photos_that_their_owner_keeps_for_validation_are_not_trained_on() -> None:
+    labels = ["a"] * 5 + ["b"] * 5
+
+    parts = split(labels, range(10), valid=[1, 2, 9])
+
+    assert parts.valid == [1, 2, 9]
+    assert parts.train == [0, 3, 4, 5, 6, 7, 8]
+
+
+def test_near_duplicate_of_a_training_photo_is_not_validated_with() -> None:
+    labels = ["a"] * 5 + ["b"] * 5
+
+    parts = split(labels, [0, 0, 2, 3, 4, 5, 6, 7, 8, 9], valid=[1, 2, 9])
+
+    assert parts.valid == [2, 9]
+
+
+def test_class_that_its_owner_did_not_divide_is_split_at_random() -> None:
+    labels = ["a"] * 5 + ["b"] * 5 + ["c"] * 5
+
+    parts = split(labels, range(15), valid=[1, *range(5, 10)])  # all of b, none of c
+
+    assert {labels[index] for index in parts.valid} == {"a", "b", "c"}
+    assert {labels[index] for index in parts.train} == {"a", "b", "c"}
+    assert [index for index in parts.valid if index < 5] == [1]

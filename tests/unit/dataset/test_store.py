@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from icon_classifier.dataset.journal import Move, apply_moves
-from icon_classifier.dataset.store import PhotoStore, is_photo_name, photos_and_labels, suffix_of
+from icon_classifier.dataset.store import PhotoStore, photos_and_labels, suffix_of
 from tests.support.pictures import encode, gradient
 
 
@@ -99,11 +99,3 @@ def test_suffix_follows_the_contents(kind: str, suffix: str) -> None:
 @pytest.mark.parametrize("data", [b"", b"text", b"%!PS-Adobe-3.0 EPSF-3.0", b"GIF89a"])
 def test_data_that_is_not_a_picture_has_no_suffix(data: bytes) -> None:
     assert suffix_of(data) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("a.jpg", True), ("a", True), (".a.jpg", False), ("Thumbs.db", False), ("a.jpg.tmp", False)],
-)
-def test_photo_names_are_recognised(name: str, expected: bool) -> None:
-    assert is_photo_name(name) is expected

@@ -62,3 +62,12 @@ def test_card_is_the_only_file_written(card: Card, tmp_path: Path) -> None:
     path = write_card(card, tmp_path)
     assert path.read_text() == card.to_markdown()
     assert [file.name for file in tmp_path.iterdir()] == [CARD]
+
+
+def test_authors_of_photos_are_credited(card: Card) -> None:
+    lines = ["licence CC BY 2.0: 2 photos by *Anna*, <b>Zoë", "licence unknown: 7 photos"]
+
+    text = replace(card, credits=lines).to_markdown()
+
+    assert "\n- licence CC BY 2.0: 2 photos by \\*Anna\\*, \\<b\\>Zoë\n" in text
+    assert "\n- licence unknown: 7 photos\n\n## Training\n" in text

@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, track
 
 from icon_classifier.dataset.journal import append_lines, read_lines
+from icon_classifier.dataset.sources.json_api import retry_after, user_agent
 from icon_classifier.dataset.store import PhotoStore, suffix_of
 from icon_classifier.errors import DownloadError
-from icon_classifier.files import sha256_of
+from icon_classifier.files import decode_text, sha256_of
 from icon_classifier.images import Limits
 
 RECORD = "downloads.jsonl"
@@ -26,8 +27,10 @@ RECORD = "downloads.jsonl"
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 """HTTP statuses after which the same request may succeed later."""
 
+_MAX_WAIT = 30.0
+"""Seconds; a site that asks to wait for longer is left to the next run."""
+
 _PHOTO_HEADERS = {
-    "User-Agent": "Mozilla/5.0 (compatible; icon-classifier)",
     "Accept": "image/*,*/*;q=0.5",
     # A photo is compressed already, and a compressed answer might unpack to anything.
     "Accept-Encoding": "identity",
@@ -87,11 +90,15 @@ class Outcome:
 
 
 class _PhotoError(DownloadError):
-    """A photo could not be downloaded; ``again`` says whether it may work later."""
+    """A photo could not be downloaded.
 
-    def __init__(self, message: str, *, again: bool = False) -> None:
+    ``again`` says whether it may work later, ``wait`` after how many seconds, if the site says so.
+    """
+
+    def __init__(self, message: str, *, again: bool = False, wait: float = 0.0) -> None:
         super().__init__(message)
         self.again = again
+        self.wait = wait
 
 
 def read_url_list(path: Path, max_pics: int = 1000) -> list[str]:
@@ -114,14 +121,20 @@ def read_url_list(path: Path, max_pics: int = 1000) -> list[str]:
     DownloadError
         If the list cannot be read or is empty.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DownloadError(f"the list of addresses {path} cannot be read: {error}") from error
-    urls = dict.fromkeys(line.strip() for line in lines if line.strip() and line.strip()[0] != "#")
+    urls = read_urls(path)
     if not urls:
         raise DownloadError(f"the list of addresses {path} is empty")
-    return list(urls)[:max_pics]
+    return urls[:max_pics]
+
+
+def read_urls(path: Path) -> list[str]:
+    """Read a list of addresses that may be empty; see :func:`read_url_list`."""
+    try:
+        lines = decode_text(path.read_bytes()).splitlines()
+    except OSError as error:
+        raise DownloadError(f"the list of addresses {path} cannot be read: {error}") from error
+    stripped = (line.strip() for line in lines)
+    return list(dict.fromkeys(line for line in stripped if line and not line.startswith("#")))
 
 
 def download_photos(
@@ -134,6 +147,7 @@ def download_photos(
     timeouts: Timeouts = Timeouts(),
     max_workers: int = 8,
     progress: bool = True,
+    contact: str | None = None,
 ) -> list[Outcome]:
     """Download the photos of one label.
 
@@ -156,6 +170,8 @@ def download_photos(
         problem is raised.
     progress : bool
         Show a progress bar on stderr.
+    contact : str, optional
+        Address of whoever downloads, for the sites that want one.
 
     Returns
     -------
@@ -170,8 +186,10 @@ def download_photos(
     store = store or PhotoStore(root)
     outcomes = _earlier(root, label)
     todo = [url for url in dict.fromkeys(urls) if url not in outcomes]
+    # Some sites refuse whatever does not begin like a browser.
+    headers = {"User-Agent": f"Mozilla/5.0 (compatible) {user_agent(contact)}", **_PHOTO_HEADERS}
     with httpx.Client(
-        headers=_PHOTO_HEADERS, timeout=timeouts.as_httpx, follow_redirects=True, max_redirects=5
+        headers=headers, timeout=timeouts.as_httpx, follow_redirects=True, max_redirects=5
     ) as client:
 
         def download(url: str) -> Outcome:
@@ -232,9 +250,9 @@ def _fetch_photo(client: httpx.Client, url: str, limits: Limits, timeouts: Timeo
         try:
             return _fetch_once(client, url, limits, timeouts.total)
         except _PhotoError as error:
-            if not (left and error.again):
+            if not (left and error.again) or error.wait > _MAX_WAIT:
                 raise
-            time.sleep(timeouts.pause)
+            time.sleep(max(timeouts.pause, error.wait))
     raise _PhotoError(f"{url}: expected at least one try, got {timeouts.tries}")
 
 
@@ -270,7 +288,9 @@ def _check_headers(response: httpx.Response, url: str, limits: Limits) -> None:
     status = response.status_code
     if status != httpx.codes.OK:
         raise _PhotoError(
-            f"{url}: HTTP {status} {response.reason_phrase}".rstrip(), again=status in _TRANSIENT
+            f"{url}: HTTP {status} {response.reason_phrase}".rstrip(),
+            again=status in _TRANSIENT,
+            wait=retry_after(response.headers),
         )
     encoding = response.headers.get("content-encoding", "identity").lower()
     if encoding not in {"identity", "gzip", "deflate"}:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from icon_classifier.dataset.download import (
+from icon_classifier.dataset.sources.download import (
     Outcome,
     Timeouts,
     download_photos,
@@ -92,6 +92,25 @@ def test_same_photo_at_two_addresses_is_kept_once(server: PhotoServer, tmp_path:
     assert [each.url for each in outcomes] == [server.url("/a"), server.url("/b")]
     assert len(files(tmp_path)) == 1
     assert server.asked("/a") == 1
+
+
+def refuse(code: int, retry_after: str) -> Route:
+    return lambda handler: handler.head(code, Retry_After=retry_after, Content_Length="0")
+
+
+def test_wait_that_a_site_asks_for_is_kept(
+    server: PhotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.routes = {"/a": in_turn(refuse(429, "7"), body(photo())), "/b": refuse(503, "3600")}
+    waits: list[float] = []
+    monkeypatch.setattr("icon_classifier.dataset.sources.download.time.sleep", waits.append)
+
+    first, second = download(server, tmp_path, "/a", "/b", max_workers=1)
+
+    assert first.name
+    assert second.again  # the next run asks again
+    assert waits == [7]
+    assert server.asked("/b") == 1
 
 
 BAD: dict[str, tuple[Route, str, bool]] = {
@@ -251,9 +270,11 @@ def test_every_format_gets_its_suffix(server: PhotoServer, tmp_path: Path) -> No
     assert [Path(each.name or "").suffix for each in outcomes] == list(kinds.values())
 
 
-def test_url_list_of_the_course_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_url_list_of_the_course_is_read(tmp_path: Path, encoding: str) -> None:
     file = tmp_path / "urls_black.txt"
-    file.write_bytes("\ufeffhttp://x/1\r\n\r\n# seen\r\nhttp://x/2\r\nhttp://x/1\r\n".encode())
+    text = "\ufeffhttp://x/1\r\n\r\n# seen\r\nhttp://x/2\r\nhttp://x/1\r\n"
+    file.write_bytes(text.encode(encoding))
 
     assert read_url_list(file) == ["http://x/1", "http://x/2"]
     assert read_url_list(file, max_pics=1) == ["http://x/1"]

@@ -1,0 +1,1 @@
+"""Find photos on the web, and download them."""

@@ -1,0 +1,233 @@
+"""Say what was gathered and cleaned, with small pictures of what a person should look at."""
+
+import base64
+import html
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from icon_classifier.dataset.clean import CleanReport
+from icon_classifier.dataset.journal import read_lines, read_moves
+from icon_classifier.dataset.sources.download import RECORD
+from icon_classifier.dataset.store import GATHERED, original_name, valid_indices
+from icon_classifier.errors import ImageError
+from icon_classifier.images import read_image_file, thumbnail
+
+_MAX_PICTURES = 12
+"""Most pairs and photos in quarantine that are shown."""
+
+_MAX_REASONS = 12
+
+_SIDE = 96
+"""Longer side of the small pictures, in pixels."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The photos of one class.
+
+    Attributes
+    ----------
+    label : str
+        The class.
+    photos : int
+        How many there are to train on, those for validation included.
+    valid, test : int
+        How many the user's own sets keep for validation, and for the test at the end.
+    near : int
+        How many are near-duplicates of another photo.
+    copies : int
+        How many exact copies were left out.
+    quarantined : int
+        How many are in quarantine.
+    """
+
+    label: str
+    photos: int
+    valid: int
+    test: int
+    near: int
+    copies: int
+    quarantined: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was gathered and cleaned; printed as text, and by a notebook as a table with pictures.
+
+    Attributes
+    ----------
+    rows : tuple of Row
+        One for each class.
+    labels_from : str
+        What the labels were taken from.
+    left_out : Counter of str
+        Files that are no photos of a class, by the reason.
+    quarantined : tuple of (Path, str)
+        Photos in quarantine, and why.
+    test : Path or None
+        The folder of the test set, if there is one.
+    conflicts, test_copies : tuple of (Path, Path)
+        As in :class:`~icon_classifier.dataset.clean.CleanReport`.
+    """
+
+    rows: tuple[Row, ...]
+    labels_from: str
+    left_out: Counter[str]
+    quarantined: tuple[tuple[Path, str], ...]
+    test: Path | None
+    conflicts: tuple[tuple[Path, Path], ...]
+    test_copies: tuple[tuple[Path, Path], ...]
+
+    def __str__(self) -> str:
+        headers, table = self._table()
+        cells = [headers, *table]
+        widths = [max(len(row[at]) for row in cells) for at in range(len(headers))]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+            for row in cells
+        ]
+        lines += self._sentences()
+        lines += [
+            f"{title}: {_named(first)} and {_named(other)}"
+            for title, first, other in islice(self._pairs(), _MAX_PICTURES)
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        headers, table = self._table()
+        head = "".join(f"<th>{html.escape(each)}</th>" for each in headers)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in table
+        )
+        parts = [f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"]
+        parts += [f"<p>{html.escape(each)}</p>" for each in self._sentences()]
+        for title, first, other in islice(self._pairs(), _MAX_PICTURES):
+            parts.append(f"<p>{html.escape(title)}:</p>{_figure(first)}{_figure(other)}")
+        pictures = [_figure(path, why) for path, why in self.quarantined[:_MAX_PICTURES]]
+        if pictures:
+            parts.append("<p>In quarantine:</p>" + "".join(pictures))
+        return "\n".join(parts)
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        """Return headers and rows, without the columns that say nothing."""
+        columns = {
+            "photos": "photos",
+            "valid": "of them for validation",
+            "test": "test set",
+            "near": "near-duplicates",
+            "copies": "copies left out",
+            "quarantined": "in quarantine",
+        }
+        told = [name for name in columns if any(getattr(row, name) for row in self.rows)]
+        rows = [[row.label, *(str(getattr(row, name)) for name in told)] for row in self.rows]
+        return ["class", *(columns[name] for name in told)], rows
+
+    def _sentences(self) -> Iterator[str]:
+        photos = sum(row.photos for row in self.rows)
+        yield f"{photos} photos; their classes are from {self.labels_from}"
+        if self.test is not None:
+            yield (
+                "the test set is not trained on; to judge the model with it: "
+                f"icon-classifier evaluate {self.test}"
+            )
+        if any(row.near for row in self.rows):
+            yield "near-duplicates stay on one side of the split"
+        if self.conflicts:
+            yield f"{_pairs(self.conflicts)} similar but labelled differently"
+        if self.test_copies:
+            yield f"{_pairs(self.test_copies)} similar, and one of them is in the test set"
+        # "a copy: of cat.jpg" without its end: equal reasons are counted.
+        reasons = Counter(why.partition(": ")[0] for _, why in self.quarantined)
+        for why, count in reasons.most_common(_MAX_REASONS):
+            yield f"{count} in quarantine: {why}"
+        for why, count in self.left_out.most_common(_MAX_REASONS):
+            yield f"{count} left out: {why}"
+
+    def _pairs(self) -> Iterator[tuple[str, Path, Path]]:
+        for first, other in self.conflicts:
+            yield "similar but labelled differently", first, other
+        for first, other in self.test_copies:
+            yield "similar, and the second is in the test set", first, other
+
+
+def summarize(cleaned: CleanReport) -> Summary:
+    """Sum up what gathering and cleaning found, earlier runs on the same data folder included.
+
+    Parameters
+    ----------
+    cleaned : CleanReport
+        What :func:`~icon_classifier.dataset.clean.clean` returned.
+    """
+    root = cleaned.paths[0].parents[2]
+    gathered = read_lines(root / GATHERED)
+    labels_from = next((line["labels_from"] for line in gathered if "labels_from" in line), "")
+    left_out = Counter(
+        line["left_out"] for line in gathered if "left_out" in line and "photo" not in line
+    )
+    copies = Counter(line["label"] for line in gathered if "photo" in line and "left_out" in line)
+    asked = {(line["label"], line["url"]): line for line in read_lines(root / RECORD)}
+    seen = set()
+    for (label, _), line in asked.items():
+        if line["problem"]:
+            # "https://...: HTTP 404 Not Found" without the address: equal reasons are counted.
+            left_out[f"no photo at the address ({line['problem'].rpartition(': ')[2]})"] += 1
+        else:
+            copies[label] += (label, line["name"]) in seen
+            seen.add((label, line["name"]))
+    reasons = {move.target: move.reason for move in read_moves(root)}
+    quarantined = [
+        (path, reasons[target])
+        for target in sorted(reasons)
+        if target.startswith("quarantine/") and (path := root / target).is_file()
+    ]
+    sizes = Counter(cleaned.groups)
+    numbers: dict[str, Counter[str]] = defaultdict(Counter)
+    for label, group in zip(cleaned.labels, cleaned.groups, strict=True):
+        numbers[label]["photos"] += 1
+        numbers[label]["near"] += sizes[group] > 1
+    for index in valid_indices(cleaned.paths):
+        numbers[cleaned.labels[index]]["valid"] += 1
+    for path in cleaned.test:
+        numbers[path.parent.name]["test"] += 1
+    for path, _ in quarantined:
+        numbers[path.parent.name]["quarantined"] += 1
+    for label, count in copies.items():
+        numbers[label]["copies"] += count
+    names = ("photos", "valid", "test", "near", "copies", "quarantined")
+    return Summary(
+        tuple(
+            Row(label, *(each[name] for name in names)) for label, each in sorted(numbers.items())
+        ),
+        labels_from or "the recipe",
+        left_out,
+        tuple(quarantined),
+        cleaned.test[0].parents[1] if cleaned.test else None,
+        cleaned.conflicts,
+        cleaned.test_copies,
+    )
+
+
+def _pairs(pairs: tuple[tuple[Path, Path], ...]) -> str:
+    return "1 pair is" if len(pairs) == 1 else f"{len(pairs)} pairs are"
+
+
+def _named(path: Path) -> str:
+    return f"{path.parent.name}/{original_name(path)}"
+
+
+def _figure(path: Path, why: str = "") -> str:
+    """Return HTML of a small picture with its label and name; without the picture if broken."""
+    try:
+        data = base64.b64encode(thumbnail(read_image_file(path, side=_SIDE), _SIDE)).decode()
+        picture = f'<img src="data:image/jpeg;base64,{data}" alt=""><br>'
+    except ImageError:
+        picture = ""
+    text = html.escape(": ".join(filter(None, (_named(path), why))))
+    return (
+        '<figure style="display: inline-block; max-width: 12em; margin: 0.5em">'
+        f"{picture}<figcaption>{text}</figcaption></figure>"
+    )
