@@ -79,7 +79,7 @@ def read_folder(
     path : PurePosixPath
         Relative, its letters composed.
     content : bytes, str or None
-        What the file holds; why it cannot be read; None where it is not wanted.
+        What the file holds; why it, or a whole folder, cannot be read; None where it is not wanted.
 
     Raises
     ------
@@ -89,7 +89,8 @@ def read_folder(
     if not folder.is_dir():
         raise DatasetError(f"there is no folder {folder}")
     passed = {skip.resolve()} if skip else set()  # and those that were read: links may lead back
-    for name, folders, files in os.walk(folder, followlinks=True):
+    errors: list[OSError] = []
+    for name, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
         place = Path(name)
         if place.resolve() in passed:
             folders.clear()
@@ -100,6 +101,9 @@ def read_folder(
             relative = (place / file).relative_to(folder).as_posix()
             path = PurePosixPath(unicodedata.normalize("NFC", relative))
             yield path, _read_file(place / file) if wanted(path) else None
+    for error in errors:
+        place = Path(error.filename)
+        yield PurePosixPath(place.relative_to(folder)), f"cannot be opened: {error.strerror}"
 
 
 def _read_file(path: Path) -> Content:
@@ -168,7 +172,8 @@ def read_archive(
                     )
                 yield path, data
     except _READ_ERRORS as error:
-        raise DatasetError(f"{file} is damaged or not a supported archive: {error}") from error
+        why = str(error).partition(":\n")[0]  # without what tarfile tried
+        raise DatasetError(f"{file} is damaged or not a supported archive: {why}") from error
 
 
 def is_archive(file: Path) -> bool:

@@ -24,6 +24,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -82,7 +83,7 @@ def gather(
     source : {"search", "urls", "archive", "folder", "shapes"}, optional
         Another source than the recipe's own.
     data : str or Path, optional
-        Photos of your own: a folder with one sub-folder per class, or an archive of such a folder.
+        Photos of your own: a folder, an archive of one, or a table in the folder of its photos.
     max_pics : int, optional
         How many photos of each class to search for or download, if not as many as the recipe says.
     max_workers : int
@@ -116,24 +117,12 @@ def gather(
     with _writing(root):
         _check_origin(root, recipe, kind, own)
         if kind in {"data", "folder"}:
-            read = (
-                partial(read_archive, own)
-                if own.is_file()
-                else partial(read_folder, own, skip=root)
-            )
-            return _add_files(read, recipe, root)
+            return _add_own(own, recipe, root)
         if kind == "archive":
             return _add_files(_fetch_archive(recipe, root, timeouts, progress), recipe, root)
         store = PhotoStore(root)
         if kind == "shapes":
-            shapes, seed = recipe.shapes, recipe.training.seed
-            drawn = draw_shapes(
-                recipe.labels, per_class=shapes.per_class, side=shapes.side, seed=seed
-            )
-            for label, image in drawn:
-                buffer = io.BytesIO()
-                image.save(buffer, "PNG")
-                store.add(label, buffer.getvalue())
+            _add_shapes(recipe, store)
         else:
             lists = (
                 _search_lists(recipe, root, max_pics, first_error=max_workers <= 0)
@@ -153,7 +142,7 @@ def gather(
                 )
                 _log_failures(each.name, outcomes)
             write_credits(store.photos)
-        _check_classes(photos_and_labels(store.photos)[1], recipe, Counter())
+        _check_classes(photos_and_labels(store.photos)[1], recipe, Counter(), Counter())
         return store.photos
 
 
@@ -214,7 +203,7 @@ def _given_lists(
     recipe: Recipe, root: Path, max_pics: int | None
 ) -> Iterable[tuple[ClassRecipe, list[str]]]:
     """Read the list of each class, all of them before the first download."""
-    folder = Path(recipe.urls.path) if recipe.urls.path else root
+    folder = Path(recipe.urls.path).expanduser() if recipe.urls.path else root
     count = max_pics or recipe.urls.max_pics
     return [(each, read_url_list(folder / each.url_file, count)) for each in recipe.classes]
 
@@ -243,12 +232,35 @@ def _archive_name(archive: ArchiveSource) -> str:
     return archive.url.partition("?")[0].rstrip("/").rpartition("/")[2] or "archive"
 
 
+def _add_shapes(recipe: Recipe, store: PhotoStore) -> None:
+    shapes, seed = recipe.shapes, recipe.training.seed
+    drawn = draw_shapes(recipe.labels, per_class=shapes.per_class, side=shapes.side, seed=seed)
+    for label, image in drawn:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        store.add(label, buffer.getvalue())
+
+
+def _add_own(own: Path, recipe: Recipe, root: Path) -> Path:
+    """Add the photos of the user's own folder, archive, or table in the folder of its photos."""
+    if own.is_file() and is_table(PurePosixPath(own.name)):
+        recipe = replace(recipe, folder=replace(recipe.folder, table=own.name))
+        own = own.parent
+    if own.is_file():
+        return _add_files(partial(read_archive, own), recipe, root)
+    return _add_files(partial(read_folder, own, skip=root), recipe, root)
+
+
 def _add_files(read: Reader, recipe: Recipe, root: Path) -> Path:
     """Make the data folder hold the photos of a folder or an archive, and no others."""
     tables: dict[PurePosixPath, bytes] = {}
     files = []
+    lines = []
     for path, content in read(is_table):
-        files.append(path)
+        if isinstance(content, str):
+            lines.append({"file": str(path), "left_out": content})
+        else:
+            files.append(path)
         if isinstance(content, bytes):
             tables[path] = content
     layout = find_layout(
@@ -260,7 +272,7 @@ def _add_files(read: Reader, recipe: Recipe, root: Path) -> Path:
     )
     store = PhotoStore(root, mirror=True)
     first: dict[tuple[str, str], str] = {}
-    lines = [{"file": str(path), "left_out": why} for path, why in layout.left_out.items()]
+    lines += [{"file": str(path), "left_out": why} for path, why in layout.left_out.items()]
     for path, content in read(layout.places.__contains__):
         if path not in layout.places:
             continue
@@ -276,8 +288,9 @@ def _add_files(read: Reader, recipe: Recipe, root: Path) -> Path:
         else:
             line["left_out"] = str(content)
         lines.append(line)
-    added = [line for line in lines if "photo" in line and line["part"] != "test"]
-    _check_classes([line["label"] for line in added], recipe, layout.unknown)
+    added = [line["label"] for line in lines if "photo" in line and line["part"] != "test"]
+    reasons = Counter(line["left_out"] for line in lines if "photo" not in line)
+    _check_classes(added, recipe, layout.unknown, reasons)
     if removed := store.remove_others():
         _log.info("%d photos are not in the source any more and were removed", removed)
     record = [{"labels_from": layout.labels_from}, *lines]
@@ -307,14 +320,16 @@ def _log_failures(label: str, outcomes: list[Outcome]) -> None:
         )
 
 
-def _check_classes(labels: Iterable[str], recipe: Recipe, unknown: Counter[str]) -> None:
+def _check_classes(
+    labels: Iterable[str], recipe: Recipe, unknown: Counter[str], left_out: Counter[str]
+) -> None:
     found = set(labels)
     empty = [label for label in recipe.labels if label not in found]
-    others = ", ".join(f"{name or '(no folder)'} ({n})" for name, n in unknown.most_common(8))
+    others = _counts(unknown)
     if empty:
         raise DatasetError(
             f"there are no photos of {', '.join(empty)}"
-            + (f"; other folders have photos: {others}. " if others else ". ")
+            + (f"; found instead: {others}. " if others else ". ")
             + "Name the folders like the classes, or use no recipe: they then name the classes"
         )
     if len(found) < 2:
@@ -322,7 +337,12 @@ def _check_classes(labels: Iterable[str], recipe: Recipe, unknown: Counter[str])
             "expected photos of at least two classes: a folder for each, names like cat_1.jpg, or "
             "a table (CSV) of file names and labels; got "
             + (f"only {next(iter(found))!r}" if found else "none")
-            + (f", and photos without a class in: {others}" if others else "")
+            + (f"; left out: {_counts(left_out)}" if left_out else "")
+            + (f"; without a class: {others}" if others else "")
         )
     if others:
         _log.warning("photos of no class were left out, in: %s", others)
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{name or '(no folder)'} ({n})" for name, n in counter.most_common(8))

@@ -36,6 +36,8 @@ _HIDDEN = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}
 
 _OTHER_KINDS = (TEMPORARY_SUFFIX, ".part", ".csv", ".tsv", ".html", ".json", ".md", ".txt", ".xml")
 
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+
 _MIN_SHARE = 0.9
 """Share of the photos that must have a numbered class in their names to take it for one."""
 
@@ -61,7 +63,7 @@ class Layout:
     left_out : dict of PurePosixPath to str
         All other files, and why they are left out.
     labels_from : str
-        What the labels were taken from: "folders", "names of files", or the name of a table.
+        What the labels were taken from: "the folders", "the names of files", or a table's name.
     unknown : Counter of str
         Names that were found in place of the classes, and the number of their photos.
     """
@@ -118,7 +120,7 @@ def find_layout(
     named = [path for path in photos if path.name.casefold().endswith(SUFFIXES)] or photos
     names = {_words(name): label for name, label in (classes or {}).items()}
     enough = len(set(names.values())) or 2
-    best, labels_from, raw, stated = (-1, 0), "folders", Labels(), dict[PurePosixPath, Part]()
+    best, labels_from, raw, stated = (-1, 0), "the folders", Labels(), dict[PurePosixPath, Part]()
     for source, found, sets in _ways(named, photos, names, dict(tables or {}), table, pattern):
         labels = [label for each in found.values() if (label := _label(each, names))]
         count = len(set(labels)), len(labels)
@@ -131,16 +133,17 @@ def find_layout(
     spelt: dict[str, str] = {}  # Cat and cat are one class
     around = set(named[0].parent.parts) if named else set()
     around.intersection_update(*(path.parent.parts for path in named))
+    outermost, likely = by_places(named), set(named)
     for path in photos:
         if (label := _label(raw.get(path), names)) is None:
-            unknown[raw.get(path) or path.parent.name] += 1
-            left_out[path] = f"no class is found in the {labels_from}"
+            unknown[raw.get(path) or outermost(path) or path.parent.name] += path in likely
+            left_out[path] = f"no class is found in {labels_from}"
         else:
             part = stated.get(path) or _part(path, around | {raw[path]})
             places[path] = Place(spelt.setdefault(fold(label), label), part)
     if not any(place.part == "train" for place in places.values()):
         places = {path: Place(label, "train") for path, (label, _) in places.items()}
-    return Layout(places, left_out, labels_from, unknown)
+    return Layout(places, left_out, labels_from, +unknown)
 
 
 def fold(name: str) -> str:
@@ -157,6 +160,8 @@ def why_no_photo(path: PurePosixPath) -> str | None:
     """Say why a file of this name is no photo; None where it may be one."""
     if any(part.startswith(".") or part.casefold() in _HIDDEN for part in path.parts):
         return "hidden"
+    if path.name.casefold().endswith(_ARCHIVES):
+        return "an archive within: unpack it first"
     if path.name.casefold().endswith(_OTHER_KINDS):
         return f"not a photo ({path.suffix.lower()})"
     return None
@@ -182,27 +187,44 @@ def _ways(
     """Yield where labels may be found, the labels, and the sets that are stated beside them."""
     if pattern is not None:
         matches = ((path, re.search(pattern, path.as_posix())) for path in photos)
-        yield "names of files", {path: found[1] for path, found in matches if found}, {}
+        yield "the names of files", {path: found[1] for path, found in matches if found}, {}
         return
     if table is None:
         label_of = by_names(names) if names else by_places(named)
         labels = ((path, label_of(path)) for path in photos)
-        yield "folders", {path: label for path, label in labels if label is not None}, {}
+        yield "the folders", {path: label for path, label in labels if label is not None}, {}
     else:
         tables = {path: data for path, data in tables.items() if path.name == table}
         if not tables:
             raise DatasetError(f"there is no table {table} among the files")
-    for path, data in sorted(tables.items()):
-        found = by_table(data, named, any_columns=table is not None)
-        if found is not None:
-            yield path.name, *found
-        elif table is not None:
-            raise DatasetError(
-                f"{table}: expected a column with names of photos and one with labels, "
-                "named 'file' and 'label' if there are more columns"
-            )
+    yield from _by_tables(named, tables, table)
     if table is None:
-        yield "names of files", _by_numbered_names(named, names), {}
+        yield "the names of files", _by_numbered_names(named, names), {}
+
+
+def _by_tables(
+    photos: Sequence[PurePosixPath], tables: Mapping[PurePosixPath, bytes], chosen: str | None
+) -> Iterator[tuple[str, Labels, dict[PurePosixPath, Part]]]:
+    """Merge the tables; where several are named like sets, they are those of their photos."""
+    labels: Labels = {}
+    sets: dict[PurePosixPath, Part] = {}
+    used = []
+    named_sets = len({part for path in tables if (part := _set_of(path.stem))}) > 1
+    for table, data in sorted(tables.items()):
+        found = by_table(data, photos, any_columns=chosen is not None)
+        if found is not None:
+            used.append(table.name)
+            part = _set_of(table.stem) if named_sets else None
+            stated = dict.fromkeys(found[0], part) if part else {}
+            labels = found[0] | labels
+            sets = stated | found[1] | sets
+    if used:
+        yield ", ".join(used), labels, sets
+    elif chosen is not None:
+        raise DatasetError(
+            f"{chosen}: expected a column with names of photos and one with labels, "
+            "named 'file' and 'label' if there are more columns"
+        )
 
 
 def by_names(labels: Mapping[str, str]) -> Callable[[PurePosixPath], str | None]:
@@ -228,11 +250,11 @@ def by_places(paths: Iterable[PurePosixPath]) -> Callable[[PurePosixPath], str |
     """
     folders = {path.parent.parts for path in paths if path.parent.parts}
     depth = 0
-    while (
-        all(len(parts) > depth + 1 for parts in folders)
-        and len({parts[depth] for parts in folders}) == 1
-    ):
-        depth += 1
+    while len({parts[depth] for parts in folders}) == 1:
+        within = {parts for parts in folders if len(parts) > depth + 1}
+        if not within:
+            break
+        folders, depth = within, depth + 1
     only_sets = all(_set_of(parts[depth]) for parts in folders)
 
     def label_of(path: PurePosixPath) -> str | None:

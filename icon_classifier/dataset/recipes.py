@@ -5,6 +5,7 @@ file of your own works as well. pydantic checks every entry (its name, type and 
 typing mistake is reported before any photo is downloaded.
 """
 
+import re
 import sysconfig
 import tomllib
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pydantic import ValidationError as PydanticError
 from pydantic.dataclasses import dataclass
 
 from icon_classifier.errors import RecipeError
+from icon_classifier.files import decode_text
 
 _CHECKOUT = Path(__file__).resolve().parents[2] / "recipes"
 _INSTALLED = Path(sysconfig.get_path("data"), "share", "icon-classifier", "recipes")
@@ -318,10 +320,10 @@ def load_recipe(recipe: str | Path) -> Recipe:
     """
     file = _find(recipe)
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = tomllib.loads(decode_text(file.read_bytes()))
     except OSError as error:
         raise RecipeError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{file} is not valid TOML: {error}") from error
     if "name" in table:
         raise RecipeError(f"{file}: name: a recipe is named like its file; leave this entry out")
@@ -334,17 +336,23 @@ def load_recipe(recipe: str | Path) -> Recipe:
 
 
 def folder_recipe(folder: str | Path) -> Recipe:
-    """Return a recipe for a folder of photos, or an archive of one, whose folders name the classes.
+    """Return a recipe for photos of one's own, which takes the classes from them.
+
+    Parameters
+    ----------
+    folder : str or Path
+        A folder of photos, an archive of one, or a table of names and labels beside its photos.
 
     Raises
     ------
     RecipeError
         If there is no such folder or file.
     """
-    path = Path(folder).expanduser()
+    path = Path(folder).expanduser().resolve()
     if not path.exists():
-        raise RecipeError(f"there is no folder {path}")
-    name = path.resolve().name.partition(".")[0] or "photos"
+        raise RecipeError(f"there is no folder {folder}")
+    place = path.parent if path.suffix.lower() in {".csv", ".tsv"} else path
+    name = (place.name if place.is_dir() else place.name.partition(".")[0]) or "photos"
     training = Training(architecture="tf_efficientnet_lite0")
     source = FolderSource(str(path))
     return Recipe(name, f"The photos of {name}", "folder", folder=source, training=training)
@@ -360,7 +368,7 @@ def suggestion(name: str, known: Sequence[str]) -> str:
 
 def _find(recipe: str | Path) -> Path:
     if isinstance(recipe, Path) or recipe.endswith(".toml"):
-        file = Path(recipe)
+        file = Path(recipe).expanduser()
         if not file.is_file():
             raise RecipeError(f"there is no recipe file {file}")
         return file
@@ -411,5 +419,11 @@ def _check(recipe: Recipe, file: Path) -> None:
         raise RecipeError(f"{file}: classes: missing; source {recipe.source!r} needs them")
     if recipe.source == "archive" and recipe.archive is None:
         raise RecipeError(f"{file}: archive: missing; source 'archive' needs its url")
+    try:
+        groups = re.compile(recipe.folder.pattern or "()").groups
+    except re.error as error:
+        raise RecipeError(f"{file}: folder.pattern: no regular expression: {error}") from error
+    if not groups:
+        raise RecipeError(f"{file}: folder.pattern: expected a group in (brackets) for the label")
     if recipe.training.frozen_epochs + recipe.training.epochs == 0:
         raise RecipeError(f"{file}: training.epochs: expected at least one epoch, got 0")

@@ -1,5 +1,6 @@
 """The folders of gathered photos: one folder per label, files named by their contents."""
 
+import contextlib
 import hashlib
 import re
 import threading
@@ -128,6 +129,9 @@ class PhotoStore:
                 if _ID.match(path.name) and (tree, label, identity) not in self._added:
                     path.unlink()
                     removed += folder.name != "originals"
+            for each in folder.glob("*/"):
+                with contextlib.suppress(OSError):  # there are photos in it
+                    each.rmdir()  # an empty folder would be a class without photos
         return removed
 
 

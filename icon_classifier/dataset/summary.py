@@ -67,6 +67,8 @@ class Summary:
         Files that are no photos of a class, by the reason.
     quarantined : tuple of (Path, str)
         Photos in quarantine, and why.
+    test : Path or None
+        The folder of the test set, if there is one.
     conflicts, test_copies : tuple of (Path, Path)
         As in :class:`~icon_classifier.dataset.clean.CleanReport`.
     """
@@ -75,6 +77,7 @@ class Summary:
     labels_from: str
     left_out: Counter[str]
     quarantined: tuple[tuple[Path, str], ...]
+    test: Path | None
     conflicts: tuple[tuple[Path, Path], ...]
     test_copies: tuple[tuple[Path, Path], ...]
 
@@ -125,7 +128,12 @@ class Summary:
 
     def _sentences(self) -> Iterator[str]:
         photos = sum(row.photos for row in self.rows)
-        yield f"{photos} photos; their classes are from the {self.labels_from}"
+        yield f"{photos} photos; their classes are from {self.labels_from}"
+        if self.test is not None:
+            yield (
+                "the test set is not trained on; to judge the model with it: "
+                f"icon-classifier evaluate {self.test}"
+            )
         if any(row.near for row in self.rows):
             yield "near-duplicates stay on one side of the split"
         if self.conflicts:
@@ -194,9 +202,10 @@ def summarize(cleaned: CleanReport) -> Summary:
         tuple(
             Row(label, *(each[name] for name in names)) for label, each in sorted(numbers.items())
         ),
-        labels_from or "recipe",
+        labels_from or "the recipe",
         left_out,
         tuple(quarantined),
+        cleaned.test[0].parents[1] if cleaned.test else None,
         cleaned.conflicts,
         cleaned.test_copies,
     )

@@ -24,6 +24,7 @@ from icon_classifier.dataset.recipes import (
     Recipe,
     SearchSource,
     UrlsSource,
+    folder_recipe,
     load_recipe,
 )
 from icon_classifier.dataset.sources import openverse, search, wikimedia
@@ -229,6 +230,8 @@ def test_change_in_the_user_s_folder_shows_in_the_next_run(
 
     photos, quarantined, conflicts = CHANGES[change]
     assert found(again) == photos
+    folders = {each.name for each in (tmp_path / "work" / "photos").iterdir()}
+    assert folders == set(again.labels)
     assert len(again.quarantined) == quarantined
     assert len(list((tmp_path / "work" / "quarantine").glob("*/*"))) == quarantined
     assert len(again.conflicts) == conflicts
@@ -348,9 +351,46 @@ def test_labels_of_a_table_are_used_for_a_folder_and_for_an_archive(tmp_path: Pa
         assert photos_and_labels(photos)[1] == ["Käfer", "Käfer", "a_b"]
         assert left_out(tmp_path / f"work{number}") == {
             "sample_submission.csv": "not a photo (.csv)",
-            "test/3.png": "no class is found in the train.csv",
+            "test/3.png": "no class is found in train.csv",
             "train.csv": "not a photo (.csv)",
         }
+
+
+def test_table_may_be_given_in_place_of_its_folder(tmp_path: Path) -> None:
+    for number, colour in enumerate(("red", "blue")):
+        photo(tmp_path / "pets" / f"part{number}" / f"{number}.png", colour)
+    table = tmp_path / "pets" / "train.csv"
+    table.write_text("what,name,width\ncat,0,20\ndog,1,20\n")
+    recipe = folder_recipe(table)
+
+    photos = gather(recipe, tmp_path / "work")
+
+    assert recipe.name == "pets"
+    assert photos_and_labels(photos)[1] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "got none$"),
+        (["cat/1.png", "cat/2.png"], "got only 'cat'$"),
+        (
+            ["1.png", "2.png"],
+            r"got none; left out: .* \(2\); without a class: \(no folder\) \(2\)$",
+        ),
+        (["cats.zip", "dogs.zip"], r"left out: .*archive within: unpack it first \(2\)"),
+        (["test/1.png", "train/2.png"], r"without a class: test \(1\), train \(1\)$"),
+    ],
+)
+def test_folder_without_classes_is_refused_with_what_was_found(
+    tmp_path: Path, files: list[str], message: str
+) -> None:
+    (tmp_path / "given" / "empty" / "folder").mkdir(parents=True)
+    for name in files:
+        photo(tmp_path / "given" / name, "red")
+
+    with pytest.raises(DatasetError, match=message):
+        gather(Recipe("own", "Own", "folder"), tmp_path / "work", data=tmp_path / "given")
 
 
 def test_pattern_of_a_recipe_names_the_classes(tmp_path: Path) -> None:
@@ -416,9 +456,7 @@ def test_folders_of_other_names_than_the_classes_are_listed(tmp_path: Path) -> N
     photo(tmp_path / "given" / "Hund" / "b.png", "blue")
     (tmp_path / "given" / "Hund" / "b.json").write_text("{}")
 
-    with pytest.raises(
-        DatasetError, match=r"no photos of dog; other folders .*: Hund \(1\)\. Name"
-    ):
+    with pytest.raises(DatasetError, match=r"no photos of dog; found instead: Hund \(1\)\. Name"):
         gather(PETS, tmp_path / "work", data=tmp_path / "given")
 
 
@@ -474,7 +512,7 @@ def test_files_that_are_no_photos_or_too_large_are_left_out_with_a_reason(tmp_pa
         "cat/copy of a.png": "a copy of cat/a.png",
         "cat/notes.json": "not a photo (.json)",
         "dog/film.mp4": "larger than 25 MB",
-        "dog/inner.zip": "not a photo (.zip)",
+        "dog/inner.zip": "an archive within: unpack it first",
     }
 
 

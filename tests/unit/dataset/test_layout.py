@@ -39,6 +39,7 @@ def parts(paths: list[str], **options: object) -> list[str]:
         (["cat/1.jpg", "dog/1.jpg", "films/a.mp4"], ["cat", "dog", "films"]),
         (["pets/cat/1.jpg", "pets/dog/1.jpg", "films/a.mp4"], ["cat", "dog", None]),
         (["cat/1.JPG_LARGE", "dog/1"], ["cat", "dog"]),
+        (["pets/3.jpg", "pets/cat/1.jpg", "pets/dog/2.jpg"], [None, "cat", "dog"]),
     ],
 )
 def test_folders_name_the_classes(paths: list[str], expected: list[str | None]) -> None:
@@ -99,9 +100,10 @@ def test_innermost_folder_that_is_named_like_a_class_counts(path: str, label: st
 
 
 def test_names_found_in_place_of_classes_are_counted() -> None:
-    found = layout(["Katze/1.jpg", "Katze/2.jpg", "dog/1.jpg"], classes={"cat": "cat"})
+    paths = ["Katze/innen/1.jpg", "Katze/2.jpg", "dog/1.jpg", "films/1.mov", "0.jpg"]
+    found = layout(paths, classes={"cat": "cat"})
 
-    assert found.unknown == {"Katze": 2, "dog": 1}
+    assert found.unknown == {"Katze": 2, "dog": 1, "": 1}
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,19 @@ def test_table_names_the_classes_where_folders_do_not() -> None:
 
     assert found.labels_from == "train.csv"
     assert [place.label for place in found.places.values()] == ["pug", "beagle"]
-    assert found.left_out[PurePosixPath("test/c3.jpg")] == "no class is found in the train.csv"
+    assert found.left_out[PurePosixPath("test/c3.jpg")] == "no class is found in train.csv"
+
+
+def test_tables_of_sets_are_merged() -> None:
+    photos = ["images/a.jpg", "images/b.jpg", "images/c.jpg"]
+    tables = {
+        PurePosixPath(f"{name}.csv"): f"file,label\n{photo},{label}\n".encode()
+        for name, photo, label in (("train", "a", "cat"), ("val", "b", "dog"), ("test", "c", "cat"))
+    }
+
+    assert labels(photos, tables=tables) == ["cat", "dog", "cat"]
+    assert parts(photos, tables=tables) == ["train", "valid", "test"]
+    assert layout(photos, tables=tables).labels_from == "test.csv, train.csv, val.csv"
 
 
 def test_named_table_comes_before_folders() -> None:

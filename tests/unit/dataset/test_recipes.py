@@ -183,3 +183,34 @@ def test_folder_needs_no_recipe(tmp_path: Path) -> None:
 def test_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="there is no folder"):
         folder_recipe(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("(a", "folder.pattern: no regular expression"), ("a_1", "expected a group in")],
+)
+def test_pattern_without_a_group_is_refused(tmp_path: Path, pattern: str, message: str) -> None:
+    file = tmp_path / "pets.toml"
+    file.write_text(f"title = 'Pets'\nsource = 'folder'\n[folder]\npattern = '{pattern}'\n")
+
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(file)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_recipe_that_notepad_saved_is_read(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "pets.toml"
+    file.write_text("title = 'Käfer'\nsource = 'folder'\n", encoding)
+
+    assert load_recipe(file).title == "Käfer"
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [("v1.2/", "v1.2"), ("pets.tar.gz", "pets"), ("v1.2/train.csv", "v1.2")]
+)
+def test_recipe_of_own_photos_is_named_like_them(tmp_path: Path, place: str, name: str) -> None:
+    (tmp_path / "v1.2").mkdir()
+    if not place.endswith("/"):
+        (tmp_path / place).write_text("")
+
+    assert folder_recipe(tmp_path / place).name == name

@@ -43,7 +43,9 @@ def test_summary_counts_the_photos_of_each_class(summary: Summary) -> None:
     )
 
 
-def test_summary_as_text_names_everything_that_was_left_out(summary: Summary) -> None:
+def test_summary_as_text_names_everything_that_was_left_out(
+    summary: Summary, tmp_path: Path
+) -> None:
     lines = str(summary).splitlines()
 
     assert re.split(" {2,}", lines[0]) == [
@@ -53,6 +55,8 @@ def test_summary_as_text_names_everything_that_was_left_out(summary: Summary) ->
     assert lines[2].split() == ["cat", "6", "1", "2", "1", "1", "0"]
     assert lines[3:] == [
         "10 photos; their classes are from the folders",
+        "the test set is not trained on; to judge the model with it: "
+        f"icon-classifier evaluate {tmp_path / 'work' / 'test'}",
         "near-duplicates stay on one side of the split",
         "1 pair is similar but labelled differently",
         "2 pairs are similar, and one of them is in the test set",
