@@ -10,8 +10,9 @@ from ddgs.engines import ENGINES
 from ddgs.engines.bing_images import BingImages
 from ddgs.exceptions import DDGSException, RatelimitException, TimeoutException
 
+from icon_classifier.dataset.recipes import SearchSource
 from icon_classifier.dataset.sources import openverse, wikimedia
-from icon_classifier.dataset.sources.search import search_photos
+from icon_classifier.dataset.sources.search import SOURCES, search_photos
 from icon_classifier.errors import DownloadError
 from tests.support.photo_searches import (
     OPENVERSE,
@@ -57,6 +58,10 @@ def search(root: Path, *terms: str, count: int = 150, **options: Any) -> list[st
 
 
 ALL = {"sources": ["ddgs", "openverse", "wikimedia"]}
+
+
+def test_recipes_name_all_sources_in_their_order() -> None:
+    assert SearchSource().sources == tuple(SOURCES)
 
 
 def test_pages_are_read_until_there_are_enough(fake: FakeDdgs, tmp_path: Path) -> None:
