@@ -95,14 +95,16 @@ def test_folder_without_photos_is_an_error(tmp_path: Path, files: list[str]) -> 
     assert str(result.exception) == f"there are no photos in {tmp_path / 'empty'}"
 
 
-def test_run_that_is_complete_says_so(folder: Path) -> None:
+def test_results_in_a_file_are_counted(folder: Path) -> None:
     write_model(folder)
     arguments = folder / "b", "--csv", "--output", folder / "out.csv", "--model", folder
-    assert run(*arguments).exit_code == 0
-    result = run(*arguments)
 
-    assert result.exit_code == 0
-    assert result.stderr == f"icon-classifier: {folder / 'out.csv'} has all 3 photos\n"
+    for new in (3, 0):
+        result = run(*arguments)
+        assert result.exit_code == 0
+        assert result.stderr == (
+            f"icon-classifier: {folder / 'out.csv'} has 3 photos, {new} of them new\n"
+        )
 
 
 def test_named_file_is_found_whatever_its_suffix(folder: Path) -> None:
