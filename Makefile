@@ -10,7 +10,7 @@ LINT = $(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m my
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help app setup check test lint format train release-model lock audit deploy-check clean
+.PHONY: help app setup check test lint format notebook train release-model lock audit deploy-check clean
 .PHONY: test-exports test-hostile test-scale soak fuzz
 .PHONY: bench bench-answers bench-api bench-bulk bench-heat bench-limit bench-page bench-parity bench-train bench-visitors
 
@@ -29,8 +29,10 @@ lint:  ## ruff, ruff format, mypy --strict and import-linter; changes nothing
 	$(PREPARE) && $(LINT)
 format:  ## let ruff format the code and fix what it can
 	$(PREPARE) && $(RUN) -m ruff format . && $(RUN) -m ruff check --fix .
+notebook:  ## open train.ipynb in JupyterLab, and install that (ARGS='--port 9999')
+	$(SETUP) --extra notebook && $(RUN) -m jupyterlab train.ipynb $(ARGS)
 train:  ## train by train.ipynb: RECIPE=bears, or DATA=folder with a folder for each class (ARGS='-p compare False'); the report is written to reports/
-	$(PREPARE) && mkdir -p reports && $(RUN) -m papermill train.ipynb "reports/train-$(or $(RECIPE),$(notdir $(abspath $(DATA)))).ipynb" --kernel python3 --log-output -p recipe "$(RECIPE)" $(if $(DATA),-p data "$(DATA)") $(ARGS)
+	$(SETUP) && mkdir -p reports && $(RUN) -m papermill train.ipynb "reports/train-$(or $(RECIPE),$(notdir $(abspath $(DATA)))).ipynb" --kernel python3 --log-output -p recipe "$(RECIPE)" $(if $(DATA),-p data "$(DATA)") $(ARGS)
 release-model:  ## check EXPORT=path and make it the page's model (ARGS=--worse accepts worse figures)
 	$(PREPARE) && $(RUN) -m scripts.release_model "$(EXPORT)" $(ARGS)
 lock:  ## write the locked files from pyproject.toml (ARGS=--upgrade takes the newest versions)
@@ -44,7 +46,7 @@ clean:  ## remove what was installed and built
 test-hostile:  ## all tests against hostile visitors and failures, the long ones too (minutes; ARGS=... for pytest)
 	$(PREPARE) && $(RUN) -m pytest -m "hostile or not hostile" tests/hostile tests/integration/test_kernels.py tests/integration/test_api.py $(ARGS)
 test-scale:  ## test several servers behind nginx, and Ray; installs both
-	$(PREPARE) --scale --program nginx && $(RUN) -m pytest tests/scale $(ARGS)
+	$(PREPARE) --extra scale --program nginx && $(RUN) -m pytest tests/scale $(ARGS)
 test-exports:  ## convert real networks (resnet50, convnext, vit, ...) and compare them with Learner.predict (minutes; ARGS='resnet50 alexnet')
 	$(PREPARE) && $(RUN) -m bench.bench_exports $(ARGS)
 soak:  ## visitors open and leave the page for MINUTES=10; fails if any resource has grown

@@ -26,13 +26,8 @@ from icon_classifier.dataset.recipes import load_recipe
 from icon_classifier.model.session import softmax
 from icon_classifier.training.evaluation import auroc, calibration_error, energy
 from icon_classifier.training.features import pooled_features, prior_of
-from icon_classifier.training.learners import (
-    Photos,
-    linear_learner,
-    load_photos,
-    plain_learner,
-    train_plain,
-)
+from icon_classifier.training.learners import Photos, linear_learner, load_photos
+from icon_classifier.training.lesson.fine_tuning import plain_learner, train_plain
 from icon_classifier.training.pretrained import load_pretrained
 from icon_classifier.training.probe import Head, Strength, fit_head
 from icon_classifier.training.training import evaluate_learner, train_probe

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib.util
 import json
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from icon_classifier.files import write_file
@@ -27,6 +28,8 @@ from icon_classifier.files import write_file
 ROOT = Path(__file__).resolve().parent.parent
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCH_PAIR = ("torch", "torchvision")
+SINGLE_EXTRAS = ("notebook", "scale")
+"""Extras for a single target, installed into .venv; locked in requirements-tools.lock."""
 WHEELS = ("--only-binary", ":all:")
 """Building from sources would download tools for it that no hash covers."""
 DEV_LINE = "# dev"
@@ -235,8 +238,8 @@ class Environment:
         self.unfinished.unlink()
 
 
-def install(*, tests: bool = False, scale: bool = False) -> Path:
-    """Bring `.venv` up to date, with what tests and the extra need or not; return its Python."""
+def install(*, tests: bool = False, extras: Sequence[str] = ()) -> Path:
+    """Bring `.venv` up to date, with what tests and `extras` need; return its Python."""
     environment = Environment()
     environment.create()
     python = environment.python
@@ -248,7 +251,7 @@ def install(*, tests: bool = False, scale: bool = False) -> Path:
     environment.step("package", digest(project), lambda: install_package(python))
     if tests:
         environment.step("tests", digest(dev), lambda: install_hashed(python, dev))
-    if scale:
-        more = tool_requirements("scale")
-        environment.step("scale", digest(more), lambda: install_hashed(python, more))
+    for name in extras:
+        more = tool_requirements(name)
+        environment.step(name, digest(more), functools.partial(install_hashed, python, more))
     return python

@@ -3,7 +3,8 @@
 ``requirements.txt`` is what a host installs: the package's dependencies and the extra ``train``,
 every version pinned, PyTorch's CPU index named. ``requirements.lock`` is the same with the SHA-256
 of every file, and below the line ``# dev`` what tests need in addition. ``requirements-tools.lock``
-has, with hashes too, what single targets need: the extra ``scale``, and the groups ``tool-…``.
+has, with hashes too, what single targets need: the extras ``notebook`` and ``scale``, and
+the groups ``tool-…``.
 
 pip checks hashes for all packages of a file or for none, and torch and torchvision cannot have any:
 the right file depends on the machine (PyTorch's CPU index on Linux, PyPI elsewhere), and hashes of
@@ -24,6 +25,7 @@ from scripts.environment import (
     CPU_INDEX,
     DEV_LINE,
     ROOT,
+    SINGLE_EXTRAS,
     TORCH_PAIR,
     WHEELS,
     split_blocks,
@@ -121,12 +123,12 @@ def main() -> int:
 
 
 def lock_tools(installed: dict[str, str], *, upgrade: bool) -> None:
-    """Write requirements-tools.lock; `installed` is what the extra ``scale`` finds there."""
+    """Write requirements-tools.lock; `installed` is what the extras find there."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     text = HEADER
-    for name in ("scale", *(group[5:] for group in groups if group.startswith("tool-"))):
+    for name in (*SINGLE_EXTRAS, *(group[5:] for group in groups if group.startswith("tool-"))):
         present = "" if upgrade else without_hashes(split_blocks(tool_requirements(name)))
-        if name == "scale":
+        if name in SINGLE_EXTRAS:
             pins = without_hashes(installed)
             extra = ("pyproject.toml", "--extra", name)
             blocks = resolve(*extra, present=present, pins=pins)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.browser import ensure_browser
 from scripts.environment import (
     ROOT,
+    SINGLE_EXTRAS,
     SetupError,
     ensure_program,
     install,
@@ -30,10 +32,10 @@ def compile_model(python: Path | str) -> None:
         run(python, "-m", "icon_classifier", "convert", "--if-needed", failure=hint)
 
 
-def prepare(*, tests: bool = False, scale: bool = False) -> Path:
+def prepare(*, tests: bool = False, extras: Sequence[str] = ()) -> Path:
     """Install, with the tools of the tests or without, and compile; return the Python."""
     with locked(ROOT / "build" / "prepare.lock"):
-        python = install(tests=tests, scale=scale)
+        python = install(tests=tests, extras=extras)
         if tests:
             ensure_browser(python)
         compile_model(python)
@@ -54,7 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     """Prepare; return 1 with the reason on standard error if that fails."""
     parser = argparse.ArgumentParser(description="Prepare this folder for serving or testing.")
     parser.add_argument("--tests", action="store_true", help="install what tests need, too")
-    parser.add_argument("--scale", action="store_true", help="install the extra scale, too")
+    parser.add_argument(
+        "--extra", action="append", default=[], choices=SINGLE_EXTRAS, help="install it, too"
+    )
     parser.add_argument("--program", help="install this program of Debian's, too")
     parser.add_argument("--here", action="store_true", help="on a host: in the Python that runs")
     arguments = parser.parse_args(argv)
@@ -64,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             if arguments.program:
                 ensure_program(arguments.program)
-            prepare(tests=arguments.tests, scale=arguments.scale)
+            prepare(tests=arguments.tests, extras=arguments.extra)
     except SetupError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

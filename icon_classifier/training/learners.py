@@ -1,4 +1,4 @@
-"""fastai Learners for the photos of a recipe: their data, their networks, the steps of a lesson."""
+"""The photos of a recipe as fastai's DataLoaders, and Learners of them."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,12 @@ from icon_classifier.dataset.recipes import Training
 from icon_classifier.dataset.splits import split
 from icon_classifier.dataset.store import photos_and_labels, valid_indices
 from icon_classifier.errors import DatasetError
-from icon_classifier.system.memory import keep_freed
 from icon_classifier.system.torch_setup import import_fastai
-from icon_classifier.training.pretrained import Pretrained, check_architecture, load_pretrained
+from icon_classifier.training.pretrained import Pretrained, check_architecture
 
 import_fastai()
 
 import torch  # noqa: E402
-from fastai.callback.tracker import SaveModelCallback  # noqa: E402
 from fastai.data.block import CategoryBlock, DataBlock  # noqa: E402
 from fastai.data.transforms import (  # noqa: E402
     FuncSplitter,
@@ -40,9 +38,6 @@ from torch import nn  # noqa: E402
 
 _VALID_BATCH = 4
 """Photos per validation batch without a GPU, where larger batches only take more memory."""
-
-_FINDER_STEPS = 60
-"""Batches of ``lr_find``. fastai's 100 take minutes without a GPU and lead to the same result."""
 
 
 @dataclass(frozen=True)
@@ -144,42 +139,34 @@ def data_loaders(
         ],
     )
     set_seed(training.seed, reproducible=True)
-    valid_batch = training.batch_size
-    if not torch.cuda.is_available():
-        valid_batch = _VALID_BATCH
-        keep_freed()  # before the first batch
+    # fastai drops a last batch that is not full: a few photos would be none.
+    batch = min(training.batch_size, len(photos.train))
     with quiet():
         # Without worker processes a few hundred photos are read as fast, and in the same order.
         return block.dataloaders(
-            photos.folder, bs=training.batch_size, val_bs=valid_batch, num_workers=0
+            photos.folder,
+            bs=batch,
+            val_bs=training.batch_size if torch.cuda.is_available() else _VALID_BATCH,
+            num_workers=0,
         )
-
-
-def plain_learner(photos: Photos, training: Training, pretrained: Pretrained | None = None) -> Any:
-    """Make the Learner of a lesson: a pretrained body and a fresh head, in half precision on a GPU.
-
-    The best epoch is kept as ``models/best.pth``.
-    """
-    chosen = pretrained or load_pretrained(training.architecture, training.offline_architecture)
-    learn = _learner(photos, training, chosen, data_loaders(photos, training, chosen))
-    return learn.to_fp16() if training.fp16 and torch.cuda.is_available() else learn
 
 
 def linear_learner(photos: Photos, training: Training, pretrained: Pretrained) -> Any:
     """Make a Learner whose head is an average over the maps and one linear layer."""
     loaders = data_loaders(photos, training, pretrained, random_crop=False)
     sample = torch.zeros(1, 3, 64, 64)
-    learn = _learner(photos, training, pretrained, loaders, head=nn.Sequential(nn.Flatten()))
+    learn = make_learner(photos, training, pretrained, loaders, head=nn.Sequential(nn.Flatten()))
     body = learn.model[0].eval()
     with torch.inference_mode():
         width = body(sample.to(next(body.parameters()).device)).shape[1]
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(width, len(photos.vocab)))
-    return _learner(photos, training, pretrained, loaders, head=head)
+    return make_learner(photos, training, pretrained, loaders, head=head)
 
 
-def _learner(
+def make_learner(
     photos: Photos, training: Training, pretrained: Pretrained, loaders: Any, head: Any = None
 ) -> Any:
+    """Make a Learner with a frozen pretrained body, and with fastai's own head if none is given."""
     set_seed(training.seed, reproducible=True)
     with quiet():
         learn = vision_learner(
@@ -208,47 +195,6 @@ def _cut(pretrained: Pretrained) -> Any:
 
     cut = model_meta.get(pretrained.architecture, {}).get("cut")
     return create_body(pretrained.network, 3, False, cut)
-
-
-def find_rate(learn: Any, *, show_plot: bool = True) -> float:
-    """Run ``lr_find``, show its plot and return the learning rate that it suggests."""
-    with quiet():
-        return float(learn.lr_find(num_it=_FINDER_STEPS, show_plot=show_plot).valley)
-
-
-def train_plain(learn: Any, training: Training, rate: float | None = None) -> Any:
-    """Train as a lesson does, with ``fine_tune``; the best epoch is kept."""
-    rate = rate or training.learning_rate or 2e-3
-    set_seed(training.seed, reproducible=True)
-    with quiet():
-        learn.fine_tune(
-            training.epochs, rate, freeze_epochs=training.frozen_epochs, cbs=_keep_best("best")
-        )
-    return learn
-
-
-def train_staged(learn: Any, training: Training, rate: float | None = None) -> Any:
-    """Train in two stages, each with a checkpoint: ``stage-1`` (the head), ``stage-2`` (all).
-
-    Both follow the one-cycle policy; in the second, early layers learn a hundredth as fast.
-    """
-    rate = rate or training.learning_rate or 2e-3
-    set_seed(training.seed, reproducible=True)
-    with quiet():
-        learn.freeze()
-        learn.fit_one_cycle(max(training.frozen_epochs, 1), rate, cbs=_keep_best("best-1"))
-        learn.save("stage-1")
-        if training.epochs:
-            learn.unfreeze()
-            learn.fit_one_cycle(
-                training.epochs, slice(rate / 200, rate / 2), cbs=_keep_best("best-2")
-            )
-            learn.save("stage-2")
-    return learn
-
-
-def _keep_best(name: str) -> Any:
-    return SaveModelCallback(monitor="valid_loss", fname=name)
 
 
 @contextmanager

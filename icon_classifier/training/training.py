@@ -1,7 +1,7 @@
 """Train a linear probe on photos, and export it with its figures.
 
 There are two ways to train a Learner. The plain one is that of a lesson: a new head, then
-``fine_tune`` (see :mod:`~icon_classifier.training.learners`). This one computes the features of
+``fine_tune`` (see :mod:`~icon_classifier.training.lesson`). This one computes the features of
 each photo once with the frozen network, and fits a linear head that starts at the network's own
 classifier; on a few hundred photos it makes fewer errors, and takes seconds.
 """

@@ -7,7 +7,14 @@ import tomllib
 
 import pytest
 
-from scripts.environment import DEV_LINE, ROOT, TORCH_PAIR, split_blocks, tool_requirements
+from scripts.environment import (
+    DEV_LINE,
+    ROOT,
+    SINGLE_EXTRAS,
+    TORCH_PAIR,
+    split_blocks,
+    tool_requirements,
+)
 from scripts.lock import SLOW
 
 
@@ -65,7 +72,7 @@ def test_every_requirement_of_the_project_is_locked() -> None:
 def test_every_tool_of_a_target_is_locked_with_hashes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     groups = {name for name in project["dependency-groups"] if name.startswith("tool-")}
-    for name in {"scale"} | {group.removeprefix("tool-") for group in groups}:
+    for name in {*SINGLE_EXTRAS} | {group.removeprefix("tool-") for group in groups}:
         blocks = split_blocks(tool_requirements(name))
         assert blocks
         assert all("--hash=sha256:" in block for block in blocks.values())

@@ -10,14 +10,9 @@ from icon_classifier.errors import DatasetError, RecipeError, TrainingError
 from icon_classifier.images import read_image_file
 from icon_classifier.model.session import Model
 from icon_classifier.training import pretrained
-from icon_classifier.training.diagnosis import diagnose
-from icon_classifier.training.learners import (
-    Photos,
-    load_photos,
-    plain_learner,
-    train_plain,
-    train_staged,
-)
+from icon_classifier.training.learners import Photos, load_photos
+from icon_classifier.training.lesson.diagnosis import diagnose
+from icon_classifier.training.lesson.fine_tuning import plain_learner, train_plain, train_staged
 from icon_classifier.training.pretrained import Pretrained, check_architecture, load_pretrained
 from icon_classifier.training.training import Probe, evaluate_learner, export_probe, train_probe
 from tests.support.learners import LABELS, TINY, draw_photos, quiet

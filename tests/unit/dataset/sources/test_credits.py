@@ -59,6 +59,17 @@ def test_each_photo_has_one_line(server: PhotoServer, tmp_path: Path) -> None:
     }
 
 
+def test_licence_that_one_of_two_sources_knows_is_kept(server: PhotoServer, tmp_path: Path) -> None:
+    photos = gathered(server, tmp_path, result("/1"))
+    unknown = {**result("/1", "", ""), "url": server.url("/1")}
+    line = {"label": "bear", "term": "", "source": "ddgs", "page": 1, "last": True}
+    append_lines(tmp_path / search.RECORD, [{**line, "photos": [unknown]}])
+
+    write_credits(photos)
+
+    assert table(photos)["https://x.example/1"] == ["openverse", "CC BY 2.0", "Anna"]
+
+
 def test_rewritten_and_relabelled_photos_keep_their_credit(
     server: PhotoServer, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from icon_classifier.errors import TrainingError
-from icon_classifier.training.diagnosis import diagnose, diagnose_curves
+from icon_classifier.training.lesson.diagnosis import diagnose, diagnose_curves
 
 # Recorded: resnet18 without pretrained weights on bears at 96 px, fit_one_cycle, one seed. Training
 # and validation loss of each epoch. "too_many" had 60 photos.

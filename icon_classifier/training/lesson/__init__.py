@@ -1,0 +1,1 @@
+"""The training of a first lesson, and what its loss curves show."""

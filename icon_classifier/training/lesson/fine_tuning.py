@@ -1,0 +1,77 @@
+"""Fine-tune as a lesson does: find a learning rate, train the head, then everything."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from icon_classifier.dataset.recipes import Training
+from icon_classifier.system.memory import keep_freed
+from icon_classifier.system.torch_setup import import_fastai
+from icon_classifier.training.learners import Photos, data_loaders, make_learner, quiet
+from icon_classifier.training.pretrained import Pretrained, load_pretrained
+
+import_fastai()
+
+from fastai.callback.tracker import SaveModelCallback  # noqa: E402
+from fastai.torch_core import set_seed  # noqa: E402
+
+_FINDER_STEPS = 60
+"""Batches of ``lr_find``. fastai's 100 take minutes without a GPU and lead to the same result."""
+
+_MAX_BATCH = 6
+"""Photos per batch without a GPU: each takes 110 MB at 224 pixels, and more bring no speed."""
+
+
+def plain_learner(photos: Photos, training: Training, pretrained: Pretrained | None = None) -> Any:
+    """Make the Learner of a lesson: a pretrained body and a fresh head, in half precision on a GPU.
+
+    Without a GPU a batch has at most 6 photos. The best epoch is kept as ``models/best.pth``.
+    """
+    if not torch.cuda.is_available():
+        training = replace(training, batch_size=min(training.batch_size, _MAX_BATCH))
+        keep_freed()  # before the first batch
+    chosen = pretrained or load_pretrained(training.architecture, training.offline_architecture)
+    learn = make_learner(photos, training, chosen, data_loaders(photos, training, chosen))
+    return learn.to_fp16() if training.fp16 and torch.cuda.is_available() else learn
+
+
+def find_rate(learn: Any, *, show_plot: bool = True) -> float:
+    """Run ``lr_find``, show its plot and return the learning rate that it suggests."""
+    with quiet():
+        return float(learn.lr_find(num_it=_FINDER_STEPS, show_plot=show_plot).valley)
+
+
+def train_plain(learn: Any, training: Training, rate: float | None = None) -> Any:
+    """Train as a lesson does, with ``fine_tune``; the best epoch is kept."""
+    rate = rate or training.learning_rate or 2e-3
+    set_seed(training.seed, reproducible=True)
+    with quiet():
+        learn.fine_tune(
+            training.epochs, rate, freeze_epochs=training.frozen_epochs, cbs=_keep_best("best")
+        )
+    return learn
+
+
+def train_staged(learn: Any, training: Training, rate: float | None = None) -> Any:
+    """Train in two stages, each with a checkpoint: ``stage-1`` (the head), ``stage-2`` (all).
+
+    Both follow the one-cycle policy; in the second, early layers learn a hundredth as fast.
+    """
+    rate = rate or training.learning_rate or 2e-3
+    set_seed(training.seed, reproducible=True)
+    with quiet():
+        learn.freeze()
+        learn.fit_one_cycle(max(training.frozen_epochs, 1), rate, cbs=_keep_best("best-1"))
+        learn.save("stage-1")
+        if training.epochs:
+            learn.unfreeze()
+            learn.fit_one_cycle(
+                training.epochs, slice(rate / 200, rate / 2), cbs=_keep_best("best-2")
+            )
+            learn.save("stage-2")
+    return learn
+
+
+def _keep_best(name: str) -> Any:
+    return SaveModelCallback(monitor="valid_loss", fname=name)

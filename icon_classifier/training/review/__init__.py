@@ -1,0 +1,1 @@
+"""What is shown around a training: its cost, its outcome, where it errs and what to do next."""
