@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -53,16 +54,17 @@ def test_photos_of_other_suffixes_are_found_and_other_files_counted(folder: Path
     (folder / "b" / "DSC.HIF").write_bytes(encode(gradient(), "HEIF"))
     (folder / "._a.jpg").write_bytes(b"of a Mac")
     (folder / "README").write_text("BM, II and RIFF are no photos")
-    (folder / "pipe").symlink_to("nowhere")
+    (folder / "gone").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe")
     (folder / "b" / "again").symlink_to(folder)
     passed_over: Counter[str] = Counter()
 
     found = [Path(path).name for path in find_photos([str(folder)], passed_over)]
 
     assert len(found) == len(set(found)) == 4 + 3 + 7 + 1
-    assert passed_over == {".txt": 1, "hidden": 1, "without a suffix": 2}
+    assert passed_over == {".txt": 1, "hidden": 1, "without a suffix": 3}
     assert passed_over_line(passed_over) == (
-        "files passed over, because they are no photos: 4 (2 without a suffix, 1 hidden, 1 .txt)"
+        "files passed over, because they are no photos: 5 (3 without a suffix, 1 hidden, 1 .txt)"
     )
 
 
