@@ -88,6 +88,19 @@ def test_rewritten_and_relabelled_photos_keep_their_credit(
     ]
 
 
+def test_table_names_the_files_that_cleaning_left(server: PhotoServer, tmp_path: Path) -> None:
+    photos = gathered(server, tmp_path, result("/1"))
+    write_credits(photos)
+    gathered(server, tmp_path, result("/2"), label="cub")
+
+    clean(photos, with_fastai=False, progress=False)
+
+    with (photos / "credits.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["file"] for row in csv.DictReader(file)} == {
+            path.relative_to(photos).as_posix() for path in photos.glob("*/*")
+        }
+
+
 def test_name_that_a_spreadsheet_would_run_is_quoted(server: PhotoServer, tmp_path: Path) -> None:
     author = '=HYPERLINK("http://x.example";"Anna, B")'
     photos = gathered(server, tmp_path, result("/1", author=author))
