@@ -25,8 +25,8 @@ PER_ORDINARY_KERNEL = 170 * 2**20
 """Bytes that each takes where kernels cannot be forked."""
 
 MAX_GROWTH = 450 * 2**20
-"""Bytes that a kernel may allocate beyond what it starts with. A HEIC of 48 megapixels takes 390
-MB, the largest of what is read."""
+"""Bytes that a kernel may allocate beyond what it starts with. The largest pictures take 300
+MB, and decoders ask for more than they use."""
 
 MAX_KERNELS = 200
 """However large the machine: what one event loop serves without getting slow."""
