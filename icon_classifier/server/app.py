@@ -22,7 +22,7 @@ from jupyter_server.utils import url_path_join
 from tornado.httputil import HTTPHeaders
 from tornado.ioloop import IOLoop
 from tornado.web import Application, ErrorHandler, HTTPError, RequestHandler
-from traitlets import Integer, Unicode, default
+from traitlets import Integer, TraitError, Unicode, default
 from voila import notebook_renderer
 from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
@@ -103,10 +103,18 @@ class PageKernelManager(VisitorKernelManager):
 
     @default("trusted_proxies")
     def _trusted_proxies(self) -> int:
-        return int(os.environ.get("PROXIES", "0"))
+        text = os.environ.get("PROXIES", "0")
+        try:
+            return int(text)
+        except ValueError as error:
+            raise TraitError(f"expected a number in the variable PROXIES, got {text!r}") from error
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        try:
+            self.trusted_proxies  # noqa: B018 - now: no kernel's parent is left if it is no number
+            super().__init__(**kwargs)
+        except TraitError as error:
+            raise SystemExit(f"This page cannot be served: {error}") from error
         # Of a kernel that sends more than any page may have nothing more is received.
         self.context.setsockopt(zmq.MAXMSGSIZE, MAX_UNREAD)
         self.metrics.add_count("predictions", "Photos answered in forked kernels.", self.take_count)
@@ -190,14 +198,6 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
         if path:
             raise HTTPError(404)
 
-    def write_error(self, status_code: int, **about: Any) -> None:
-        """Write the error's name; Jupyter's error page cannot be rendered for an unknown method."""
-        if status_code >= 500:
-            super().write_error(status_code, **about)
-            return
-        self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(f"{status_code}: {self._reason}\n")
-
     def _is_allowed_file(self, path: str) -> bool:
         allowed = self.voila_configuration.file_allowlist
         return any(re.fullmatch(pattern, path, re.IGNORECASE) for pattern in allowed)
@@ -220,6 +220,18 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
             for name, text in {**texts.BUSY, **changes}.items()
         }
         self.finish(_BUSY.format(seconds=RETRY_SECONDS, address=address, **sentences))
+
+
+class _PlainErrors(JupyterHandler):
+    """Mixed into Jupyter's handlers, whose error page takes 5 ms, in which nobody is answered."""
+
+    def write_error(self, status_code: int, **about: Any) -> None:
+        """Write the error's name; to whoever opens the page more, if the server is to blame."""
+        if status_code >= 500:
+            super().write_error(status_code, **about)
+            return
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"{status_code}: {self._reason}\n")
 
 
 class _NoCookies(JupyterHandler):
@@ -349,12 +361,13 @@ _ROBOT = re.compile(r"(?<!cu)bot\b|crawler|spider|preview|externalhit|^whatsapp/
 def _ours(rule: tuple[Any, ...], is_open: bool) -> tuple[Any, ...]:
     """Replace Voilà's handler in a rule by ours, whatever its pattern and arguments.
 
-    Where there is no login, Jupyter's handlers set no cookies.
+    Errors are short. Where there is no login, Jupyter's handlers set no cookies.
     """
     pattern, handler, *arguments = rule
     handler = _HANDLERS.get(handler, handler)
-    if is_open and issubclass(handler, JupyterHandler):
-        handler = type(handler.__name__, (_NoCookies, handler), {})
+    if issubclass(handler, JupyterHandler):
+        mixins = (_PlainErrors, _NoCookies) if is_open else (_PlainErrors,)
+        handler = type(handler.__name__, (*mixins, handler), {})
     return (pattern, handler, *arguments)
 
 
