@@ -93,7 +93,7 @@ _TURNS = {
 _ROWS = 512
 """Height of the strips, in pixels, in which large pictures are converted; fewer of wide ones."""
 
-_STRIP = 4_000_000
+_STRIP = 2_000_000
 """Most pixels of a strip."""
 
 

@@ -35,7 +35,7 @@ from icon_classifier.server import static_files
 from icon_classifier.server.channels import MAX_UNREAD, ChannelsHandler
 from icon_classifier.server.exporter import PageExporter
 from icon_classifier.server.listener import MAX_PENDING, LongAddress, PageServer
-from icon_classifier.system import logs
+from icon_classifier.system import logs, memory
 from icon_classifier.system.clients import client_address
 
 RETRY_SECONDS = 10
@@ -53,8 +53,9 @@ HEAD_SECONDS = 10.0
 """How long a request's head may take where no proxy waits for slow ones. A proxy keeps connections
 for its next requests; it would meet one that is just being closed."""
 
-MAX_OFFLINE = 2**23
-"""Bytes that are kept for a page that has lost its connection, before its kernel is ended."""
+MAX_OFFLINE = 2**24
+"""Bytes that are kept for all pages that have lost their connection; a page's answers have some 100
+kB."""
 
 # The page's Content-Security-Policy allows style attributes, but no style element.
 _BUSY = """<!DOCTYPE html>
@@ -124,24 +125,29 @@ class PageKernelManager(VisitorKernelManager):
     def start_buffering(
         self, kernel_id: str, session_key: str, channels: dict[str, ZMQStream]
     ) -> None:
-        """Keep a kernel's messages for a page that has lost its connection, but not too many."""
+        """Keep a kernel's messages for a page that has lost its connection.
+
+        Where all such pages have too many, the kernel that has most of them is ended.
+        """
         super().start_buffering(kernel_id, session_key, channels)  # type: ignore[no-untyped-call]
-        kept = self._kernel_buffers[kernel_id]["buffer"]
-        size = 0
+        kept = self._kernel_buffers[kernel_id]
+        kept["size"] = 0
 
         def keep(channel: str, parts: list[bytes]) -> None:
-            nonlocal size
-            size += sum(map(len, parts))
-            if size <= MAX_OFFLINE:
-                kept.append((channel, parts))
-            elif kernel_id in self:
-                kept.clear()
-                self.stop_buffering(kernel_id)  # type: ignore[no-untyped-call]
-                self.log.info("Ended the kernel of a page that has lost its connection.")
-                IOLoop.current().add_callback(self.shutdown_kernel, kernel_id, now=True)
+            kept["buffer"].append((channel, parts))
+            kept["size"] += sum(map(len, parts))
+            sizes = {key: other["size"] for key, other in self._kernel_buffers.items()}
+            if sum(sizes.values()) > MAX_OFFLINE:
+                self._end_offline(max(sizes, key=sizes.__getitem__))
 
         for channel, stream in channels.items():
             stream.on_recv(partial(keep, channel))
+
+    def _end_offline(self, kernel_id: str) -> None:
+        self._kernel_buffers[kernel_id]["buffer"].clear()
+        self.stop_buffering(kernel_id)  # type: ignore[no-untyped-call]
+        self.log.info("Ended the kernel of a page that has lost its connection.")
+        IOLoop.current().add_callback(self.shutdown_kernel, kernel_id, now=True)
 
 
 def is_visit(headers: HTTPHeaders) -> bool:
@@ -309,6 +315,7 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
         voila.voila_configuration.template = kernels.template
     logs.install(voila.log)
     _raise_descriptor_limit()
+    memory.return_freed()
     is_open = not any(name in voila.config for name in _LOGINS) and not (
         voila.token or voila.auto_token
     )

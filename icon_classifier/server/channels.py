@@ -39,7 +39,7 @@ MAX_OPENED = 30
 """Websockets of one kernel in a minute. ZeroMQ has 1,023 sockets at most: each websocket takes six,
 and keeps them for a second after it is closed."""
 
-MAX_UNREAD = 2**21
+MAX_UNREAD = 2**20
 """Bytes that wait for a page on one connection; a page's answers have some 100 kB."""
 
 MAX_BACKLOG = 2**20
@@ -130,7 +130,11 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
         self.on_connection_close()
 
     def cut_off(self) -> None:
-        """Close the connection without waiting for the page, and free what waits for it."""
+        """Close the connection without waiting for page or kernel, and free what waits for both."""
+        channels = self.connection.channels if getattr(self, "connection", None) else {}
+        for channel in channels.values():
+            if not channel.closed():
+                channel.socket.linger = 0
         if self._stream is not None:
             self._stream.close()
         self._hold(-self._held)
