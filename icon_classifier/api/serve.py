@@ -20,6 +20,11 @@ from icon_classifier.system.clients import client_address
 
 _MAX_HEADER_SECONDS = 10.0
 _MAX_HEADER_BYTES = 64 * 2**10
+_MAX_CHUNKS = 200
+_MIN_CHUNK_BYTES = 1024
+"""Bytes of a body's chunks on average, once there are more than the maximum of any size: each costs
+microseconds, in which nobody else is answered."""
+
 _MAX_CONNECTIONS = 512
 _BACKLOG = 128
 """Connections that are accepted at a time, before those above the maximum are closed."""
@@ -35,7 +40,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class _Protocol(HttpToolsProtocol):
-    """Closes connections whose request line and headers arrive too slowly or are too long.
+    """Closes connections whose headers are too slow or too long, or whose chunks are too small.
 
     uvicorn limits how long a connection may idle between requests, but neither the duration nor
     the size of headers; and its own limit on connections responds with plain text.
@@ -43,6 +48,8 @@ class _Protocol(HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None
     _header_bytes = 0
+    _chunks = 0
+    _body_bytes = 0
     _opened = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -72,9 +79,20 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
+        self._chunks = self._body_bytes = 0
         if len(self.tasks) >= _MAX_CONNECTIONS:  # those without a request make room themselves
             self.app = _refuse  # for this connection only, which its response closes
         super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """Count a chunk; the parser turns what is raised here into 400, and the connection ends."""
+        self._chunks += 1
+        if self._chunks > _MAX_CHUNKS + self._body_bytes // _MIN_CHUNK_BYTES:
+            raise ValueError("expected larger chunks")
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
 
     def _close_an_idle_one(self) -> None:
         """Close a connection without a request: the oldest of the client that has most of them."""

@@ -93,7 +93,7 @@ class ForkedKernelManager(ServerKernelManager):
     def _transport(self) -> str:
         # Sockets in a folder that only this user can enter: no ports to guess, race for or lack.
         folder = str(getattr(self.parent, "connection_dir", ""))
-        return "ipc" if can_fork() and len(os.fsencode(folder)) <= _MAX_FOLDER else "tcp"
+        return "ipc" if os.name == "posix" and len(os.fsencode(folder)) <= _MAX_FOLDER else "tcp"
 
     @default("last_activity")
     def _last_activity(self) -> datetime:

@@ -22,7 +22,7 @@ from jupyter_server.utils import url_path_join
 from tornado.httputil import HTTPHeaders
 from tornado.ioloop import IOLoop
 from tornado.web import Application, ErrorHandler, HTTPError, RequestHandler
-from traitlets import Integer, Unicode, default
+from traitlets import Integer, TraitError, Unicode, default
 from voila import notebook_renderer
 from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
@@ -35,7 +35,7 @@ from icon_classifier.server import static_files
 from icon_classifier.server.channels import MAX_UNREAD, ChannelsHandler
 from icon_classifier.server.exporter import PageExporter
 from icon_classifier.server.listener import MAX_PENDING, LongAddress, PageServer
-from icon_classifier.system import logs
+from icon_classifier.system import logs, memory
 from icon_classifier.system.clients import client_address
 
 RETRY_SECONDS = 10
@@ -53,8 +53,9 @@ HEAD_SECONDS = 10.0
 """How long a request's head may take where no proxy waits for slow ones. A proxy keeps connections
 for its next requests; it would meet one that is just being closed."""
 
-MAX_OFFLINE = 2**23
-"""Bytes that are kept for a page that has lost its connection, before its kernel is ended."""
+MAX_OFFLINE = 2**24
+"""Bytes that are kept for all pages that have lost their connection; a page's answers have some 100
+kB."""
 
 # The page's Content-Security-Policy allows style attributes, but no style element.
 _BUSY = """<!DOCTYPE html>
@@ -103,10 +104,18 @@ class PageKernelManager(VisitorKernelManager):
 
     @default("trusted_proxies")
     def _trusted_proxies(self) -> int:
-        return int(os.environ.get("PROXIES", "0"))
+        text = os.environ.get("PROXIES", "0")
+        try:
+            return int(text)
+        except ValueError as error:
+            raise TraitError(f"expected a number in the variable PROXIES, got {text!r}") from error
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        try:
+            self.trusted_proxies  # noqa: B018 - now: no kernel's parent is left if it is no number
+            super().__init__(**kwargs)
+        except TraitError as error:
+            raise SystemExit(f"This page cannot be served: {error}") from error
         # Of a kernel that sends more than any page may have nothing more is received.
         self.context.setsockopt(zmq.MAXMSGSIZE, MAX_UNREAD)
         self.metrics.add_count("predictions", "Photos answered in forked kernels.", self.take_count)
@@ -116,24 +125,29 @@ class PageKernelManager(VisitorKernelManager):
     def start_buffering(
         self, kernel_id: str, session_key: str, channels: dict[str, ZMQStream]
     ) -> None:
-        """Keep a kernel's messages for a page that has lost its connection, but not too many."""
+        """Keep a kernel's messages for a page that has lost its connection.
+
+        Where all such pages have too many, the kernel that has most of them is ended.
+        """
         super().start_buffering(kernel_id, session_key, channels)  # type: ignore[no-untyped-call]
-        kept = self._kernel_buffers[kernel_id]["buffer"]
-        size = 0
+        kept = self._kernel_buffers[kernel_id]
+        kept["size"] = 0
 
         def keep(channel: str, parts: list[bytes]) -> None:
-            nonlocal size
-            size += sum(map(len, parts))
-            if size <= MAX_OFFLINE:
-                kept.append((channel, parts))
-            elif kernel_id in self:
-                kept.clear()
-                self.stop_buffering(kernel_id)  # type: ignore[no-untyped-call]
-                self.log.info("Ended the kernel of a page that has lost its connection.")
-                IOLoop.current().add_callback(self.shutdown_kernel, kernel_id, now=True)
+            kept["buffer"].append((channel, parts))
+            kept["size"] += sum(map(len, parts))
+            sizes = {key: other["size"] for key, other in self._kernel_buffers.items()}
+            if sum(sizes.values()) > MAX_OFFLINE:
+                self._end_offline(max(sizes, key=sizes.__getitem__))
 
         for channel, stream in channels.items():
             stream.on_recv(partial(keep, channel))
+
+    def _end_offline(self, kernel_id: str) -> None:
+        self._kernel_buffers[kernel_id]["buffer"].clear()
+        self.stop_buffering(kernel_id)  # type: ignore[no-untyped-call]
+        self.log.info("Ended the kernel of a page that has lost its connection.")
+        IOLoop.current().add_callback(self.shutdown_kernel, kernel_id, now=True)
 
 
 def is_visit(headers: HTTPHeaders) -> bool:
@@ -190,14 +204,6 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
         if path:
             raise HTTPError(404)
 
-    def write_error(self, status_code: int, **about: Any) -> None:
-        """Write the error's name; Jupyter's error page cannot be rendered for an unknown method."""
-        if status_code >= 500:
-            super().write_error(status_code, **about)
-            return
-        self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(f"{status_code}: {self._reason}\n")
-
     def _is_allowed_file(self, path: str) -> bool:
         allowed = self.voila_configuration.file_allowlist
         return any(re.fullmatch(pattern, path, re.IGNORECASE) for pattern in allowed)
@@ -220,6 +226,18 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
             for name, text in {**texts.BUSY, **changes}.items()
         }
         self.finish(_BUSY.format(seconds=RETRY_SECONDS, address=address, **sentences))
+
+
+class _PlainErrors(JupyterHandler):
+    """Mixed into Jupyter's handlers, whose error page takes 5 ms, in which nobody is answered."""
+
+    def write_error(self, status_code: int, **about: Any) -> None:
+        """Write the error's name; to whoever opens the page more, if the server is to blame."""
+        if status_code >= 500:
+            super().write_error(status_code, **about)
+            return
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"{status_code}: {self._reason}\n")
 
 
 class _NoCookies(JupyterHandler):
@@ -297,6 +315,7 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
         voila.voila_configuration.template = kernels.template
     logs.install(voila.log)
     _raise_descriptor_limit()
+    memory.return_freed()
     is_open = not any(name in voila.config for name in _LOGINS) and not (
         voila.token or voila.auto_token
     )
@@ -349,12 +368,13 @@ _ROBOT = re.compile(r"(?<!cu)bot\b|crawler|spider|preview|externalhit|^whatsapp/
 def _ours(rule: tuple[Any, ...], is_open: bool) -> tuple[Any, ...]:
     """Replace Voilà's handler in a rule by ours, whatever its pattern and arguments.
 
-    Where there is no login, Jupyter's handlers set no cookies.
+    Errors are short. Where there is no login, Jupyter's handlers set no cookies.
     """
     pattern, handler, *arguments = rule
     handler = _HANDLERS.get(handler, handler)
-    if is_open and issubclass(handler, JupyterHandler):
-        handler = type(handler.__name__, (_NoCookies, handler), {})
+    if issubclass(handler, JupyterHandler):
+        mixins = (_PlainErrors, _NoCookies) if is_open else (_PlainErrors,)
+        handler = type(handler.__name__, (*mixins, handler), {})
     return (pattern, handler, *arguments)
 
 

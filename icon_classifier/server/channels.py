@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
-from collections import Counter
+import time
+from collections import Counter, deque
 from typing import Any, ClassVar, cast
+from weakref import WeakKeyDictionary
 
+from jupyter_client.manager import KernelManager
 from tornado.iostream import IOStream, StreamBufferFullError
 from tornado.web import Finish, HTTPError
 from tornado.websocket import WebSocketClosedError
@@ -32,11 +35,11 @@ MAX_CONNECTIONS = 4
 """Websockets of one kernel: a page has one, and for a while the dead ones of a phone that lost its
 network."""
 
-MAX_REQUESTS = 64
-"""Requests for a websocket of one kernel, those included that wait for the kernel and are cut off
-already."""
+MAX_OPENED = 30
+"""Websockets of one kernel in a minute. ZeroMQ has 1,023 sockets at most: each websocket takes six,
+and keeps them for a second after it is closed."""
 
-MAX_UNREAD = 2**21
+MAX_UNREAD = 2**20
 """Bytes that wait for a page on one connection; a page's answers have some 100 kB."""
 
 MAX_BACKLOG = 2**20
@@ -56,6 +59,7 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
 
     _requests: ClassVar[dict[str, list[ChannelsHandler]]] = {}
     _waiting: ClassVar[Counter[str]] = Counter()
+    _opened: ClassVar[WeakKeyDictionary[KernelManager, deque[float]]] = WeakKeyDictionary()
 
     async def get(self, kernel_id: str) -> None:
         """Open the websocket, if the page speaks the subprotocol that can be checked.
@@ -69,9 +73,12 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             raise HTTPError(400, "expected a session_id of 1 to 64 letters, digits, - and _")
         if kernel_id not in self.kernel_manager:
             raise HTTPError(404)
-        requests = self._requests.setdefault(kernel_id, [])
-        if len(requests) >= MAX_REQUESTS:
+        kernel, now = self.kernel_manager.get_kernel(kernel_id), time.monotonic()
+        opened = self._opened.setdefault(kernel, deque(maxlen=MAX_OPENED))
+        if len(opened) == MAX_OPENED and now - opened[0] < 60:
             raise HTTPError(429)
+        opened.append(now)
+        requests = self._requests.setdefault(kernel_id, [])
         self.kernel_id = kernel_id
         self._stream: IOStream | None = self.request.connection.stream
         self._backlog = Backlog()
@@ -97,7 +104,10 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
 
     async def pre_get(self) -> None:
         """Wait for the kernel, which may be busy; stop if the connection is closed by then."""
-        await super().pre_get()
+        try:
+            await super().pre_get()
+        except TimeoutError as error:
+            raise HTTPError(503, "the kernel does not answer") from error
         if self._is_closed:
             raise Finish
 
@@ -120,7 +130,11 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
         self.on_connection_close()
 
     def cut_off(self) -> None:
-        """Close the connection without waiting for the page, and free what waits for it."""
+        """Close the connection without waiting for page or kernel, and free what waits for both."""
+        channels = self.connection.channels if getattr(self, "connection", None) else {}
+        for channel in channels.values():
+            if not channel.closed():
+                channel.socket.linger = 0
         if self._stream is not None:
             self._stream.close()
         self._hold(-self._held)

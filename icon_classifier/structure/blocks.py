@@ -6,7 +6,7 @@ import struct
 
 from icon_classifier.errors import ImageTooLargeError
 from icon_classifier.structure.directories import check_exif
-from icon_classifier.structure.reading import expect, number_at
+from icon_classifier.structure.reading import expect, expect_unpacked, number_at
 
 MAX_CHUNKS = 100_000
 """Chunks of a PNG or WebP. PNG encoders put 8 kB into one: 3,200 in 25 MB; each costs
@@ -17,6 +17,12 @@ MAX_BLOCKS = 200_000
 
 MAX_RUN_PIXELS = 3_000_000
 """Pixels of a run-length encoded BMP, which Pillow decodes with Python in up to 0.4 µs a pixel."""
+
+_PNG_SAMPLES = {2: 3, 4: 2, 6: 4}
+"""Numbers in a pixel of a PNG by color type; one in all others."""
+
+_PNG_HEADER = ((16, 4), (20, 4), (24, 1), (25, 1))
+"""Place and size of width, height, bits of a number and color type."""
 
 _PNG_TEXTS = {b"iCCP", b"iTXt", b"tEXt", b"zTXt"}
 
@@ -36,6 +42,8 @@ def check_webp(data: bytes) -> None:
 
 def without_texts(data: bytes) -> bytes:
     """Return a PNG without texts and color profile: they unpack to any size, and none is used."""
+    width, height, depth, color = (number_at(data, *place) for place in _PNG_HEADER)
+    expect_unpacked(width * height, depth * _PNG_SAMPLES.get(color, 1))
     kept, start, at, chunks, exif = [], 0, 8, 0, b""
     while at + 8 <= len(data) and data[at + 4 : at + 8] != b"IEND":
         chunks += 1

@@ -26,6 +26,10 @@ and those of its gain map a quarter of it; libheif decodes tiles of any size at 
 MAX_METADATA = 2**26
 """Bytes of metadata in an AVIF or HEIC; those that describe several pictures are kept for each."""
 
+MAX_CODED = 12 * 2**20
+"""Bytes of coded data for one picture in an AVIF or HEIC, those of its tiles together: a phone's
+have up to 8 MB. Each takes up to 75 ns, and several tiles may have the same bytes."""
+
 MAX_CODED_PIXELS = 200_000_000
 """Pixels of all frames in an AVIF: those of the picture, its transparency, its layers. A frame has
 the size of its sequence, whatever size the picture has by its properties; hidden ones count."""
@@ -94,6 +98,8 @@ def check_items(data: bytes) -> None:
             samples.append([(offset, length)])
     extents = _read_extents(data, *tables.get(b"iloc", (0, 0)))
     pixels = _read_areas(data, *tables.get(b"ipma", (0, 0)), areas)
+    for coded in (*extents.values(), *samples):
+        _expect_coded(coded)
     copied += _check_references(data, *tables.get(b"iref", (0, 0)), extents, pixels)
     if planes and max(areas) * (7.5 + planes) + 2 * copied > MAX_MEMORY:
         raise ImageTooLargeError(f"expected less memory for {max(areas)} pixels of an AVIF")
@@ -154,6 +160,7 @@ def _check_references(
     wide = 4 if number_at(data, at, 1) else 2
     tiles, metadata = 0, 0
     described: Extents = []
+    coded: Extents = []
     at += 4
     while at + 8 < end:
         size, name, place = number_at(data, at, 4), data[at + 4 : at + 8], at + 8
@@ -161,8 +168,12 @@ def _check_references(
         first = place + wide + 2
         if name == b"dimg":
             targets = range(first, min(first + count * wide, end), wide)
-            tiles += sum(pixels.get(number_at(data, target, wide), 0) for target in targets)
+            for target in targets:
+                item = number_at(data, target, wide)
+                tiles += pixels.get(item, 0)
+                coded += extents.get(item, [])
             expect(MAX_TILE_PIXELS, tiles, "pixels of tiles")
+            _expect_coded(coded)
         elif name == b"cdsc":
             parts = extents.get(source, [])
             metadata += max(1, count) * sum(length for _, length in parts)
@@ -171,6 +182,12 @@ def _check_references(
         at += max(size, 8)
     check_exif(b"".join(data[offset : offset + length] for offset, length in described))
     return metadata
+
+
+def _expect_coded(extents: Extents) -> None:
+    size = sum(length for _, length in extents)
+    if size > MAX_CODED:
+        raise ImageTooLargeError(f"expected at most {MAX_CODED} bytes of coded data, got {size}")
 
 
 def _check_frames(data: bytes, pictures: list[Extents]) -> None:

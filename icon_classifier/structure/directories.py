@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 
 from icon_classifier.structure.jpeg import MAX_SCANS
-from icon_classifier.structure.reading import expect, number_at
+from icon_classifier.structure.reading import MAX_UNPACKED, expect, expect_unpacked, number_at
 
 MAX_ENTRIES = 1_000
 """Entries of a directory of a TIFF, which has 20 to 200; Pillow reads it up to six times."""
@@ -19,9 +19,6 @@ each row of each component; Pillow makes a Python object of each."""
 MAX_PIECES = 100_000
 """Strips or tiles of a TIFF. A picture has at most as many rows as `Limits.max_side`, and tiles are
 of 16 x 16 pixels at least; each costs Pillow 5 µs and 300 bytes."""
-
-MAX_PIECE_BYTES = 200_000_000
-"""Bytes of all compressed strips or tiles of a TIFF, which may share the same bytes of the file."""
 
 MAX_EXIF_ENTRIES = 100_000
 """Entries of EXIF, which has about 100; bytes that look like a header by chance may add 65,535."""
@@ -37,12 +34,14 @@ _TIFF_WIDTHS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8)
 _TEXT = {1, 2, 7}
 """Types whose values are kept as one string."""
 
-_STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES, _COMPRESSION, _PAGE_EXIF, _GPS, _INTEROPERABILITY = (
-    *(273, 279, 324, 325, 259, 34_665, 34_853, 40_965),
-)
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES = 256, 257, 258, 259, 277
+_STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES = 273, 279, 324, 325
+_PAGE_EXIF, _GPS, _INTEROPERABILITY = 34_665, 34_853, 40_965
 
+_PLAIN = 1
 _JPEGS = (6, 7)
-"""Compressions whose strips or tiles are JPEGs."""
+_LZMA = 34_925
+"""Compressions of strips and tiles; LZMA takes three times as long as others."""
 
 
 def check_tiff(data: bytes) -> None:
@@ -51,14 +50,20 @@ def check_tiff(data: bytes) -> None:
     for tag in (_PAGE_EXIF, _GPS, _INTEROPERABILITY):
         for offset in page.get(tag, [])[:1]:
             _read_numbers(data, offset)
+    compression = page.get(_COMPRESSION, [_PLAIN])[0]
+    if compression != _PLAIN:
+        width, height, samples = (page.get(tag, [1])[0] for tag in (_WIDTH, _HEIGHT, _SAMPLES))
+        bits = page.get(_BITS, [1])
+        most = MAX_UNPACKED // 3 if compression == _LZMA else MAX_UNPACKED
+        expect_unpacked(width * height, max(sum(bits), bits[0] * samples), most)
     for offsets, sizes in ((_STRIPS, _STRIP_SIZES), (_TILES, _TILE_SIZES)):
         pieces = len(page.get(offsets, ()))
         expect(MAX_PIECES, pieces, "strips or tiles of a TIFF")
-        compression = page.get(_COMPRESSION, [1])[0]
-        if compression != 1:
-            # Without sizes libtiff lets each piece end where the file does.
+        if compression != _PLAIN:
+            # Two that share their bytes are read twice. Without sizes libtiff lets each end where
+            # the file does.
             total = sum(page.get(sizes) or [len(data)] * pieces)
-            expect(MAX_PIECE_BYTES, total, "bytes in all strips or tiles of a TIFF")
+            expect(len(data), total, "bytes in all strips or tiles of a TIFF")
         if compression in _JPEGS and pieces:  # each may have one scan for each component
             scans = data.count(b"\xff\xda") - 4 * pieces
             expect(MAX_SCANS, scans, "further scans of the JPEGs in a TIFF")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
+import logging
 from collections.abc import Sequence
+
+_log = logging.getLogger(__name__)
 
 
 def client_address(peer: str, forwarded: Sequence[str], proxies: int) -> str:
@@ -26,9 +30,20 @@ def client_address(peer: str, forwarded: Sequence[str], proxies: int) -> str:
         it; that of the peer where there is no valid entry, and the peer as it is where that is no
         address either.
     """
+    if forwarded and not proxies:
+        _warn_of_proxies()
     entries = [entry for value in forwarded for entry in value.split(",")]
     entry = entries[-proxies] if 0 < proxies <= len(entries) else peer
     return _network(entry) or _network(peer) or peer
+
+
+@functools.cache  # once: any stranger can send the header
+def _warn_of_proxies() -> None:
+    _log.warning(
+        "A request has the header X-Forwarded-For. If a proxy sends it, set the number of proxies "
+        "(PROXIES; for the JSON API ICON_CLASSIFIER_API_PROXIES): until then all visitors behind "
+        "it count as one client."
+    )
 
 
 def _network(text: str) -> str | None:

@@ -25,8 +25,8 @@ PER_ORDINARY_KERNEL = 170 * 2**20
 """Bytes that each takes where kernels cannot be forked."""
 
 MAX_GROWTH = 450 * 2**20
-"""Bytes that a kernel may allocate beyond what it starts with. A HEIC of 48 megapixels takes 390
-MB, the largest of what is read."""
+"""Bytes that a kernel may allocate beyond what it starts with. The largest pictures take 300
+MB, and decoders ask for more than they use."""
 
 MAX_KERNELS = 200
 """However large the machine: what one event loop serves without getting slow."""
@@ -35,7 +35,7 @@ PER_SLOT = 512 * 2**20
 """Bytes of a host's memory for each photo that may be computed at the same time: with all kernels
 there some 20 MB of 512 are left, and the network alone takes 30 for a moment."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _PR_SET_THP_DISABLE = 41
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -133,6 +133,15 @@ def trim_heap() -> None:
     """Return to the system what Python has freed but the C library still keeps."""
     if _malloc_trim is not None:
         _malloc_trim(0)
+
+
+def return_freed() -> None:
+    """Let this process return blocks of 128 kB and more to the system whenever they are freed.
+
+    The C library does so too, but only up to the size of the largest that was freed before.
+    """
+    if _mallopt is not None:
+        _mallopt(_M_MMAP_THRESHOLD, 2**17)
 
 
 def keep_freed() -> None:

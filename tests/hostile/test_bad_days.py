@@ -133,13 +133,14 @@ async def test_kernels_survive_a_jump_of_the_clock(
         visitors = VisitorKernelManager(root_dir=str(tmp_path), connection_dir=folder)
         try:
             idle = await visitors.start_kernel()
+            visitors.notify_connect(idle)
             client = visitors.get_kernel(idle).client()
             client.start_channels()
-            await client.wait_for_ready(timeout=60)  # what it does to start is activity, too
-            client.stop_channels()
             async with asyncio.timeout(60):
+                # What it does to start is activity, too; the manager may miss the end of that.
                 while visitors.get_kernel(idle).execution_state != "idle":
-                    await asyncio.sleep(0.05)
+                    await client.wait_for_ready(timeout=60)
+            client.stop_channels()
             for hours in (-24.0, 0.2):
                 jumped = timedelta(hours=hours)
                 monkeypatch.setattr(kernelmanager, "utcnow", lambda jumped=jumped: now() + jumped)

@@ -212,6 +212,23 @@ def test_invalid_http_does_not_stop_the_server(model: Model) -> None:
         assert httpx.get(f"http://{host}:{port}/healthz").status_code == 200
 
 
+def test_body_of_tiny_chunks_is_refused(model: Model) -> None:
+    """Each chunk takes a microsecond, in which nobody else is answered."""
+
+    def send(chunks: list[bytes]) -> bytes:
+        body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in [*chunks, b""])
+        head = b"POST /classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        with socket.create_connection(address) as connection:
+            connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+            return read_to_end(connection)
+
+    with serving(model) as address:
+        assert send([PHOTO[at : at + 1] for at in range(1000)]).startswith(b"HTTP/1.1 400 ")
+        pieces = [PHOTO[at : at + 10] for at in range(0, len(PHOTO), 10)]
+        assert send(pieces).startswith(b"HTTP/1.1 200 ")
+        assert send([*pieces, *[bytes(2048)] * 5000]).startswith(b"HTTP/1.1 200 ")
+
+
 def test_uvicorn_command_serves_the_app(tmp_path: Path) -> None:
     write_model(tmp_path)
     port = free_port()

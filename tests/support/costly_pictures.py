@@ -78,6 +78,8 @@ def _pngs() -> Iterator[File]:
     head, rest = good[:33], good[33:]
     yield "PNG of 150,000 chunks", head + chunk(b"teSt", b"") * 150_000 + rest
     yield "PNG of 150,000 empty pieces", good[:-12] + chunk(b"IDAT", b"") * 150_000 + good[-12:]
+    size = struct.pack(">IIBB", 7000, 7000, 16, 2)
+    yield "PNG of 49 megapixels of 48 bits", good[:16] + size + good[26:]
     numbers = struct.pack(">HHII", 0x0112, 5, 400_000, 8) + bytes(3_200_000)
     exif = b"MM\0*\0\0\0\x08\0\1" + numbers
     yield "PNG whose orientation is 400,000 numbers", head + chunk(b"eXIf", exif) + rest
@@ -158,6 +160,13 @@ def _tiffs() -> Iterator[File]:
         "TIFF of 20,000 strips with the same bytes",
         tiff([*shared, (279, 4, [100_000] * 20_000)], bytes(100_000)),
     )
+    yield (
+        "TIFF of two strips with the same bytes",
+        tiff([(257, 4, [128]), (273, 4, [8] * 2), (259, 3, [8]), (279, 4, [3000] * 2)]),
+    )
+    large: list[Tag] = [(256, 4, [7000]), (257, 4, [7000]), (262, 3, [2])]
+    yield "TIFF of 49 megapixels of 48 bits", tiff([*large, (258, 3, [16] * 3), (259, 3, [8])])
+    yield "TIFF of 49 megapixels, LZMA", tiff([*large, (258, 3, [8] * 3), (259, 3, [34_925])])
     good = encode(Image.new("L", (64, 64)), "JPEG", progressive=True)
     jpeg = good[:-2] + b"\xff\xda\0\x08\x01\x01\0\x01\x3f\0" * 1000 + good[-2:]
     place: list[Tag] = [(259, 3, [7]), (273, 4, [8 + 4096]), (279, 4, [len(jpeg)])]
@@ -231,14 +240,20 @@ def refers(name: bytes, source: int, targets: Sequence[int]) -> bytes:
     return box(name, struct.pack(f">HH{len(targets)}H", source, len(targets), *targets))
 
 
-def grid_file(kind: str, rows: int, side: int, *, claimed: int = 0) -> bytes:
-    """A grid of rows x rows tiles, each of `side` x `side` pixels, that all have the same bytes."""
+def grid_file(
+    kind: str, rows: int, side: int, *, claimed: int = 0, shown: int = 64, padding: int = 0
+) -> bytes:
+    """A grid of rows x rows tiles, each of `side` x `side` pixels, that all have the same bytes.
+
+    `claimed` is their side by their property, `shown` by the grid; `padding` are bytes in each.
+    """
     data, needed = coded(kind, side)
-    tile, whole = (struct.pack(">II", each, each) for each in (claimed or side, 64 * rows))
+    data += bytes(padding)
+    tile, whole = (struct.pack(">II", each, each) for each in (claimed or side, shown * rows))
     properties = [box(b"ispe", tile, 0), *needed, box(b"ispe", whole, 0)]
     name = b"av01" if kind == "AVIF" else b"hvc1"
     uses = [1, *(0x80 | number for number in range(2, len(needed) + 2))]
-    layout = struct.pack(">BBBBHH", 0, 0, rows - 1, rows - 1, 64 * rows, 64 * rows)
+    layout = struct.pack(">BBBBHH", 0, 0, rows - 1, rows - 1, shown * rows, shown * rows)
     parts = [
         (b"grid", [(len(data), len(layout))], [len(properties)]),
         *[(name, [(0, len(data))], uses)] * rows**2,
@@ -253,6 +268,9 @@ def _items(kind: str) -> Iterator[File]:
     name = b"av01" if kind == "AVIF" else b"hvc1"
     part = name, [(0, len(data))], [*range(1, len(properties) + 1)]
     yield f"{kind} of 900 tiles of 260,000 pixels", grid_file(kind, 30, 512)
+    yield f"{kind} of 225 tiles with the same 100 kB", grid_file(kind, 15, 64, padding=100_000)
+    long_part = name, [(0, len(data) + 15_000_000)], [*range(1, len(properties) + 1)]
+    yield f"{kind} of 15 MB", items(kind, [long_part], properties, b"", data + bytes(15_000_000))
     exif = bytes(4) + b"MM\0*\0\0\0\x08\0\0" + bytes(2**20)
     described = [*[part] * 80, (b"Exif", [(len(data), len(exif))], [])]
     references = refers(b"cdsc", 81, range(1, 81))

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 import icon_classifier.images  # noqa: F401 - lets Pillow write HEIF
-from tests.support.costly_pictures import chunk, costly_files
+from tests.support.costly_pictures import chunk, costly_files, grid_file
 from tests.support.pictures import encode, gradient
 
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
@@ -153,6 +153,7 @@ def _bombs() -> Iterator[File]:
     for sizes in ((2**31 - 1, 2**31 - 1), (7000, 7000), (-64, -64), (64, -(2**31))):
         struct.pack_into("<ii", data, 18, *sizes)
         yield f"BMP of {sizes}", bytes(data)
+    yield "HEIC of 44 megapixels", grid_file("HEIF", 13, 512, shown=512)
     plain = Image.new("RGB", (7000, 7000), "red")
     yield "JPEG of 49 megapixels", encode(plain, "JPEG")
     yield "JPEG of 49 megapixels, progressive", encode(plain, "JPEG", progressive=True)

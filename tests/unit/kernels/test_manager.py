@@ -14,7 +14,7 @@ import pytest
 from tornado.web import HTTPError
 
 from icon_classifier.errors import KernelError
-from icon_classifier.kernels import manager
+from icon_classifier.kernels import manager, provisioner
 from icon_classifier.kernels.manager import ForkedKernelManager, VisitorKernelManager
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.system.memory import PER_ORDINARY_KERNEL, kernel_capacity, memory_limit
@@ -89,6 +89,19 @@ async def test_kernels_share_one_event_logger(
 def test_kernel_has_a_last_activity_from_the_start() -> None:
     """The sweep for idle kernels reads it also of a kernel that is just starting."""
     assert ForkedKernelManager().last_activity.tzinfo is not None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs sockets that are files")
+@pytest.mark.slow
+async def test_ordinary_kernel_has_no_ports_to_guess(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module in (manager, provisioner):
+        monkeypatch.setattr(module, "can_fork", lambda: False)
+    async with managing(tmp_path) as visitors:
+        kernel_id = await visitors.start_kernel()
+        assert visitors.get_kernel(kernel_id).transport == "ipc"
+        await use(visitors, kernel_id)
 
 
 async def test_fewer_visitors_fit_where_kernels_are_not_forked(

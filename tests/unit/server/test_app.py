@@ -50,3 +50,12 @@ async def test_kernel_that_sends_too_much_to_a_page_that_is_gone_is_ended(
                 while sum(len(parts[-1]) > PIECE for _, parts in kept) < pieces:
                     await asyncio.sleep(0.05)
                 assert kernel_id in visitors
+
+
+@pytest.mark.parametrize(("variable", "options"), [("abc", {}), ("0", {"trusted_proxies": -1})])
+def test_page_is_not_served_with_an_impossible_number_of_proxies(
+    monkeypatch: pytest.MonkeyPatch, variable: str, options: dict[str, int]
+) -> None:
+    monkeypatch.setenv("PROXIES", variable)
+    with pytest.raises(SystemExit, match=r"cannot be served: .*(PROXIES|trusted_proxies).*"):
+        PageKernelManager(**options)

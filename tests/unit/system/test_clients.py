@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from icon_classifier.system import clients
 from icon_classifier.system.clients import client_address
 
 
@@ -32,6 +33,17 @@ def test_client_address_trusts_only_the_given_number_of_proxies(
     forwarded: list[str], proxies: int, client: str
 ) -> None:
     assert client_address("9.9.9.9", forwarded, proxies) == client
+
+
+def test_header_of_a_proxy_that_nobody_told_of_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clients._warn_of_proxies.cache_clear()
+    for _ in range(3):
+        client_address("9.9.9.9", ["1.2.3.4"], 0)
+        client_address("9.9.9.9", ["1.2.3.4"], 1)
+    [record] = caplog.records
+    assert "PROXIES" in record.getMessage()
 
 
 def test_peer_without_an_address_is_kept_as_it_is() -> None:
