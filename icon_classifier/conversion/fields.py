@@ -51,13 +51,16 @@ def class_name(value: Any) -> str:
     match value:
         case Object(call=Global("functools", "partial"), state=(function, *_)):
             return class_name(function)
-        case Object(Object(args=("MethodType",)), (function, *_)):
+        case Object(Global("builtins", "MethodType"), (function, *_)):
             return class_name(function)
         case Object(Global(name="getattr"), (Global() | Object() as owner, str(name))):
             owner_name = str(owner) if isinstance(owner, Global) else owner.cls
             name = f"{owner_name.rpartition('.')[0]}.{name}"
         case Object(state=(_, {"__name__": str(name), **rest})):  # a function stored by value
             name = f"{rest.get('__module__') or '__main__'}.{name}"
+        case Object(Global(name="_create_function"), (_, Global(module, scope), str(name), *_)):
+            # A function that dill stored by value: its scope is the __dict__ of its module.
+            name = f"{'__main__' if scope == '__main__' else module}.{name}"
         case Object(Global(_, "_make_skeleton_class" | "_create_type"), (_, str(name), *_)):
             name = f"__main__.{name}"  # a class stored by value
         case Object():

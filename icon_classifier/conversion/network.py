@@ -167,7 +167,7 @@ def build_network(model: Object, archive: Archive) -> nn.Module:
     """
     try:
         while model.cls in WRAPPERS:
-            model = model.get("_modules", {}).get(WRAPPERS[model.cls])
+            model = model.get("_modules", {}).get(WRAPPERS[model.cls]) or model.args[0]
         with archive.open_storages() as read:
             network = _Builder(read).build(model)
         if isinstance(network, nn.Module):

@@ -130,6 +130,10 @@ def _is_state_dict(root: Any) -> bool:
     return isinstance(root, dict) and bool(root) and all(map(_is_tensor, root.values()))
 
 
+def _is_learner(root: Any) -> bool:
+    return isinstance(root, Object) and root.get("opt_func") is not None
+
+
 def _is_network(root: Any) -> bool:
     return isinstance(root, Object) and isinstance(root.get("_modules"), dict)
 
@@ -141,6 +145,7 @@ _ROOTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (_has_keys("state_dict"), "a checkpoint of weights, without labels and transforms"),
     (_has_keys("model_state_dict"), "a checkpoint of weights, without labels and transforms"),
     (_is_state_dict, "weights alone (a state_dict), without labels and transforms"),
+    (_is_learner, "a Learner without its DataLoaders (dls), which hold labels and transforms"),
     (_is_network, "a network alone, without labels and transforms"),
 )
 """What else people store with torch.save, and how to tell."""

@@ -233,7 +233,7 @@ def _is_for_training(transform: Object) -> bool | None:
     call = transform.call
     while split_idx is missing and isinstance(call, Object) and len(call.args) > 2:
         # A class of the notebook, stored by value; what it inherits is not stored again.
-        split_idx = call.get("split_idx", missing)
+        split_idx = call.get("split_idx", _attributes(call).get("split_idx", missing))
         call = next(iter(call.args[2]), None)
     if split_idx is not missing:
         return bool(split_idx == 0)
@@ -241,6 +241,11 @@ def _is_for_training(transform: Object) -> bool | None:
     if class_name(base) == base.cls:
         return None
     return class_name(base) in _TRAINING_ONLY
+
+
+def _attributes(made: Object) -> dict[Any, Any]:
+    """Return the attributes of a class that dill stored by value, which are its last argument."""
+    return made.args[-1] if isinstance(made.args[-1], dict) else {}
 
 
 def _taken_for_training(step: _Step) -> str:
@@ -314,7 +319,8 @@ def _is_random(attribute: tuple[Any, Any]) -> bool:
 def _name(transform: Object) -> str:
     """Return the name of a transform for people: of its class, or of the function in it."""
     name = transform.get("_name")
-    return name if isinstance(name, str) else describe(transform)
+    # A function inside another is called outer.<locals>.inner.
+    return name.rpartition(".")[-1] if isinstance(name, str) else describe(transform)
 
 
 def _item_steps(transforms: Sequence[_Step]) -> list[Step]:
@@ -462,18 +468,26 @@ class _Normalisation:
     def numbers(self, mode: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and std for pixels of 0 to 1, a number for each channel of the input."""
         if not self.scaled:
-            raise unsupported("expected IntToFloatTensor among the batch transforms")
+            raise unsupported(
+                "expected IntToFloatTensor among the batch transforms; use ImageBlock, which adds "
+                "it"
+            )
         channels = max(len(self.mean), 3 if mode == "RGB" else 1)
         mean, std = (
             tuple(number / 255 for number in numbers) * (channels // len(numbers))
             for numbers in (self.mean, self.std)
         )
         if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
-            raise unsupported(f"expected a Normalize with std above 0, got {mean} and {std}")
+            raise unsupported(
+                f"expected a Normalize with std above 0, got {shorten(mean)} and {shorten(std)}; "
+                "use Normalize.from_stats(*imagenet_stats)"
+            )
         return mean, std
 
 
-_FORMATS = {"FloatStorage": "<f", "LongStorage": "<q"}
+_FORMATS = {
+    **{"DoubleStorage": "<d", "FloatStorage": "<f", "HalfStorage": "<e", "LongStorage": "<q"},
+}
 
 
 def _statistic(value: Any, archive: Archive) -> list[float]:
@@ -492,7 +506,7 @@ def _statistic(value: Any, archive: Archive) -> list[float]:
         case Object(
             Global("torch._utils", "_rebuild_tensor_v2"),
             (Storage(kind=kind, key=key, numel=numel), int(offset), shape, strides, *_),
-        ) if kind in _FORMATS and (1, 1, 1, *shape)[-4:] in ((1, 1, 1, 1), (1, 3, 1, 1)):
+        ) if kind in _FORMATS and (1, 1, 1, 1, *shape)[-4:] in ((1, 1, 1, 1), (1, 3, 1, 1)):
             form, channels = _FORMATS[kind], math.prod(shape)
             width, step = struct.calcsize(form), strides[-3] if channels == 3 else 0
             with archive.open_storages() as read:
@@ -501,4 +515,6 @@ def _statistic(value: Any, archive: Archive) -> list[float]:
                 float(struct.unpack_from(form, raw, (offset + step * channel) * width)[0])
                 for channel in range(channels)
             ]
-    raise unsupported("expected a Normalize of one or three channels")
+    raise unsupported(
+        "expected a Normalize of one or three numbers; use Normalize.from_stats(mean, std)"
+    )

@@ -114,8 +114,6 @@ class Object:
                 return str(self.call)
             case Object(Global(name="_make_skeleton_class" | "_create_type"), (_, str(name), *_)):
                 return f"__main__.{name}"  # a class that cloudpickle or dill stored by value
-            case Object(Global(name="_builtin_type"), (str(name), *_)):
-                return f"types.{name}"  # what cloudpickle cannot import by its name
             case Object(Global() as function):
                 return str(function)
         return "a nested call"
@@ -243,8 +241,8 @@ class Unpickler:
                 return text.encode("latin1")
             case Global("torch.storage", "_load_from_bytes"), (bytes(data),) if self.load_bytes:
                 return self.load_bytes(data)
-            case Global("dill._dill", "_load_type"), (str(name),):  # which names types so
-                return Global("builtins", name)
+            case Global(_, "_builtin_type" | "_load_type"), (str(name),):
+                return Global("builtins", name)  # as cloudpickle and dill name Python's own
             case Global(_, "_class_setstate" | "_function_setstate"), (Object() as target, state):
                 target.state = state  # of a class or function that cloudpickle stored by value
                 return target
@@ -310,7 +308,7 @@ class Unpickler:
 
 _MADE = {
     *("bytes", "dict", "encode", "frozenset", "list", "OrderedDict", "set"),
-    *("_class_setstate", "_function_setstate", "_load_from_bytes", "_load_type"),
+    *("_builtin_type", "_class_setstate", "_function_setstate", "_load_from_bytes", "_load_type"),
 }
 """Names of the functions whose calls are not kept as symbols."""
 

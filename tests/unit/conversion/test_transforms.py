@@ -443,7 +443,7 @@ REFUSED: dict[str, tuple[Make, Make, str]] = {
     "statistics of each pixel": (
         lambda f: f.Resize(64),
         lambda f: f.Normalize(f.torch.zeros(1, 3, 64, 64), f.torch.ones(1, 3, 64, 64)),
-        "expected a Normalize of one or three channels",
+        "expected a Normalize of one or three numbers; use",
     ),
     "division by zero": (
         lambda f: f.Resize(64),
