@@ -311,12 +311,14 @@ class _Builder:
 
 
 def _is_recording_hook(symbol: Object) -> bool:
-    """Whether it is the method of one of fastai's hooks, which store what passes a layer."""
+    """Whether a hook of fastai or of wandb only stores what passes a layer."""
     match symbol:
         case Object(Global("builtins" | "__builtin__", "getattr"), (Object() as hook, "hook_fn")):
             return hook.cls == "fastai.callback.hook.Hook"
-        case Object(Object(args=("MethodType",)), (method, Object() as hook)):
+        case Object(Global("builtins", "MethodType"), (method, Object() as hook)):
             return hook.cls == "fastai.callback.hook.Hook" and class_name(method) == "hook_fn"
+        case Object(state=(_, {"__module__": str(module)})):  # a function stored by value
+            return module.startswith("wandb.")
     return False
 
 

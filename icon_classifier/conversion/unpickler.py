@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO, Any
 
-from icon_classifier.errors import ConversionError, UntrustedExportError
+from icon_classifier.errors import ConversionError, NotAnExportError, UntrustedExportError
 
 MAX_STEPS = 1_000_000
 """Most opcodes that are interpreted for one file, which limits its time and memory.
@@ -211,6 +211,11 @@ class Unpickler:
         """Push the symbol of a name."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise UntrustedExportError("the pickle uses a name that is not a string")
+        if module == "joblib.numpy_pickle":  # it writes arrays between the opcodes
+            raise NotAnExportError(
+                "expected an export of a fastai Learner, got a file of joblib; call learn.export() "
+                "in the notebook that trained it, and take the file it writes"
+            )
         self.stack.append(Global(module, name))
 
     def call(self, args: object, call: object) -> None:
