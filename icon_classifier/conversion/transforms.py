@@ -263,7 +263,7 @@ def _taken_for_training(step: _Step) -> str:
     parts = {
         name: part
         for name, part in state.items()
-        if isinstance(name, str) and isinstance(part, Object) and not name.startswith("_")
+        if isinstance(name, str) and isinstance(part, Global | Object) and not name.startswith("_")
     }
     if (random := _random_name(step.transform)) and all(map(_random_name, parts.values())):
         reason = f"it is random ({random})"
@@ -277,7 +277,7 @@ def _taken_for_training(step: _Step) -> str:
     )
 
 
-def _random_name(value: Object) -> str | None:
+def _random_name(value: Global | Object) -> str | None:
     """Return the name of the first transform that acts at random among an object and its parts.
 
     It has a probability below 1, a range to draw from, or a name that says so: true of
