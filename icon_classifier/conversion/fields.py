@@ -7,6 +7,8 @@ from typing import Any
 from icon_classifier.conversion.unpickler import Global, Object, shorten
 from icon_classifier.errors import UnsupportedLearnerError
 
+_AS_MADE = "call learn.export() on the Learner as fastai made it"
+
 
 def unsupported(reason: str) -> UnsupportedLearnerError:
     """Return the error for a Learner that cannot be compiled, with the reason."""
@@ -22,7 +24,7 @@ def get_attribute(value: Any, name: str) -> Any:
         It is not an object, or has no such attribute, or None.
     """
     if not isinstance(value, Object) or (attribute := value.get(name)) is None:
-        raise unsupported(f"expected an attribute {name!r}, got {shorten(value)}")
+        raise unsupported(f"expected an attribute {name!r}, got {shorten(value)}; {_AS_MADE}")
     return attribute
 
 
@@ -38,7 +40,7 @@ def get_items(value: Any) -> list[Any]:
     if isinstance(items, Object):  # a CategoryMap keeps its members in an L
         items = items.get("items")
     if not isinstance(items, list):
-        raise unsupported(f"expected a list, got {shorten(value)}")
+        raise unsupported(f"expected a list, got {shorten(value)}; {_AS_MADE}")
     return items
 
 

@@ -123,14 +123,17 @@ def read_learner(archive: Archive) -> ExportedLearner:
         return _read(archive.root, archive)
     except _STRUCTURE_ERRORS as error:
         raise unsupported(
-            f"its parts are not those of a fastai Learner ({error!s:.200})"
+            f"its parts are not those of a fastai Learner ({error!s:.200}); make it with fastai's "
+            "own functions, such as vision_learner, and export again"
         ) from error
 
 
 def _read(learn: Object, archive: Archive) -> ExportedLearner:
     loaders = get_items(get_attribute(get_attribute(learn, "dls"), "loaders"))
     if len(loaders) < 2:
-        raise unsupported("it has no validation loader; make its DataLoaders with a splitter")
+        raise unsupported(
+            "it has no validation loader; make its DataLoaders with a splitter and train again"
+        )
     loader = loaders[1]
     blocks = _read_blocks(get_attribute(loader, "dataset"))
     item, before, batch = (
@@ -140,7 +143,7 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
     transforms = read_transforms(item, batch, archive, before_batch=before, mode=blocks.mode)
     model = get_attribute(learn, "model")
     if not isinstance(model, Object):
-        raise unsupported("it has no model")
+        raise unsupported("it has no network; call learn.export() again")
     callbacks = [
         callback
         for callback in get_items(learn.get("cbs", []))
@@ -267,7 +270,10 @@ def _read_blocks(dataset: Any) -> _Blocks:
             "PILImage.create open them, and make the changes an item transform"
         )
     if class_name(steps[1][-1]) != "Categorize":
-        raise unsupported(f"expected labels of CategoryBlock, got {describe(steps[1][-1])}")
+        raise unsupported(
+            f"expected labels of CategoryBlock, got {describe(steps[1][-1])}; use CategoryBlock "
+            "and train again"
+        )
     labels = _labels(get_items(get_attribute(steps[1][-1], "vocab")))
     return _Blocks(mode, labels, steps[0][:opened], steps[1][:-1])
 
@@ -307,7 +313,9 @@ def _labels(vocab: list[Any]) -> tuple[str, ...]:
     labels = tuple(_label(value) for value in vocab)
     if len(set(labels)) < len(labels):
         ((double, _),) = Counter(labels).most_common(1)
-        raise unsupported(f"two of its classes are called {shorten(double)}; rename one")
+        raise unsupported(
+            f"two of its classes are called {shorten(double)}; rename one and train again"
+        )
     return labels
 
 

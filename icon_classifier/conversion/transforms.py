@@ -139,7 +139,10 @@ def read_transforms(
         found = []
         for place, transform in enumerate(transforms):
             if not isinstance(transform, Object):
-                raise unsupported(f"expected a transform of fastai, got {shorten(transform)}")
+                raise unsupported(
+                    f"expected a transform of fastai, got {shorten(transform)}; leave it out and "
+                    "train again"
+                )
             step = _Step(stage, place, transform)
             for_training = _is_for_training(transform)
             if for_training is None:
@@ -170,7 +173,10 @@ def read_transforms(
             raise step.cannot()
         if name not in _AFFINE and (crop := _centre(transform, size)) != size:
             if resamples:
-                raise unsupported(f"its batch transform {name} crops what another has resized")
+                raise unsupported(
+                    f"its batch transform {name} crops what another has resized; give only one of "
+                    "them a size, and train again"
+                )
             steps.append(CropPad(crop))
             size = crop
         resample = _resample(transform)
@@ -440,7 +446,10 @@ def _pad_mode(value: Any) -> str:
 def _filter(value: Any) -> int:
     number = plain(value)
     if not isinstance(number, int) or not 0 <= number <= 5:
-        raise unsupported(f"expected a filter of Pillow's, got {shorten(value)}")
+        raise unsupported(
+            f"expected a filter of Pillow's, got {shorten(value)}; use Resize without resamples, "
+            "and train again"
+        )
     return number
 
 

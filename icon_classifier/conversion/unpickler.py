@@ -175,7 +175,9 @@ class Unpickler:
         except _STACK_ERRORS as error:
             # pickletools raises ValueError on bytes that are not a pickle; the others come from a
             # stack that does not hold what an opcode needs.
-            raise ConversionError(f"the pickle is damaged ({error!s:.200})") from error
+            raise ConversionError(
+                f"the pickle is damaged ({error!s:.200}); copy or download it again"
+            ) from error
 
     def _run(self, file: IO[bytes]) -> Any:
         """Interpret the opcodes up to STOP; return the top of the stack."""
