@@ -191,7 +191,8 @@ def convert(
         return
     print(f"Compiled {export} to {target} ({target.stat().st_size / 1e6:.1f} MB).")
     _print_rows(summary(metadata))
-    for note in notes(metadata):
+    card = export.with_suffix(".md")
+    for note in notes(metadata, card.read_text("utf-8", "replace") if card.is_file() else ""):
         print(f"Note: {note}")
     if target.name != MODEL:
         also = ""

@@ -51,16 +51,28 @@ def history(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
 
 
-def notes(metadata: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the owner of a new model should know, as sentences."""
+def notes(metadata: Mapping[str, Any], card: str = "") -> Iterator[str]:
+    """Yield what the owner of a new model should know, as sentences.
+
+    Parameters
+    ----------
+    metadata : mapping
+        As in `summary`.
+    card : str
+        The model card that lies beside the model.
+    """
     yield from (metadata.get("learner") or {}).get("assumed", ())
     labels = metadata["labels"]
-    if all(label.isdecimal() or label.lower() in _NUMBERED for label in labels):
-        example = ",".join(f"{label}=…" for label in labels[:3])
-        yield (
-            f"Visitors will read the classes as {', '.join(labels[:3])}. To name them: "
-            f"icon-classifier convert --names '{example}'"
-        )
+    vocab = metadata.get("vocab") or labels
+    unnamed = [label for label, name in zip(vocab, labels, strict=False) if label == name][:3]
+    if unnamed and all(label.isdecimal() or label.lower() in _NUMBERED for label in vocab):
+        lines = [f"{label}=…" for label in unnamed]
+        how = f"icon-classifier convert --names '{','.join(lines)}'"
+        if labels != vocab:  # --names would replace the names that are there
+            how = f"add {' and '.join(lines)} to export.names.txt, a line each, and convert again"
+        yield f"Visitors will read the classes as {', '.join(unnamed)}. To name them: {how}"
+    if "\nTrained " in card and f"\nTrained {metadata.get('trained')}." not in card:
+        yield "The model card export.md is that of another model; replace or delete it."
 
 
 def _step(step: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ import onnxruntime
 
 from icon_classifier.conversion.archive import Archive, open_archive
 from icon_classifier.conversion.learner import ExportedLearner, read_learner
+from icon_classifier.conversion.other_files import check_start
 from icon_classifier.conversion.transforms import Transforms
 from icon_classifier.errors import ConversionError, ModelError, UnsupportedLearnerError
 from icon_classifier.files import sha256_of, write_file
@@ -98,7 +99,14 @@ def convert(
             "to convert several files, run this once for each"
         )
     try:
+        with _naming(export):
+            check_start(export)
         digest = sha256_of(export)
+    except FileNotFoundError as error:
+        raise ConversionError(
+            f"there is no {export}; in the notebook that trained the model, call "
+            "learn.export('export.pkl') and put that file there"
+        ) from error
     except OSError as error:
         raise ConversionError(f"cannot read {export}: {error.strerror}") from error
     with _lock(export) as waited:

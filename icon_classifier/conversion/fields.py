@@ -7,6 +7,8 @@ from typing import Any
 from icon_classifier.conversion.unpickler import Global, Object, shorten
 from icon_classifier.errors import UnsupportedLearnerError
 
+_AS_MADE = "call learn.export() on the Learner as fastai made it"
+
 
 def unsupported(reason: str) -> UnsupportedLearnerError:
     """Return the error for a Learner that cannot be compiled, with the reason."""
@@ -22,7 +24,7 @@ def get_attribute(value: Any, name: str) -> Any:
         It is not an object, or has no such attribute, or None.
     """
     if not isinstance(value, Object) or (attribute := value.get(name)) is None:
-        raise unsupported(f"expected an attribute {name!r}, got {shorten(value)}")
+        raise unsupported(f"expected an attribute {name!r}, got {shorten(value)}; {_AS_MADE}")
     return attribute
 
 
@@ -38,7 +40,7 @@ def get_items(value: Any) -> list[Any]:
     if isinstance(items, Object):  # a CategoryMap keeps its members in an L
         items = items.get("items")
     if not isinstance(items, list):
-        raise unsupported(f"expected a list, got {shorten(value)}")
+        raise unsupported(f"expected a list, got {shorten(value)}; {_AS_MADE}")
     return items
 
 
@@ -51,13 +53,16 @@ def class_name(value: Any) -> str:
     match value:
         case Object(call=Global("functools", "partial"), state=(function, *_)):
             return class_name(function)
-        case Object(Object(args=("MethodType",)), (function, *_)):
+        case Object(Global("builtins", "MethodType"), (function, *_)):
             return class_name(function)
         case Object(Global(name="getattr"), (Global() | Object() as owner, str(name))):
             owner_name = str(owner) if isinstance(owner, Global) else owner.cls
             name = f"{owner_name.rpartition('.')[0]}.{name}"
         case Object(state=(_, {"__name__": str(name), **rest})):  # a function stored by value
             name = f"{rest.get('__module__') or '__main__'}.{name}"
+        case Object(Global(name="_create_function"), (_, Global(module, scope), str(name), *_)):
+            # A function that dill stored by value: its scope is the __dict__ of its module.
+            name = f"{'__main__' if scope == '__main__' else module}.{name}"
         case Object(Global(_, "_make_skeleton_class" | "_create_type"), (_, str(name), *_)):
             name = f"__main__.{name}"  # a class stored by value
         case Object():

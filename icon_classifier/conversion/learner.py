@@ -27,6 +27,7 @@ from icon_classifier.conversion.fields import (
 from icon_classifier.conversion.other_files import check_root
 from icon_classifier.conversion.transforms import Transforms, read_transforms
 from icon_classifier.conversion.unpickler import Global, Object, shorten
+from icon_classifier.errors import UnsupportedLearnerError
 
 SOFTMAX_LOSSES = (
     *("CrossEntropyLossFlat", "FocalLossFlat"),
@@ -43,9 +44,10 @@ PHOTOS = {"PILImage": "RGB", "PILImageBW": "L"}
 OTHER_KINDS = {
     **dict.fromkeys(("TensorMultiCategory", "MultiCategory"), "several labels a photo"),
     **dict.fromkeys(("PILMask", "TensorMask"), "masks (segmentation)"),
-    **dict.fromkeys(("PILImage", "PILImageBW", "TensorImage"), "photos"),
+    **dict.fromkeys(("PILImage", "PILImageBW"), "photos"),
     **dict.fromkeys(("TensorText", "LMTensorText", "TitledStr"), "text"),
     **dict.fromkeys(("torch.Tensor", "TensorBase", "TitledFloat"), "numbers (regression)"),
+    "TensorImage": "tensors of pixels",
     **{"TensorPoint": "points", "TensorBBox": "boxes", "TensorCategory": "labels"},
     **dict.fromkeys(("Tabular", "TabularCollab", "TabularPandas"), "a table"),
 }
@@ -121,14 +123,17 @@ def read_learner(archive: Archive) -> ExportedLearner:
         return _read(archive.root, archive)
     except _STRUCTURE_ERRORS as error:
         raise unsupported(
-            f"its parts are not those of a fastai Learner ({error!s:.200})"
+            f"its parts are not those of a fastai Learner ({error!s:.200}); make it with fastai's "
+            "own functions, such as vision_learner, and export again"
         ) from error
 
 
 def _read(learn: Object, archive: Archive) -> ExportedLearner:
     loaders = get_items(get_attribute(get_attribute(learn, "dls"), "loaders"))
     if len(loaders) < 2:
-        raise unsupported("it has no validation loader; make its DataLoaders with a splitter")
+        raise unsupported(
+            "it has no validation loader; make its DataLoaders with a splitter and train again"
+        )
     loader = loaders[1]
     blocks = _read_blocks(get_attribute(loader, "dataset"))
     item, before, batch = (
@@ -138,7 +143,7 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
     transforms = read_transforms(item, batch, archive, before_batch=before, mode=blocks.mode)
     model = get_attribute(learn, "model")
     if not isinstance(model, Object):
-        raise unsupported("it has no model")
+        raise unsupported("it has no network; call learn.export() again")
     callbacks = [
         callback
         for callback in get_items(learn.get("cbs", []))
@@ -152,7 +157,7 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
         *(*blocks.finding, *blocks.labelling),
         *(learn.get(name) for name in ("arch", "opt_func", "splitter")),
     ]
-    loss = learn.get("loss_func")
+    loss = _loss(learn.get("loss_func"))
     notes = _notes(learn)
     return ExportedLearner(
         blocks.labels,
@@ -178,7 +183,8 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
                 f"The callback {describe(callback)} is not run; if it changes photos or outputs "
                 "when predicting, the answers differ from learn.predict."
                 for callback in callbacks
-                if not class_name(callback).isidentifier()  # not fastai's
+                if class_name(callback) == "MCDropoutCallback"
+                or not class_name(callback).isidentifier()  # not fastai's
             ),
         ),
         _network_name(learn.get("arch"), model),
@@ -203,6 +209,11 @@ def _fastai_version(loader: Object, notes: dict[str, Any]) -> str | None:
         return str(versions["fastai"])
     package = get_attribute(loader, "after_item").cls.split(".")[0]
     return {"fasttransform": "2.8 or later", "fastcore": "before 2.8"}.get(package)
+
+
+def _loss(loss: Any) -> Any:
+    """Return a loss, or the one that fastai wraps: MSELossFlat and others are functions."""
+    return loss.get("func", loss) if class_name(loss) == "BaseLoss" else loss
 
 
 def _assumed_of_loss(loss: Any) -> tuple[str, ...]:
@@ -259,7 +270,10 @@ def _read_blocks(dataset: Any) -> _Blocks:
             "PILImage.create open them, and make the changes an item transform"
         )
     if class_name(steps[1][-1]) != "Categorize":
-        raise unsupported(f"expected labels of CategoryBlock, got {describe(steps[1][-1])}")
+        raise unsupported(
+            f"expected labels of CategoryBlock, got {describe(steps[1][-1])}; use CategoryBlock "
+            "and train again"
+        )
     labels = _labels(get_items(get_attribute(steps[1][-1], "vocab")))
     return _Blocks(mode, labels, steps[0][:opened], steps[1][:-1])
 
@@ -269,7 +283,7 @@ def _opens_photos(function: Any) -> bool:
     match function:
         case Object(Global("builtins" | "__builtin__", "getattr"), (Global() as cls, "create")):
             return class_name(cls) in PHOTOS
-        case Object(Object(args=("MethodType",)), (create, Global() as cls)):
+        case Object(Global("builtins", "MethodType"), (create, Global() as cls)):
             return class_name(cls) in PHOTOS and class_name(create) == "create"
     return False
 
@@ -296,11 +310,23 @@ def _function(transform: Any) -> Any:
 
 
 def _labels(vocab: list[Any]) -> tuple[str, ...]:
-    labels = tuple(str(plain(label)) or NAMELESS for label in vocab)
+    labels = tuple(_label(value) for value in vocab)
     if len(set(labels)) < len(labels):
         ((double, _),) = Counter(labels).most_common(1)
-        raise unsupported(f"two of its classes are called {shorten(double)}; rename one")
+        raise unsupported(
+            f"two of its classes are called {shorten(double)}; rename one and train again"
+        )
     return labels
+
+
+def _label(value: Any) -> str:
+    try:
+        return str(plain(value)) or NAMELESS
+    except UnsupportedLearnerError as error:
+        raise unsupported(
+            f"expected labels that are strings or numbers, got {shorten(value)}; let get_y return "
+            "a string, and train again"
+        ) from error
 
 
 def _notes(learn: Object) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def build_network(model: Object, archive: Archive) -> nn.Module:
     """
     try:
         while model.cls in WRAPPERS:
-            model = model.get("_modules", {}).get(WRAPPERS[model.cls])
+            model = model.get("_modules", {}).get(WRAPPERS[model.cls]) or model.args[0]
         with archive.open_storages() as read:
             network = _Builder(read).build(model)
         if isinstance(network, nn.Module):
@@ -311,12 +311,14 @@ class _Builder:
 
 
 def _is_recording_hook(symbol: Object) -> bool:
-    """Whether it is the method of one of fastai's hooks, which store what passes a layer."""
+    """Whether a hook of fastai or of wandb only stores what passes a layer."""
     match symbol:
         case Object(Global("builtins" | "__builtin__", "getattr"), (Object() as hook, "hook_fn")):
             return hook.cls == "fastai.callback.hook.Hook"
-        case Object(Object(args=("MethodType",)), (method, Object() as hook)):
+        case Object(Global("builtins", "MethodType"), (method, Object() as hook)):
             return hook.cls == "fastai.callback.hook.Hook" and class_name(method) == "hook_fn"
+        case Object(state=(_, {"__module__": str(module)})):  # a function stored by value
+            return module.startswith("wandb.")
     return False
 
 

@@ -1,5 +1,6 @@
 """Recognise files that are not exports of a Learner, and say of each what it is and what to do."""
 
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
         (first, f"a file compressed with zlib, as joblib does; {_EXPORT}")
         for first in (b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")
     ),
-    (b"\x89PNG", "a picture, not a model"),
-    (b"\xff\xd8\xff", "a picture, not a model"),
+    *(
+        (first, f"a picture, not a model; {_EXPORT}")
+        for first in (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF")
+    ),
 )
 """Files by their first bytes."""
 
@@ -44,7 +47,7 @@ def check_start(path: Path) -> bool:
         It cannot be read.
     """
     if path.is_dir():
-        raise _refusal(f"a folder; {_EXPORT}")
+        raise _refusal("a folder; give the path of the export.pkl in it")
     with path.open("rb") as file:
         start = file.read(1024)
     for first, sentence in _STARTS:
@@ -69,8 +72,12 @@ def check_start(path: Path) -> bool:
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<script", b"<?xml")):
         raise _refusal(f"a web page, not the file that it links to; {_DOWNLOAD}")
     if not start.startswith((b"PK", b"\x80")):
-        kind = "a file of an unknown kind" if min(start) < 9 else "a text"
-        raise _refusal(f"{kind}, which begins with {shorten(start[:20])}; {_EXPORT}")
+        # A character may be cut off at the end, which an incremental decoder leaves out.
+        begin = getincrementaldecoder("utf-8")("replace").decode(start)[:20]
+        kind = "a file of no known kind"
+        if "\ufffd" not in begin and "".join(begin.split()).isprintable():
+            kind = f"a text, which begins with {shorten(begin)}"
+        raise _refusal(f"{kind}; {_EXPORT}")
     return start.startswith(b"PK")
 
 
@@ -130,6 +137,10 @@ def _is_state_dict(root: Any) -> bool:
     return isinstance(root, dict) and bool(root) and all(map(_is_tensor, root.values()))
 
 
+def _is_learner(root: Any) -> bool:
+    return isinstance(root, Object) and root.get("opt_func") is not None
+
+
 def _is_network(root: Any) -> bool:
     return isinstance(root, Object) and isinstance(root.get("_modules"), dict)
 
@@ -141,6 +152,7 @@ _ROOTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (_has_keys("state_dict"), "a checkpoint of weights, without labels and transforms"),
     (_has_keys("model_state_dict"), "a checkpoint of weights, without labels and transforms"),
     (_is_state_dict, "weights alone (a state_dict), without labels and transforms"),
+    (_is_learner, "a Learner without its DataLoaders (dls), which hold labels and transforms"),
     (_is_network, "a network alone, without labels and transforms"),
 )
 """What else people store with torch.save, and how to tell."""

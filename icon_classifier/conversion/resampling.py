@@ -66,7 +66,7 @@ def fit_size(transforms: Transforms, network: nn.Module, classes: int) -> Transf
         How many.
     """
     sizes = [transforms.pipeline.size, *((side, side) for side in OTHER_SIDES)]
-    for width, height in sizes if transforms.assumed and not transforms.resamples else ():
+    for width, height in () if transforms.is_sized or transforms.resamples else sizes:
         sample = torch.zeros(1, len(transforms.mean), height, width)
         try:
             with torch.inference_mode():

@@ -4,7 +4,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from icon_classifier.conversion.archive import Archive
 from icon_classifier.conversion.fields import class_name, describe, plain, unsupported
@@ -73,8 +73,10 @@ class Transforms:
         How the input is resized on its way to the network, in order; usually empty.
     left_out : tuple of str
         The transforms that do nothing to a validation photo.
-    assumed : tuple of str
-        What the Learner does not say, in sentences.
+    taken : tuple of str
+        Why some of these are taken to do nothing, where the file does not say; sentences.
+    is_sized : bool
+        Whether a step of the pipeline resizes photos; otherwise its first step is assumed.
     """
 
     pipeline: Pipeline
@@ -83,17 +85,25 @@ class Transforms:
     std: tuple[float, ...]
     resamples: tuple[Resample, ...] = ()
     left_out: tuple[str, ...] = ()
-    assumed: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
+    is_sized: bool = True
 
-    def squished(self, size: tuple[int, int]) -> "Transforms":
-        """Return them with an assumed size, width and height in pixels, as their first step."""
-        width, height = size
-        pipeline = Pipeline((Resize(size, "squish"), *self.pipeline.steps[1:]))
-        sentences = (
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What the file does not say, in sentences."""
+        if self.is_sized:
+            return self.taken
+        width, height = self.pipeline.steps[0].size
+        return (
             f"No item transform resizes the photos; they are squished to {width} x {height}. "
             "If the network was trained on another size, add Resize(size) to item_tfms.",
+            *self.taken,
         )
-        return replace(self, pipeline=pipeline, assumed=sentences)
+
+    def squished(self, size: tuple[int, int]) -> "Transforms":
+        """Return them with another assumed size, width and height in pixels."""
+        pipeline = Pipeline((Resize(size, "squish"), *self.pipeline.steps[1:]))
+        return replace(self, pipeline=pipeline)
 
 
 def read_transforms(
@@ -122,39 +132,51 @@ def read_transforms(
         message names it.
     """
     left_out: list[str] = []
+    taken: list[str] = []
 
-    def acting(transforms: Sequence[Any], kind: str) -> list[Object]:
+    def acting(stage: str, transforms: Sequence[Any]) -> list[_Step]:
         """Return the transforms that act on validation photos; list the others as left out."""
         found = []
-        for transform in transforms:
+        for place, transform in enumerate(transforms):
             if not isinstance(transform, Object):
-                raise unsupported(f"expected a transform of fastai, got {shorten(transform)}")
-            if _is_for_training(transform, kind):
-                left_out.append(f"{kind} {_name(transform)} (training only)")
+                raise unsupported(
+                    f"expected a transform of fastai, got {shorten(transform)}; leave it out and "
+                    "train again"
+                )
+            step = _Step(stage, place, transform)
+            for_training = _is_for_training(transform)
+            if for_training is None:
+                taken.append(_taken_for_training(step))
+            if for_training is not False:
+                left_out.append(f"{step} (training only)")
             elif _name(transform) != "noop":
-                found.append(transform)
+                found.append(step)
         return found
 
-    items, batches = acting(item, "item transform"), acting(batch, "batch transform")
-    for transform in acting(before_batch, "transform before the batch"):
-        raise _cannot("transform before the batch", transform)
+    items, batches = acting("after_item", item), acting("after_batch", batch)
+    for step in acting("before_batch", before_batch):
+        raise step.cannot()
     steps = _item_steps(items)
     is_sized = bool(steps)
     if not is_sized:
-        steps = [Resize(_assumed_size(batches, mode), "squish")]
+        steps = [Resize(_assumed_size([step.transform for step in batches], mode), "squish")]
     size = steps[-1].size
     normalisation = _Normalisation()
     resamples: list[Resample] = []
-    for transform in batches:
+    for step in batches:
+        transform = step.transform
         name = class_name(transform)
         if name in ("IntToFloatTensor", "Normalize"):
             normalisation.add(transform, archive)
             continue
         if name not in (*_AFFINE, "RandomResizedCropGPU"):
-            raise _cannot("batch transform", transform)
+            raise step.cannot()
         if name not in _AFFINE and (crop := _centre(transform, size)) != size:
             if resamples:
-                raise unsupported(f"its batch transform {name} crops what another has resized")
+                raise unsupported(
+                    f"its batch transform {name} crops what another has resized; give only one of "
+                    "them a size, and train again"
+                )
             steps.append(CropPad(crop))
             size = crop
         resample = _resample(transform)
@@ -164,13 +186,52 @@ def read_transforms(
         elif name in _AFFINE:
             left_out.append(f"batch transform {name} (training only)")
     mean, std = normalisation.numbers(mode)
-    pipeline = Pipeline(tuple(steps))
-    transforms = Transforms(pipeline, mode, mean, std, tuple(resamples), tuple(left_out))
-    return transforms if is_sized else transforms.squished(steps[0].size)
+    return Transforms(
+        pipeline=Pipeline(tuple(steps)),
+        mode=mode,
+        mean=mean,
+        std=std,
+        resamples=tuple(resamples),
+        left_out=tuple(left_out),
+        taken=tuple(taken),
+        is_sized=is_sized,
+    )
 
 
-def _is_for_training(transform: Object, kind: str) -> bool:
-    """Return whether a transform acts in training only, whoever's class it is of."""
+class _Step(NamedTuple):
+    """A transform of a Learner, and its place in a stage of the validation loader."""
+
+    stage: str
+    place: int
+    transform: Object
+
+    def __str__(self) -> str:
+        return f"{_STAGES[self.stage]} {_name(self.transform)}"
+
+    def cannot(self, reason: str = "acts on validation photos too") -> Exception:
+        """Return the error for a transform that cannot be reproduced."""
+        where = f"learn.dls.valid.{self.stage}.fs[{self.place}]"
+        return unsupported(
+            f"its {self} {reason}, and cannot be reproduced without fastai; if it is for training "
+            f"only, run {where}.split_idx = 0 in the notebook and export again, else leave it out "
+            "and train again"
+        )
+
+
+_STAGES = {
+    "after_item": "item transform",
+    "before_batch": "transform before the batch",
+    "after_batch": "batch transform",
+}
+"""What the stages of a loader hold, for people."""
+
+
+def _is_for_training(transform: Object) -> bool | None:
+    """Return whether a transform acts in training only; None where the file does not say.
+
+    It does not where the class is the notebook's, stored by its name alone, as fastai before 2.8
+    does.
+    """
     if class_name(transform) in _AFFINE:
         return False
     missing = object()
@@ -178,35 +239,100 @@ def _is_for_training(transform: Object, kind: str) -> bool:
     call = transform.call
     while split_idx is missing and isinstance(call, Object) and len(call.args) > 2:
         # A class of the notebook, stored by value; what it inherits is not stored again.
-        split_idx = call.get("split_idx", missing)
+        split_idx = call.get("split_idx", _attributes(call).get("split_idx", missing))
         call = next(iter(call.args[2]), None)
     if split_idx is not missing:
         return bool(split_idx == 0)
     base = Object(call)
     if class_name(base) == base.cls:
-        raise unsupported(
-            f"it does not say whether its {kind} {_name(transform)} is for training only; set "
-            "self.split_idx = 0 in its __init__ if it is, and export again"
-        )
+        return None
     return class_name(base) in _TRAINING_ONLY
+
+
+def _attributes(made: Object) -> dict[Any, Any]:
+    """Return the attributes of a class that dill stored by value, which are its last argument."""
+    return made.args[-1] if isinstance(made.args[-1], dict) else {}
+
+
+def _taken_for_training(step: _Step) -> str:
+    """Return in a sentence why a transform is taken to act in training only.
+
+    A prediction is not random, so what is random in all its parts does not take part in one. What
+    acts in another way on validation photos keeps another part for them.
+
+    Raises
+    ------
+    UnsupportedLearnerError
+        Nothing in the file tells.
+    """
+    state = step.transform.state if isinstance(step.transform.state, dict) else {}
+    parts = {
+        name: part
+        for name, part in state.items()
+        if isinstance(name, str) and isinstance(part, Global | Object) and not name.startswith("_")
+    }
+    if (random := _random_name(step.transform)) and all(map(_random_name, parts.values())):
+        reason = f"it is random ({random})"
+    elif parts and all(name.startswith("train") for name in parts):
+        reason = f"it keeps {' and '.join(parts)} only"
+    else:
+        raise step.cannot("may act on validation photos too")
+    return (
+        f"The {step} is taken to act in training only, because {reason}; the file does not say. "
+        "If it acts on validation photos too, the answers differ from learn.predict."
+    )
+
+
+def _random_name(value: Global | Object) -> str | None:
+    """Return the name of the first transform that acts at random among an object and its parts.
+
+    It has a probability below 1, a range to draw from, or a name that says so: true of
+    albumentations and of torchvision.
+    """
+    seen, left = set(), [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, Object) and id(part) not in seen:
+            seen.add(id(part))
+            state = part.state if isinstance(part.state, dict) else {}
+            package, _, name = class_name(part).rpartition(".")
+            if package != "random" and (  # the generator of Python, which draws for others
+                name.startswith("Rand") or name in _RANDOM or any(map(_is_random, state.items()))
+            ):
+                return name
+            left += reversed(state.values())
+        elif isinstance(part, dict | list | tuple) and id(part) not in seen:
+            seen.add(id(part))
+            left += reversed(part.values() if isinstance(part, dict) else part)
+    return None
+
+
+_RANDOM = frozenset(
+    ("Affine", "AugMix", "AutoAugment", "ColorJitter", "ShiftScaleRotate", "TrivialAugmentWide")
+)
+"""Classes of albumentations and torchvision that draw numbers whatever their attributes are."""
+
+
+def _is_random(attribute: tuple[Any, Any]) -> bool:
+    match attribute:
+        case "p", float(p):
+            return 0 < p < 1
+        case str(name), ((int() | float()) as low, (int() | float()) as high):
+            return name.endswith(("limit", "range")) and low != high
+    return False
 
 
 def _name(transform: Object) -> str:
     """Return the name of a transform for people: of its class, or of the function in it."""
     name = transform.get("_name")
-    return name if isinstance(name, str) else describe(transform)
+    # A function inside another is called outer.<locals>.inner.
+    return name.rpartition(".")[-1] if isinstance(name, str) else describe(transform)
 
 
-def _cannot(kind: str, transform: Object) -> Exception:
-    return unsupported(
-        f"its {kind} {_name(transform)} acts on validation photos too, and cannot be reproduced "
-        "without fastai; give it split_idx = 0 if it is for training only, else leave it out"
-    )
-
-
-def _item_steps(transforms: Sequence[Object]) -> list[Step]:
+def _item_steps(transforms: Sequence[_Step]) -> list[Step]:
     steps: list[Step] = []
-    for transform in transforms:
+    for step in transforms:
+        transform = step.transform
         name = class_name(transform)
         if name == "Resize":
             steps.append(_resize(transform))
@@ -220,7 +346,7 @@ def _item_steps(transforms: Sequence[Object]) -> list[Step]:
                 "its item transform RatioResize gives photos of different sizes; use Resize"
             )
         elif name != "ToTensor":
-            raise _cannot("item transform", transform)
+            raise step.cannot()
     return steps
 
 
@@ -320,7 +446,10 @@ def _pad_mode(value: Any) -> str:
 def _filter(value: Any) -> int:
     number = plain(value)
     if not isinstance(number, int) or not 0 <= number <= 5:
-        raise unsupported(f"expected a filter of Pillow's, got {shorten(value)}")
+        raise unsupported(
+            f"expected a filter of Pillow's, got {shorten(value)}; use Resize without resamples, "
+            "and train again"
+        )
     return number
 
 
@@ -348,18 +477,26 @@ class _Normalisation:
     def numbers(self, mode: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and std for pixels of 0 to 1, a number for each channel of the input."""
         if not self.scaled:
-            raise unsupported("expected IntToFloatTensor among the batch transforms")
+            raise unsupported(
+                "expected IntToFloatTensor among the batch transforms; use ImageBlock, which adds "
+                "it"
+            )
         channels = max(len(self.mean), 3 if mode == "RGB" else 1)
         mean, std = (
             tuple(number / 255 for number in numbers) * (channels // len(numbers))
             for numbers in (self.mean, self.std)
         )
         if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
-            raise unsupported(f"expected a Normalize with std above 0, got {mean} and {std}")
+            raise unsupported(
+                f"expected a Normalize with std above 0, got {shorten(mean)} and {shorten(std)}; "
+                "use Normalize.from_stats(*imagenet_stats)"
+            )
         return mean, std
 
 
-_FORMATS = {"FloatStorage": "<f", "LongStorage": "<q"}
+_FORMATS = {
+    **{"DoubleStorage": "<d", "FloatStorage": "<f", "HalfStorage": "<e", "LongStorage": "<q"},
+}
 
 
 def _statistic(value: Any, archive: Archive) -> list[float]:
@@ -378,7 +515,7 @@ def _statistic(value: Any, archive: Archive) -> list[float]:
         case Object(
             Global("torch._utils", "_rebuild_tensor_v2"),
             (Storage(kind=kind, key=key, numel=numel), int(offset), shape, strides, *_),
-        ) if kind in _FORMATS and (1, 1, 1, *shape)[-4:] in ((1, 1, 1, 1), (1, 3, 1, 1)):
+        ) if kind in _FORMATS and (1, 1, 1, 1, *shape)[-4:] in ((1, 1, 1, 1), (1, 3, 1, 1)):
             form, channels = _FORMATS[kind], math.prod(shape)
             width, step = struct.calcsize(form), strides[-3] if channels == 3 else 0
             with archive.open_storages() as read:
@@ -387,4 +524,6 @@ def _statistic(value: Any, archive: Archive) -> list[float]:
                 float(struct.unpack_from(form, raw, (offset + step * channel) * width)[0])
                 for channel in range(channels)
             ]
-    raise unsupported("expected a Normalize of one or three channels")
+    raise unsupported(
+        "expected a Normalize of one or three numbers; use Normalize.from_stats(mean, std)"
+    )

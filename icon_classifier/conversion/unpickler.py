@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO, Any
 
-from icon_classifier.errors import ConversionError, UntrustedExportError
+from icon_classifier.errors import ConversionError, NotAnExportError, UntrustedExportError
 
 MAX_STEPS = 1_000_000
 """Most opcodes that are interpreted for one file, which limits its time and memory.
@@ -114,8 +114,6 @@ class Object:
                 return str(self.call)
             case Object(Global(name="_make_skeleton_class" | "_create_type"), (_, str(name), *_)):
                 return f"__main__.{name}"  # a class that cloudpickle or dill stored by value
-            case Object(Global(name="_builtin_type"), (str(name), *_)):
-                return f"types.{name}"  # what cloudpickle cannot import by its name
             case Object(Global() as function):
                 return str(function)
         return "a nested call"
@@ -177,7 +175,9 @@ class Unpickler:
         except _STACK_ERRORS as error:
             # pickletools raises ValueError on bytes that are not a pickle; the others come from a
             # stack that does not hold what an opcode needs.
-            raise ConversionError(f"the pickle is damaged ({error!s:.200})") from error
+            raise ConversionError(
+                f"the pickle is damaged ({error!s:.200}); copy or download it again"
+            ) from error
 
     def _run(self, file: IO[bytes]) -> Any:
         """Interpret the opcodes up to STOP; return the top of the stack."""
@@ -213,6 +213,11 @@ class Unpickler:
         """Push the symbol of a name."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise UntrustedExportError("the pickle uses a name that is not a string")
+        if module == "joblib.numpy_pickle":  # it writes arrays between the opcodes
+            raise NotAnExportError(
+                "expected an export of a fastai Learner, got a file of joblib; call learn.export() "
+                "in the notebook that trained it, and take the file it writes"
+            )
         self.stack.append(Global(module, name))
 
     def call(self, args: object, call: object) -> None:
@@ -243,8 +248,8 @@ class Unpickler:
                 return text.encode("latin1")
             case Global("torch.storage", "_load_from_bytes"), (bytes(data),) if self.load_bytes:
                 return self.load_bytes(data)
-            case Global("dill._dill", "_load_type"), (str(name),):  # which names types so
-                return Global("builtins", name)
+            case Global(_, "_builtin_type" | "_load_type"), (str(name),):
+                return Global("builtins", name)  # as cloudpickle and dill name Python's own
             case Global(_, "_class_setstate" | "_function_setstate"), (Object() as target, state):
                 target.state = state  # of a class or function that cloudpickle stored by value
                 return target
@@ -310,7 +315,7 @@ class Unpickler:
 
 _MADE = {
     *("bytes", "dict", "encode", "frozenset", "list", "OrderedDict", "set"),
-    *("_class_setstate", "_function_setstate", "_load_from_bytes", "_load_type"),
+    *("_builtin_type", "_class_setstate", "_function_setstate", "_load_from_bytes", "_load_type"),
 }
 """Names of the functions whose calls are not kept as symbols."""
 

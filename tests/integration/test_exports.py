@@ -25,7 +25,8 @@ RECORDED = json.loads((OLD / "answers.json").read_text())
 
 
 INSTRUCTION = re.compile(
-    r"; (build|call|give|leave|let|make|set|train|use) |this project is for one label a photo"
+    r"; (build|call|give|leave|let|make|set|train|use|if it is for training only, run) "
+    r"|this project is for one label a photo"
 )
 """What every refusal must tell: what to do, or what this project is for."""
 

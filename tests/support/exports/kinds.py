@@ -156,6 +156,22 @@ def datasets(nb: Notebook) -> Any:
     )
 
 
+def three_sets(nb: Notebook) -> Any:
+    files = nb.get_image_files(nb.photos)
+    steps = [[nb.PILImage.create], [nb.parent_label, nb.Categorize()]]
+    splits = [range(12), range(12, 15), range(15, 18)]
+    stages = {
+        "after_item": [nb.Resize(64), nb.ToTensor()],
+        "after_batch": nb.IntToFloatTensor(),
+    }
+    return nb.Datasets(files, steps, splits=[*map(list, splits)]).dataloaders(bs=4, **stages)
+
+
+def from_two_loaders(nb: Notebook) -> Any:
+    dls = nb.block()
+    return nb.DataLoaders(*(loader.new(bs=2) for loader in dls.loaders))
+
+
 def weighted(nb: Notebook) -> Any:
     files = nb.get_image_files(nb.photos)
     data = nb.DataBlock(
@@ -222,7 +238,12 @@ DATA: dict[str, Kind] = {
         "from_df", nb.table, nb.photos, fn_col="stem", suff=".png", valid_col="is_valid"
     ),
     "label function of an own module": lambda nb: nb.block(get_y=nb.label_of_an_own_module()),
+    "labels of numpy": lambda nb: nb.block(
+        get_y=lambda path, kind=nb.np.str_: kind(path.parent.name)
+    ),
     "Datasets": datasets,
+    "Datasets of three sets": three_sets,
+    "DataLoaders of loaders": from_two_loaders,
     "weighted_dataloaders": weighted,
 }
 """Functions that return DataLoaders."""
@@ -270,9 +291,21 @@ TRANSFORMS: dict[str, Callable[[Notebook], tuple[Any, Any]]] = {
         nb.Resize(64),
         [nb.Normalize.from_stats(*nb.cifar_stats)],
     ),
+    "Normalize of half precision": lambda nb: (nb.Resize(64), [halved_statistics(nb)]),
+    "Normalize of scalars": lambda nb: (
+        nb.Resize(64),
+        [nb.Normalize(nb.torch.tensor(0.5), nb.torch.tensor(0.25))],
+    ),
     "Normalize of the data": lambda nb: (nb.Resize(64), [nb.Normalize()]),
 }
 """Functions that return item transforms and batch transforms."""
+
+
+def halved_statistics(nb: Notebook) -> Any:
+    normalize = nb.normalize()
+    normalize.mean, normalize.std = normalize.mean.half(), normalize.std.half()
+    return normalize
+
 
 PRESIZING: dict[str, Callable[[Notebook], tuple[Any, Any]]] = {
     "aug_transforms size": lambda nb: (nb.Resize(92), nb.aug_transforms(size=64)),
@@ -520,6 +553,28 @@ def hooked(nb: Notebook) -> Any:
     return learn
 
 
+def watched(nb: Notebook) -> Any:
+    """Return a Learner with a hook as `wandb.watch` leaves it."""
+    learn = nb.plain()
+
+    def log(module: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    log.__module__ = "wandb.integration.torch.wandb_torch"
+    learn.model[0].register_forward_hook(log)
+    return learn
+
+
+def compiled(nb: Notebook) -> Any:
+    learn = nb.plain()
+    learn.model = nb.torch.compile(learn.model, backend="eager")
+    return learn
+
+
+def exported_before(nb: Notebook) -> Any:
+    return nb.load_learner(learners.export(nb.cnn(), nb.photos))
+
+
 def normalized_later(nb: Notebook) -> Any:
     dls = nb.block(batch_tfms=None)
     dls.add_tfms([nb.normalize()], "after_batch")  # as vision_learner does if pretrained
@@ -543,6 +598,9 @@ HABITS: dict[str, Kind] = {
     "model swapped": swapped_model,
     "DataParallel": parallel,
     "hooks left": hooked,
+    "watched by wandb": watched,
+    "compiled": compiled,
+    "exported before": exported_before,
     "Normalize added later": normalized_later,
     "subclass of Learner": of_own_class,
     "to_bf16": lambda nb: nb.cnn().to_bf16(),

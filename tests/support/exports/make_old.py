@@ -13,6 +13,7 @@ The files were made with torch 1.6 (fastai 2.0), 1.7.1 (2.1 to 2.3), 1.11 (2.5 a
 2.6.0 (2.8).
 """
 
+import importlib
 import json
 import pathlib
 import pickle
@@ -64,9 +65,9 @@ from fastai.vision.all import (
     parent_label,
     ranger,
 )
+from tiny import tiny_resnet  # beside this script
 from torch import nn
 from torch.nn import functional
-from torchvision.models.resnet import BasicBlock
 
 OLD = Path(__file__).with_name("old")
 PHOTOS = Path(tempfile.mkdtemp())
@@ -105,30 +106,15 @@ class Counter(Callback):
 class AlbumentationsTransform(DisplayedTransform):
     split_idx, order = 0, 2
 
-    def __init__(self, aug):
-        self.aug = aug
+    def __init__(self, train_aug):
+        self.train_aug = train_aug
 
     def encodes(self, img: PILImage):
-        return PILImage.create(self.aug(np.array(img)))
+        return PILImage.create(self.train_aug(np.array(img)))
 
 
 def mirror(pixels):
     return pixels[:, ::-1].copy()
-
-
-def tiny_resnet(pretrained=False, **_):
-    """Return a network in the form of torchvision's resnet18, of 8 kB: cut at -2 it is a body."""
-    halve = nn.Sequential(nn.Conv2d(4, 8, 1, 2, bias=False), nn.BatchNorm2d(8))
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 7, 2, 3, bias=False),
-        nn.BatchNorm2d(4),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(3, 2, 1),
-        nn.Sequential(BasicBlock(4, 4)),
-        nn.Sequential(BasicBlock(4, 8, 2, halve)),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Linear(8, 10),
-    )
 
 
 # What the kinds have in common
@@ -271,6 +257,7 @@ def cloudpickle():
     return cnn(block(get_y=lambda path: path.parent.name))
 
 
+dill = cloudpickle
 plain_pickle = before_torch_1_6 = gpu = python_3_13 = from_folder
 
 
@@ -284,10 +271,8 @@ def _plain(save, learn, file, **_):
         return pickle.dump(learn, opened, protocol=4)
 
 
-def _by_value(save, learn, file, **_):
-    import cloudpickle as by_value
-
-    return save(learn, file, pickle_module=by_value)
+def _by_value(module, save, learn, file, **_):
+    return save(learn, file, pickle_module=importlib.import_module(module))
 
 
 def _before_torch_1_6(save, learn, file, **_):
@@ -296,7 +281,8 @@ def _before_torch_1_6(save, learn, file, **_):
 
 SAVE = {
     "plain_pickle": _plain,
-    "cloudpickle": _by_value,
+    "cloudpickle": partial(_by_value, "cloudpickle"),
+    "dill": partial(_by_value, "dill"),
     "before_torch_1_6": _before_torch_1_6,
 }
 

@@ -27,7 +27,8 @@ from fastai.vision.models.xresnet import XResNet
 from sklearn.metrics import zero_one_loss  # noqa: F401
 from torch import nn
 from torch.nn import functional
-from torchvision.models.resnet import BasicBlock
+
+from tests.support.exports.tiny import tiny_resnet  # noqa: F401
 
 
 def is_cat(name):
@@ -169,27 +170,6 @@ class OwnNet(nn.Module):
 
     def forward(self, batch):
         return self.out(self.layers(batch))
-
-
-def tiny_resnet(pretrained=False, **_):
-    """Return a network in the form of torchvision's resnet18, of 8 kB: cut at -2 it is a body."""
-
-    def stage(inputs, outputs):
-        downsample = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, 2, bias=False), nn.BatchNorm2d(outputs)
-        )
-        return nn.Sequential(BasicBlock(inputs, outputs, 2, downsample))
-
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 7, 2, 3, bias=False),
-        nn.BatchNorm2d(4),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(3, 2, 1),
-        nn.Sequential(BasicBlock(4, 4)),
-        stage(4, 8),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Linear(8, 10),
-    )
 
 
 def tiny_xresnet(pretrained=False, **options):

@@ -129,6 +129,21 @@ def older_levit(nb: Notebook) -> Any:
     return learn
 
 
+def tensors(nb: Notebook) -> Any:
+    dls = nb.DataBlock(
+        (nb.TransformBlock, nb.CategoryBlock),
+        get_items=lambda _: range(8),
+        get_x=lambda i: nb.TensorImage(nb.torch.zeros(3, 8, 8)),
+        get_y=lambda i: i % 3,
+    ).dataloaders(0, bs=2, num_workers=0)
+    return nb.Learner(dls, nb.plain().model, loss_func=nb.CrossEntropyLossFlat())
+
+
+def label_missing(nb: Notebook) -> Any:
+    block = nb.CategoryBlock(sort=False)
+    return nb.cnn(nb.block(blocks=(nb.ImageBlock, block), get_y=lambda _: None))
+
+
 def with_item(nb: Notebook, *transforms: Any) -> Any:
     return nb.cnn(nb.block(item_tfms=[nb.Resize(64), *transforms]))
 
@@ -145,6 +160,8 @@ REFUSED: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "text": (text, ("text",)),
     "tabular": (tabular, ("table",)),
     "collaborative": (collaborative, ("table",)),
+    "tensors": (tensors, ("tensors of pixels",)),
+    "a label that is missing": (label_missing, ("labels that are strings or numbers, got None",)),
     "own network": (lambda nb: nb.plain(nb.OwnNet()), ("OwnNet", "network")),
     "own layer": (
         lambda nb: nb.plain(nb.nn.Sequential(nb.OwnNet(), nb.nn.Identity())),

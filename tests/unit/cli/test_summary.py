@@ -45,6 +45,20 @@ def test_owner_is_told_of_names_where_labels_are_no_words(
     assert [told in note for note in said] == [True] if told else said == []
 
 
+def test_owner_is_told_of_the_classes_that_names_leave_out() -> None:
+    (note,) = notes(metadata(vocab=["False", "True"], labels=["dog", "True"]))
+    assert "the classes as True." in note
+    assert "add True=… to export.names.txt" in note
+    assert list(notes(metadata(vocab=["False", "True"], labels=["dog", "cat"]))) == []
+
+
+@pytest.mark.parametrize(("trained", "told"), [("2026-01-02", False), ("2025", True), (None, True)])
+def test_owner_is_told_of_the_card_of_another_model(trained: str | None, told: bool) -> None:
+    said = list(notes(metadata(trained=trained), "# Model card\n\nTrained 2026-01-02.\n"))
+    assert ["export.md" in note for note in said] == [True] * told
+    assert list(notes(metadata(trained=trained), "# My own card\n")) == []
+
+
 def test_assumptions_are_notes() -> None:
     learner: dict[str, Any] = {"assumed": ["The loss is the notebook's own."]}
     assert list(notes(metadata(learner=learner))) == ["The loss is the notebook's own."]

@@ -234,7 +234,9 @@ def test_a_diverged_network_is_refused(photos, tmp_path):
 
 class TestFailures:
     def test_a_missing_file_is_refused(self, tmp_path):
-        with pytest.raises(ConversionError, match=r"cannot read .*: No such file"):
+        with pytest.raises(
+            ConversionError, match=r"there is no .*; in the notebook .* learn.export"
+        ):
             convert(tmp_path / "export.pkl")
 
     @pytest.mark.parametrize("keep", [0, 100, 0.5, -1])

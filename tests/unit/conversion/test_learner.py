@@ -362,7 +362,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Call], None], str]] = {
     ),
     "a label": (
         lambda learn, call: learn.dls.vocab.items.append(call),
-        "expected a string or a number, got <posix.system>",
+        "expected labels that are strings or numbers, got <posix.system>; let get_y",
     ),
     "an item transform": (
         lambda learn, call: learn.dls.valid.after_item.fs.append(call),

@@ -59,12 +59,19 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "empty": (lambda: b"", "an empty file; copy or download it again"),
     "HTML": (lambda: b"\n<!DOCTYPE html>\n<html>", "a web page, not the file that it links to"),
-    "text": (lambda: b"404: Not Found", "a text, which begins with b'404: Not Found'"),
+    "text": (lambda: b"404: Not Found", "a text, which begins with '404: Not Found'; call"),
     "notebook": (lambda: b'{"cells": []}', "a text"),
-    "noise": (lambda: b"\0\1\2\3", "a file of an unknown kind"),
+    "text in another script": (lambda: "über\näöü".encode(), r"a text, which begins with 'über\\n"),
+    "noise": (lambda: b"\0\1\2\3", "a file of no known kind; call"),
+    "bytes that are not UTF-8": (lambda: b"GGUF\xfe\xff", "a file of no known kind; call"),
     "gzip": (lambda: gzip.compress(saved(1)), "a file compressed with gzip; unpack it"),
     "joblib": (lambda: zlib.compress(saved(1), 3), "a file compressed with zlib, as joblib does"),
-    "PNG": (lambda: b"\x89PNG\r\n\x1a\n", "a picture, not a model"),
+    "joblib without compression": (
+        lambda: b"\x80\x04cjoblib.numpy_pickle\nNumpyArrayWrapper\n\0\0\0",
+        "a file of joblib; call",
+    ),
+    "PNG": (lambda: b"\x89PNG\r\n\x1a\n", "a picture, not a model; call"),
+    "JPEG": (lambda: b"\xff\xd8\xff\xe0", "a picture, not a model; call"),
     "HDF5": (lambda: b"\x89HDF\r\n\x1a\n", "a file of HDF5, as Keras writes"),
     "Keras": (lambda: zipped(config__json=b"", model__weights__h5=b""), "a model of Keras"),
     "safetensors": (safetensors, "a file of safetensors"),
@@ -122,7 +129,7 @@ def test_a_file_of_another_kind_is_named(tmp_path, name):
 
 
 def test_a_folder_is_named(tmp_path):
-    with pytest.raises(NotAnExportError, match="got a folder"):
+    with pytest.raises(NotAnExportError, match="got a folder; give the path of the export"):
         open_archive(tmp_path)
 
 

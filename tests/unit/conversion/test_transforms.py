@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import pickle
+import random
+import re
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -41,9 +44,9 @@ def fastai() -> types.ModuleType:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Write pictures of noise of odd sizes, so that every pixel matters, and of other modes."""
     folder = tmp_path_factory.mktemp("pictures")
-    random = np.random.default_rng(0)
+    noise = np.random.default_rng(0)
     for width, height in [(97, 61), (61, 97), (200, 30), (17, 150), (8, 9), (225, 224)]:
-        pixels = random.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        pixels = noise.integers(0, 256, (height, width, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{width}.png")
     gradient("L").save(folder / "grey.png")
     gradient("RGB").quantize(32).save(folder / "palette.png")
@@ -316,12 +319,75 @@ def test_a_class_of_the_notebook_is_left_out_if_it_is_for_training_only(
 
 def test_a_random_class_of_the_notebook_is_for_training_only(fastai, photos, tmp_path):
     """Its split_idx is inherited, and not stored with the class."""
-    random = transform_class(fastai.RandTransform, 0, call_super=True)()
-    del random.split_idx
-    learn = make_learner(fastai, photos, [fastai.Resize(64), random], [])
+    negate = transform_class(fastai.RandTransform, 0, call_super=True)()
+    del negate.split_idx
+    learn = make_learner(fastai, photos, [fastai.Resize(64), negate], [])
     assert read(learn, tmp_path).left_out == (
         "item transform Negate of the notebook (training only)",
     )
+
+
+class Part:
+    """Stand in for a transform of a library of augmentations."""
+
+    def __init__(self, **state: Any) -> None:
+        vars(self).update(state, generator=random.Random(0))
+
+
+class RandomCrop(Part):
+    """Random whatever its state is."""
+
+
+class StoredByName:
+    """A transform of the notebook as fastai before 2.8 stores it: without what its class says."""
+
+    order = 0
+
+    def __init__(self, **state: Any) -> None:
+        vars(self).update(state)
+
+
+FIXED, FLIP = Part(p=1.0, clip_limit=(4, 4), size=(3, 4)), Part(transforms=[Part(p=0.5)])
+
+
+@pytest.mark.parametrize(
+    ("transform", "reason"),
+    [
+        (StoredByName(aug=FLIP), r"it is random \(Part\)"),
+        (StoredByName(aug=Part(p=1.0, shift_limit=(-0.1, 0.1))), r"it is random \(Part\)"),
+        (StoredByName(aug=Part(parts={"a": [RandomCrop()]})), r"it is random \(RandomCrop\)"),
+        (StoredByName(p=0.3), r"it is random \(StoredByName\)"),
+        (StoredByName(first=FLIP, second=RandomCrop()), r"it is random \(Part\)"),
+        (StoredByName(train_aug=FIXED), "it keeps train_aug only"),
+        (StoredByName(aug=FIXED), None),
+        (StoredByName(train_aug=FLIP, valid_aug=FIXED), None),
+        (StoredByName(), None),
+    ],
+)
+def test_a_class_stored_by_name_is_left_out_if_a_prediction_cannot_need_it(
+    fastai, photos, tmp_path, transform, reason
+):
+    learn = make_learner(fastai, photos, fastai.Resize(64), [])
+    learn.dls.valid.after_item.fs.append(transform)
+    place = len(learn.dls.valid.after_item.fs) - 1
+    with learners.quiet():
+        learn.export(tmp_path / "export.pkl", pickle_module=pickle)
+    archive = open_archive(tmp_path / "export.pkl")
+    if reason:
+        learner = read_learner(archive)
+        assert "item transform StoredByName of tests (training only)" in learner.left_out
+        (sentence,) = learner.transforms.assumed
+        assert re.search(f"taken to act in training only, because {reason}", sentence)
+        return
+    with pytest.raises(UnsupportedLearnerError) as refusal:
+        read_learner(archive)
+    assert "item transform StoredByName of tests may act on validation" in str(refusal.value)
+    advice = f"learn.dls.valid.after_item.fs[{place}].split_idx = 0"
+    assert advice in str(refusal.value)
+    exec(advice, {"learn": learn})
+    learn.export(tmp_path / "export.pkl", pickle_module=pickle)
+    reread = read_learner(open_archive(tmp_path / "export.pkl"))
+    assert reread.transforms.assumed == ()
 
 
 @pytest.mark.parametrize("stage", ["after_item", "before_batch", "after_batch"])
@@ -377,7 +443,7 @@ REFUSED: dict[str, tuple[Make, Make, str]] = {
     "statistics of each pixel": (
         lambda f: f.Resize(64),
         lambda f: f.Normalize(f.torch.zeros(1, 3, 64, 64), f.torch.ones(1, 3, 64, 64)),
-        "expected a Normalize of one or three channels",
+        "expected a Normalize of one or three numbers; use",
     ),
     "division by zero": (
         lambda f: f.Resize(64),
