@@ -143,6 +143,10 @@ class Placeholder:
 
 def _not_a_layer(name: str) -> UnsupportedLearnerError:
     package = name.partition(".")[0]
+    if name.startswith(("torch.ao.", "torch.fx.", "torch.jit.")):
+        return UnsupportedLearnerError(
+            f"the network uses {name}: it was traced or quantized; use learn.export() before that"
+        )
     if package in ("fastai", "timm", "torch", "torchvision"):
         return UnsupportedLearnerError(
             f"the network uses {name}, which is not a layer of today's {package}; train it again "

@@ -144,7 +144,7 @@ def test_a_hook_of_training_or_saving_is_dropped(tmp_path):
 )
 def test_other_classes_are_not_instantiated(name, tiny_export):
     symbol = Object(name, (), {"training": False})
-    with pytest.raises(UnsupportedLearnerError, match="is not a layer of"):
+    with pytest.raises(UnsupportedLearnerError, match=r"is not a layer of|was traced"):
         build_network(symbol, open_archive(tiny_export))
 
 
@@ -214,6 +214,12 @@ def test_a_class_of_the_notebook_is_refused_by_name(tiny_export):
     symbol = Object(Global("__main__", "MyNet"), (), {"training": False})
     with pytest.raises(UnsupportedLearnerError, match=r"uses __main__\.MyNet.*nn\.Sequential"):
         build_network(symbol, open_archive(tiny_export))
+
+
+def test_a_traced_network_is_refused_with_what_to_do(tmp_path):
+    network = torch.fx.symbolic_trace(nn.Sequential(nn.ReLU()))
+    with pytest.raises(UnsupportedLearnerError, match=r"traced or quantized; use learn\.export"):
+        rebuilt(network, tmp_path)
 
 
 def test_hooks_of_fastai_that_store_activations_are_left_out(tmp_path):
