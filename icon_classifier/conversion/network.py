@@ -181,7 +181,8 @@ def build_network(model: Object, archive: Archive, *, anew: bool = False) -> nn.
     """
     try:
         while model.cls in WRAPPERS:
-            model = model.get("_modules", {}).get(WRAPPERS[model.cls])
+            inner = model.get("_modules", {}).get(WRAPPERS[model.cls])
+            model = model.args[0] if inner is None else inner  # the argument of torch.compile
         with archive.open_storages() as read:
             network = _Builder(read, anew=anew).build(model)
         if isinstance(network, nn.Module):
@@ -264,7 +265,11 @@ class _Builder:
             elif _is_recording_hook(symbol):
                 built = _do_nothing
             else:
-                built = Placeholder(symbol.cls if isinstance(call, Global) else describe(symbol))
+                built = Placeholder(
+                    symbol.cls
+                    if isinstance(call, Global) and call.name not in ("_make_function", "getattr")
+                    else describe(symbol)
+                )
         self.built[id(symbol)] = built
         return built
 

@@ -194,7 +194,9 @@ def test_tensors_of_a_subclass_are_not_mixed_up(tmp_path):
     assert [tensor[0].item() for tensor in built.tensors] == list(range(20))
 
 
-@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel])
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel, torch.compile]
+)
 def test_a_wrapped_network_is_unwrapped(tmp_path, wrap):
     built = rebuilt(wrap(nn.Sequential(nn.ReLU())), tmp_path)
     assert [type(layer) for layer in built] == [nn.ReLU]
