@@ -194,6 +194,7 @@ def test_tensors_of_a_subclass_are_not_mixed_up(tmp_path):
     assert [tensor[0].item() for tensor in built.tensors] == list(range(20))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile
 @pytest.mark.parametrize(
     "wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel, torch.compile]
 )
