@@ -204,22 +204,17 @@ def _compile(learner: ExportedLearner, archive: Archive, sources: Mapping[str, A
     notes = _check_notes(learner.notes)
 
     from icon_classifier.conversion.graph import Graph, Score
-    from icon_classifier.conversion.network import build_network
-    from icon_classifier.conversion.older_layers import check_layers_used
-    from icon_classifier.conversion.resampling import Resampling, fit_size
 
     score = Score(notes.unsure, notes.temperature)
     try:
-        network = build_network(learner.model, archive)
+        network, transforms = _build(learner, archive)
     except UnsupportedLearnerError as error:
-        raise UnsupportedLearnerError(f"{learner.network}: {error}") from error
-    transforms = fit_size(learner.transforms, network, len(learner.labels))
+        try:  # it is of an older version
+            network, transforms = _build(learner, archive, anew=True)
+        except ConversionError:
+            raise error from None
     learner = dataclasses.replace(learner, transforms=transforms)
-    sample = _sample_photos(transforms)
-    resampling = Resampling(transforms.pipeline.size, transforms.resamples)
-    resized = resampling(sample)
-    _check_logits(network, resized, len(learner.labels))
-    check_layers_used(network, resized[:1])
+    resampling, sample, resized = _sample(transforms)
     graph = Graph(network, score, resized[:1]).eval()
     try:
         compiled = _write(resampling, graph, sample)
@@ -238,6 +233,34 @@ def _compile(learner: ExportedLearner, archive: Archive, sources: Mapping[str, A
     except (onnx.checker.ValidationError, ModelError) as error:
         raise ConversionError(f"the compiled model is not valid: {error}") from error
     return bytes(model.SerializeToString())
+
+
+def _build(
+    learner: ExportedLearner, archive: Archive, *, anew: bool = False
+) -> tuple[Any, Transforms]:
+    """Return the network of a Learner, checked, and its transforms for the size that it takes."""
+    from icon_classifier.conversion.network import build_network
+    from icon_classifier.conversion.older_layers import check_layers_used
+    from icon_classifier.conversion.resampling import fit_size
+
+    try:
+        network = build_network(learner.model, archive, anew=anew)
+    except UnsupportedLearnerError as error:
+        raise UnsupportedLearnerError(f"{learner.network}: {error}") from error
+    transforms = fit_size(learner.transforms, network, len(learner.labels))
+    _, _, resized = _sample(transforms)
+    _check_logits(network, resized, len(learner.labels))
+    check_layers_used(network, resized[:1])
+    return network, transforms
+
+
+def _sample(transforms: Transforms) -> tuple[Any, Any, Any]:
+    """Return what resizes photos in front of the network, sample photos, and these resized."""
+    from icon_classifier.conversion.resampling import Resampling
+
+    sample = _sample_photos(transforms)
+    resampling = Resampling(transforms.pipeline.size, transforms.resamples)
+    return resampling, sample, resampling(sample)
 
 
 def _sample_photos(transforms: Transforms) -> Any:

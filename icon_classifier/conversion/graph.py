@@ -242,6 +242,8 @@ def to_onnx(module: nn.Module, sample: torch.Tensor, output_names: Sequence[str]
         The module does something that ONNX cannot express.
     """
     file = io.BytesIO()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one operator for attention, not in ONNX
     try:
         with warnings.catch_warnings(), torch.no_grad():
             # About the deprecation, and about sizes that become constants, as they should.
@@ -258,4 +260,6 @@ def to_onnx(module: nn.Module, sample: torch.Tensor, output_names: Sequence[str]
             )
     except (*_FORWARD_ERRORS, torch.onnx.errors.OnnxExporterError) as error:
         raise UnsupportedLearnerError(f"the network cannot be written as ONNX: {error}") from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     return file.getvalue()

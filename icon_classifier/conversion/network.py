@@ -1,8 +1,9 @@
 """Build the network of an exported Learner from its parsed pickle: layers and tensors only.
 
 Only subclasses of ``torch.nn.Module`` that torch, torchvision, timm or fastai define are
-instantiated, and only by setting the attributes of an empty instance; no constructor runs. Any
-other value in a layer becomes a :class:`Placeholder`, which raises if the forward pass calls it.
+instantiated, and only by setting the attributes of an empty instance. No constructor runs, but
+those of today's timm where a network of an older one is built anew. Any other value in a layer
+becomes a :class:`Placeholder`, which raises if the forward pass calls it.
 """
 
 import functools
@@ -20,7 +21,7 @@ from torch import nn
 
 from icon_classifier.conversion.archive import Archive
 from icon_classifier.conversion.fields import class_name, describe
-from icon_classifier.conversion.older_layers import complete, find_layer
+from icon_classifier.conversion.older_layers import complete, find_layer, rebuild
 from icon_classifier.conversion.unpickler import Global, Object, Storage, shorten
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError
 from icon_classifier.system.torch_setup import import_fastai, mend_torchvision
@@ -142,6 +143,10 @@ class Placeholder:
 
 def _not_a_layer(name: str) -> UnsupportedLearnerError:
     package = name.partition(".")[0]
+    if name.startswith(("torch.ao.", "torch.fx.", "torch.jit.")):
+        return UnsupportedLearnerError(
+            f"the network uses {name}: it was traced or quantized; use learn.export() before that"
+        )
     if package in ("fastai", "timm", "torch", "torchvision"):
         return UnsupportedLearnerError(
             f"the network uses {name}, which is not a layer of today's {package}; train it again "
@@ -155,8 +160,17 @@ def _not_a_layer(name: str) -> UnsupportedLearnerError:
     )
 
 
-def build_network(model: Object, archive: Archive) -> nn.Module:
+def build_network(model: Object, archive: Archive, *, anew: bool = False) -> nn.Module:
     """Build a network in evaluation mode, on the CPU, in float32.
+
+    Parameters
+    ----------
+    model : Object
+        The network in the parsed pickle.
+    archive : Archive
+        Holds the data of its tensors.
+    anew : bool, optional
+        Whether to build networks of timm by its constructors, instead of layer by layer.
 
     Raises
     ------
@@ -169,7 +183,7 @@ def build_network(model: Object, archive: Archive) -> nn.Module:
         while model.cls in WRAPPERS:
             model = model.get("_modules", {}).get(WRAPPERS[model.cls]) or model.args[0]
         with archive.open_storages() as read:
-            network = _Builder(read).build(model)
+            network = _Builder(read, anew=anew).build(model)
         if isinstance(network, nn.Module):
             return network.float().eval().requires_grad_(False)
     except _DAMAGES as error:
@@ -186,8 +200,9 @@ _DAMAGES = (
 class _Builder:
     """Builds one network; one symbol gives one object, so that shared layers stay shared."""
 
-    def __init__(self, read: Callable[[str, int], bytes]) -> None:
+    def __init__(self, read: Callable[[str, int], bytes], *, anew: bool = False) -> None:
         self.read = read
+        self.anew = anew
         self.built: dict[int, Any] = {}
         self.storages: dict[str, torch.Tensor] = {}
         self.left: dict[str, int] = {}
@@ -224,6 +239,9 @@ class _Builder:
         if built is None:
             call = symbol.call
             cls = _resolve(call) if isinstance(call, Global) else None
+            of_timm = self.anew and isinstance(call, Global) and call.module.startswith("timm.")
+            if of_timm and isinstance(cls, Placeholder) and symbol.get("_modules") is not None:
+                cls = nn.Module  # it only keeps its tensors, until the whole network is built
             if isinstance(cls, type) and issubclass(cls, nn.Module):
                 if not isinstance(symbol.state, dict):
                     raise TypeError(f"{symbol.cls} has no attributes")
@@ -231,7 +249,10 @@ class _Builder:
                 self.built[id(symbol)] = built  # before its attributes, which may refer to it
                 built.__setstate__(self.build(symbol.state))  # type: ignore[no-untyped-call]
                 _check_hooks(built)
-                complete(built)
+                if not of_timm:
+                    complete(built)
+                elif hasattr(built, "default_cfg"):
+                    built = rebuild(built, call.module)
                 for layer in built._modules.values():
                     if isinstance(layer, Placeholder):
                         layer()  # raises
@@ -243,7 +264,11 @@ class _Builder:
             elif _is_recording_hook(symbol):
                 built = _do_nothing
             else:
-                built = Placeholder(symbol.cls if isinstance(call, Global) else describe(symbol))
+                built = Placeholder(
+                    symbol.cls
+                    if isinstance(call, Global) and call.name not in ("_make_function", "getattr")
+                    else describe(symbol)
+                )
         self.built[id(symbol)] = built
         return built
 

@@ -1,9 +1,10 @@
-"""Bring layers that older versions of fastai, timm, torch and torchvision saved up to date.
+"""Bring networks that older versions of fastai, timm, torch and torchvision saved up to date.
 
 A pickle holds a layer's attributes and the name of its class, but not its code. Where a class has
 moved since, it is found by its name; what its code expects and the file lacks is added so that the
 layer computes what it computed: an added layer is the identity, a number is the constructor's
-default. A layer with parameters or parts that today's class does not use is refused.
+default. A layer with parameters or parts that today's class does not use is refused. A network of
+timm that cannot be completed so is built anew, and its weights are loaded as timm loads old ones.
 
 A name counts only in the module of `PACKAGES` whose source defines it: modules also contain ``os``
 and the like, which they import, and a dotted name such as ``os.system`` is defined nowhere. The
@@ -15,8 +16,10 @@ import importlib
 import importlib.util
 import inspect
 import re
+import sys
 import textwrap
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -25,6 +28,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from icon_classifier.conversion.padding import input_sizes
 from icon_classifier.errors import UnsupportedLearnerError
 
 PACKAGES = (
@@ -60,6 +64,20 @@ _DERIVED: dict[str, Callable[[Any], Any]] = {
     "output_fmt": lambda _: importlib.import_module("timm.layers").Format.NCHW,
 }
 """Attributes that no constructor's default gives, by name."""
+
+_REBUILT = (
+    *("cait", "convmixer", "cspnet", "ghostnet", "inception_v3", "inception_v4", "levit", "pit"),
+    *("pvt_v2", "swin_transformer", "swin_transformer_v2", "visformer", "xcit"),
+)
+"""Modules of timm whose networks were compared with the answers of timm 0.4.12, 0.5.4 and 0.6.13
+after their weights had been loaded into today's. Others compute something else today: the norm of a
+poolformer, for example, comes after its pooling."""
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Buffers that training fills; all others are made by constructors."""
+
+_NUMBERS = ("stride", "padding", "dilation", "groups", "num_groups", "eps")
+"""Numbers of layers with weights that decide what they compute."""
 
 _NEUTRAL_LAYERS = re.compile(r"Identity|Dropout\d?d?|DropPath|StochasticDepth|create_aa")
 """Layers that change nothing at validation."""
@@ -235,6 +253,108 @@ def _mentions(cls: type, name: str) -> bool:
     return re.search(rf"\bself\.{re.escape(name)}\b", _source(cls)) is not None
 
 
+def rebuild(old: Any, module: str) -> nn.Module:
+    """Build a whole network of timm by today's constructors, and load the weights of an old one.
+
+    Parameters
+    ----------
+    old : torch.nn.Module
+        The network as it was saved. Its tensors and numbers count, not the classes of its layers.
+    module : str
+        Name of the module of its class.
+
+    Raises
+    ------
+    UnsupportedLearnerError
+        No network of today has the same weights, or several that differ.
+    """
+    family = module.rpartition(".")[2]
+    weights = _learned(old)
+    import timm
+
+    kernels = (each for name, each in weights.items() if name.endswith("weight"))
+    options = {
+        "num_classes": old.num_classes,
+        "in_chans": next((each.shape[1] for each in kernels if each.dim() == 4), 3),
+    }
+    fitting = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in timm.list_models(module=family) if family in _REBUILT else ():
+            with torch.device("meta"):  # shapes only
+                network = timm.create_model(name, **options)
+            if _elements(_learned(network)) == _elements(weights):
+                network = timm.create_model(name, **options)
+                if _load(network, old, weights):
+                    fitting.append(network)
+    if len({str(network) for network in fitting}) != 1:
+        raise UnsupportedLearnerError(f"today's timm has no {family} of these weights")
+    return fitting[0]
+
+
+def _learned(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what training has made of a network, by name."""
+    parameters = dict(network.named_parameters())
+    return {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if name in parameters or name.rpartition(".")[2] in _STATISTICS
+    }
+
+
+def _elements(tensors: Mapping[str, torch.Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _load(network: nn.Module, old: nn.Module, weights: Mapping[str, torch.Tensor]) -> bool:
+    """Load old weights; return whether they fit and nothing else differs.
+
+    timm renames the weights of old checkpoints. Where it does not, their order has not changed.
+    """
+    expected = _learned(network)
+    rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    states = [dict(weights)]
+    if rename:
+        with suppress(RuntimeError, TypeError, ValueError, AttributeError, LookupError):
+            states = [rename(dict(weights), network)]
+    if [name.rpartition(".")[2] for name in weights] == [
+        name.rpartition(".")[2] for name in expected
+    ]:
+        states.append(dict(zip(expected, weights.values(), strict=True)))
+    for state in states:
+        if _shapes(state) == _shapes(expected):
+            network.load_state_dict(state, strict=False)
+            return _have_same_numbers(network, old, state, weights)
+    return False
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def _have_same_numbers(
+    network: nn.Module,
+    old: nn.Module,
+    state: Mapping[str, torch.Tensor],
+    weights: Mapping[str, torch.Tensor],
+) -> bool:
+    """Whether layers with the same weights, and buffers of the same names, have equal numbers."""
+    old_names = {id(tensor): name for name, tensor in weights.items()}
+    for name, tensor in state.items():
+        old_name = old_names.get(id(tensor), name).rpartition(".")[0]
+        layers = old.get_submodule(old_name), network.get_submodule(name.rpartition(".")[0])
+        before, today = ([getattr(each, number, None) for number in _NUMBERS] for each in layers)
+        if before != today:
+            return False
+    old_buffers = dict(old.named_buffers())
+    pairs = [
+        (old_buffers[name].double(), buffer.double())
+        for name, buffer in network.named_buffers()
+        if name in old_buffers
+    ]
+    return all(a.shape == b.shape and torch.allclose(a, b) for a, b in pairs)
+
+
 def check_layers_used(network: nn.Module, sample: torch.Tensor) -> None:
     """Check that a network does not skip a layer that its class no longer knows.
 
@@ -243,21 +363,11 @@ def check_layers_used(network: nn.Module, sample: torch.Tensor) -> None:
     UnsupportedLearnerError
         It does: it was made by a version whose class computed something else.
     """
-    used: set[nn.Module] = set()
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, _: used.add(layer))
-        for layer in network.modules()
-    ]
-    try:
-        with torch.inference_mode():
-            network(sample)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    used = input_sizes(network, sample).keys()
     for parent in used:
         if not type(parent).__module__.startswith(("timm.", "torchvision.")):
             continue
         for name, layer in parent.named_children():
             neutral = _NEUTRAL_LAYERS.fullmatch(type(layer).__name__)
-            if not (used.intersection(layer.modules()) or neutral or _mentions(type(parent), name)):
+            if not (used & set(layer.modules()) or neutral or _mentions(type(parent), name)):
                 raise _changed(parent, "layer", name)

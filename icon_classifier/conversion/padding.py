@@ -32,31 +32,27 @@ def with_fixed_padding(network: nn.Module, sample: torch.Tensor) -> nn.Module:
         Its outputs are the same, bit for bit, for pictures of H times W. The network itself where
         no layer pads by the size of its input.
     """
-    sizes = _sizes(network, sample)
-    if not sizes:
+    if not any(map(_pads_itself, network.modules())):
         return network
     network = copy.deepcopy(network)
-    for parent_name, parent in list(network.named_modules()):
+    sizes = input_sizes(network, sample)
+    for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
-            seen = sizes.get(f"{parent_name}.{name}".lstrip("."), set())
-            if len(seen) == 1:  # a layer that is used at two sizes stays as it is
+            seen = {size[-2:] for size in sizes.get(layer, ())}
+            if _pads_itself(layer) and len(seen) == 1:  # one used at two sizes stays as it is
                 setattr(parent, name, _padded(layer, *seen))
     return network
 
 
-def _sizes(network: nn.Module, sample: torch.Tensor) -> dict[str, set[tuple[int, int]]]:
-    """Run the network; return the sizes of the inputs of each layer that pads itself."""
-    sizes: dict[str, set[tuple[int, int]]] = {}
-    hooks = []
-    for name, layer in network.named_modules():
-        if isinstance(layer, nn.Conv2d) and type(layer).__name__ == _PADS_ITSELF:
-            seen = sizes.setdefault(name, set())
+def input_sizes(network: nn.Module, sample: torch.Tensor) -> dict[nn.Module, set[tuple[int, ...]]]:
+    """Run a network; return the shapes of the inputs of each of its layers that is used."""
+    sizes: dict[nn.Module, set[tuple[int, ...]]] = {}
 
-            def record(_: nn.Module, inputs: Any, seen: set[tuple[int, int]] = seen) -> None:
-                height, width = inputs[0].shape[-2:]
-                seen.add((int(height), int(width)))
+    def record(layer: nn.Module, inputs: Any) -> None:
+        shapes = (tuple(map(int, each.shape)) for each in inputs if isinstance(each, torch.Tensor))
+        sizes.setdefault(layer, set()).update(shapes)
 
-            hooks.append(layer.register_forward_pre_hook(record))
+    hooks = [layer.register_forward_pre_hook(record) for layer in network.modules()]
     try:
         with torch.inference_mode():
             network(sample)
@@ -66,7 +62,11 @@ def _sizes(network: nn.Module, sample: torch.Tensor) -> dict[str, set[tuple[int,
     return sizes
 
 
-def _padded(layer: nn.Conv2d, size: tuple[int, int]) -> nn.Sequential:
+def _pads_itself(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and type(layer).__name__ == _PADS_ITSELF
+
+
+def _padded(layer: Any, size: tuple[int, ...]) -> nn.Sequential:
     """Return constant padding and a convolution without any; the weights are shared."""
     pads: list[int] = []
     for side, kernel, stride, dilation in zip(
@@ -79,9 +79,9 @@ def _padded(layer: nn.Conv2d, size: tuple[int, int]) -> nn.Sequential:
     bare = nn.Conv2d(
         layer.in_channels,
         layer.out_channels,
-        layer.kernel_size,  # type: ignore[arg-type]
-        layer.stride,  # type: ignore[arg-type]
-        dilation=layer.dilation,  # type: ignore[arg-type]
+        layer.kernel_size,
+        layer.stride,
+        dilation=layer.dilation,
         groups=layer.groups,
         bias=False,
     )

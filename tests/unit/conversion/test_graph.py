@@ -140,3 +140,9 @@ def test_any_module_is_written_as_onnx():
     session = onnxruntime.InferenceSession(to_onnx(network()[0], SAMPLE, ["maps"]))
     (maps,) = session.run(["maps"], {"image": SAMPLE[:3].numpy()})
     assert maps.shape == (3, 5, 6, 8)
+
+
+def test_a_transformer_of_torch_is_written() -> None:
+    network = nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(16, 2, 16, batch_first=True))
+    assert to_onnx(network.eval(), torch.randn(2, 3, 4, 4), ["logits"])
+    assert torch.backends.mha.get_fastpath_enabled()

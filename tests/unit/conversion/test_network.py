@@ -144,7 +144,7 @@ def test_a_hook_of_training_or_saving_is_dropped(tmp_path):
 )
 def test_other_classes_are_not_instantiated(name, tiny_export):
     symbol = Object(name, (), {"training": False})
-    with pytest.raises(UnsupportedLearnerError, match="is not a layer of"):
+    with pytest.raises(UnsupportedLearnerError, match=r"is not a layer of|was traced"):
         build_network(symbol, open_archive(tiny_export))
 
 
@@ -194,7 +194,10 @@ def test_tensors_of_a_subclass_are_not_mixed_up(tmp_path):
     assert [tensor[0].item() for tensor in built.tensors] == list(range(20))
 
 
-@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel, torch.compile]
+)
 def test_a_wrapped_network_is_unwrapped(tmp_path, wrap):
     built = rebuilt(wrap(nn.Sequential(nn.ReLU())), tmp_path)
     assert [type(layer) for layer in built] == [nn.ReLU]
@@ -214,6 +217,12 @@ def test_a_class_of_the_notebook_is_refused_by_name(tiny_export):
     symbol = Object(Global("__main__", "MyNet"), (), {"training": False})
     with pytest.raises(UnsupportedLearnerError, match=r"uses __main__\.MyNet.*nn\.Sequential"):
         build_network(symbol, open_archive(tiny_export))
+
+
+def test_a_traced_network_is_refused_with_what_to_do(tmp_path):
+    network = torch.fx.symbolic_trace(nn.Sequential(nn.ReLU()))
+    with pytest.raises(UnsupportedLearnerError, match=r"traced or quantized; use learn\.export"):
+        rebuilt(network, tmp_path)
 
 
 def test_hooks_of_fastai_that_store_activations_are_left_out(tmp_path):

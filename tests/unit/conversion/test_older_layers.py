@@ -22,6 +22,7 @@ from icon_classifier.conversion.older_layers import (
     complete,
     find_layer,
     is_defined,
+    rebuild,
 )
 from icon_classifier.errors import UnsupportedLearnerError
 from icon_classifier.system.torch_setup import mend_torchvision
@@ -126,6 +127,56 @@ def test_a_norm_and_an_activation_that_were_two_layers_stay_both():
     block.bn1, block.act1 = nn.BatchNorm2d(4).eval(), nn.ReLU()
     complete(block)
     torch.testing.assert_close(block(batch), expected)
+
+
+def older(name: str, **renamed: str) -> Any:
+    """Return a network of timm whose layers have other names, and are of classes that are gone."""
+    import timm
+
+    network = timm.create_model(name, num_classes=3).eval()
+    for layer in network.modules():
+        layer._modules = {renamed.get(key, key): each for key, each in layer._modules.items()}
+    return network
+
+
+@pytest.mark.parametrize(
+    ("name", "renamed"),
+    [
+        pytest.param("levit_128s", {"linear": "c"}, marks=pytest.mark.slow),
+        ("pit_ti_224", {"norm1": "norm_a"}),
+    ],
+)
+def test_a_network_of_older_classes_is_built_anew_with_its_weights(
+    name, renamed, tmp_path, monkeypatch
+):
+    network = older(name, **renamed)
+    today = older(name)
+    today.load_state_dict(dict(zip(today.state_dict(), network.state_dict().values(), strict=True)))
+    module = sys.modules[type(network).__module__]
+    layer = type("Gone", (nn.Module,), {"__module__": module.__name__, "__qualname__": "Gone"})
+    monkeypatch.setattr(module, "Gone", layer, raising=False)
+    for each in network.modules():
+        if type(each).__name__ in ("Attention", "Residual", "ConvNorm"):
+            each.__class__ = layer
+    torch.save(network, tmp_path / "network.pkl")
+    archive = open_archive(tmp_path / "network.pkl")
+    built = build_network(archive.root, archive, anew=True)
+    batch = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        torch.testing.assert_close(built(batch), today(batch))
+
+
+def test_a_network_with_another_number_is_not_built_anew():
+    network = older("pit_ti_224")
+    network.norm.eps = 0.1
+    with pytest.raises(UnsupportedLearnerError, match="no pit of these weights"):
+        rebuild(network, "timm.models.pit")
+
+
+def test_a_network_that_computes_something_else_today_is_not_built_anew():
+    network = older("poolformer_s12")
+    with pytest.raises(UnsupportedLearnerError, match="no metaformer of these weights"):
+        rebuild(network, "timm.models.metaformer")
 
 
 def test_a_parameter_that_a_class_no_longer_knows_is_refused():
