@@ -18,6 +18,7 @@ from icon_classifier.dataset.splits import assign_folds
 from icon_classifier.dataset.store import original_name
 from icon_classifier.images import read_image_file, shrink
 from icon_classifier.system.memory import usable_cores
+from icon_classifier.training.evaluation import wilson_interval
 from icon_classifier.training.features import prior_of
 from icon_classifier.training.probe import Prior, Strength, fit_head
 from icon_classifier.training.training import Probe
@@ -176,7 +177,10 @@ def advise_on_count(wrong: npt.NDArray[np.float64]) -> str:
             f"More photos will help: {counts}, about {now * now / before:.1%} with twice as many."
         )
     if now == 0:
-        return f"More photos of this kind would change nothing here: {counts}."
+        high = wilson_interval(0, len(whole))[1]
+        return (
+            f"{counts}: more photos would only tell more exactly (up to {high:.1%} may be wrong)."
+        )
     return f"More photos of this kind will hardly help: {counts}."
 
 

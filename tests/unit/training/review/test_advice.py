@@ -42,10 +42,10 @@ def test_more_photos_hardly_help_where_none_can_tell_the_classes_apart() -> None
     assert advise_on_count(curve(0.0)).startswith("More photos of this kind will hardly help: ")
 
 
-def test_no_error_needs_no_photos() -> None:
+def test_no_error_of_a_few_photos_is_not_taken_for_proof() -> None:
     assert advise_on_count(np.zeros((4, 50))) == (
-        "More photos of this kind would change nothing here: "
-        "0.0% are wrong with half of the photos, 0.0% with all of them."
+        "0.0% are wrong with half of the photos, 0.0% with all of them: "
+        "more photos would only tell more exactly (up to 7.1% may be wrong)."
     )
 
 
