@@ -31,8 +31,8 @@ format:  ## let ruff format the code and fix what it can
 	$(PREPARE) && $(RUN) -m ruff format . && $(RUN) -m ruff check --fix .
 notebook:  ## open train.ipynb in JupyterLab, and install that (ARGS='--port 9999')
 	$(SETUP) --extra notebook && $(RUN) -m jupyterlab train.ipynb $(ARGS)
-train:  ## train by train.ipynb: RECIPE=bears, or DATA=folder with a folder for each class (ARGS='-p compare False'); the report is written to reports/
-	$(SETUP) && mkdir -p reports && $(RUN) -m papermill train.ipynb "reports/train-$(or $(RECIPE),$(notdir $(abspath $(DATA)))).ipynb" --kernel python3 --log-output -p recipe "$(RECIPE)" $(if $(DATA),-p data "$(DATA)") $(ARGS)
+train:  ## train by train.ipynb: RECIPE=bears, or DATA=folder with a folder for each class (ARGS='-p compare True'); writes models/ and reports/
+	$(SETUP) && mkdir -p reports && $(RUN) -m papermill train.ipynb "reports/train-$(basename $(notdir $(or $(RECIPE),$(abspath $(DATA))))).ipynb" --kernel python3 --log-output -p recipe "$(RECIPE)" $(if $(DATA),-p data "$(DATA)") $(ARGS)
 release-model:  ## check EXPORT=path and make it the page's model (ARGS=--worse accepts worse figures)
 	$(PREPARE) && $(RUN) -m scripts.release_model "$(EXPORT)" $(ARGS)
 lock:  ## write the locked files from pyproject.toml (ARGS=--upgrade takes the newest versions)

@@ -209,6 +209,8 @@ def is_photo_file(path: str | Path) -> bool:
     """Whether a file is named like a photo, or begins like one: ``photo.jpg_large``, say."""
     if str(path).lower().endswith(SUFFIXES):
         return True
+    if not Path(path).is_file():  # to open a pipe would wait for its writer
+        return False
     try:
         with Path(path).open("rb") as file:
             return _START.match(file.read(16)) is not None

@@ -21,7 +21,7 @@ from icon_classifier.system.texts import csv_line, printable
 from icon_classifier.training.evaluation import Figures, evaluate
 
 MAX_LISTED = 20
-"""How many photos of a kind are printed; a file takes all."""
+"""How many photos of a kind, and pairs of classes, are printed; --json has all."""
 
 _MIN_PROBABILITY = 1e-6
 """Records hold six digits; the logarithm of zero is not finite."""
@@ -47,6 +47,9 @@ class Report:
     wrong: list[Record]
     unreadable: list[Record]
     left_out: Counter[str]
+
+    def __str__(self) -> str:
+        return "\n".join(report_lines(self))
 
 
 def judge_folder(model: Model, folder: Path, *, threads: int) -> Report:
@@ -190,10 +193,18 @@ def report_lines(report: Report) -> Iterator[str]:
             lines = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
             yield f"| {' | '.join(lines)} |"
     yield ""
-    for true, counts in zip(figures.classes, figures.confusion, strict=True):
-        for guess, count in zip(figures.classes, counts, strict=True):
-            if count and guess is not true:
-                yield f"- {_cell(true.label)} taken for {_cell(guess.label)}: {count}"
+    confused = Counter(
+        {
+            f"- {_cell(true.label)} taken for {_cell(guess.label)}": count
+            for true, counts in zip(figures.classes, figures.confusion, strict=True)
+            for guess, count in zip(figures.classes, counts, strict=True)
+            if guess is not true and count
+        }
+    )
+    for pair, count in confused.most_common(MAX_LISTED):
+        yield f"{pair}: {count}"
+    if len(confused) > MAX_LISTED:
+        yield f"- and {len(confused) - MAX_LISTED} more pairs of classes"
 
 
 def _cell(text: str) -> str:

@@ -94,12 +94,14 @@ def predict(
         for record in records:
             results.write(record)
             count += 1
-    if line := passed_over_line(passed_over):
-        print(f"icon-classifier: {printable(line)}", file=sys.stderr)
-    if not count and not results.done:
+    total = len(results.done) + count
+    notes = [passed_over_line(passed_over)]
+    if output is not None:
+        notes.append(f"{output} has {total} photos, {count} of them new")
+    for note in filter(None, notes):
+        print(f"icon-classifier: {printable(note)}", file=sys.stderr)
+    if not total:
         raise SettingsError(f"there are no photos in {', '.join(photos)}")
-    if not count:
-        print(f"icon-classifier: {output} has all {len(results.done)} photos", file=sys.stderr)
     if results.failed:
         raise typer.Exit(1)
 
@@ -121,7 +123,6 @@ def evaluate(
         from icon_classifier.cli.evaluate import (
             judge_folder,
             remarks,
-            report_lines,
             to_json,
             wrong_table,
         )
@@ -134,16 +135,15 @@ def evaluate(
 
     classifier = open_model(model, threads=1, keep_memory=True)
     report = judge_folder(classifier, folder.expanduser(), threads=usable_cores())
-    text = "\n".join(report_lines(report))
     if as_json:
         _print_json(to_json(report))
     else:
-        print(text)
+        print(report)
         print(*remarks(report), sep="\n")
     if wrong is not None:
         write_file(wrong, wrong_table(report))
     if card:
-        add_evaluation(text, folder.resolve().name, model)
+        add_evaluation(str(report), folder.resolve().name, model)
 
 
 @app.command()

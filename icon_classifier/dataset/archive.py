@@ -28,6 +28,9 @@ Wanted = Callable[[PurePosixPath], bool]
 _MAX_BYTES = Limits().max_bytes
 _TOO_LARGE = f"larger than {_MAX_BYTES // 2**20} MB"
 
+_SAMPLE = 10_000
+"""Letters by which the encoding of names is guessed."""
+
 _UTF8 = 0x800
 """The flag of a name in UTF-8 (APPNOTE 4.4.4)."""
 
@@ -227,7 +230,7 @@ def _encoding(names: Iterable[str]) -> str:
         share = 1.0
     for encoding, common in _EAST_ASIAN.items():
         try:
-            letters = [each for each in text.decode(encoding) if not each.isascii()]
+            letters = [each for each in text.decode(encoding) if not each.isascii()][:_SAMPLE]
         except UnicodeDecodeError:
             continue
         fitting = sum(map(common, letters)) / max(len(letters), 1)

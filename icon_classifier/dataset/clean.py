@@ -130,7 +130,8 @@ def clean(
     _check_left(paths, problems)
     quarantined = _quarantine(photos, problems)
     left = {path: each for path, each in findings.items() if path not in problems}
-    targets = _targets({path: each for path, each in left.items() if path not in test})
+    kept_apart = set(test)
+    targets = _targets({path: each for path, each in left.items() if path not in kept_apart})
     rewritten = _rewrite(photos, targets, limits)
     prints = {targets.get(path, path): each.fingerprint for path, each in left.items()}
     if with_fastai:

@@ -79,7 +79,8 @@ def gather(
     recipe : Recipe
         What to gather.
     folder : str or Path
-        The data folder to work in; a second run continues where the first stopped.
+        The data folder to work in; a second run continues where the first stopped. Where it is the
+        user's own folder, ``gathered`` in it is used.
     source : {"search", "urls", "archive", "folder", "shapes"}, optional
         Another source than the recipe's own.
     data : str or Path, optional
@@ -112,12 +113,17 @@ def gather(
     own = Path(data or recipe.folder.path or "").expanduser()
     if kind == "folder" and recipe.folder.path is None:
         raise DatasetError(f"recipe {recipe.name!r} needs a folder of photos, got none")
+    if own.is_file() and is_table(PurePosixPath(own.name)):
+        recipe = replace(recipe, folder=replace(recipe.folder, table=own.name))
+        own = own.parent
     if kind in {"data", "folder"} and root.resolve() == own.resolve():
         root /= "gathered"  # a data folder of its own, in which no photo of the user is removed
     with _writing(root):
         _check_origin(root, recipe, kind, own)
         if kind in {"data", "folder"}:
-            return _add_own(own, recipe, root)
+            if own.is_file():
+                return _add_files(partial(read_archive, own), recipe, root)
+            return _add_files(partial(read_folder, own, skip=root), recipe, root)
         if kind == "archive":
             return _add_files(_fetch_archive(recipe, root, timeouts, progress), recipe, root)
         store = PhotoStore(root)
@@ -239,16 +245,6 @@ def _add_shapes(recipe: Recipe, store: PhotoStore) -> None:
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         store.add(label, buffer.getvalue())
-
-
-def _add_own(own: Path, recipe: Recipe, root: Path) -> Path:
-    """Add the photos of the user's own folder, archive, or table in the folder of its photos."""
-    if own.is_file() and is_table(PurePosixPath(own.name)):
-        recipe = replace(recipe, folder=replace(recipe.folder, table=own.name))
-        own = own.parent
-    if own.is_file():
-        return _add_files(partial(read_archive, own), recipe, root)
-    return _add_files(partial(read_folder, own, skip=root), recipe, root)
 
 
 def _add_files(read: Reader, recipe: Recipe, root: Path) -> Path:

@@ -41,8 +41,8 @@ _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _MIN_SHARE = 0.9
 """Share of the photos that must have a numbered class in their names to take it for one."""
 
-_MAX_LABEL = 80
-"""Most characters of a label; it becomes the name of a folder."""
+_MAX_LABEL = 255
+"""Most bytes of a label; it becomes the name of a folder."""
 
 
 class Place(NamedTuple):
@@ -133,27 +133,27 @@ def find_layout(
     spelt: dict[str, str] = {}  # Cat and cat are one class
     around = set(named[0].parent.parts) if named else set()
     around.intersection_update(*(path.parent.parts for path in named))
-    outermost, likely = by_places(named), set(named)
+    outermost, likely = _by_places(named), set(named)
     for path in photos:
         if (label := _label(raw.get(path), names)) is None:
             unknown[raw.get(path) or outermost(path) or path.parent.name] += path in likely
             left_out[path] = f"no class is found in {labels_from}"
         else:
             part = stated.get(path) or _part(path, around | {raw[path]})
-            places[path] = Place(spelt.setdefault(fold(label), label), part)
+            places[path] = Place(spelt.setdefault(_fold(label), label), part)
     if not any(place.part == "train" for place in places.values()):
         places = {path: Place(label, "train") for path, (label, _) in places.items()}
     return Layout(places, left_out, labels_from, +unknown)
 
 
-def fold(name: str) -> str:
+def _fold(name: str) -> str:
     """Return a name as it is compared: composed, without the difference of capital letters."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _words(name: str) -> str:
     """Return a name as it is compared with those of known classes."""
-    return " ".join(fold(name).replace("_", " ").split())
+    return " ".join(_fold(name).replace("_", " ").split())
 
 
 def why_no_photo(path: PurePosixPath) -> str | None:
@@ -169,11 +169,14 @@ def why_no_photo(path: PurePosixPath) -> str | None:
 
 def _label(name: str | None, names: Mapping[str, str]) -> str | None:
     """Return the label for a name that was found: as it is, or as the known classes have it."""
-    if name is None or names:
-        return None if name is None else names.get(_words(name))
+    if name is None:
+        return None
+    if names:
+        return names.get(_words(name))
     # It names a folder, which may not leave the folder around it or be hidden.
     label = re.sub(r"[/\\\0\ud800-\udfff]", "_", unicodedata.normalize("NFC", name)).strip()
-    return re.sub(r"^\.", "_", label)[:_MAX_LABEL] or None
+    label = re.sub(r"^\.", "_", label)
+    return label.encode()[:_MAX_LABEL].decode(errors="ignore") or None
 
 
 def _ways(
@@ -190,7 +193,7 @@ def _ways(
         yield "the names of files", {path: found[1] for path, found in matches if found}, {}
         return
     if table is None:
-        label_of = by_names(names) if names else by_places(named)
+        label_of = _by_names(names) if names else _by_places(named)
         labels = ((path, label_of(path)) for path in photos)
         yield "the folders", {path: label for path, label in labels if label is not None}, {}
     else:
@@ -227,7 +230,7 @@ def _by_tables(
         )
 
 
-def by_names(labels: Mapping[str, str]) -> Callable[[PurePosixPath], str | None]:
+def _by_names(labels: Mapping[str, str]) -> Callable[[PurePosixPath], str | None]:
     """Return a function that finds the innermost folder which is named like a class."""
 
     def label_of(path: PurePosixPath) -> str | None:
@@ -237,7 +240,7 @@ def by_names(labels: Mapping[str, str]) -> Callable[[PurePosixPath], str | None]
     return label_of
 
 
-def by_places(paths: Iterable[PurePosixPath]) -> Callable[[PurePosixPath], str | None]:
+def _by_places(paths: Iterable[PurePosixPath]) -> Callable[[PurePosixPath], str | None]:
     """Return a function that finds the outermost folder which distinguishes photos.
 
     Folders around all photos, and then those of sets, are no classes; folders within a class,
@@ -271,17 +274,17 @@ def _by_numbered_names(photos: Sequence[PurePosixPath], names: Mapping[str, str]
     labels: Labels = {}
     for path in photos:
         found = _NUMBERED.fullmatch(path.stem)
-        if found and not _OF_CAMERAS.fullmatch(fold(found[1])):
+        if found and not _OF_CAMERAS.fullmatch(_fold(found[1])):
             labels[path] = found[1]
     if names:
         return labels
-    counts = Counter(map(fold, labels.values()))
-    labels = {path: label for path, label in labels.items() if counts[fold(label)] > 1}
+    counts = Counter(map(_fold, labels.values()))
+    labels = {path: label for path, label in labels.items() if counts[_fold(label)] > 1}
     return labels if len(labels) >= _MIN_SHARE * len(photos) else {}
 
 
 def _set_of(name: str) -> Part | None:
-    found = _SET.fullmatch(fold(name))
+    found = _SET.fullmatch(_fold(name))
     return SET_NAMES[found[1]] if found else None
 
 

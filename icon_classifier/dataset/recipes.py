@@ -335,18 +335,22 @@ def load_recipe(recipe: str | Path) -> Recipe:
     return read
 
 
-def folder_recipe(folder: str | Path) -> Recipe:
+def folder_recipe(
+    folder: str | Path, *, table: str | None = None, pattern: str | None = None
+) -> Recipe:
     """Return a recipe for photos of one's own, which takes the classes from them.
 
     Parameters
     ----------
     folder : str or Path
         A folder of photos, an archive of one, or a table of names and labels beside its photos.
+    table, pattern : str, optional
+        Where the labels are, if they are not found: see :class:`FolderSource`.
 
     Raises
     ------
     RecipeError
-        If there is no such folder or file.
+        If there is no such folder or file, or the pattern is not usable.
     """
     path = Path(folder).expanduser().resolve()
     if not path.exists():
@@ -354,7 +358,8 @@ def folder_recipe(folder: str | Path) -> Recipe:
     place = path.parent if path.suffix.lower() in {".csv", ".tsv"} else path
     name = (place.name if place.is_dir() else place.name.partition(".")[0]) or "photos"
     training = Training(architecture="tf_efficientnet_lite0")
-    source = FolderSource(str(path))
+    source = FolderSource(str(path), table, pattern)
+    _check_pattern(source, "")
     return Recipe(name, f"The photos of {name}", "folder", folder=source, training=training)
 
 
@@ -419,11 +424,17 @@ def _check(recipe: Recipe, file: Path) -> None:
         raise RecipeError(f"{file}: classes: missing; source {recipe.source!r} needs them")
     if recipe.source == "archive" and recipe.archive is None:
         raise RecipeError(f"{file}: archive: missing; source 'archive' needs its url")
-    try:
-        groups = re.compile(recipe.folder.pattern or "()").groups
-    except re.error as error:
-        raise RecipeError(f"{file}: folder.pattern: no regular expression: {error}") from error
-    if not groups:
-        raise RecipeError(f"{file}: folder.pattern: expected a group in (brackets) for the label")
+    _check_pattern(recipe.folder, f"{file}: folder.")
     if recipe.training.frozen_epochs + recipe.training.epochs == 0:
         raise RecipeError(f"{file}: training.epochs: expected at least one epoch, got 0")
+
+
+def _check_pattern(source: FolderSource, where: str) -> None:
+    try:
+        groups = re.compile(source.pattern or "()").groups
+    except re.error as error:
+        raise RecipeError(f"{where}pattern: no regular expression: {error}") from error
+    if not groups:
+        raise RecipeError(
+            f"{where}pattern: expected a group in (brackets) for the label, got {source.pattern!r}"
+        )

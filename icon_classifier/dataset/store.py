@@ -19,6 +19,8 @@ TEST = "test"
 GATHERED = "gathered.jsonl"
 """One line for each file of the source: what photo it became, or why it was left out."""
 
+_QUARANTINE = "quarantine"
+
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
 
 _ID_LENGTH = 20
@@ -59,20 +61,23 @@ class PhotoStore:
         self._added: set[_Key] = set()
         self._moved: dict[_Key, _Key] = {}
         came_from: dict[_Key, _Key] = {}
+        quarantined: dict[PurePosixPath, PurePosixPath] = {}
         for kind, move in moves_in_effect(root):
             source, target = PurePosixPath(move.source), PurePosixPath(move.target)
-            if kind == "cleaner":
+            if kind == "quarantine":
+                quarantined[target] = source
+            elif kind == "cleaner":
+                quarantined.pop(target, None)  # came back, and was then moved there by hand
                 first = came_from.pop(_key(source), _key(source))
                 self._moved[first] = _key(target)
                 came_from[_key(target)] = first
-                if target.parts[0] == "quarantine":
+                if target.parts[0] == _QUARANTINE:
                     self._known[_key(target)] = target.name
-            elif kind == "quarantine":
-                if mirror:
-                    (root / target).unlink(missing_ok=True)
-                    self._known.pop(_key(source), None)
-                else:
-                    self._known[_key(source)] = source.name
+        for target, source in quarantined.items():
+            if mirror:
+                (root / target).unlink(missing_ok=True)
+            else:
+                self._known[_key(source)] = source.name
         for path in (*photos_and_labels(self.photos)[0], *photos_and_labels(self.test)[0]):
             self._known[_key(path)] = path.name
 
@@ -114,7 +119,7 @@ class PhotoStore:
         return name
 
     def remove_others(self) -> int:
-        """Remove photos, and their originals, that were not added since this store was opened.
+        """Remove photos that were not added since this store was opened, wherever they were moved.
 
         Returns
         -------
@@ -122,14 +127,13 @@ class PhotoStore:
             How many photos were removed.
         """
         removed = 0
-        for folder in (self.photos, self.test, self._root / "originals"):
-            for path in photos_and_labels(folder)[0]:
-                tree, label, identity = _key(path)
-                tree = "photos" if folder.name == "originals" else tree
-                if _ID.match(path.name) and (tree, label, identity) not in self._added:
+        for name in (self.photos.name, TEST, "originals", _QUARANTINE):
+            tree = self.photos.name if name == "originals" else name
+            for path in photos_and_labels(self._root / name)[0]:
+                if _ID.match(path.name) and (tree, *_key(path)[1:]) not in self._added:
                     path.unlink()
-                    removed += folder.name != "originals"
-            for each in folder.glob("*/"):
+                    removed += name in {self.photos.name, TEST}
+            for each in (self._root / name).glob("*/"):
                 with contextlib.suppress(OSError):  # there are photos in it
                     each.rmdir()  # an empty folder would be a class without photos
         return removed

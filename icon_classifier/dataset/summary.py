@@ -3,9 +3,8 @@
 import base64
 import html
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from icon_classifier.dataset.clean import CleanReport
@@ -92,7 +91,8 @@ class Summary:
         lines += self._sentences()
         lines += [
             f"{title}: {_named(first)} and {_named(other)}"
-            for title, first, other in islice(self._pairs(), _MAX_PICTURES)
+            for title, pairs in self._pairs().items()
+            for first, other in pairs[:_MAX_PICTURES]
         ]
         return "\n".join(lines)
 
@@ -104,12 +104,13 @@ class Summary:
             for row in table
         )
         parts = [f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"]
-        parts += [f"<p>{html.escape(each)}</p>" for each in self._sentences()]
-        for title, first, other in islice(self._pairs(), _MAX_PICTURES):
-            parts.append(f"<p>{html.escape(title)}:</p>{_figure(first)}{_figure(other)}")
-        pictures = [_figure(path, why) for path, why in self.quarantined[:_MAX_PICTURES]]
-        if pictures:
-            parts.append("<p>In quarantine:</p>" + "".join(pictures))
+        parts.append(f"<p>{'<br>'.join(map(html.escape, self._sentences()))}</p>")
+        for title, pairs in self._pairs().items():
+            pictures = [_block(map(_figure, pair)) for pair in pairs[:_MAX_PICTURES]]
+            parts += [f"<p>{html.escape(title)}:</p>", *pictures] if pairs else []
+        if self.quarantined:
+            pictures = [_figure(path, why) for path, why in self.quarantined[:_MAX_PICTURES]]
+            parts += ["<p>in quarantine:</p>", *pictures]
         return "\n".join(parts)
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
@@ -147,11 +148,11 @@ class Summary:
         for why, count in self.left_out.most_common(_MAX_REASONS):
             yield f"{count} left out: {why}"
 
-    def _pairs(self) -> Iterator[tuple[str, Path, Path]]:
-        for first, other in self.conflicts:
-            yield "similar but labelled differently", first, other
-        for first, other in self.test_copies:
-            yield "similar, and the second is in the test set", first, other
+    def _pairs(self) -> dict[str, tuple[tuple[Path, Path], ...]]:
+        return {
+            "similar but labelled differently": self.conflicts,
+            "similar, and the second is in the test set": self.test_copies,
+        }
 
 
 def summarize(cleaned: CleanReport) -> Summary:
@@ -227,7 +228,9 @@ def _figure(path: Path, why: str = "") -> str:
     except ImageError:
         picture = ""
     text = html.escape(": ".join(filter(None, (_named(path), why))))
-    return (
-        '<figure style="display: inline-block; max-width: 12em; margin: 0.5em">'
-        f"{picture}<figcaption>{text}</figcaption></figure>"
-    )
+    return _block([picture, text])
+
+
+def _block(parts: Iterable[str]) -> str:
+    style = "display: inline-block; vertical-align: top; max-width: 28em; margin: 0 1em 1em 0"
+    return f'<div style="{style}">{"".join(parts)}</div>'

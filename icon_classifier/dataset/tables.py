@@ -1,6 +1,7 @@
 """Read the labels of photos from a table of file names and labels, as data sets come with."""
 
 import csv
+import io
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
@@ -61,7 +62,9 @@ def by_table(
     tails = {tail for path in photos for tail in _tails(path)}
     columns = range(max(map(len, rows), default=0))
     for key_of in (_key, _last_key):  # the folders in it may be those of another machine
-        hits = [sum(len(row) > at and key_of(row[at]) in tails for row in rows) for at in columns]
+        # Different ones: the digits 0 to 9, as labels, are names of a few photos as well.
+        cells = [{key_of(row[at]) for row in rows if len(row) > at} for at in columns]
+        hits = [len(column & tails) for column in cells]
         if any(hits):
             break
     else:
@@ -95,14 +98,13 @@ def by_table(
 
 
 def _rows(data: bytes) -> list[list[str]]:
-    lines = [line for line in decode_text(data).splitlines() if line.strip()]
-    if not lines:
-        return []
-    delimiter = max(",;\t", key=lines[0].count)
+    text = decode_text(data).lstrip()
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
     try:
-        return list(csv.reader(lines, delimiter=delimiter))
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error:
         return []
+    return [row for row in rows if any(map(str.strip, row))]
 
 
 def _key(cell: str) -> str:

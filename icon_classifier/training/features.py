@@ -31,7 +31,7 @@ from icon_classifier.errors import (
 from icon_classifier.files import sha256_of
 from icon_classifier.images import read_image_file
 from icon_classifier.model.pipeline import Resize
-from icon_classifier.system.memory import usable_cores
+from icon_classifier.system.memory import trim_heap, usable_cores
 from icon_classifier.system.torch_setup import import_fastai
 from icon_classifier.training.feature_cache import FeatureCache
 from icon_classifier.training.pretrained import Pretrained
@@ -177,7 +177,7 @@ def _extract(
         return np.asarray(run(np.ascontiguousarray(pixels)[None])[0])
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        return list(
+        features = list(
             track(
                 pool.map(extract, paths),
                 "computing features",
@@ -186,6 +186,8 @@ def _extract(
                 disable=not progress,
             )
         )
+    trim_heap()  # what the network's maps took
+    return features
 
 
 def _make_runner(network: nn.Module, size: int) -> Callable[[Floats], Floats]:

@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,13 +33,14 @@ with own_sockets() as config:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The executed notebook; its export lies beside it."""
+    """The executed notebook; its model lies beside it."""
     folder = tmp_path_factory.mktemp("train")
     parameters = {
         "recipe": "shapes",
         "folder": str(folder / "shapes"),
-        "target": str(folder / "export.pkl"),
+        "target": str(folder),
         "epochs": 1,
+        "compare": True,
         "lessons": False,  # four more trainings; diagnose is tested on recorded curves
     }
     files = ROOT / "train.ipynb", folder / "report.ipynb"
@@ -52,22 +56,41 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.ipynb"
 
 
-def test_report_shows_both_error_rates_and_a_plot(report: Path) -> None:
+def outputs(report: Path) -> list[dict[str, Any]]:
     cells = json.loads(report.read_text())["cells"]
-    printed = "".join(
-        "".join(output.get("text", ""))
-        for cell in cells
-        if cell["cell_type"] == "code"
-        for output in cell["outputs"]
-    )
-    assert "plain recipe:" in printed
-    assert "better recipe:" in printed
-    assert any(
-        "image/png" in output.get("data", {})
-        for cell in cells
-        if cell["cell_type"] == "code"
-        for output in cell["outputs"]
-    )
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    return [output for cell in code for output in cell["outputs"]]
+
+
+def printed(report: Path) -> str:
+    return "".join("".join(output.get("text", "")) for output in outputs(report))
+
+
+def test_report_says_what_it_takes_how_good_it_is_and_what_to_do_next(report: Path) -> None:
+    text = printed(report)
+    assert re.search("^(No GPU, |GPU: )", text, re.MULTILINE)
+    assert "mean recall of the classes" in text
+    assert re.search("wrong by the first lesson, [0-9]+ by this", text)
+    assert re.search("^[0-9]+ wrong, [0-9]+ doubtful", text, re.MULTILINE)
+    assert "More photos" in text
+    assert "There is no model of these classes to compare with." in text
+    assert f"make release-model EXPORT={os.path.relpath(report.parent)}/export.pkl" in text
+
+
+def test_every_plot_of_the_report_is_a_figure_of_its_own(report: Path) -> None:
+    pictures = [output for output in outputs(report) if "image/png" in output.get("data", {})]
+    # A batch, loss curves, confusion, reliability, doubtful photos and the learning curve.
+    assert len(pictures) == 6
+
+
+def test_report_shows_the_cleaner_and_the_page(report: Path) -> None:
+    views = [
+        output["data"]["text/plain"]
+        for output in outputs(report)
+        if "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    ]
+    assert any("PhotoCleaner" in "".join(view) for view in views)
+    assert any("DropZone" in "".join(view) for view in views)
 
 
 def test_export_converts_and_predicts(report: Path) -> None:
@@ -79,3 +102,14 @@ def test_export_converts_and_predicts(report: Path) -> None:
     card = report.with_name("export.md").read_text()
     assert "circle, square, triangle" in card
     assert report.with_name("classes.csv").read_text().startswith("index,label")
+
+
+def test_first_cell_installs_on_a_cloud_notebook_what_training_needs() -> None:
+    cells = json.loads((ROOT / "train.ipynb").read_text())["cells"]
+    first = "".join(next(cell for cell in cells if cell["cell_type"] == "code")["source"])
+    (line,) = re.findall("%pip install -q (.*)", first)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    train = {re.split("[=<>]", name)[0] for name in project["optional-dependencies"]["train"]}
+    there = {"matplotlib", "papermill", "scipy", "torch", "torchvision"}  # or not needed
+    page = {"anywidget", "ipywidgets", "onnxruntime", "pillow-heif", "rich"}
+    assert {re.split("[=<>]", name.strip('"'))[0] for name in line.split()} == train - there | page

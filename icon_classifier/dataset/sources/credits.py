@@ -53,22 +53,22 @@ def read_credits(photos: Path) -> list[Credit]:
         for line in read_lines(root / download.RECORD)
         if line["name"]
     }
-    found = {
-        photo["url"]: (line["source"], photo)
-        for line in read_lines(root / search.RECORD)
-        for photo in line["photos"]
-    }
+    found: dict[str, tuple[str, dict[str, str]]] = {}
+    for line in read_lines(root / search.RECORD):
+        for photo in line["photos"]:
+            if photo["licence"] or photo["url"] not in found:  # another source may know it
+                found[photo["url"]] = line["source"], photo
     credited = []
     for path in photos_and_labels(photos)[0]:
         if url := urls.get(path.stem.partition("-")[0]):
-            source, photo = found.get(url, ("list", {"page": "", "licence": "", "author": ""}))
+            source, photo = found.get(url, ("list", {}))
             credited.append(
                 Credit(
                     path.relative_to(photos).as_posix(),
                     source,
-                    photo["page"] or url,
-                    photo["licence"] or _UNKNOWN,
-                    photo["author"],
+                    photo.get("page") or url,
+                    photo.get("licence") or _UNKNOWN,
+                    photo.get("author", ""),
                 )
             )
     return credited

@@ -15,7 +15,7 @@ _TIMEOUT = httpx.Timeout(20, connect=10)
 _MAX_SECONDS = 60.0
 _MAX_BYTES = 20_000_000
 
-PASSING = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
+_PASSING = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses of an API after which the same request may be answered later."""
 
 
@@ -57,7 +57,7 @@ def get_json(
     if status != httpx.codes.OK:
         raise RefusedError(
             f"HTTP {status} {response.reason_phrase}".rstrip(),
-            again=status in PASSING,
+            again=status in _PASSING,
             wait=retry_after(response.headers),
             status=status,
         )

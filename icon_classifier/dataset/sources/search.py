@@ -52,7 +52,7 @@ def search_photos(
     region: str = "us-en",
     contact: str | None = None,
     first_error: bool = False,
-    pause: Callable[[float], object] = time.sleep,
+    pause: Callable[[float], object] = lambda seconds: time.sleep(seconds),
 ) -> list[str]:
     """Return addresses of photos of one label, and search for those that are missing.
 

@@ -19,14 +19,14 @@ from fastai.torch_core import set_seed  # noqa: E402
 _FINDER_STEPS = 60
 """Batches of ``lr_find``. fastai's 100 take minutes without a GPU and lead to the same result."""
 
-_MAX_BATCH = 8
+_MAX_BATCH = 6
 """Photos per batch without a GPU: each takes 110 MB at 224 pixels, and more bring no speed."""
 
 
 def plain_learner(photos: Photos, training: Training, pretrained: Pretrained | None = None) -> Any:
     """Make the Learner of a lesson: a pretrained body and a fresh head, in half precision on a GPU.
 
-    Without a GPU a batch has at most 8 photos. The best epoch is kept as ``models/best.pth``.
+    Without a GPU a batch has at most 6 photos. The best epoch is kept as ``models/best.pth``.
     """
     if not torch.cuda.is_available():
         training = replace(training, batch_size=min(training.batch_size, _MAX_BATCH))

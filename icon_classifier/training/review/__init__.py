@@ -1,1 +1,1 @@
-"""Look at a trained model: its plots, the photos that it gets wrong, and what to do next."""
+"""What is shown around a training: its cost, its outcome, where it errs and what to do next."""

@@ -15,8 +15,10 @@ import numpy.typing as npt
 from PIL import ImageFilter
 
 from icon_classifier.dataset.splits import assign_folds
+from icon_classifier.dataset.store import original_name
 from icon_classifier.images import read_image_file, shrink
 from icon_classifier.system.memory import usable_cores
+from icon_classifier.training.evaluation import wilson_interval
 from icon_classifier.training.features import prior_of
 from icon_classifier.training.probe import Prior, Strength, fit_head
 from icon_classifier.training.training import Probe
@@ -45,7 +47,7 @@ _DARK = 70
 _MORE_OFTEN = 1.5
 """How many times as often as the others blurred and dark photos must be wrong to matter."""
 
-_EXAMPLES = 3  # how many of them are named
+_EXAMPLES = 3  # how many of a kind are named
 
 _EDGES = ImageFilter.Kernel((3, 3), (0, -1, 0, -1, 4, -1, 0, -1, 0), scale=1, offset=128)
 
@@ -175,7 +177,10 @@ def advise_on_count(wrong: npt.NDArray[np.float64]) -> str:
             f"More photos will help: {counts}, about {now * now / before:.1%} with twice as many."
         )
     if now == 0:
-        return f"More photos of this kind are not needed: {counts}."
+        high = wilson_interval(0, len(whole))[1]
+        return (
+            f"{counts}: more photos would only tell more exactly (up to {high:.1%} may be wrong)."
+        )
     return f"More photos of this kind will hardly help: {counts}."
 
 
@@ -193,14 +198,15 @@ def advise_on_classes(targets: Integers, answers: Integers, vocab: Sequence[str]
     errors = np.bincount(targets[answers != targets], minlength=len(vocab))
     # One more error of two more photos: a class of three photos is uncertain, though all are right.
     worst = int(((errors + 1) / (photos + 2)).argmax())
+    if not errors.any():
+        fewest = int(photos.argmin())
+        return f"No photo is wrong; {vocab[fewest]} has the fewest, {photos[fewest]}."
     need = f"{vocab[worst]} needs photos most ({errors[worst]} of {photos[worst]} wrong)"
     pairs = Counter(
         tuple(sorted((int(target), int(answer))))
         for target, answer in zip(targets, answers, strict=True)
         if target != answer
     )
-    if not pairs:
-        return f"{need}; no two classes are confused."
     (first, second), count = pairs.most_common(1)[0]
     times = "once" if count == 1 else f"{count} times"
     return f"{need}; {vocab[first]} and {vocab[second]} are confused most, {times}."
@@ -223,17 +229,21 @@ def advise_on_quality(paths: Sequence[Path], wrong: npt.NDArray[np.bool_]) -> st
     poor = blurred | dark
     if not poor.any():
         return "No photo is far more blurred or darker than the others."
-    kinds = (("more blurred", blurred), ("darker", dark))
-    counts = " and ".join(f"{each.sum()} photos far {name}" for name, each in kinds if each.any())
-    names = [paths[i].name for i in np.flatnonzero(poor).tolist()]
-    more = ["…"] if len(names) > _EXAMPLES else []
-    found = f"{counts} than the others ({', '.join(names[:_EXAMPLES] + more)})"
+    kinds = (("Far more blurred", blurred), ("Far darker", dark))
+    found = " ".join(
+        f"{name} than the others: {_named(paths, each)}." for name, each in kinds if each.any()
+    )
     theirs, others = float(wrong[poor].mean()), float(wrong[~poor].mean())
     if theirs > _MORE_OFTEN * others:
-        return (
-            f"{found}; {theirs:.1%} of these are wrong, {others:.1%} of the others: replace these."
-        )
-    return f"{found}, but they are hardly wrong more often."
+        return f"{found} {theirs:.1%} of these are wrong, {others:.1%} of the rest: replace these."
+    return f"{found} These are hardly wrong more often."
+
+
+def _named(paths: Sequence[Path], chosen: npt.NDArray[np.bool_]) -> str:
+    """Return how many photos are chosen, and the names of the first."""
+    names = [original_name(paths[i]) for i in np.flatnonzero(chosen).tolist()]
+    more = ["…"] if len(names) > _EXAMPLES else []
+    return f"{len(names)} ({', '.join(names[:_EXAMPLES] + more)})"
 
 
 def _measure(path: Path) -> tuple[float, float]:

@@ -147,7 +147,7 @@ class PhotoCleaner(VBox):  # type: ignore[misc]
         )
         menu.layout.width = "max-content"
         menu.observe(partial(self._mark, doubt.path), "value")
-        lines = map(html.escape, (doubt.path.name, str(doubt)))
+        lines = map(html.escape, (doubt.name, str(doubt)))
         return VBox([picture, HTML("<br>".join(lines)), menu], layout={"margin": "8px"})
 
     def _mark(self, path: Path, change: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from icon_classifier.dataset.store import original_name
 from icon_classifier.model.session import softmax
 
 _SURE = 0.8
@@ -32,6 +33,11 @@ class Doubt:
     answer: str
     own: float
     probability: float
+
+    @property
+    def name(self) -> str:
+        """Name of the user's file, with its label as folder."""
+        return f"{self.label}/{original_name(self.path)}"
 
     @property
     def wrong(self) -> bool:

@@ -17,6 +17,7 @@ from icon_classifier.training.review.doubts import Doubt
 _MAX_CLASSES = 16
 """More rows and columns of a confusion matrix cannot be read."""
 
+_MAX_LETTERS = 22  # of a label
 _COLUMNS = 3  # of photos
 _SIDE = 320  # pixels of a photo
 
@@ -45,7 +46,7 @@ def plot_reliability(logits: Any, targets: npt.ArrayLike, temperature: float) ->
         bins = reliability(softmax(logits / divisor), targets)
         axes.plot([b.probability for b in bins], [b.accuracy for b in bins], "o-", label=name)
     axes.set_ylabel("share of correct predictions")
-    axes.legend()
+    axes.legend(loc="lower right")
     bars = counts.bar(
         *([b.low for b in bins], [b.photos for b in bins], bins[0].high - bins[0].low),
         align="edge",
@@ -70,7 +71,7 @@ def plot_confusion(figures: Figures) -> Any:
     errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
     shown = np.sort(np.argsort(-errors, kind="stable")[:_MAX_CLASSES])
     part = matrix[np.ix_(shown, shown)]
-    names = [textwrap.shorten(labels[i], 24, placeholder="…") for i in shown]
+    names = [_shortened(labels[i]) for i in shown]
     side = 2.5 + 0.45 * len(shown)
     figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
     axes.imshow(part / np.maximum(part.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
@@ -86,6 +87,11 @@ def plot_confusion(figures: Figures) -> Any:
     if len(shown) < len(labels):
         axes.set_title(f"the {len(shown)} of {len(labels)} classes with the most errors")
     return figure
+
+
+def _shortened(label: str) -> str:
+    """Drop the middle of a long label: the names of many classes start alike."""
+    return label if len(label) <= _MAX_LETTERS else f"{label[:12]}…{label[-9:]}"
 
 
 def plot_doubts(doubts: Sequence[Doubt], count: int = 9) -> Any:
@@ -107,7 +113,7 @@ def plot_doubts(doubts: Sequence[Doubt], count: int = 9) -> Any:
         axes.axis("off")
     for axes, doubt in zip(grid.flat, shown, strict=False):
         axes.imshow(shrink(read_image_file(doubt.path), _SIDE))
-        lines = (*textwrap.wrap(doubt.path.name, 36)[:2], *textwrap.wrap(str(doubt), 36))
+        lines = (*textwrap.wrap(doubt.name, 36)[:2], *textwrap.wrap(str(doubt), 36))
         axes.set_title("\n".join(lines), fontsize=9, color="C3" if doubt.wrong else "black")
     return figure
 
@@ -125,6 +131,6 @@ def plot_learning_curve(advice: Advice) -> Any:
     spread = [100 * point.uncertainty for point in advice.curve]
     axes.errorbar(counts, errors, spread, marker="o", capsize=3)
     axes.set_xticks(counts)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(1, axes.get_ylim()[1]))
     axes.set(xlabel="photos", ylabel="wrong (%)", title="Would more photos help?")
     return figure

@@ -264,6 +264,36 @@ def test_what_the_cleaner_moved_stays_there_until_it_is_undone(given: Path, tmp_
     assert found(own(given, work)) == without("cat/cat2.png")
 
 
+def test_photo_that_the_cleaner_deleted_goes_with_the_user_s_file(
+    given: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    clean_by_hand(work, own(given, work))
+    shutil.rmtree(given / "cow")
+    report = own(given, work)
+
+    assert found(report) == without(
+        "dog/alike.jpg", *(name for name in ALL if "cow" in name), added=("cat/alike.jpg",)
+    )
+    assert [row.label for row in summarize(report).rows] == ["cat", "dog"]
+
+
+def test_photo_that_returned_from_quarantine_can_be_deleted_and_brought_back(
+    given: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    shutil.copy(given / "cow" / "cow0.png", given / "dog" / "a cow.png")
+    assert found(own(given, work)) == without("cow/cow0.png")
+    (given / "dog" / "a cow.png").unlink()
+    clean_by_hand(work, own(given, work))
+    deleted = own(given, work)
+    assert "cow/cow0.png" not in found(deleted)
+    assert sum(row.quarantined for row in summarize(deleted).rows) == 2
+
+    assert len(undo_moves(work)) == 2
+    assert found(own(given, work)) == ALL
+
+
 def test_photo_that_the_cleaner_relabelled_follows_the_user_s_folder(
     given: Path, tmp_path: Path
 ) -> None:

@@ -187,9 +187,11 @@ def test_missing_folder_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "message"),
-    [("(a", "folder.pattern: no regular expression"), ("a_1", "expected a group in")],
+    [("(a", "pattern: no regular expression"), ("a_1", "pattern: expected a group in")],
 )
 def test_pattern_without_a_group_is_refused(tmp_path: Path, pattern: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        folder_recipe(tmp_path, pattern=pattern)
     file = tmp_path / "pets.toml"
     file.write_text(f"title = 'Pets'\nsource = 'folder'\n[folder]\npattern = '{pattern}'\n")
 

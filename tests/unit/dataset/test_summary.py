@@ -72,7 +72,7 @@ def test_summary_as_html_has_small_pictures_and_escapes_names(summary: Summary) 
     page = summary._repr_html_()
 
     assert page.count("<img src=") == 6
-    assert page.count("<figure") == 7
+    assert page.count("<div") == 7 + 3
     assert "<dog>" not in page
     assert "&lt;dog&gt;/broken.png: This file is not a picture that can be read" in page
     assert len(page) < 100_000

@@ -22,6 +22,7 @@ def labels(table: str | bytes, **options: bool) -> dict[str, str] | None:
         "a.jpg,cat\nb.jpg,dog\n",
         "file;Klasse\na.jpg;cat\nb.jpg;dog\n",
         "file\tname\tbreed\na.jpg\tx\tcat\nb.jpg\ty\tdog\n",
+        'note,file,label\n"two\nlines",a.jpg,cat\n"x, y",b.jpg,dog\n',
         "\ufefffile,label\r\n\r\na.jpg, cat \r\nb.jpg,dog\r\n",
         "file,label\na.jpg,cat\nb.jpg,dog\n".encode("utf-16"),
         "file,label\na.jpg,cat\nb.jpg,dog\n".encode("utf-16-le"),
@@ -66,6 +67,15 @@ def test_table_without_photos_or_labels_is_none(table: bytes) -> None:
 
 def test_column_beside_the_photos_is_taken_where_the_table_was_named() -> None:
     assert labels("file,what,size\nb.jpg,dog,3\n", any_columns=True) == {"train/b.jpg": "dog"}
+
+
+def test_labels_that_are_names_of_photos_are_told_apart() -> None:
+    photos = [PurePosixPath(f"{number}.png") for number in range(12)]
+    rows = "".join(f"{number % 3},{number}\n" for number in range(12))
+    for header in ("", "label,id\n", "x,y\n"):
+        found = by_table(f"{header}{rows}".encode(), photos)
+        assert found is not None
+        assert list(found[0].values()) == ["0", "1", "2"] * 4
 
 
 def test_row_without_a_label_is_left_out() -> None:

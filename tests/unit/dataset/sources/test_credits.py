@@ -59,6 +59,17 @@ def test_each_photo_has_one_line(server: PhotoServer, tmp_path: Path) -> None:
     }
 
 
+def test_licence_that_one_of_two_sources_knows_is_kept(server: PhotoServer, tmp_path: Path) -> None:
+    photos = gathered(server, tmp_path, result("/1"))
+    unknown = {**result("/1", "", ""), "url": server.url("/1")}
+    line = {"label": "bear", "term": "", "source": "ddgs", "page": 1, "last": True}
+    append_lines(tmp_path / search.RECORD, [{**line, "photos": [unknown]}])
+
+    write_credits(photos)
+
+    assert table(photos)["https://x.example/1"] == ["openverse", "CC BY 2.0", "Anna"]
+
+
 def test_rewritten_and_relabelled_photos_keep_their_credit(
     server: PhotoServer, tmp_path: Path
 ) -> None:
@@ -75,6 +86,19 @@ def test_rewritten_and_relabelled_photos_keep_their_credit(
         "licence CC BY 2.0: 2 photos by Anna",
         "licence unknown: 2 photos",
     ]
+
+
+def test_table_names_the_files_that_cleaning_left(server: PhotoServer, tmp_path: Path) -> None:
+    photos = gathered(server, tmp_path, result("/1"))
+    write_credits(photos)
+    gathered(server, tmp_path, result("/2"), label="cub")
+
+    clean(photos, with_fastai=False, progress=False)
+
+    with (photos / "credits.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["file"] for row in csv.DictReader(file)} == {
+            path.relative_to(photos).as_posix() for path in photos.glob("*/*")
+        }
 
 
 def test_name_that_a_spreadsheet_would_run_is_quoted(server: PhotoServer, tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from ddgs.engines import ENGINES
 from ddgs.engines.bing_images import BingImages
 from ddgs.exceptions import DDGSException, RatelimitException, TimeoutException
 
+from icon_classifier.dataset.recipes import SearchSource
 from icon_classifier.dataset.sources import openverse, wikimedia
-from icon_classifier.dataset.sources.search import search_photos
+from icon_classifier.dataset.sources.search import SOURCES, search_photos
 from icon_classifier.errors import DownloadError
 from tests.support.photo_searches import (
+    OPENVERSE,
     FakeDdgs,
     SearchApi,
     nothing,
@@ -22,6 +24,7 @@ from tests.support.photo_searches import (
     throttled,
     wikimedia_photo,
 )
+from tests.support.photo_searches import openverse as serve_openverse
 from tests.support.photo_server import PhotoHandler, PhotoServer, body, photo_server, status
 
 
@@ -55,6 +58,10 @@ def search(root: Path, *terms: str, count: int = 150, **options: Any) -> list[st
 
 
 ALL = {"sources": ["ddgs", "openverse", "wikimedia"]}
+
+
+def test_recipes_name_all_sources_in_their_order() -> None:
+    assert SearchSource().sources == tuple(SOURCES)
 
 
 def test_pages_are_read_until_there_are_enough(fake: FakeDdgs, tmp_path: Path) -> None:
@@ -297,6 +304,22 @@ def test_wait_that_a_source_asks_for_is_kept(
     assert "bear: openverse refuses (HTTP 429 Too Many Requests); asking again in 12 seconds" in (
         caplog.messages
     )
+
+
+def test_search_keeps_to_twenty_requests_a_minute(server: PhotoServer, tmp_path: Path) -> None:
+    waits: list[float] = []
+    api = SearchApi()
+    server.routes[OPENVERSE] = serve_openverse(api, now=lambda: sum(waits))
+    found = 0
+    for label in ("cat", "dog", "fox"):
+        api.found[label] = [openverse_photo(url) for url in urls(0, 200, label)]
+        found += len(
+            search_photos(label, [label], 150, tmp_path, sources=["openverse"], pause=waits.append)
+        )
+
+    assert found == 450
+    assert len(api.asked) == 25  # 8 pages for each, and one request too early
+    assert 60 <= sum(waits) < 90
 
 
 def test_source_that_asks_to_wait_for_hours_is_left_for_the_next(

@@ -1,0 +1,60 @@
+"""Say in a line how good a model is, and whether it is better than the one before."""
+
+from pathlib import Path
+
+from icon_classifier.errors import ModelError
+from icon_classifier.model.info import read_metadata
+from icon_classifier.model.opening import MODEL
+from icon_classifier.training.evaluation import Figures
+
+_WORST = 5
+"""How many classes are named."""
+
+
+def headline(figures: Figures) -> str:
+    """Return the error with its interval and the mean recall, which counts all classes alike."""
+    low, high = figures.interval
+    return (
+        f"{figures.error:.1%} wrong, {figures.errors} of {figures.photos} "
+        f"(95 % interval {low:.1%} to {high:.1%}); "
+        f"mean recall of the classes {figures.mean_recall:.1%}"
+    )
+
+
+def worst_classes(figures: Figures) -> str:
+    """Return the classes with the lowest recall, and what the answer is worth for each."""
+    ranked = sorted(figures.classes, key=lambda each: each.recall)[:_WORST]
+    return "lowest recall: " + ", ".join(
+        f"{each.label} {each.recall:.1%} (precision "
+        f"{'unknown' if each.precision is None else format(each.precision, '.1%')})"
+        for each in ranked
+    )
+
+
+def compare_before(figures: Figures, *folders: Path) -> str:
+    """Say whether a model is better or worse than the one before.
+
+    Parameters
+    ----------
+    figures : Figures
+        Of the new model.
+    folders : Path
+        Where a model before may lie; the first that has the same classes and figures is taken.
+    """
+    labels = sorted(each.label for each in figures.classes)
+    for folder in folders:
+        try:
+            about = read_metadata(folder / MODEL)
+        except ModelError:
+            continue
+        before = about.get("figures") or {}
+        if sorted(about.get("labels", [])) != labels or "error" not in before:
+            continue
+        name = f"the model before ({folder / MODEL})"
+        if figures.error == before["error"]:
+            return f"As good as {name}: {figures.error:.1%} wrong."
+        word = "Better" if figures.error < before["error"] else "Worse"
+        low, high = figures.interval
+        chance = ", which may be chance" if low <= before["error"] <= high else ""
+        return f"{word} than {name}: {figures.error:.1%} wrong, not {before['error']:.1%}{chance}."
+    return "There is no model of these classes to compare with."

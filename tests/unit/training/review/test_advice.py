@@ -1,0 +1,117 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from icon_classifier.training.probe import Strength
+from icon_classifier.training.review.advice import (
+    SHARES,
+    advise_on_classes,
+    advise_on_count,
+    advise_on_quality,
+    wrong_by_share,
+)
+
+STRENGTH = Strength(prior=False, penalty=0.1)
+
+
+def clouds(distance: float, per_class: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Features of two classes in 40 dimensions, and their targets."""
+    random = np.random.default_rng(0)
+    targets = np.arange(2 * per_class) % 2
+    features = random.normal(0, 1, (1, 2 * per_class, 40)).astype(np.float32)
+    features[0, :, 0] += distance * targets
+    return features, targets
+
+
+def curve(distance: float) -> np.ndarray:
+    features, targets = clouds(distance)
+    return wrong_by_share(features, targets, list(range(len(targets))), 2, STRENGTH, None)
+
+
+def test_error_falls_with_more_photos_where_a_class_is_hard_to_learn() -> None:
+    wrong = curve(2.5)
+
+    assert wrong.shape == (len(SHARES), 120)
+    assert wrong[0].mean() > wrong[-1].mean() + 0.05
+    assert advise_on_count(wrong).startswith("More photos will help: ")
+
+
+def test_more_photos_hardly_help_where_none_can_tell_the_classes_apart() -> None:
+    assert advise_on_count(curve(0.0)).startswith("More photos of this kind will hardly help: ")
+
+
+def test_no_error_of_a_few_photos_is_not_taken_for_proof() -> None:
+    assert advise_on_count(np.zeros((4, 50))) == (
+        "0.0% are wrong with half of the photos, 0.0% with all of them: "
+        "more photos would only tell more exactly (up to 7.1% may be wrong)."
+    )
+
+
+def test_two_photos_a_class_are_enough_for_a_curve() -> None:
+    features, targets = clouds(9.0, per_class=2)
+
+    assert wrong_by_share(features, targets, [0, 1, 2, 3], 2, STRENGTH, None).shape == (4, 4)
+
+
+def test_class_with_most_errors_and_most_confused_pair_are_named() -> None:
+    targets = np.repeat([0, 1, 2], 10)
+    answers = targets.copy()
+    answers[10:14] = 2  # four dogs are taken for foxes
+    answers[20] = 1
+    answers[0] = 1
+
+    assert advise_on_classes(targets, answers, ["cat", "dog", "fox"]) == (
+        "dog needs photos most (4 of 10 wrong); dog and fox are confused most, 5 times."
+    )
+
+
+def test_class_of_few_photos_needs_some_though_all_are_right() -> None:
+    targets = np.array([0] * 40 + [1] * 2)
+    answers = targets.copy()
+    answers[0] = 1
+
+    assert advise_on_classes(targets, answers, ["cat", "dog"]) == (
+        "dog needs photos most (0 of 2 wrong); cat and dog are confused most, once."
+    )
+    assert advise_on_classes(targets, targets, ["cat", "dog"]) == (
+        "No photo is wrong; dog has the fewest, 2."
+    )
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    """Thirty pictures of noise, some of them blurred or dark."""
+    random = np.random.default_rng(0)
+    paths = []
+    for number in range(30):
+        pixels = random.integers(40, 40 + 6 * (number + 6), (64, 64, 3)).astype(np.uint8)
+        image = Image.fromarray(pixels).resize((128, 128))
+        if number in (3, 4):
+            image = image.filter(ImageFilter.GaussianBlur(6))
+        if number == 7:
+            image = image.point(lambda value: value // 20)
+        paths.append(tmp_path / f"{number}.png")
+        image.save(paths[-1])
+    return paths
+
+
+def test_blurred_and_dark_photos_are_named(paths: list[Path]) -> None:
+    wrong = np.zeros(30, bool)
+
+    assert "These are hardly wrong more often." in advise_on_quality(paths, wrong)
+    wrong[[3, 7]] = True
+    sentence = advise_on_quality(paths, wrong)
+    assert "Far more blurred than the others: " in sentence
+    assert "3.png, 4.png" in sentence
+    assert "Far darker than the others: 1 (7.png)." in sentence
+    assert sentence.endswith("of these are wrong, 0.0% of the rest: replace these.")
+
+
+def test_photos_alike_are_neither_blurred_nor_dark(paths: list[Path]) -> None:
+    good = [path for path in paths if path.stem not in ("3", "4", "7")]
+
+    assert advise_on_quality(good, np.ones(27, bool)) == (
+        "No photo is far more blurred or darker than the others."
+    )
