@@ -48,7 +48,7 @@ probe = train_probe(photos, recipe.training, cache=folder / "features", progress
 export_probe(probe, recipe, folder / "export.pkl")
 """
 
-STRANGERS = 100
+STRANGERS = 60
 """How many photos of each other set are tried, spread over it."""
 
 
@@ -178,20 +178,21 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--only", nargs="+", help="sets to train on; the others are strangers")
     parser.add_argument("--plain", action="store_true", help="a lesson's fine_tune(3) as well")
-    parser.add_argument("--time", action="store_true", help="only folder to export.pkl")
+    parser.add_argument("--measure", choices=["time", "quality"], help="only one of the two")
     args = parser.parse_args()
     folders = sorted(each for each in args.data.iterdir() if each.is_dir())
     chosen = [each for each in folders if not args.only or each.name in args.only]
-    print("| set | folder to export.pkl: CPU time, peak memory |\n| --- | --- |")
-    for each in chosen:
-        print(f"| {each.name} | {folder_to_export(each)} |", flush=True)
-    if args.time:
+    if args.measure != "quality":
+        print("| set | folder to export.pkl: CPU time, peak memory |\n| --- | --- |")
+        for each in chosen:
+            print(f"| {each.name} | {folder_to_export(each)} |", flush=True)
+    if args.measure == "time":
         return
     with tempfile.TemporaryDirectory() as work:
         sets = [clean_set(each, Path(work)) for each in folders]
         bench = Bench(sets, Path(work), plain=args.plain)
         header = False
-        for own in (each for each in sets if not args.only or each.name in args.only):
+        for own in (each for each in sets if each.name in {folder.name for folder in chosen}):
             row = bench.row(own, args.splits)
             if not header:
                 print(f"\n| set | photos | {' | '.join(row)} |\n{'| --- ' * (len(row) + 2)}|")
