@@ -1,10 +1,9 @@
-"""How good and how fast training is, over several splits: ``make bench-train DATA=folder``.
+"""How good and how fast training is on sets of photos: ``make bench-train DATA=folder``.
 
-The folder holds ``bears`` and ``dogs``, each a folder of classes; both are cleaned first, as the
-notebook does. Every split holds out a fifth of the photos, with near-duplicates on one side, and
-everything (how the head is fitted, temperature, threshold) is chosen by cross-validation within the
-other four fifths. ``--plain`` adds the plain ``fine_tune(3)`` of a lesson on the same splits of
-bears, two minutes each.
+The folder holds sets, each a folder of classes; each is cleaned first, as the notebook does. Every
+split holds out a fifth of the photos, with near-duplicates on one side; everything else (size and
+resizing, how the head is fitted, temperature, threshold) is chosen by cross-validation within the
+other four fifths. Photos of all other sets are the strangers that a model should be "not sure" of.
 """
 
 import argparse
@@ -14,190 +13,192 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from icon_classifier.dataset.clean import clean
 from icon_classifier.dataset.gather import gather
-from icon_classifier.dataset.recipes import load_recipe
+from icon_classifier.dataset.recipes import Training, folder_recipe
 from icon_classifier.model.session import softmax
-from icon_classifier.training.evaluation import auroc, calibration_error, energy
-from icon_classifier.training.features import pooled_features, prior_of
-from icon_classifier.training.learners import Photos, linear_learner, load_photos
+from icon_classifier.training.evaluation import auroc, calibration_error, mean_recall
+from icon_classifier.training.features import pooled_features
+from icon_classifier.training.learners import Photos, load_photos
 from icon_classifier.training.lesson.fine_tuning import plain_learner, train_plain
-from icon_classifier.training.pretrained import load_pretrained
-from icon_classifier.training.probe import Head, Strength, fit_head
-from icon_classifier.training.training import evaluate_learner, train_probe
+from icon_classifier.training.novelty import similarity
+from icon_classifier.training.pretrained import Pretrained, load_pretrained
+from icon_classifier.training.probe import Head
+from icon_classifier.training.training import Probe, evaluate_learner, train_probe
 
 WHOLE = """
 import pathlib
 import sys
 from icon_classifier.dataset.clean import clean
 from icon_classifier.dataset.gather import gather
-from icon_classifier.dataset.recipes import load_recipe
+from icon_classifier.dataset.recipes import folder_recipe
 from icon_classifier.training.learners import load_photos
 from icon_classifier.training.training import export_probe, train_probe
-recipe = load_recipe("bears")
-gathered = gather(recipe, sys.argv[2], data=sys.argv[1], progress=False)
+recipe, folder = folder_recipe(sys.argv[1]), pathlib.Path(sys.argv[2])
+gathered = gather(recipe, folder, data=sys.argv[1], progress=False)
 cleaned = clean(gathered, progress=False)
 photos = load_photos(gathered, recipe.training, groups=cleaned.groups)
-folder = pathlib.Path(sys.argv[2])
 probe = train_probe(photos, recipe.training, cache=folder / "features", progress=False)
 export_probe(probe, recipe, folder / "export.pkl")
 """
 
+STRANGERS = 60
+"""How many photos of each other set are tried, spread over it."""
 
-def folder_to_export(bears: Path) -> tuple[str, str]:
-    """Time a folder of photos to export.pkl, imports included, without and with a cache."""
-    times = []
+
+def folder_to_export(photos: Path) -> str:
+    """Measure a folder of photos to export.pkl in a process of its own, imports included."""
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(2):
-            start, before = time.perf_counter(), os.times()
-            command = [sys.executable, "-c", WHOLE, str(bears.resolve()), folder]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            seconds, after = time.perf_counter() - start, os.times()
-            used = sum(after[2:4]) - sum(before[2:4])
-            times.append(f"{seconds:.1f} s ({used:.1f} s of CPU time)")
-    return times[0], times[1]
+        command = [sys.executable, "-c", WHOLE, str(photos.resolve()), folder]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"training on {photos} failed")
+    return f"{used.ru_utime + used.ru_stime:.0f} s, {used.ru_maxrss / 1024:.0f} MB"
 
 
-def clean_photos(name: str, data: Path, work: Path) -> Photos:
-    """Gather and clean a recipe's photos from a folder, as the notebook does."""
-    recipe = load_recipe(name)
-    gathered = gather(recipe, work / name, data=data / name, progress=False)
+@dataclass
+class Set:
+    """The cleaned photos of a set, and how to train on them."""
+
+    name: str
+    photos: Photos
+    training: Training
+
+
+def clean_set(source: Path, work: Path) -> Set:
+    """Gather and clean the photos of a set, as the notebook does."""
+    recipe = folder_recipe(source)
+    gathered = gather(recipe, work / source.name, data=source, progress=False)
     report = clean(gathered, progress=False)
-    print(f"{name}: {report}\n", file=sys.stderr)
-    return load_photos(gathered, recipe.training, groups=report.groups)
+    photos = load_photos(gathered, recipe.training, groups=report.groups)
+    return Set(source.name, photos, recipe.training)
 
 
-def evaluate_splits(name: str, photos: Photos, splits: int, others: Photos | None = None) -> None:
-    """Print one row per split, and the means."""
-    options = load_recipe(name).training
-    with contextlib.redirect_stdout(io.StringIO()):
-        network = load_pretrained(options.architecture)
-        learn = linear_learner(photos, options, network)
-    body = learn.model[0].eval()
-    resize = {"size": options.image_size, "method": options.resize}
-    features = np.stack(
-        [
-            pooled_features(photos.paths, body, network, view=v, **resize)
-            for v in ("plain", "mirror")
-        ]
-    )
-    prior = prior_of(network, body)
-    unknown = None
-    if others is not None:
-        unknown = pooled_features(others.paths[::8], body, network, **resize)
-    targets, rows, predicted = photos.targets, [], []
-    for seed in range(splits):
-        each = replace(options, seed=seed)
-        sides = load_photos(photos.folder, each, groups=photos.groups)
+class Bench:
+    """Trains on splits of sets and tries the models on the others."""
+
+    def __init__(self, sets: list[Set], work: Path, *, plain: bool) -> None:
+        self.sets, self.work, self.plain = sets, work, plain
         with contextlib.redirect_stdout(io.StringIO()):
-            probe = train_probe(sides, each, network, indices=sides.train, features=features[:1])
-        valid, train = np.array(sides.valid), np.array(sides.train)
-        last = probe.learn.model[1][-1]  # it has absorbed the temperature
-        head = Head(last.weight.detach().numpy(), last.bias.detach().numpy())
-        logits = head(features[0, valid]).astype(float)
-        fresh = fit_head(
-            features[:, train], targets[train], len(photos.vocab), Strength(False, 0.01), prior
-        )
-        known = energy(logits)
-        row = {
-            "error": (logits.argmax(1) != targets[valid]).mean(),
-            "fresh probe": (fresh(features[0, valid]).argmax(1) != targets[valid]).mean(),
-            "calibration": calibration_error(softmax(logits), targets[valid]),
-            "accepted": (known >= probe.threshold).mean(),
+            self.network: Pretrained = load_pretrained(sets[0].training.architecture)
+
+    def row(self, own: Set, splits: int) -> dict[str, str]:
+        """Measure a set: means over splits, as texts."""
+        rows = [dict(self.split(own, seed)) for seed in range(splits)]
+        chosen = [f"{row.pop('size')} {row.pop('method')}" for row in rows]
+        passed = np.mean([row.pop("passed") for row in rows], axis=0)  # (other sets,)
+        names = [each.name for each in self.sets if each is not own]
+        means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        shown = {
+            key: f"{value:.4f}" if key == "AUROC" else f"{100 * value:.1f} %"
+            for key, value in means.items()
         }
-        predicted.append((softmax(logits), targets[valid]))
-        if unknown is not None:
-            unknown_scores = energy(head(unknown))
-            row["AUROC"] = auroc(known, unknown_scores)
-            row["unknown accepted"] = (unknown_scores >= probe.threshold).mean()
-        rows.append(row)
-        print(f"{name} {seed}: {row}", file=sys.stderr, flush=True)
-    print(f"| {name}: split | {' | '.join(rows[0])} |")
-    print("| --- " * (len(rows[0]) + 1) + "|")
-    for seed, row in enumerate(rows):
-        print(f"| {seed} | {' | '.join(_show(*item) for item in row.items())} |")
-    means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-    print(f"| mean | {' | '.join(_show(*item) for item in means.items())} |\n", flush=True)
-    every = [np.concatenate(parts) for parts in zip(*predicted, strict=True)]
-    chance = np.mean([calibrated_error(probabilities) for probabilities, _ in predicted])
-    print(
-        f"{name}: calibration over the photos of all splits together "
-        f"{100 * calibration_error(*every):.2f} %; a model whose probabilities were exactly right "
-        f"would show {100 * chance:.2f} % on one split, by chance\n",
-        flush=True,
-    )
+        if names:
+            worst = int(passed.argmax())
+            shown["strangers pass"] = f"{100 * passed.mean():.1f} %"
+            shown["most"] = f"{100 * passed[worst]:.1f} % ({names[worst]})"
+        return shown | {"chosen": ", ".join(sorted(set(chosen)))}
 
+    def split(self, own: Set, seed: int) -> Iterator[tuple[str, object]]:
+        """Train on one split; yield what was measured on the photos held out."""
+        training = replace(own.training, seed=seed)
+        sides = load_photos(own.photos.folder, training, groups=own.photos.groups)
+        valid = np.array(sides.valid)
+        targets = sides.targets[valid]
+        probe = self.train(sides, training)
+        logits = head_of(probe)(probe.features[0, valid]).astype(float)
+        yield "error", (logits.argmax(1) != targets).mean()
+        yield "mean recall", mean_recall(logits.argmax(1), targets)
+        yield "calibration", calibration_error(softmax(logits), targets)
+        for method in ("crop", "squish"):
+            fixed = self.train(sides, replace(training, image_size=224, resize=method))
+            wrong = head_of(fixed)(fixed.features[0, valid]).argmax(1) != targets
+            yield f"224 {method}", wrong.mean()
+        if self.plain:
+            yield "fine_tune", self.fine_tune(sides, training)
+        size, method = probe.training.image_size, probe.training.resize
+        yield from (("size", size), ("method", method))
+        known = similarity(probe.features[0, valid], probe.bank)
+        yield "own kept", (known >= probe.threshold).mean()
+        strangers = [
+            similarity(self.extract(each.photos, probe), probe.bank)
+            for each in self.sets
+            if each is not own
+        ]
+        yield "passed", [(scores >= probe.threshold).mean() for scores in strangers]
+        if strangers:
+            yield "AUROC", auroc(known, np.concatenate(strangers))
 
-def calibrated_error(probabilities: np.ndarray, draws: int = 200) -> float:
-    """Calibration error of a model whose probabilities are exactly right: chance alone."""
-    random, top = np.random.default_rng(0), probabilities.max(axis=1)
-    errors = []
-    for _ in range(draws):
-        right = random.random(len(top)) < top
-        # Two classes: the prediction, which is right or wrong, with the probability args.
-        wins = np.stack([top, np.zeros_like(top)], axis=1)
-        errors.append(calibration_error(wins, np.where(right, 0, 1)))
-    return float(np.mean(errors))
+    def train(self, sides: Photos, training: Training) -> Probe:
+        """Train a probe on the photos of a split that are for training."""
+        cache = self.work / f"{sides.folder.parent.name}-features"
+        with contextlib.redirect_stdout(sys.stderr):
+            return train_probe(
+                sides, training, self.network, indices=sides.train, cache=cache, progress=False
+            )
 
+    def extract(self, others: Photos, probe: Probe) -> np.ndarray:
+        """Compute features of photos of another set as the probe's model sees them."""
+        size, method = probe.training.image_size, probe.training.resize
+        return pooled_features(
+            others.paths[:: -(-len(others.paths) // STRANGERS)],
+            probe.learn.model[0],
+            self.network,
+            size=size,
+            method=method,
+            cache=self.work / f"{others.folder.parent.name}-{size}-{method}",
+        )
 
-def _show(name: str, value: float) -> str:
-    return f"{value:.4f}" if name == "AUROC" else f"{100 * value:.2f} %"
-
-
-def evaluate_plain(photos: Photos, size: int, splits: int) -> None:
-    """Train the plain recipe of a lesson on splits of bears; print a row each, and the means."""
-    options = replace(load_recipe("bears").training, image_size=size, learning_rate=2e-3)
-    with contextlib.redirect_stdout(io.StringIO()):
-        network = load_pretrained(options.architecture)
-    rows = []
-    print(f"| bears, plain fine_tune({options.epochs}), {size} px: split | error | seconds |")
-    print("| --- | --- | --- |")
-    for seed in range(splits):
-        each = replace(options, seed=seed)
-        sides = load_photos(photos.folder, each, groups=photos.groups)
-        start = time.perf_counter()
-        learn = plain_learner(sides, each, network)
+    def fine_tune(self, sides: Photos, training: Training) -> float:
+        """Return the error of a lesson's plain recipe at 224 pixels."""
+        options = replace(training, image_size=224, learning_rate=2e-3)
+        learn = plain_learner(sides, options, self.network)
         with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(io.StringIO()):
-            train_plain(learn, each)
-            error = evaluate_learner(learn).error
-        rows.append((error, time.perf_counter() - start))
-        print(f"| {seed} | {rows[-1][0]:.2%} | {rows[-1][1]:.0f} |", flush=True)
-    mean, seconds = np.mean(rows, axis=0)
-    print(f"| mean | {mean:.2%} | {seconds:.0f} |\n", flush=True)
+            train_plain(learn, options)
+            return evaluate_learner(learn).error
+
+
+def head_of(probe: Probe) -> Head:
+    """Return the linear head of a probe's Learner; it has absorbed the temperature."""
+    last = probe.learn.model[1][-1]
+    return Head(last.weight.detach().numpy(), last.bias.detach().numpy())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder that holds bears/ and dogs/")
+    parser.add_argument("data", type=Path, help="folder of sets, each a folder of classes")
     parser.add_argument("--splits", type=int, default=5)
-    parser.add_argument("--plain", action="store_true", help="a lesson's fine_tune as well")
-    parser.add_argument("--only", choices=["time", "bears", "dogs", "plain"])
+    parser.add_argument("--only", nargs="+", help="sets to train on; the others are strangers")
+    parser.add_argument("--plain", action="store_true", help="a lesson's fine_tune(3) as well")
+    parser.add_argument("--measure", choices=["time", "quality"], help="only one of the two")
     args = parser.parse_args()
-    wanted = {args.only} if args.only else {"time", "bears", "dogs"}
-    if args.plain:
-        wanted.add("plain")
-    if "time" in wanted:
-        first, second = folder_to_export(args.data / "bears")
-        print(
-            f"bears, folder to export.pkl: {first}; again, with cached features: {second}\n",
-            flush=True,
-        )
-    if wanted == {"time"}:
+    folders = sorted(each for each in args.data.iterdir() if each.is_dir())
+    chosen = [each for each in folders if not args.only or each.name in args.only]
+    if args.measure != "quality":
+        print("| set | folder to export.pkl: CPU time, peak memory |\n| --- | --- |")
+        for each in chosen:
+            print(f"| {each.name} | {folder_to_export(each)} |", flush=True)
+    if args.measure == "time":
         return
     with tempfile.TemporaryDirectory() as work:
-        photos = {name: clean_photos(name, args.data, Path(work)) for name in ("bears", "dogs")}
-        if "bears" in wanted:
-            evaluate_splits("bears", photos["bears"], args.splits, others=photos["dogs"])
-        if "dogs" in wanted:
-            evaluate_splits("dogs", photos["dogs"], args.splits)
-        if "plain" in wanted:
-            evaluate_plain(photos["bears"], 224, args.splits)
+        sets = [clean_set(each, Path(work)) for each in folders]
+        bench = Bench(sets, Path(work), plain=args.plain)
+        header = False
+        for own in (each for each in sets if each.name in {folder.name for folder in chosen}):
+            row = bench.row(own, args.splits)
+            if not header:
+                print(f"\n| set | photos | {' | '.join(row)} |\n{'| --- ' * (len(row) + 2)}|")
+                header = True
+            cells = [own.name, str(len(own.photos.paths)), *row.values()]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

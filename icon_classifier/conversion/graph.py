@@ -5,6 +5,7 @@ those that the model was trained on; and ``evidence``, the head applied to each 
 last feature map (class activation mapping, Zhou et al. 2016, for any head), one map per class.
 """
 
+import base64
 import io
 import warnings
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,8 @@ class Score(nn.Module):
         - "max_logit": the greatest logit (Hendrycks et al. 2022)
         - "max_probability": the greatest of softmax(logits / T) (Hendrycks and Gimpel 2017)
         - "knn": cosine similarity to the `k`-th most similar row of `bank`, shape (B, F)
-          (Sun et al. 2022)
+          (Sun et al. 2022); with `root` that of the features' square roots, with their signs. A row
+          is a list, or the base64 form of signed bytes.
         - "mahalanobis": minus the least squared Mahalanobis distance to a row of `means`, shape
           (C, F), under `precision`, shape (F, F) (Lee et al. 2018)
     temperature : float
@@ -72,7 +74,9 @@ class Score(nn.Module):
         """Set the numbers that the score needs; return what is wrong with them, if anything."""
         if self.name == "knn":
             self.k = int(unsure["k"])
-            self.bank = functional.normalize(torch.tensor(unsure["bank"]).float(), dim=1)
+            self.root = bool(unsure.get("root"))
+            rows = [_signed_bytes(row) if isinstance(row, str) else row for row in unsure["bank"]]
+            self.bank = functional.normalize(torch.tensor(rows).float(), dim=1)
             if not 1 <= self.k <= len(self.bank):
                 return f"expected k of 1 to {len(self.bank)}, got {self.k}"
         if self.name == "mahalanobis":
@@ -115,10 +119,16 @@ class Score(nn.Module):
         if features is None:
             raise UnsupportedLearnerError(f"expected features for the score {self.name}, got none")
         if self.name == "knn":
+            if self.root:
+                features = features.sign() * features.abs().sqrt()
             similar = functional.normalize(features, dim=1) @ self.bank.T  # (N, B)
             return similar.topk(self.k, dim=1).values[:, -1]
         offsets = features[:, None] - self.means  # (N, C, F)
         return -((offsets @ self.precision) * offsets).sum(dim=2).amin(dim=1)
+
+
+def _signed_bytes(row: str) -> list[int]:
+    return [byte - 256 if byte > 127 else byte for byte in base64.b64decode(row, validate=True)]
 
 
 class Graph(nn.Module):

@@ -184,10 +184,10 @@ class Training:
         Name of a torchvision or timm network.
     offline_architecture : str
         The network to use when the pretrained weights of ``architecture`` cannot be fetched.
-    image_size : int
-        Side of the square that the network sees (pixels).
-    resize : {"crop", "squish", "pad"}
-        How a photo is brought to that square.
+    image_size : int or None
+        Side of the square that the network sees (pixels); None lets cross-validation choose.
+    resize : {"crop", "squish", "pad"} or None
+        How a photo is brought to that square; None lets cross-validation choose.
     batch_size : int
         Photos per step. Halve it when the GPU runs out of memory, and the learning rate with it.
     frozen_epochs, epochs : int
@@ -210,8 +210,8 @@ class Training:
 
     architecture: Text = "resnet18"
     offline_architecture: Text = "tf_efficientnet_lite0"
-    image_size: int = _number(224, 16, 1024)
-    resize: Literal["crop", "squish", "pad"] = "crop"
+    image_size: int | None = _number(None, 16, 1024)
+    resize: Literal["crop", "squish", "pad"] | None = None
     batch_size: int = _number(32, 2, 1024)
     frozen_epochs: int = _number(1, 0, 1000)
     epochs: int = _number(3, 0, 1000)

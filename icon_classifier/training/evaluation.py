@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp
-from scipy.stats import binom, binomtest
+from scipy.special import log_softmax
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from icon_classifier.errors import TrainingError
@@ -62,6 +62,8 @@ class Figures:
         Their share.
     interval : tuple of float
         95 % confidence interval of that share.
+    mean_recall : float
+        Mean of the recall of all classes: a rare class counts as much as a common one.
     classes : tuple of ClassFigures
         In the order of the labels.
     confusion : tuple of tuple of int
@@ -78,6 +80,7 @@ class Figures:
     errors: int
     error: float
     interval: tuple[float, float]
+    mean_recall: float
     classes: tuple[ClassFigures, ...]
     confusion: tuple[tuple[int, ...], ...]
     temperature: float
@@ -160,6 +163,7 @@ def evaluate(
         errors=errors,
         error=errors / len(targets),
         interval=wilson_interval(errors, len(targets)),
+        mean_recall=mean_recall(predicted, targets),
         classes=tuple(_class_figures(i, label, confusion) for i, label in enumerate(labels)),
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
         temperature=temperature,
@@ -178,6 +182,19 @@ def _class_figures(index: int, label: str, confusion: npt.NDArray[np.int_]) -> C
         recall=correct / photos if photos else 0.0,
         photos=photos,
     )
+
+
+def mean_recall(predicted: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+    """Return the mean, over the classes that have photos, of the share that is predicted right.
+
+    Parameters
+    ----------
+    predicted, targets : array_like
+        Integers, shape (N,).
+    """
+    targets = np.asarray(targets)
+    right = np.asarray(predicted) == targets
+    return float(np.mean([right[targets == each].mean() for each in np.unique(targets)]))
 
 
 def wilson_interval(errors: int, count: int) -> tuple[float, float]:
@@ -203,41 +220,20 @@ def auroc(known: npt.ArrayLike, unknown: npt.ArrayLike) -> float:
     return float(roc_auc_score(is_known, np.concatenate([above, below])))
 
 
-def energy(logits: npt.ArrayLike, temperature: float = 1.0) -> Floats:
-    """Score how familiar photos look (Liu et al. 2020); higher is more.
+def acceptance_threshold(scores: npt.ArrayLike, accept: float = 0.98) -> float:
+    """Return the score below which a photo is "not sure": at least `accept` of these have it.
 
     Parameters
     ----------
-    logits : array_like
-        Shape (N, C).
-    temperature : float
-        As the model's probabilities use it.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64, shape (N,).
+    scores : array_like
+        Of photos of the right kind, shape (N,); higher is more familiar.
+    accept : float, optional
+        Share of them to accept.
     """
-    scaled = np.asarray(logits, np.float64) / temperature
-    return np.asarray(temperature * logsumexp(scaled, axis=1))
-
-
-def cautious_threshold(
-    scores: Sequence[float], accept: float = 0.97, confidence: float = 0.95
-) -> float:
-    """Choose the score below which a photo is "not sure", with a margin for chance.
-
-    The quantile of a few hundred scores is itself uncertain. This is the greatest of the scores
-    that at least `accept` of all photos like these exceed, with a given `confidence` (a one-sided
-    tolerance limit, Wilks 1941); the lowest score where there are too few for that.
-    """
-    ranked = sorted(float(score) for score in scores)
-    if not ranked or not all(map(math.isfinite, ranked)):
+    scores = np.asarray(scores, np.float64)
+    if not (scores.size and np.isfinite(scores).all()):
         raise TrainingError("expected finite scores")
-    # The k-th lowest score is low enough if fewer than k of these photos fall below the quantile
-    # with a probability of at most 1 - confidence.
-    rank = int(binom.ppf(1 - confidence, len(ranked), 1 - accept))
-    return ranked[max(rank - 1, 0)]
+    return float(np.quantile(scores, 1 - accept, method="lower"))
 
 
 def fit_temperature(logits: npt.ArrayLike, targets: npt.ArrayLike) -> float:

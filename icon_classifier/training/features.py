@@ -7,8 +7,9 @@ GPU torch does it.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +31,7 @@ from icon_classifier.errors import (
 from icon_classifier.files import sha256_of
 from icon_classifier.images import read_image_file
 from icon_classifier.model.pipeline import Resize
-from icon_classifier.system.memory import usable_cores
+from icon_classifier.system.memory import trim_heap, usable_cores
 from icon_classifier.system.torch_setup import import_fastai
 from icon_classifier.training.feature_cache import FeatureCache
 from icon_classifier.training.pretrained import Pretrained
@@ -176,7 +177,7 @@ def _extract(
         return np.asarray(run(np.ascontiguousarray(pixels)[None])[0])
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        return list(
+        features = list(
             track(
                 pool.map(extract, paths),
                 "computing features",
@@ -185,6 +186,8 @@ def _extract(
                 disable=not progress,
             )
         )
+    trim_heap()  # what the network's maps took
+    return features
 
 
 def _make_runner(network: nn.Module, size: int) -> Callable[[Floats], Floats]:
@@ -201,7 +204,8 @@ def _make_runner(network: nn.Module, size: int) -> Callable[[Floats], Floats]:
         return run_on_gpu
     sample = torch.zeros(1, 3, size, size)
     try:
-        model = to_onnx(with_fixed_padding(network, sample), sample, ["features"])
+        with _one_thread():
+            model = to_onnx(with_fixed_padding(network, sample), sample, ["features"])
     except (
         UnsupportedLearnerError,
         RuntimeError,
@@ -212,9 +216,21 @@ def _make_runner(network: nn.Module, size: int) -> Callable[[Floats], Floats]:
         raise TrainingError(f"this network returns no maps: {error}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # photos are processed in parallel instead
+    options.enable_cpu_mem_arena = False  # it keeps the memory of the largest size
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda pixels: np.asarray(session.run(None, {name: pixels})[0])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: for a single picture, several mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def prior_of(pretrained: Pretrained, body: nn.Module) -> Prior | None:
@@ -226,7 +242,7 @@ def prior_of(pretrained: Pretrained, body: nn.Module) -> Prior | None:
         None where no linear layer turns exactly these features into the network's outputs.
     """
     sample = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
+    with torch.inference_mode(), _one_thread():
         features = body(sample).mean((2, 3))
         expected = pretrained.network(sample)
         for layer in reversed(list(pretrained.network.modules())):

@@ -123,7 +123,7 @@ def data_loaders(
     photos are resized as the page resizes them.
     """
     valid = {photos.paths[index] for index in photos.valid}
-    size = training.image_size
+    size = training.image_size or 224
     crop = RandomResizedCrop(size, min_scale=training.min_scale)
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock(vocab=photos.vocab)),
@@ -132,7 +132,7 @@ def data_loaders(
         # RandomSplitter, but with near-duplicates on one side.
         splitter=FuncSplitter(valid.__contains__),
         get_y=parent_label,
-        item_tfms=crop if random_crop else Resize(size, method=training.resize),
+        item_tfms=crop if random_crop else Resize(size, method=training.resize or "crop"),
         batch_tfms=[
             *aug_transforms(),
             Normalize.from_stats(*map(torch.tensor, (pretrained.mean, pretrained.std)), cuda=False),

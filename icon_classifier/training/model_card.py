@@ -134,7 +134,8 @@ def _lines(card: Card) -> Iterator[str]:
     yield (
         f"Of {figures.photos} photos that it was not trained on, {figures.errors} got a wrong "
         f"label: {_percent(figures.error)} (95 % confidence interval {_percent(low)} to "
-        f"{_percent(high)}). {card.split}"
+        f"{_percent(high)}). The mean recall of the classes is {_percent(figures.mean_recall)}. "
+        f"{card.split}"
     )
     yield ""
     yield "| class | photos | precision | recall |"
@@ -156,8 +157,8 @@ def _lines(card: Card) -> Iterator[str]:
         yield 'It never says "not sure": every photo gets one of its labels.'
     else:
         yield (
-            f'It says "not sure" by the score "{card.score}"; {_percent(figures.accepted)} of '
-            "these photos are answered."
+            f'It says "not sure" of a photo that is unlike those it was trained on (score '
+            f'"{card.score}"); {_percent(figures.accepted)} of these photos are answered.'
         )
     yield ""
     yield "## Limits"

@@ -7,7 +7,7 @@ prior helps at all (for pictures unlike any photo it does not).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from icon_classifier.dataset.splits import assign_folds
 from icon_classifier.model.session import softmax
+from icon_classifier.training.evaluation import mean_recall
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -54,17 +55,24 @@ class Strength:
         Start at the matching rows of the network's own classifier.
     penalty : float
         L2 penalty on the difference from the start, for standardised features.
+    balanced : bool
+        Give each class the same weight in the loss, however few its photos are.
     """
 
     prior: bool
     penalty: float
+    balanced: bool = False
 
 
 GRID = (
     *(Strength(True, penalty) for penalty in (10.0, 1.0, 0.1, 0.03)),
-    *(Strength(False, penalty) for penalty in (0.1, 0.01)),
+    *(Strength(False, penalty) for penalty in (3.0, 1.0, 0.3, 0.1, 0.03)),
 )
 """What `choose` tries, from the strongest regularisation to the weakest."""
+
+UNBALANCED = 3
+"""How many times the photos of the rarest class the most common one has at least, where `choose`
+tries balanced heads too."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,13 @@ class Choice:
         How to fit the head.
     logits : numpy.ndarray
         float32, shape (N, C): of each photo by a head that was fitted without it.
+    errors : float
+        How many of them are wrong; see :func:`balanced_errors`.
     """
 
     strength: Strength
     logits: Floats
+    errors: float
 
 
 def fit_head(
@@ -142,7 +153,14 @@ class _Fitter:
         """Fit a head as :func:`fit_head` does."""
         start = self.starts[strength.prior]
         offsets = self.offsets[strength.prior]
-        weight, bias = _minimize_loss(self.rows, self.targets, offsets, strength.penalty)
+        counts = np.bincount(self.targets, minlength=offsets.shape[1])
+        of_class = (
+            1 / (len(counts) * counts)
+            if strength.balanced
+            else 1 / np.full(len(counts), len(self.targets))
+        )
+        shares = of_class.astype(np.float32)[self.targets]
+        weight, bias = _minimize_loss(self.rows, self.targets, offsets, shares, strength.penalty)
         weight = weight / self.spread
         return Head(
             (start.weight + weight).astype(np.float32),
@@ -165,10 +183,13 @@ def _matching_rows(
 
 
 def _minimize_loss(
-    rows: Floats, targets: Integers, offsets: Floats, penalty: float
+    rows: Floats, targets: Integers, offsets: Floats, shares: Floats, penalty: float
 ) -> tuple[Floats, Floats]:
-    """Minimise cross-entropy and penalty over a weight (C, F) and a bias (C,)."""
-    (count, width), classes = rows.shape, offsets.shape[1]
+    """Minimise cross-entropy and penalty over a weight (C, F) and a bias (C,).
+
+    `shares`, shape (N,), is the part of each row in the cross-entropy; they add up to 1.
+    """
+    width, classes = rows.shape[1], offsets.shape[1]
     one_hot = np.eye(classes, dtype=np.float32)[targets]
 
     def loss(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
@@ -178,8 +199,8 @@ def _minimize_loss(
         logits -= logits.max(axis=1, keepdims=True)
         powers = np.exp(logits)
         sums = powers.sum(axis=1, keepdims=True)
-        nll = float((np.log(sums[:, 0]) - (one_hot * logits).sum(axis=1)).mean(dtype=np.float64))
-        slope = (powers / sums - one_hot) / count  # (N, C)
+        nll = float(shares @ (np.log(sums[:, 0]) - (one_hot * logits).sum(axis=1)))
+        slope = (powers / sums - one_hot) * shares[:, None]  # (N, C)
         gradient = np.concatenate(
             [slope.T @ rows + penalty * weight, slope.sum(axis=0)[:, None]], axis=1
         )
@@ -246,18 +267,26 @@ def choose(
     classes: int,
     prior: Prior | None,
     *,
+    grid: Sequence[Strength] = GRID,
     seed: int = 42,
 ) -> Choice:
-    """Choose how to fit the head, by cross-validation.
+    """Choose how to fit the head, by cross-validation: that of the greatest mean recall.
 
-    Of all whose errors are within a standard error of the fewest, the first in `GRID` is chosen,
-    which stays closest to what the network knew (the one-standard-error rule, Breiman et al. 1984).
-    A difference of a photo is chance, and a head that stays close to what the network knew is also
-    better at recognising photos of other things.
+    Of equals it is the first of `grid`, which stays closest to what the network knew.
     """
-    strengths = [strength for strength in GRID if prior is not None or not strength.prior]
+    strengths = [strength for strength in grid if prior is not None or not strength.prior]
+    counts = np.bincount(targets, minlength=classes)
+    if counts.max() >= UNBALANCED * counts.min():
+        strengths += [replace(strength, balanced=True) for strength in strengths]
     logits = cross_validate(features, targets, groups, classes, strengths, prior, seed=seed)
-    errors = (logits.argmax(axis=2) != targets).sum(axis=1)  # (S,)
-    allowed = errors.min() + max(1, round(errors.min() ** 0.5))
-    first = int((errors <= allowed).argmax())
-    return Choice(strengths[first], logits[first])
+    errors = [balanced_errors(each.argmax(axis=1), targets) for each in logits]
+    best = int(np.argmin(errors))
+    return Choice(strengths[best], logits[best], errors[best])
+
+
+def balanced_errors(predicted: Integers, targets: Integers) -> float:
+    """Return how many photos are wrong, with the photos of all classes counted alike.
+
+    N * (1 - mean recall): the number of errors where each class has as many photos.
+    """
+    return round(len(targets) * (1 - mean_recall(predicted, targets)), 6)

@@ -6,6 +6,7 @@ each photo once with the frozen network, and fits a linear head that starts at t
 classifier; on a few hundred photos it makes fewer errors, and takes seconds.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,20 +18,22 @@ import numpy.typing as npt
 
 from icon_classifier.dataset.recipes import Recipe, Training
 from icon_classifier.dataset.sources.credits import credit_lines
+from icon_classifier.dataset.splits import assign_folds
 from icon_classifier.errors import TrainingError
 from icon_classifier.training.evaluation import (
     Figures,
-    cautious_threshold,
-    energy,
+    acceptance_threshold,
     evaluate,
     fit_temperature,
 )
 from icon_classifier.training.export import describe_photos, save_export, versions
 from icon_classifier.training.features import pooled_features, prior_of
-from icon_classifier.training.learners import Photos, linear_learner, quiet
+from icon_classifier.training.learners import Photos, data_loaders, linear_learner, quiet
 from icon_classifier.training.model_card import Card, write_card
+from icon_classifier.training.novelty import Bank, held_out_similarity, make_bank, to_notes
 from icon_classifier.training.pretrained import Pretrained, load_pretrained
-from icon_classifier.training.probe import Choice, Head, choose, fit_head
+from icon_classifier.training.probe import UNBALANCED, Choice, Head, choose, fit_head
+from icon_classifier.training.resizing import choose_resizing
 from icon_classifier.training.tuning import try_tuning
 
 import torch  # isort: skip
@@ -52,16 +55,19 @@ class Probe:
     photos : Photos
         What it was trained on.
     training : Training
-        How.
+        How, with the size and the method of resizing that were chosen.
     pretrained : Pretrained
         The network that it started from.
     features : numpy.ndarray
         float32, shape (V, N, F): of V views of N photos.
     choice : Choice
         How the head was fitted, and the logits of each photo by a head fitted without it.
-    temperature, threshold : float
-        What the head was divided by to calibrate it, and the energy below which a photo is "not
-        sure".
+    temperature : float
+        What the head was divided by to calibrate it.
+    bank, threshold
+        Features of its photos, and the similarity to them below which a photo is "not sure".
+    folds : int
+        How many folds cross-validation had.
     figures : Figures
         Of all photos, each predicted by a head fitted without it.
     tuning : str
@@ -75,7 +81,9 @@ class Probe:
     features: Floats = field(repr=False)
     choice: Choice = field(repr=False)
     temperature: float
+    bank: Bank = field(repr=False)
     threshold: float
+    folds: int
     figures: Figures = field(repr=False)
     tuning: str = "not tried"
 
@@ -100,14 +108,16 @@ def train_probe(
     photos : Photos
         What to train on.
     training : Training
-        Size of pictures and seed.
+        Size of pictures, how they are resized and seed; what is None is chosen by
+        cross-validation.
     pretrained : Pretrained, optional
         The network; loaded by its name otherwise.
     indices : sequence of int, optional
         The photos to train on; all of them if missing, since cross-validation evaluates the head
         on photos held out in turn.
     features : numpy.ndarray, optional
-        Features of the same photos, as an earlier probe has them (:attr:`Probe.features`).
+        Features of the same photos by the same `training`, as an earlier probe has them
+        (:attr:`Probe.features`, :attr:`Probe.training`).
     cache : Path, optional
         A folder to keep features in, for the next run on the same photos.
     progress : bool
@@ -121,26 +131,37 @@ def train_probe(
         If the pretrained weights cannot be loaded.
     """
     chosen = pretrained or load_pretrained(training.architecture, training.offline_architecture)
-    learn = linear_learner(photos, training, chosen)
-    body = learn.model[0].cpu().eval()
-    compute = partial(
-        pooled_features,
-        photos.paths,
-        body,
-        chosen,
-        size=training.image_size,
-        method=training.resize,
-        cache=cache,
-        progress=progress,
-    )
-    features = compute()[None] if features is None else features
     index = np.arange(len(photos.paths)) if indices is None else np.asarray(indices, int)
     targets, groups = photos.targets[index], [photos.groups[i] for i in index]
-    classes, prior = len(photos.vocab), prior_of(chosen, body)
+    classes = len(photos.vocab)
+    learn = linear_learner(photos, training, chosen)
+    body = learn.model[0].cpu().eval()
+    prior = prior_of(chosen, body)
+    extract = partial(pooled_features, body=body, pretrained=chosen, cache=cache, progress=progress)
+    if features is None:
+        _check_balance(photos)
+        training = choose_resizing(
+            lambda some, size, method: extract(
+                [photos.paths[i] for i in index[some]], size=size, method=method
+            ),
+            targets,
+            groups,
+            classes,
+            prior,
+            training,
+        )
+    size, method = training.image_size, training.resize
+    if size is None or method is None:
+        raise TrainingError("expected the training that these features were computed with")
+    learn.dls = data_loaders(photos, training, chosen, random_crop=False)
+    compute = partial(extract, photos.paths, size=size, method=method)
+    features = compute()[None] if features is None else features
     choice = choose(features[:, index], targets, groups, classes, prior, seed=training.seed)
     if not choice.strength.prior and len(features) == 1:
-        features = np.concatenate([features, compute(view="mirror")[None]])
-        choice = choose(features[:, index], targets, groups, classes, prior, seed=training.seed)
+        both = np.concatenate([features, compute(view="mirror")[None]])
+        again = choose(both[:, index], targets, groups, classes, prior, seed=training.seed)
+        if again.errors < choice.errors:
+            features, choice = both, again
     used = features[:, index]
     head, tuning = fit_head(used, targets, classes, choice.strength, prior), "not tried"
     if training.tune:
@@ -157,8 +178,9 @@ def train_probe(
     # The linear head absorbs the temperature: fastai's own predict is then calibrated as well, and
     # returns the same numbers as the page.
     install_head(learn, Head(head.weight / temperature, head.bias / temperature))
-    scores = energy(choice.logits / temperature)
-    threshold = cautious_threshold(scores.tolist())
+    folds = assign_folds(targets, groups, classes, training.seed)
+    scores = held_out_similarity(used[0], targets, folds, seed=training.seed)
+    threshold = acceptance_threshold(scores)
     figures = evaluate(
         choice.logits,
         targets,
@@ -175,10 +197,23 @@ def train_probe(
         features=features,
         choice=choice,
         temperature=temperature,
+        bank=make_bank(used[0], targets, seed=training.seed),
         threshold=threshold,
+        folds=int(folds.max()) + 1,
         figures=figures,
         tuning=tuning,
     )
+
+
+def _check_balance(photos: Photos) -> None:
+    """Print how many photos each class has where one has far fewer than another."""
+    counts = Counter(photos.labels).most_common()
+    (common, most), (rare, fewest) = counts[0], counts[-1]
+    if most >= UNBALANCED * fewest:
+        print(
+            f"!! Unbalanced: {most} photos of {common}, only {fewest} of {rare}. Look at the mean "
+            f"recall, not only at the error, and add photos of {rare}."
+        )
 
 
 def install_head(learn: Any, head: Head) -> None:
@@ -216,9 +251,10 @@ def export_probe(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") 
     photos, training, figures = probe.photos, probe.training, probe.figures
     data, strength = describe_photos(photos.paths, photos.labels), probe.choice.strength
     start = "the network's own classifier" if strength.prior else "zero"
+    weights = ", each class with the same weight" if strength.balanced else ""
     settings = {
         "image size": f"{training.image_size} px, {training.resize}",
-        "head": f"linear, started at {start}, L2 penalty {strength.penalty:g}",
+        "head": f"linear, started at {start}, L2 penalty {strength.penalty:g}{weights}",
         "gentle fine-tuning": probe.tuning,
         "recipe": recipe.name,
         "seed": training.seed,
@@ -226,7 +262,7 @@ def export_probe(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") 
     notes: dict[str, Any] = {
         "format": _FORMAT,
         "temperature": 1.0,  # the head has absorbed it
-        "unsure": {"score": "energy", "threshold": probe.threshold},
+        "unsure": to_notes(probe.bank, probe.threshold),
         "recipe": recipe.name,
         "figures": figures.to_json(),
         "versions": versions(),
@@ -244,10 +280,11 @@ def export_probe(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") 
         architecture=f"{probe.pretrained.name}, weights from {probe.pretrained.source}",
         data=f"{data['photos']} photos: {counts}.",
         fingerprint=data["sha256"],
-        split="Each was predicted by a head fitted without it (5-fold cross-validation, "
-        "near-duplicates together); the head in the file was then fitted on all of them.",
+        split=f"Each was predicted by a head fitted without it ({probe.folds}-fold "
+        "cross-validation, near-duplicates together); the head in the file was then fitted on all "
+        "of them.",
         figures=figures,
-        score="energy",
+        score="knn",
         training=settings,
         versions=notes["versions"],
         date=probe.learn.icon_classifier["date"],

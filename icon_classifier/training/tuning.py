@@ -19,10 +19,11 @@ from rich.progress import track
 
 from icon_classifier.dataset.recipes import Training
 from icon_classifier.dataset.splits import assign_folds
+from icon_classifier.errors import TrainingError
 from icon_classifier.system.torch_setup import import_fastai
 from icon_classifier.training.features import first_maps
 from icon_classifier.training.pretrained import Pretrained
-from icon_classifier.training.probe import Choice, Head, fit_head
+from icon_classifier.training.probe import Choice, Head, balanced_errors, fit_head
 
 import_fastai()
 
@@ -242,6 +243,8 @@ def try_tuning(
     features, targets, groups = photos
     classes, seed = len(head.bias), training.seed
     size, method = training.image_size, training.resize
+    if size is None or method is None:
+        raise TrainingError("expected a training with a size and a method of resizing")
     maps = first_maps(paths, stages.first, pretrained, size=size, method=method, progress=progress)
     folds = assign_folds(targets, groups, classes, seed)
     heads = [
@@ -256,4 +259,5 @@ def try_tuning(
         return choice, head, f"tried and not kept: {counts}"
     stage, head = tune(stages.last, head, maps, targets, seed=seed)
     stages.last.load_state_dict(stage.state_dict())
-    return replace(choice, logits=logits), head, f"last stage, kept: {counts}"
+    errors = balanced_errors(logits.argmax(1), targets)
+    return replace(choice, logits=logits, errors=errors), head, f"last stage, kept: {counts}"

@@ -8,6 +8,7 @@ from torch import nn
 from icon_classifier.dataset.recipes import Training
 from icon_classifier.system.memory import usable_cores
 from icon_classifier.training.pretrained import Pretrained
+from icon_classifier.training.resizing import SIZES
 
 _SIDE = 224  # pixels of the photo that is timed
 _BY_RUNTIME = 0.5
@@ -43,7 +44,9 @@ def describe_cost(
         return f"GPU: {torch.cuda.get_device_name()}. Everything takes a few minutes at most."
     cores = usable_cores()
     step = _seconds(pretrained.network) / cores
-    features = photos * step * _BY_RUNTIME * (training.image_size / _SIDE) ** 2
+    sizes = (training.image_size,) if training.image_size else (*SIZES, SIZES[0])
+    area = sum((size / _SIDE) ** 2 for size in sizes)
+    features = photos * step * _BY_RUNTIME * area
     parts = [f"about {_rounded(features)} for the features of {photos} photos"]
     if compare:
         epochs = training.frozen_epochs + training.epochs

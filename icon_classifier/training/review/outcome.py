@@ -1,7 +1,6 @@
 """Say in a line how good a model is, and whether it is better than the one before."""
 
 from pathlib import Path
-from statistics import fmean
 
 from icon_classifier.errors import ModelError
 from icon_classifier.model.info import read_metadata
@@ -15,10 +14,10 @@ _WORST = 5
 def headline(figures: Figures) -> str:
     """Return the error with its interval and the mean recall, which counts all classes alike."""
     low, high = figures.interval
-    recall = fmean(each.recall for each in figures.classes)
     return (
         f"{figures.error:.1%} wrong, {figures.errors} of {figures.photos} "
-        f"(95 % interval {low:.1%} to {high:.1%}); mean recall of the classes {recall:.1%}"
+        f"(95 % interval {low:.1%} to {high:.1%}); "
+        f"mean recall of the classes {figures.mean_recall:.1%}"
     )
 
 

@@ -131,6 +131,6 @@ def plot_learning_curve(advice: Advice) -> Any:
     spread = [100 * point.uncertainty for point in advice.curve]
     axes.errorbar(counts, errors, spread, marker="o", capsize=3)
     axes.set_xticks(counts)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(1, axes.get_ylim()[1]))
     axes.set(xlabel="photos", ylabel="wrong (%)", title="Would more photos help?")
     return figure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -95,6 +97,21 @@ def test_a_score_has_its_textbook_value(name, concat):
         np.testing.assert_allclose(score, textbook, rtol=1e-3, atol=1e-4)
 
 
+def test_roots_and_rows_of_bytes_make_a_bank():
+    net = network()
+    rows = [base64.b64encode(bytes([1, 0, 0, 0, 0, 0, 0, 0, 0, 254])).decode()]  # 254 is -2
+    unsure = {"score": "knn", "k": 1, "root": True, "bank": rows}
+    features = torch.zeros(2, 10)
+    features[0, 0], features[0, 9] = 1.0, -4.0  # its roots are the row
+    features[1, 0], features[1, 9] = 1.0, 4.0
+    score = Score(unsure, 1.0)(torch.zeros(2, 3), features).numpy()
+    np.testing.assert_allclose(score, [1.0, (1 - 4) / 5], atol=1e-6)
+    with torch.inference_mode():
+        expected = Score(unsure, 1.0)(net(SAMPLE), net[1][:2](net[0](SAMPLE))).numpy()
+    (found,) = run(Graph(net, Score(unsure, 1.0), SAMPLE), SAMPLE, "score")
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_energy_is_the_default():
     assert Score(None, 1.0).name == "energy"
 
@@ -127,6 +144,7 @@ def test_a_network_without_body_and_head_has_no_evidence():
         ({"score": "knn"}, "KeyError"),
         ({"score": "knn", "k": 0, "bank": [[1.0]]}, "k of 1 to 1, got 0"),
         ({"score": "knn", "k": 1, "bank": [[1.0], [1.0, 2.0]]}, "ValueError"),
+        ({"score": "knn", "k": 1, "bank": ["%"]}, "Error"),
         ({"score": "mahalanobis", "means": [[1.0]], "precision": [[1.0, 2.0]]}, "shape"),
         ({"score": "mahalanobis", "means": 3, "precision": [[1.0]]}, "IndexError"),
     ],

@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 
 from icon_classifier.errors import DatasetError
-from icon_classifier.training.probe import GRID, Head, Strength, choose, cross_validate, fit_head
+from icon_classifier.training.evaluation import mean_recall
+from icon_classifier.training.probe import (
+    GRID,
+    Head,
+    Strength,
+    balanced_errors,
+    choose,
+    cross_validate,
+    fit_head,
+)
 
 CLASSES, WIDTH = 3, 12
 
@@ -85,3 +94,37 @@ def test_class_of_a_single_photo_is_refused() -> None:
     targets = np.array([0, 0, 1, 1, 2])
     with pytest.raises(DatasetError, match="two different photos"):
         choose(features, targets, list(range(5)), CLASSES, None)
+
+
+def test_balanced_head_finds_more_of_a_rare_class() -> None:
+    features, targets = blobs(900, apart=2.0)
+    rare = np.concatenate([np.flatnonzero(targets < 2), np.flatnonzero(targets == 2)[:10]])
+    unseen, answers = blobs(900, seed=1, apart=2.0)
+    plain, balanced = (
+        fit_head(features[:, rare], targets[rare], CLASSES, each, None)(unseen[0]).argmax(1)
+        for each in (Strength(False, 0.3), Strength(False, 0.3, balanced=True))
+    )
+    assert (plain == 2)[answers == 2].mean() + 0.1 < (balanced == 2)[answers == 2].mean()
+    assert mean_recall(plain, answers) < mean_recall(balanced, answers)
+
+
+def test_balanced_heads_are_tried_where_a_class_is_rare() -> None:
+    features, targets = blobs(900, apart=1.5)
+    rare = np.concatenate([np.flatnonzero(targets < 2), np.flatnonzero(targets == 2)[:20]])
+    choice = choose(features[:, rare], targets[rare], list(range(len(rare))), CLASSES, None)
+    assert choice.strength.balanced
+    even = choose(features[:, :90], targets[:90], list(range(90)), CLASSES, None)
+    assert not even.strength.balanced
+
+
+def test_balanced_errors_are_the_errors_where_classes_are_of_one_size() -> None:
+    targets = np.array([0, 0, 1, 1, 2, 2])
+    assert balanced_errors(np.array([0, 1, 1, 1, 0, 2]), targets) == 2
+    assert balanced_errors(np.zeros(4, int), np.array([0, 0, 0, 1])) == 2  # half of the classes
+
+
+def test_two_photos_of_each_class_are_enough() -> None:
+    features, targets = blobs(6)
+    choice = choose(features, targets, list(range(6)), CLASSES, prior())
+    assert choice.logits.shape == (6, CLASSES)
+    assert np.isfinite(choice.logits).all()

@@ -2,7 +2,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from icon_classifier.conversion.convert import convert
 from icon_classifier.dataset.recipes import Training, load_recipe
@@ -17,7 +19,9 @@ from icon_classifier.training.pretrained import Pretrained, check_architecture, 
 from icon_classifier.training.training import Probe, evaluate_learner, export_probe, train_probe
 from tests.support.learners import LABELS, TINY, draw_photos, quiet
 
-OPTIONS = Training(architecture=TINY, image_size=32, batch_size=4, epochs=1, frozen_epochs=1)
+OPTIONS = Training(
+    architecture=TINY, image_size=32, resize="crop", batch_size=4, epochs=1, frozen_epochs=1
+)
 
 
 @pytest.fixture(name="photos", scope="module")
@@ -108,6 +112,66 @@ def test_export_converts_and_predicts_the_same(
     assert recipe.use in card
     assert "attribute of people" in card
     json.dumps(probe.learn.icon_classifier)  # builtins only
+
+
+def test_compiled_model_says_not_sure_by_the_same_score(
+    probe: Probe, loaded: Photos, tmp_path: Path
+) -> None:
+    with quiet():
+        export = export_probe(probe, load_recipe("shapes"), tmp_path / "export.pkl")
+        model = Model.load(convert(export))
+    own = model.predict_many([read_image_file(path) for path in loaded.paths])
+    assert [each.score for each in own] == pytest.approx([1.0] * 18, abs=2e-3)
+    assert all(each.known for each in own)
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[::8] = 255
+    assert not model.predict(Image.fromarray(stripes)).known
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_few_photos_train_to_the_end(tmp_path: Path, network: Pretrained, count: int) -> None:
+    folder = draw_photos(tmp_path / "photos")
+    for label in LABELS:
+        for path in sorted((folder / label).iterdir())[count:]:
+            path.unlink()
+    few = load_photos(folder, OPTIONS, groups=list(range(3 * count)))
+    with quiet():
+        probe = train_probe(few, replace(OPTIONS, batch_size=32), network, progress=False)
+        model = Model.load(
+            convert(export_probe(probe, load_recipe("shapes"), tmp_path / "export.pkl"))
+        )
+    assert model.info.figures["photos"] == 3 * count
+    low, high = model.info.figures["interval"]
+    assert high - low > 0.2  # so little is known
+    assert f"({count}-fold" in (tmp_path / "export.md").read_text()
+
+
+def test_unbalanced_photos_are_reported_before_training(
+    tmp_path: Path, network: Pretrained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = draw_photos(tmp_path / "photos")
+    for path in sorted((folder / "green").iterdir())[2:]:
+        path.unlink()
+    photos = load_photos(folder, OPTIONS, groups=list(range(14)))
+    probe = train_probe(photos, OPTIONS, network, progress=False)
+    assert "Unbalanced: 6 photos of blue, only 2 of green." in capsys.readouterr().out
+    assert 0 <= probe.figures.mean_recall <= 1
+
+
+@pytest.mark.slow
+def test_size_and_resizing_are_chosen_where_they_are_open(
+    loaded: Photos, network: Pretrained, tmp_path: Path
+) -> None:
+    with quiet():
+        probe = train_probe(
+            loaded, replace(OPTIONS, image_size=None), network, cache=tmp_path, progress=False
+        )
+    assert probe.training.image_size in (224, 320, 448)
+    assert probe.training.resize in ("crop", "squish")
+    batch, _ = probe.learn.dls.valid.one_batch()
+    assert batch.shape[-2:] == (probe.training.image_size,) * 2
+    with pytest.raises(TrainingError, match="training that these features"):
+        train_probe(loaded, replace(OPTIONS, image_size=None), network, features=probe.features)
 
 
 def _missing(folder: Path) -> None:

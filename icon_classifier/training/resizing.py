@@ -1,0 +1,107 @@
+"""Choose by cross-validation at which size the network sees photos, and how they get there.
+
+A larger size shows more detail and costs more time for each prediction; cropping cuts off what lies
+outside the square, squishing distorts. Which of them is better depends on the photos.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from icon_classifier.dataset.recipes import Training
+from icon_classifier.training.features import Method
+from icon_classifier.training.novelty import in_turn
+from icon_classifier.training.probe import Prior, Strength, choose
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+SIZES = (224, 320, 448)
+METHODS: tuple[Method, ...] = ("crop", "squish")
+
+MAX_PHOTOS = 500
+"""How many photos are tried at most, one of each class in turn."""
+
+_GRID = (Strength(True, 0.1), Strength(False, 0.1))
+"""The order of sizes hardly depends on how heads are fitted."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way to resize photos, and how many of them were then wrong."""
+
+    size: int
+    method: Method
+    errors: float
+
+
+def choose_resizing(
+    extract: Callable[[Integers, int, Method], Floats],
+    targets: Integers,
+    groups: Sequence[int],
+    classes: int,
+    prior: Prior | None,
+    training: Training,
+) -> Training:
+    """Choose size and method where `training` leaves them open, and print what was tried.
+
+    The methods are compared at the smallest size, the sizes with the better method. Of all sizes
+    whose errors are within a standard error of the fewest, the smallest is chosen (the
+    one-standard-error rule, Breiman et al. 1984).
+
+    Parameters
+    ----------
+    extract : callable
+        Returns features (n, F) of the photos of n indices, resized to a size by a method.
+    targets : numpy.ndarray
+        int64, shape (N,).
+    groups : sequence of int
+        Near-duplicates share a number.
+    classes : int
+        Number of classes.
+    prior : Head or None
+        The network's own classifier.
+    training : Training
+        Its ``image_size`` and ``resize`` are None where they are open.
+
+    Returns
+    -------
+    Training
+        With a size and a method.
+    """
+    sizes = SIZES if training.image_size is None else (training.image_size,)
+    methods = METHODS if training.resize is None else (training.resize,)
+    if len(sizes) == len(methods) == 1:
+        return training
+    index = in_turn(targets, training.seed)[:MAX_PHOTOS]
+    some, their_groups = targets[index], [groups[i] for i in index]
+
+    def attempt(size: int, method: Method) -> Trial:
+        features = extract(index, size, method)[None]
+        found = choose(features, some, their_groups, classes, prior, grid=_GRID, seed=training.seed)
+        return Trial(size, method, found.errors)
+
+    trials = [attempt(sizes[0], method) for method in methods]
+    method = min(trials, key=lambda trial: trial.errors).method
+    trials += [attempt(size, method) for size in sizes[1:]]
+    chosen = _cheapest([trial for trial in trials if trial.method == method])
+    counts = ", ".join(f"{each.size} px {each.method} {each.errors:.0f}" for each in trials)
+    price = (chosen.size / sizes[0]) ** 2
+    print(
+        f"Size and resizing, wrong of {len(index)} photos: {counts}. Chosen: {chosen.size} px, "
+        f"{chosen.method}"
+        + (
+            f"; a prediction takes {price:.0f} times as long as at {sizes[0]} px."
+            if price > 1
+            else "."
+        )
+    )
+    return replace(training, image_size=chosen.size, resize=chosen.method)
+
+
+def _cheapest(trials: Sequence[Trial]) -> Trial:
+    """Return the first of trials, the cheapest first, within a standard error of the best."""
+    fewest = min(trial.errors for trial in trials)
+    return next(trial for trial in trials if trial.errors <= fewest + max(1, fewest**0.5))

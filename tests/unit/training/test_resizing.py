@@ -1,0 +1,73 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from icon_classifier.dataset.recipes import Training
+from icon_classifier.training.resizing import MAX_PHOTOS, Trial, _cheapest, choose_resizing
+
+OPEN = Training()
+
+
+def extract_for(noise: dict[tuple[int, str], float], targets: np.ndarray):
+    """Features that show the class, with noise that depends on size and method."""
+    asked: list[tuple[int, str, int]] = []
+
+    def extract(index: np.ndarray, size: int, method: str) -> np.ndarray:
+        asked.append((size, method, len(index)))
+        random = np.random.default_rng(0)
+        centres = np.eye(3, 8, dtype=np.float32)[targets[index]]
+        return centres + random.normal(0, noise[size, method], centres.shape).astype(np.float32)
+
+    return extract, asked
+
+
+def choose(noise: dict[tuple[int, str], float], training: Training = OPEN, count: int = 120):
+    targets = np.arange(count) % 3
+    extract, asked = extract_for(noise, targets)
+    chosen = choose_resizing(extract, targets, list(range(count)), 3, None, training)
+    return chosen, asked
+
+
+def test_method_is_chosen_first_and_a_larger_size_only_if_it_is_better(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    chosen, asked = choose(
+        {(224, "crop"): 3.0, (224, "squish"): 1.0, (320, "squish"): 0.9, (448, "squish"): 0.1}
+    )
+    assert (chosen.image_size, chosen.resize) == (448, "squish")
+    assert [each[:2] for each in asked] == [
+        (224, "crop"),
+        (224, "squish"),
+        (320, "squish"),
+        (448, "squish"),
+    ]
+    printed = capsys.readouterr().out
+    assert "Chosen: 448 px, squish; a prediction takes 4 times as long as at 224 px." in printed
+
+
+def test_cheapest_of_equals_is_chosen() -> None:
+    same = {(size, method): 0.1 for size in (224, 320, 448) for method in ("crop", "squish")}
+    chosen, _ = choose(same)
+    assert (chosen.image_size, chosen.resize) == (224, "crop")
+
+
+def test_cheapest_within_a_standard_error_of_the_fewest_errors() -> None:
+    errors = (13, 12.9, 9)  # 9 and its root are 12
+    trials = [Trial(size, "crop", each) for size, each in zip((1, 2, 3), errors, strict=True)]
+    assert _cheapest(trials).size == 3
+    assert _cheapest([replace(trials[0], errors=12), *trials[1:]]).size == 1
+
+
+def test_what_the_recipe_says_is_not_tried() -> None:
+    chosen, asked = choose({}, replace(OPEN, image_size=96, resize="pad"))
+    assert (chosen.image_size, chosen.resize, asked) == (96, "pad", [])
+    noise = {(96, "crop"): 2.0, (96, "squish"): 0.1}
+    chosen, _ = choose(noise, replace(OPEN, image_size=96))
+    assert (chosen.image_size, chosen.resize) == (96, "squish")
+
+
+def test_many_photos_are_tried_in_part() -> None:
+    same = {(size, method): 0.1 for size in (224, 320, 448) for method in ("crop", "squish")}
+    _, asked = choose(same, count=3 * MAX_PHOTOS)
+    assert {count for *_, count in asked} == {MAX_PHOTOS}
