@@ -249,7 +249,10 @@ function render({ model, el }) {
   const accept = model.get('accept');
   const files = chooser(accept, 'multiple', '', take);
   const phone = chooser('image/*', 'capture', 'environment', take);
-  const choose = h('button', { className: 'ic-button ic-main', type: 'button' }, texts.choose);
+  const choose = h('button', { className: 'ic-button ic-main', type: 'button' });
+  // The style sheet shows the one or the other.
+  choose.append(h('span', { className: 'ic-first' }, texts.choose));
+  choose.append(h('span', { className: 'ic-next' }, texts.another));
   choose.addEventListener('click', () => files.click());
   const ways = h('div', { className: 'ic-ways' }, choose);
 
@@ -261,10 +264,10 @@ function render({ model, el }) {
     ways.append(shoot);
   }
 
-  const invite = h('p', { className: 'ic-invite' }, isPhone ? texts.invite_phone : texts.invite);
-  const zone = h('div', { className: 'ic-zone' }, invite, ways, viewfinder.element, files, phone);
-  const section = h('section', { className: 'ic-drop' }, zone);
-  section.setAttribute('aria-label', texts.region);
+  // A phone has nothing to drop or paste; its buttons say enough.
+  const invite = h('p', { className: 'ic-invite', hidden: isPhone }, texts.invite);
+  const zone = h('section', { className: 'ic-zone' }, invite, ways);
+  zone.setAttribute('aria-label', texts.region);
 
   const examples = model.get('examples');
   if (examples.length) {
@@ -274,10 +277,10 @@ function render({ model, el }) {
     row.append(
       ...examples.map((one, index) => exampleButton(one, texts.example, () => send.example(index))),
     );
-    section.append(row);
+    zone.append(row);
   }
-  section.append(work.element);
-  el.append(section);
+  zone.append(viewfinder.element, work.element, files, phone);
+  el.append(zone);
 
   const stop = new AbortController();
   listen(zone, take, work.say, texts, stop.signal);

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the web server needs the texts, and no ONNX Runtime
     from icon_classifier.model.session import Prediction
 
-CHOOSE_FIRST = "Please choose a photo first."
 WORKING = "Classifying…"
-NO_HEAT_MAP = "This model cannot show where it looked."
 UNEXPECTED = "Something went wrong here; please try again or choose another photo."
 
 MAX_PHOTOS = 50
@@ -23,9 +21,9 @@ MAX_PHOTOS = 50
 DROP_TEXTS = {
     "region": "Add a photo",
     "invite": "Drop photos here, or paste them",
-    "invite_phone": "Take or choose a photo",
     "choose": "Choose photos",
-    "camera": "Use the camera",
+    "another": "Another photo",
+    "camera": "Camera",
     "shoot": "Take the photo",
     "close": "Close the camera",
     "viewfinder": "What the camera sees",
@@ -58,18 +56,16 @@ ANSWER_TEXTS = {
     "region": "Answer",
     "preview": "Your photo",
     "bars": "Probability of each class",
-    "more": "and {count} more, each less likely",
+    "more": "{count} more, each less likely",
     "heat": "Show where it looked",
-    "no_heat": "Hide where it looked",
     "heat_legend": "The brighter a spot, the more it counted towards “{label}”.",
-    "looking": "Looking again…",
-    "clear": "Start over",
     "table": "Your photos",
     "photo": "Photo",
     "file": "File",
     "answer": "Answer",
     "probability": "Probability",
-    "unsure": "not sure; closest: {label}",
+    "unsure": "not sure",
+    "closest": "closest: {label}",
     "csv": "Download as CSV",
     "csv_name": "answers.csv",
 }
@@ -108,11 +104,6 @@ def hint(labels: Sequence[str]) -> str:
     return f"Choose a photo, then press the button: {either(labels)}?"
 
 
-def verdict(prediction: Prediction) -> str:
-    """Return the answer as a headline."""
-    return plain(prediction.label) if prediction.known else "Not sure"
-
-
 def line(prediction: Prediction, labels: Sequence[str]) -> str:
     """Return the answer as one line.
 
@@ -143,17 +134,20 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
-def progress(index: int, count: int) -> str:
-    """Return how many photos of a batch are done, counted from 1."""
-    return f"Photo {index} of {count}…"
+def summary(answered: int, done: int, count: int) -> str:
+    """Return the line above the answers for several photos.
 
-
-def summary(answered: int, unreadable: int) -> str:
-    """Return how many photos of a batch were answered."""
-    total = answered + unreadable
-    if not unreadable:
-        return f"{total} photos answered."
-    return f"{answered} of {total} photos answered; {unreadable} could not be read."
+    Parameters
+    ----------
+    answered, done, count : int
+        How many photos have an answer, how many have an answer or cannot be read, and how many
+        there are.
+    """
+    if done < count:
+        return f"Photo {done} of {count}…"
+    if answered == count:
+        return f"{count} photos answered."
+    return f"{answered} of {count} photos answered; {count - answered} could not be read."
 
 
 PAGE_TEXTS = {
