@@ -208,6 +208,11 @@ function exampleButton({ name, thumbnail }, text, onClick) {
 }
 
 const isFile = (event) => [...(event.dataTransfer?.types ?? [])].includes('Files');
+/** Whether only the address of a picture has come along, or the HTML around it. */
+const isFromWeb = (data) =>
+  /^\s*(https?|data|blob):\S+\s*$/.test(data.getData('text/plain')) ||
+  data.types.includes('text/uri-list') ||
+  data.getData('text/html').includes('<img');
 const isEditor = (node) => node?.closest?.('input, textarea, [contenteditable], .cm-editor');
 
 /** Take what is dropped or pasted anywhere; in JupyterLab, whose own files are dropped too, only
@@ -226,13 +231,16 @@ function listen(zone, take, say, texts, signal) {
     light(false);
     const files = [...event.dataTransfer.files];
     if (files.length) take(files);
-    else say(texts.no_file);
+    else say(isFromWeb(event.dataTransfer) ? texts.from_web : texts.no_file);
   });
   on(document, 'paste', (event) => {
-    const files = [...(event.clipboardData?.files ?? [])].filter((f) => f.type.startsWith('image/'));
-    if (!files.length || isEditor(event.target)) return;
+    const data = event.clipboardData;
+    if (!data || isEditor(event.target)) return;
+    const files = [...data.files].filter((file) => file.type.startsWith('image/'));
+    if (files.length) take(files);
+    else if (isFromWeb(data)) say(texts.from_web);
+    else return;
     event.preventDefault();
-    take(files);
   });
 }
 

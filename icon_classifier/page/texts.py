@@ -34,6 +34,8 @@ DROP_TEXTS = {
     "counting": "Looking at photo {index} of {count}…",
     "slow": "This is taking a while: the connection is slow or lost. Please wait, or reload.",
     "no_file": "That was not a photo; please save the photo on your device and drop it again.",
+    "from_web": "That is where the photo is, not the photo itself: please save it, or copy it with "
+    "“Copy image”, then drop or paste it here.",
     "too_many": f"That is a lot: only the first {MAX_PHOTOS} photos are taken.",
     "camera_denied": "The camera is not allowed; please allow it in the browser or choose a photo.",
     "camera_missing": "No camera was found; please choose a photo instead.",
@@ -95,13 +97,22 @@ def either(labels: Sequence[str], most: int = 6) -> str:
 
 def question(labels: Sequence[str]) -> str:
     """Return the page's title: the question that it answers."""
-    title = either(labels)
+    title = _which(labels)
     return f"{title[:1].upper()}{title[1:]}?"
 
 
 def hint(labels: Sequence[str]) -> str:
     """Return the sentence that says what to do."""
-    return f"Choose a photo, then press the button: {either(labels)}?"
+    return f"Choose a photo, then press the button: {_which(labels)}?"
+
+
+def _which(labels: Sequence[str]) -> str:
+    return f"which of {len(labels)} is it" if are_many(labels) else either(labels)
+
+
+def are_many(labels: Sequence[str]) -> bool:
+    """Return whether there are too many classes, or too long ones, to name them all."""
+    return len(labels) > 12 or len(either(labels)) > 80
 
 
 def line(prediction: Prediction, labels: Sequence[str]) -> str:
@@ -119,8 +130,10 @@ def line(prediction: Prediction, labels: Sequence[str]) -> str:
     """
     if prediction.known:
         return str(prediction)
+    known = f"any of the {len(labels)} that this page knows"
+    names = known if are_many(labels) else either(labels)
     return (
-        f"Not sure: this does not look like {either(labels)}; "
+        f"Not sure: this does not look like {names}; "
         f"closest: {plain(prediction.label)} ({prediction.probability:.4f})."
     )
 

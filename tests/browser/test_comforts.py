@@ -17,8 +17,9 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from icon_classifier.model.session import Model
+from tests.support.models import write_model
 from tests.support.pictures import encode
-from tests.support.servers import ROOT, Server, voila
+from tests.support.servers import ROOT, Server, project_copy, voila
 
 NewPage = Callable[..., Page]
 
@@ -70,7 +71,9 @@ def line(page: Page) -> Locator:
 
 def drop(page: Page, *files: Path) -> None:
     """Drop files as a hand does: through the browser's own input, not by events of a script."""
-    box = page.locator(".ic-zone").bounding_box()
+    zone = page.locator(".ic-zone")
+    zone.scroll_into_view_if_needed()
+    box = zone.bounding_box()
     assert box is not None
     session = page.context.new_cdp_session(page)
     for kind in ("dragEnter", "dragOver", "drop"):
@@ -203,6 +206,38 @@ def test_pasted_photo_is_answered(visit: Callable[..., Page], grizzly: Path) -> 
     )
     page.keyboard.press("Control+V")
     expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
+
+
+def test_address_of_a_picture_is_refused_in_words(visit: Callable[..., Page]) -> None:
+    """Dragged or pasted from another tab, and the file did not come along."""
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    words = page.get_by_text("copy it with “Copy image”")
+    note = page.locator(".ic-note")
+    session = page.context.new_cdp_session(page)
+    address = "https://example.org/bear.jpg"
+    for kind in ("dragEnter", "dragOver", "drop"):
+        items = [
+            {"mimeType": "text/uri-list", "data": address},
+            {"mimeType": "text/html", "data": f"<img src='{address}'>"},
+        ]
+        data = {"items": items, "files": [], "dragOperationsMask": 1}
+        session.send("Input.dispatchDragEvent", {"type": kind, "data": data, "x": 300, "y": 300})
+    expect(words).to_be_visible()
+    for kind, content in (("text/plain", f"{address}\n"), ("text/html", f"<img src='{address}'>")):
+        note.evaluate("note => { note.textContent = ''; }")
+        page.evaluate(
+            """([kind, content]) => navigator.clipboard.write([
+              new ClipboardItem({ [kind]: new Blob([content], { type: kind }) })])""",
+            [kind, content],
+        )
+        page.keyboard.press("Control+V")
+        expect(words).to_be_visible()
+    note.evaluate("note => { note.textContent = ''; }")
+    page.evaluate("navigator.clipboard.writeText('a grizzly')")
+    page.keyboard.press("Control+V")
+    button(page, "Camera").focus()
+    expect(note).to_have_text("")
+    assert troubles(page) == []
 
 
 def test_laptop_camera_takes_a_photo(visit: Callable[..., Page]) -> None:
@@ -425,6 +460,46 @@ def test_long_work_shows_progress(visit: Callable[..., Page], tmp_path: Path) ->
     expect(page.get_by_text("Preparing the photo…")).to_be_visible(timeout=READY)
     expect(page.locator(".ic-card")).to_be_visible(timeout=READY)
     expect(page.locator(".ic-work")).to_be_hidden()
+
+
+NAMES = [
+    *(f"{number:03} {'Rhabdophis-tigrinus_' * 3}"[:60] for number in range(116)),
+    "x" * 60,
+    "דוב גריזלי אפור בטבע",
+    "🐻‍❄️ ours polaire 🧊",
+]
+
+
+def test_many_and_long_names_fit_on_a_phone(
+    new_page: NewPage, tmp_path: Path, artefacts: Path
+) -> None:
+    folder = project_copy(tmp_path)
+    names = ["x" * 60, NAMES[-2], NAMES[-1], *NAMES[:-3]]
+    write_model(folder, labels=names)
+    photos = []
+    for colour in ("red", "lime", "blue"):
+        photos.append(folder / f"{colour * 15}.png")
+        Image.new("RGB", (60, 40), colour).save(photos[-1])
+    with voila(folder) as server:
+        page = new_page(server.url, **PHONE)
+        expect(page.get_by_role("heading", name="Which of 119 is it?")).to_be_visible(timeout=READY)
+        for photo, name in zip(photos, names[:3], strict=True):
+            drop(page, photo)
+            expect(line(page)).to_contain_text(name, timeout=READY)
+            bars = page.locator(".ic-card li:visible")
+            expect(bars.first).to_contain_text(name)
+            expect(bars).to_have_count(5)
+            assert fits(page)
+        page.get_by_text("114 more, each less likely").click()
+        expect(bars).to_have_count(119)
+        assert fits(page)
+        assert troubles(page) == []
+        page.screenshot(path=artefacts / "many.png", full_page=True)
+        drop(page, *photos)
+        expect(line(page)).to_have_text("3 photos answered.", timeout=READY)
+        expect(page.locator(".ic-table")).to_contain_text(names[1])
+        assert fits(page)
+        page.screenshot(path=artefacts / "many-table.png", full_page=True)
 
 
 def test_stock_template_shows_the_same_widgets(
