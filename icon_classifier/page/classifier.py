@@ -12,6 +12,8 @@ from icon_classifier.model.heatmap import HeatMap, overlay, relevance
 from icon_classifier.model.opening import open_model
 from icon_classifier.model.session import Model, Prediction
 from icon_classifier.page import texts
+from icon_classifier.page.about import about
+from icon_classifier.page.title import page_title
 from icon_classifier.system import counter, slots
 
 _log = logging.getLogger(__name__)
@@ -47,8 +49,15 @@ class Classifier:
 
     @property
     def title(self) -> str:
-        """The question that this page answers, made of the labels."""
-        return "What is it?" if self._model is None else texts.question(self._model.labels)
+        """The question that this page answers."""
+        if self._model is None:
+            return "What is it?"
+        return page_title(self._model.labels, self._model.info.recipe, self.folder)
+
+    @property
+    def about(self) -> str:
+        """What a visitor should know of the model, as HTML; empty where there is none."""
+        return "" if self._model is None else about(self._model.info)
 
     @property
     def hint(self) -> str:

@@ -74,6 +74,19 @@ ANSWER_TEXTS = {
 """The texts of the answer; words in braces are filled in by its JavaScript."""
 
 
+ABOUT = {
+    "summary": "About this model",
+    "classes": "It tells {count} classes apart: {names}.",
+    "error": "Of {photos} photos that it was not trained on, it got {error} wrong (95 % confidence "
+    "interval {low} to {high}).",
+    "trained": "Trained on {date}.",
+    "limits": "It has learned what photos of its classes look like, nothing else. A high "
+    "probability is no proof. It is not for telling who somebody is, or what somebody believes, "
+    "feels or is worth.",
+}
+"""What the page says about its model; words in braces are filled in."""
+
+
 def plain(label: str) -> str:
     """Return a label for people to read: underscores become spaces."""
     return label.replace("_", " ")
@@ -104,6 +117,11 @@ def question(labels: Sequence[str]) -> str:
 def hint(labels: Sequence[str]) -> str:
     """Return the sentence that says what to do."""
     return f"Choose a photo, then press the button: {_which(labels)}?"
+
+
+def description(labels: Sequence[str]) -> str:
+    """Return the sentences that say what the page does, for where a link to it is shown."""
+    return f"Show it a photo, and it answers: {_which(labels)}? Your photo is not stored."
 
 
 def _which(labels: Sequence[str]) -> str:
@@ -165,7 +183,6 @@ def summary(answered: int, done: int, count: int) -> str:
 
 PAGE_TEXTS = {
     "starting": "Starting…",
-    "labels": "It knows: {labels}.",
     "no_script": "This page needs JavaScript: without it there are no buttons to choose a photo "
     "and to ask what it shows. Please allow JavaScript for this page, then reload it.",
     "sending": "Sending to the server…",

@@ -35,8 +35,11 @@ _log = logging.getLogger(__name__)
 
 
 def heading(text: str) -> widgets.HTML:
-    """Return the page's title as a heading. Labels may hold anything: they are escaped."""
-    return widgets.HTML(f"<h2>{html.escape(text)}</h2>")
+    """Return the page's title as a heading, for a page whose template does not write it.
+
+    Labels may hold anything: they are escaped.
+    """
+    return widgets.HTML(f"<h2>{html.escape(text)}</h2>").add_class("ic-title")
 
 
 def take_photo(upload: widgets.FileUpload) -> Image.Image:

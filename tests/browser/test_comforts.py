@@ -71,15 +71,17 @@ def line(page: Page) -> Locator:
 
 def drop(page: Page, *files: Path) -> None:
     """Drop files as a hand does: through the browser's own input, not by events of a script."""
-    zone = page.locator(".ic-zone")
-    zone.scroll_into_view_if_needed()
-    box = zone.bounding_box()
-    assert box is not None
+    x, y = page.locator(".ic-zone").evaluate(
+        """zone => {
+          zone.scrollIntoView({ behavior: 'instant', block: 'nearest' });
+          const box = zone.getBoundingClientRect();
+          return [box.x + box.width / 2, box.y + 5];
+        }"""
+    )
     session = page.context.new_cdp_session(page)
     for kind in ("dragEnter", "dragOver", "drop"):
         data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
-        where = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 10}
-        session.send("Input.dispatchDragEvent", {"type": kind, "data": data, **where})
+        session.send("Input.dispatchDragEvent", {"type": kind, "data": data, "x": x, "y": y})
     session.detach()
 
 
@@ -166,6 +168,16 @@ def test_there_is_one_way_in_and_one_answer(
     expect(button(page, "Another photo")).to_be_visible()
     assert page.get_by_role("button", name=re.compile("choose", re.IGNORECASE)).count() == 0
     assert page.locator(".ic-main:visible").count() == 1
+
+
+def test_what_the_model_is_can_be_read(visit: Callable[..., Page]) -> None:
+    page = visit(**PHONE)
+    words = page.get_by_text("Of 329 photos that it was not trained on")
+    expect(words).to_be_hidden()
+    page.get_by_text("About this model").click()
+    expect(words).to_be_visible()
+    assert troubles(page) == []
+    assert fits(page)
 
 
 def test_answer_fits_on_a_phone_without_scrolling(

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from icon_classifier.images import read_image
 from icon_classifier.model.session import Model
 from tests.support.models import write_model
 from tests.support.pictures import encode
@@ -78,13 +79,24 @@ def test_grizzly_is_predicted(
     shipped: Server, new_page: NewPage, grizzly: Path, artefacts: Path
 ) -> None:
     page = new_page(shipped.url, viewport={"width": 1280, "height": 800})
-    expect(page.get_by_role("heading", name="Black, grizzly or teddy?")).to_be_visible(
-        timeout=READY
-    )
+    expect(page).to_have_title("Grizzly, black or teddy bear?")
+    expect(page.get_by_role("heading")).to_have_text("Grizzly, black or teddy bear?")
     classify(page, grizzly, "Prediction: grizzly; Probability: ")
     assert max(photo_size(page)) == 640
     expect(button(page)).to_be_enabled()
     page.screenshot(path=artefacts / "page.png")
+
+
+def test_link_to_the_page_shows_an_example(shipped: Server, new_page: NewPage) -> None:
+    page = new_page()
+    robot = {"User-Agent": "facebookexternalhit/1.1"}
+    page.set_content(page.request.get(shipped.url, headers=robot).text())
+    assert page.title() == "Grizzly, black or teddy bear?"
+    address = page.locator("meta[property='og:image']").get_attribute("content")
+    assert address == f"{shipped.url}example.jpg"
+    image = page.request.get(address)
+    assert image.headers["content-type"] == "image/jpeg"
+    assert max(read_image(image.body()).size) == 640
 
 
 def test_jupyter_server_route_predicts(
