@@ -106,7 +106,7 @@ class Answer(anywidget.AnyWidget):
         Returns
         -------
         str
-            The line above the table.
+            The line above the table; empty before the last photo.
         """
         row: dict[str, Any] = {"name": name}
         detail = _NOTHING
@@ -126,11 +126,12 @@ class Answer(anywidget.AnyWidget):
         del self._rows[texts.MAX_PHOTOS - 1 :], self._details[texts.MAX_PHOTOS - 1 :]
         self._rows.append(row)
         self._details.append((line, detail))
-        if len(self._rows) >= count or time.monotonic() - self._drawn > _REDRAW_SECONDS:
+        is_last = len(self._rows) >= count
+        if is_last or time.monotonic() - self._drawn > _REDRAW_SECONDS:
             self.rows = list(self._rows)
             self._drawn = time.monotonic()
-        answered = sum("label" in row for row in self._rows)
-        self.line = texts.summary(answered, len(self._rows), count)
+        if is_last:
+            self.line = texts.summary(sum("label" in row for row in self._rows), count)
         return self.line
 
     def csv(self) -> str:

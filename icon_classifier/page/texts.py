@@ -165,17 +165,8 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
-def summary(answered: int, done: int, count: int) -> str:
-    """Return the line above the answers for several photos.
-
-    Parameters
-    ----------
-    answered, done, count : int
-        How many photos have an answer, how many have an answer or cannot be read, and how many
-        there are.
-    """
-    if done < count:
-        return f"Photo {done} of {count}…"
+def summary(answered: int, count: int) -> str:
+    """Return the line above the answers for several photos."""
     if answered == count:
         return f"{count} photos answered."
     return f"{answered} of {count} photos answered; {count - answered} could not be read."

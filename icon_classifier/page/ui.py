@@ -149,12 +149,13 @@ def comforts(
 
     def take(photo: Dropped) -> None:
         upload.set_state({"value": [photo.file]})  # as the browser does; nothing is sent back
+        output.outputs = ()
         if photo.count == 1:
             button.click()
             return
         if photo.index == 0:
             answer.clear()
-        # So the line changes once for each photo, and not to each answer, too.
+        # So that the line does not change to the answer of each photo in turn.
         with slots.slot(), label.hold_trait_notifications(), output.hold_trait_notifications():
             button.click()
             result = answered.pop() if answered else None
@@ -166,7 +167,6 @@ def comforts(
             answer.show(answered.pop(), change["new"])
         elif change["new"] not in ("", answer.line):  # an error
             answer.clear()
-            output.outputs = ()
 
     label.observe(on_line, "value")
     if not classifier.labels:

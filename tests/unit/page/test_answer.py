@@ -64,7 +64,7 @@ def test_table_is_updated_in_steps_and_at_the_end(photo: Image.Image) -> None:
     assert told[0] == 1
     assert told[-1] == 20
     assert len(told) < 20
-    assert lines[0] == "Photo 1 of 20…"
+    assert set(lines[:-1]) == {""}
     assert lines[-1] == answer.line == "20 photos answered."
     answer.show((photo, prediction()), "line")
     assert answer.rows == []

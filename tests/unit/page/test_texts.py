@@ -59,9 +59,8 @@ def test_percent(probability: float, expected: str) -> None:
 
 
 def test_summary() -> None:
-    assert texts.summary(1, 2, 3) == "Photo 2 of 3…"
-    assert texts.summary(3, 3, 3) == "3 photos answered."
-    assert texts.summary(2, 3, 3) == "2 of 3 photos answered; 1 could not be read."
+    assert texts.summary(3, 3) == "3 photos answered."
+    assert texts.summary(2, 3) == "2 of 3 photos answered; 1 could not be read."
 
 
 @pytest.mark.parametrize("texts", [texts.DROP_TEXTS, texts.ANSWER_TEXTS])
