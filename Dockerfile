@@ -10,6 +10,7 @@ WORKDIR /app
 COPY --from=build /app/.venv .venv
 COPY --from=build /app/icon_classifier icon_classifier
 COPY --from=build /app/examples examples
+COPY --from=build /app/recipes recipes
 COPY --from=build /app/voila.json /app/icon_classifier.ipynb /app/export.onnx ./
 # Only /tmp is written to, so that the file system may be read-only.
 ENV PATH=/app/.venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

@@ -1,13 +1,12 @@
 """From a photo to its answer on the page: ``make bench-answers``.
 
 In one run of Chromium on a running Voilà: from dropping a photo of 12 MB to the answer, on loopback
-and on a line of 2 Mbit/s up; from the click on the button to the answer; and in process what a heat
-map costs beside a prediction.
+and on a line of 2 Mbit/s up; from choosing a small photo, and from the click on an example, to the
+answer; and in process what a heat map costs beside a prediction.
 """
 
 from __future__ import annotations
 
-import functools
 import statistics
 import tempfile
 import time
@@ -29,8 +28,6 @@ from tests.support.servers import ROOT, voila
 
 REPEATS = 7
 LIMIT = 60_000.0
-HAND = 500.0
-"""Milliseconds from choosing a photo to the click: less than a hand needs."""
 UP = 2_000_000 / 8
 """Bytes a second of the slow line, up; with 40 ms there and back."""
 
@@ -82,15 +79,8 @@ def drop(page: Page, session: CDPSession, photo: Path) -> None:
 
 def choose(page: Page, photo: Path) -> None:
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Choose a photo").click()
+        page.get_by_role("button", name="Another photo").click()
     chooser.value.set_files(photo)
-    expect(page.get_by_text("(1)")).to_be_visible(timeout=LIMIT)
-
-
-def choose_and_click(page: Page, photo: Path, pause: float) -> None:
-    choose(page, photo)
-    page.wait_for_timeout(pause)
-    page.get_by_role("button", name="Classify Icon").click()
 
 
 def told(name: str, values: list[float], goal: str) -> None:
@@ -118,10 +108,11 @@ def in_browser(folder: Path) -> None:
         times = [seconds(page, lambda: drop(page, session, photo)) for _ in range(REPEATS)]
         told("drop to answer, loopback", times, "1.0 s")
         print(f"{'what travelled of it':<46} {max(sent) / 1e3:6.0f} kB")
-        for pause, name in (HAND, "half a second after choosing"), (0, "with no pause at all"):
-            act = functools.partial(choose_and_click, page, grizzly, pause)
-            times = [seconds(page, act) for _ in range(2 * REPEATS)]
-            told(f"click to answer, {name}", times, "0.06 s")
+        times = [seconds(page, lambda: choose(page, grizzly)) for _ in range(2 * REPEATS)]
+        told("choosing a photo of 846 x 1000 pixels to answer", times, "0.2 s")
+        example = page.get_by_role("button", name="Try the example grizzly")
+        times = [seconds(page, example.click) for _ in range(2 * REPEATS)]
+        told("click on the example to answer", times, "0.2 s")
         slow = {"offline": False, "latency": 40, "downloadThroughput": 1e6, "uploadThroughput": UP}
         session.send("Network.emulateNetworkConditions", slow)
         times = [seconds(page, lambda: drop(page, session, photo)) for _ in range(REPEATS)]

@@ -7,6 +7,7 @@ and the memory per visitor.
 
 from __future__ import annotations
 
+import re
 import statistics
 import subprocess
 import sys
@@ -69,15 +70,18 @@ def visit(browser: Browser, server: Server, photo: Path) -> tuple[float, float, 
     keep_file_choosers(page)
     start = time.perf_counter()
     page.goto(server.url, wait_until="commit")
-    button = page.get_by_role("button", name="Classify Icon")
-    expect(button).to_be_enabled(timeout=120_000)
+    choose = page.get_by_role("button", name=re.compile("Choose photos|Choose a photo"))
+    expect(choose).to_be_enabled(timeout=120_000)
     usable = time.perf_counter() - start
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Choose a photo").click()
-    chooser.value.set_files(photo)
-    page.wait_for_function("document.body.textContent.includes('(1)')")
+        choose.click()
     start = time.perf_counter()
-    button.click()
+    chooser.value.set_files(photo)
+    button = page.get_by_role("button", name="Classify Icon")
+    if button.count():  # on the plain page; ours answers by itself
+        page.wait_for_function("document.body.textContent.includes('(1)')")
+        start = time.perf_counter()
+        button.click()
     expect(page.get_by_text("Probability: ")).to_be_visible(timeout=120_000)
     answered = time.perf_counter() - start
     memory = pss_mb(process) - before

@@ -37,9 +37,10 @@ WATCH = """
 const look = () => {
   const root = document.documentElement;
   const button = Array.from(document.querySelectorAll('button'))
-    .find(button => button.textContent.trim() === 'Classify Icon');
+    .find(button => ['Choose photos', 'Classify Icon'].includes(button.innerText.trim())
+      && button.getClientRects().length);
   const live = !root?.dataset.connection || root.dataset.connection === 'live';
-  if (button && !button.disabled && button.getClientRects().length && live) {
+  if (button && !button.disabled && live) {
     root.dataset.usable = performance.now();
   } else requestAnimationFrame(look);
 };

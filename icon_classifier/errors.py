@@ -3,6 +3,7 @@
 ::
 
     IconClassifierError
+    ├── NoPhotoError                no photo was chosen
     ├── ImageError                  the photo cannot be used
     │   ├── EmptyImageError
     │   ├── UnsupportedImageError   not a picture, or of a format that is not read
@@ -60,6 +61,12 @@ class IconClassifierError(Exception):
         super().__init__(message or words or self.words)
         if words is not None:
             self.words = words
+
+
+class NoPhotoError(IconClassifierError):
+    """No photo was chosen."""
+
+    words = "Please choose a photo first."
 
 
 class ImageError(IconClassifierError):

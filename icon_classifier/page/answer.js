@@ -1,5 +1,7 @@
-// The answer: bars, the photo and where the model looked, or a table of several photos. Python
-// holds all of it as traits; names and labels are shown as text, never read as HTML.
+// The answer: the photo, where the model looked, bars, and a table of several photos. Python holds
+// all of it as traits; names and labels are shown as text, never read as HTML.
+
+const BARS = 5; // the others are behind “more”
 
 /** Make an element: h('p', {className: 'a'}, 'text'). */
 function h(tag, properties = {}, ...children) {
@@ -18,85 +20,124 @@ const button = (text, onClick, properties = {}) => {
   return element;
 };
 
-/** An image of bytes; its address is given back as soon as it is shown. */
+/** A name of a class or a file, in whichever direction it is written. */
+const named = (text, className) => h('bdi', { className }, text);
+
+/** An image of bytes; its address is given back as soon as it is decoded. */
 function image(bytes, type, properties) {
-  const address = URL.createObjectURL(new Blob([bytes], { type }));
-  const element = h('img', properties);
-  element.addEventListener('load', () => URL.revokeObjectURL(address), { once: true });
-  element.src = address;
+  const src = URL.createObjectURL(new Blob([bytes], { type }));
+  const element = h('img', { src, ...properties });
+  element.addEventListener('load', () => URL.revokeObjectURL(src), { once: true });
   return element;
 }
 
-const hasBytes = (bytes) => bytes?.byteLength > 0;
-
-function bars({ bars: classes, rest, known }, texts) {
-  const list = h('ol', { className: 'ic-bars', aria: { label: texts.bars } });
-  for (const [label, probability, percent] of classes) {
-    const part = h('span', { className: 'ic-part' });
-    part.style.width = `${100 * probability}%`;
-    const track = h('span', { className: 'ic-track', aria: { hidden: 'true' } }, part);
-    const name = h('span', { className: 'ic-label' }, label);
-    list.append(h('li', {}, name, h('span', { className: 'ic-percent' }, percent), track));
-  }
-  list.classList.toggle('ic-unsure', !known);
-  const more = h('p', { className: 'ic-quiet' }, fill(texts.more, { count: rest }));
-  return rest > 0 ? [list, more] : [list];
+function bar([label, probability, percent]) {
+  const part = h('span', { className: 'ic-part' });
+  part.style.width = `${100 * probability}%`;
+  const track = h('span', { className: 'ic-track', aria: { hidden: 'true' } }, part);
+  return h('li', {}, named(label, 'ic-label'), h('span', { className: 'ic-percent' }, percent), track);
 }
 
-/** The photo with the button that lays the heat map over it. */
-function photo(model, texts) {
+function bars({ bars: classes, known }, texts) {
+  const list = (some) => h('ol', { className: 'ic-bars', aria: { label: texts.bars } }, ...some.map(bar));
+  const box = h('div', { className: known ? '' : 'ic-unsure' }, list(classes.slice(0, BARS)));
+  const others = classes.slice(BARS);
+  if (others.length) {
+    const more = h('summary', {}, fill(texts.more, { count: others.length }));
+    box.append(h('details', {}, more, list(others)));
+  }
+  return box;
+}
+
+/** The photo, the bars, and the button that lays the heat map over the photo. */
+function card(model, texts) {
+  const answer = model.get('answer');
   const frame = h('div', { className: 'ic-frame' });
-  const legend = h('p', { className: 'ic-quiet' });
-  const figure = h('figure', { className: 'ic-figure' }, frame);
-  if (!hasBytes(model.get('preview'))) return { figure, update() {} };
   frame.append(image(model.get('preview'), 'image/jpeg', { alt: texts.preview }));
-  let isWanted = false;
-  const toggle = button(texts.heat, () => {
-    isWanted = !isWanted;
-    if (isWanted && !hasBytes(model.get('heat'))) model.send({ kind: 'heat' });
-    update();
-  });
+  const side = h('div', { className: 'ic-side' }, bars(answer, texts));
+  if (model.get('heat').byteLength) {
+    const heat = image(model.get('heat'), 'image/png', { className: 'ic-heat', alt: '' });
+    const [left, top, width, height] = model.get('heat_box').map((part) => `${100 * part}%`);
+    Object.assign(heat.style, { left, top, width, height });
+    const legend = h('p', { className: 'ic-quiet', role: 'status' });
+    const toggle = button(
+      texts.heat,
+      () => {
+        const isShown = !frame.contains(heat);
+        if (isShown) frame.append(heat);
+        else heat.remove();
+        toggle.setAttribute('aria-pressed', String(isShown));
+        legend.textContent = isShown ? fill(texts.heat_legend, answer) : '';
+      },
+      { aria: { pressed: 'false' } },
+    );
+    side.append(toggle, legend);
+  }
+  return h('div', { className: 'ic-card' }, frame, side);
+}
+
+/** A row of the table; a click opens the photo's answer. */
+function row({ name, problem, thumbnail, shown, percent, known }, open, texts) {
+  const cell = (...content) => h('td', {}, ...content);
+  const head = (content) => h('th', { scope: 'row' }, content);
+  const small = cell(thumbnail ? image(thumbnail, 'image/jpeg', { alt: '' }) : '');
+  if (problem) return h('tr', {}, small, head(named(name)), h('td', { colSpan: 2 }, problem));
+  const unsure = [h('span', { className: 'ic-mark' }, texts.unsure), ' ', fill(texts.closest, { label: shown })];
+  const opener = h('button', { type: 'button', className: 'ic-link' }, named(name));
+  const number = h('td', { className: 'ic-number' }, percent);
+  const line = h('tr', {}, small, head(opener), cell(...(known ? [named(shown)] : unsure)), number);
+  line.addEventListener('click', open);
+  return line;
+}
+
+// Sure answers first, and by name; then the others. What could not be read is last in any case.
+const ORDERS = {
+  answer: (a, b) => b.known - a.known || a.shown.localeCompare(b.shown) || ORDERS.probability(a, b),
+  probability: (a, b) => b.probability - a.probability,
+};
+
+/** The table. Rows are drawn once: more are added as they come, and sorting moves them. */
+function table(model, texts) {
+  const drawn = []; // pairs of a row's data and its element
+  const body = h('tbody');
+  const heads = {};
+  let [order, direction] = ['', 1];
 
   function update() {
-    const heat = model.get('heat');
-    frame.querySelector('.ic-heat')?.remove();
-    const isShown = isWanted && hasBytes(heat);
-    if (isShown) {
-      const over = image(heat, 'image/png', { className: 'ic-heat', alt: '' });
-      const [left, top, width, height] = model.get('heat_box').map((part) => `${100 * part}%`);
-      Object.assign(over.style, { left, top, width, height });
-      frame.append(over);
+    const rows = model.get('rows');
+    for (let index = drawn.length; index < rows.length; index += 1) {
+      const open = () => model.send({ kind: 'open', index });
+      drawn.push([rows[index], row(rows[index], open, texts)]);
     }
-    const isBusy = isWanted && !isShown;
-    toggle.textContent = isBusy ? texts.looking : isShown ? texts.no_heat : texts.heat;
-    toggle.setAttribute('aria-pressed', String(isWanted));
-    toggle.hidden = !model.get('can_explain');
-    legend.textContent = isShown ? fill(texts.heat_legend, model.get('answer')) : '';
+    const compare = ([a], [b]) =>
+      a.shown && b.shown ? direction * ORDERS[order](a, b) : !a.shown - !b.shown;
+    const sorted = order ? [...drawn].sort(compare) : drawn;
+    body.append(...sorted.map(([, element]) => element));
+    drawn.forEach(([, element], index) =>
+      element.setAttribute('aria-current', String(index === model.get('opened'))),
+    );
   }
-  figure.append(h('figcaption', {}, toggle, legend));
-  legend.setAttribute('role', 'status');
+
+  function sorter(name) {
+    const sort = button(texts[name], () => {
+      [order, direction] = [name, order === name ? -direction : 1];
+      for (const one of Object.values(heads)) one.removeAttribute('aria-sort');
+      const isRising = (direction > 0) === (name === 'answer');
+      heads[name].setAttribute('aria-sort', isRising ? 'ascending' : 'descending');
+      update();
+    }, { className: 'ic-link' });
+    heads[name] = h('th', { scope: 'col' }, sort);
+    return heads[name];
+  }
+
+  const names = [texts.photo, texts.file].map((name) => h('th', { scope: 'col' }, name));
+  const head = h('tr', {}, ...names, sorter('answer'), sorter('probability'));
+  heads.probability.className = 'ic-number';
+  const aria = { label: texts.table };
+  const element = h('table', { className: 'ic-table', aria }, h('thead', {}, head), body);
+  const file = button(texts.csv, () => model.send({ kind: 'csv' }));
   update();
-  return { figure, update };
-}
-
-function row({ name, problem, thumbnail, shown, percent, known }, texts) {
-  const cell = (text, properties) => h('td', properties, text);
-  const small = thumbnail ? image(thumbnail, 'image/jpeg', { alt: '' }) : '';
-  const head = h('th', { scope: 'row', className: 'ic-name' }, name);
-  if (problem) {
-    const reason = cell(problem, { colSpan: 2, className: 'ic-problem' });
-    return h('tr', {}, cell(small), head, reason);
-  }
-  const answer = known ? shown : fill(texts.unsure, { label: shown });
-  return h('tr', {}, cell(small), head, cell(answer), cell(percent, { className: 'ic-percent' }));
-}
-
-function table(rows, texts) {
-  const titles = [texts.photo, texts.file, texts.answer, texts.probability];
-  const head = h('tr', {}, ...titles.map((title) => h('th', { scope: 'col' }, title)));
-  const caption = h('caption', {}, texts.table);
-  const body = h('tbody', {}, ...rows.map((one) => row(one, texts)));
-  return h('table', { className: 'ic-table' }, caption, h('thead', {}, head), body);
+  return { nodes: [element, file], update };
 }
 
 /** Save a text as a file on the visitor's device. */
@@ -121,53 +162,45 @@ function announce(signal) {
 
 function render({ model, el }) {
   const texts = model.get('texts');
-  const section = h('section', { className: 'ic-answer', aria: { label: texts.region } });
-  el.append(section);
-  let shown = { update() {} };
+  const [one, several] = [h('div'), h('div', { className: 'ic-several' })];
+  el.append(h('section', { className: 'ic-answer', aria: { label: texts.region } }, one, several));
+  let shown;
 
-  const clear = () => {
-    model.send({ kind: 'clear' });
-    // The button goes away with the answer: the keyboard goes on where the next photo begins.
-    document.querySelector('.ic-drop .ic-main, .ic-upload')?.focus();
-  };
+  async function drawOne() {
+    const answer = model.get('answer');
+    if (!answer.bars) return one.replaceChildren();
+    const next = card(model, texts);
+    // With the photo in it, or all below would jump when it is decoded.
+    await next.querySelector('img').decode();
+    if (answer !== model.get('answer')) return;
+    one.replaceChildren(next);
+    // The line above may be out of sight after a click on a row of a long table.
+    document.querySelector('.ic-line')?.scrollIntoView({ behavior: 'smooth', block: 'nearest' });
+  }
 
-  function draw() {
-    const { answer, rows } = { answer: model.get('answer'), rows: model.get('rows') };
-    const over = button(texts.clear, clear);
-    section.replaceChildren();
-    if (answer.bars) {
-      shown = photo(model, texts);
-      const headline = h('h3', {}, answer.headline);
-      const side = h('div', { className: 'ic-side' }, headline, ...bars(answer, texts), over);
-      section.append(h('div', { className: 'ic-card' }, shown.figure, side));
-    } else if (rows.length) {
-      const file = button(texts.csv, () => model.send({ kind: 'csv' }));
-      const wide = h('div', { className: 'ic-scroll' }, table(rows, texts));
-      section.append(wide, h('div', { className: 'ic-ways' }, file, over));
-    }
-    section.hidden = !section.childElementCount;
-    if (!section.hidden) section.scrollIntoView({ behavior: 'smooth', block: 'nearest' });
+  function drawSeveral() {
+    if (!model.get('rows').length) shown = undefined;
+    else if (shown) return shown.update();
+    else shown = table(model, texts);
+    several.replaceChildren(...(shown?.nodes ?? []));
   }
 
   // Traits that change together come one by one: draw once, when all are there.
-  let frame;
-  const redraw = () => {
-    cancelAnimationFrame(frame);
-    frame = requestAnimationFrame(draw);
+  const frames = new Map();
+  const redraw = (draw) => () => {
+    cancelAnimationFrame(frames.get(draw));
+    frames.set(draw, requestAnimationFrame(draw));
   };
-  model.on('change:answer', redraw);
-  model.on('change:preview', redraw);
-  model.on('change:rows', redraw);
-  model.on('change:heat', () => shown.update());
-  model.on('change:can_explain', () => shown.update());
-  model.on('change:busy', () => section.setAttribute('aria-busy', String(model.get('busy'))));
+  for (const name of ['answer', 'preview', 'heat']) model.on(`change:${name}`, redraw(drawOne));
+  for (const name of ['rows', 'opened']) model.on(`change:${name}`, redraw(drawSeveral));
   model.on('msg:custom', ({ kind, text }) => kind === 'csv' && save(text, texts.csv_name));
-  draw();
+  drawOne();
+  drawSeveral();
   const stop = new AbortController();
   announce(stop.signal);
   return () => {
     stop.abort();
-    cancelAnimationFrame(frame);
+    frames.forEach(cancelAnimationFrame);
   };
 }
 

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from PIL import Image
 
 from icon_classifier.errors import ImageTooLargeError, ModelError
-from icon_classifier.images import PREVIEW_SIDE, shrink
 from icon_classifier.model.heatmap import HeatMap, overlay, relevance
 from icon_classifier.model.opening import open_model
 from icon_classifier.model.session import Model, Prediction
 from icon_classifier.page import texts
+from icon_classifier.page.about import about
+from icon_classifier.page.title import page_title
 from icon_classifier.system import counter, slots
 
 _log = logging.getLogger(__name__)
@@ -35,7 +36,6 @@ class Classifier:
         self._model: Model | None = None
         self._error: ModelError | None = None
         self._listeners: list[Callable[[Image.Image, Prediction], None]] = []
-        self._prefetched: tuple[Image.Image, Prediction] | None = None
         try:
             self._model = open_model(folder)
         except ModelError as error:
@@ -49,8 +49,15 @@ class Classifier:
 
     @property
     def title(self) -> str:
-        """The question that this page answers, made of the labels."""
-        return "What is it?" if self._model is None else texts.question(self._model.labels)
+        """The question that this page answers."""
+        if self._model is None:
+            return "What is it?"
+        return page_title(self._model.labels, self._model.info.recipe, self.folder)
+
+    @property
+    def about(self) -> str:
+        """What a visitor should know of the model, as HTML; empty where there is none."""
+        return "" if self._model is None else about(self._model.info)
 
     @property
     def hint(self) -> str:
@@ -58,11 +65,6 @@ class Classifier:
         if self._model is None:
             return "" if self._error is None else self._error.words
         return texts.hint(self._model.labels)
-
-    @property
-    def can_explain(self) -> bool:
-        """Whether the model can compute a heat map."""
-        return self._model is not None and self._model.can_explain
 
     def predict(self, image: Image.Image, *, explain: bool = False) -> Prediction:
         """Classify a photo.
@@ -81,8 +83,6 @@ class Classifier:
         ImageTooLargeError
             If there is not enough memory.
         """
-        if self._prefetched is not None and self._prefetched[0] is image:
-            return self._prefetched[1]
         model = self._opened()
         try:
             with slots.slot():
@@ -91,36 +91,6 @@ class Classifier:
             raise ImageTooLargeError(f"no memory left to classify it: {error}") from error
         counter.increment()
         return prediction
-
-    def prefetch(self, image: Image.Image) -> Image.Image:
-        """Classify a photo before its answer is asked for.
-
-        Parameters
-        ----------
-        image : PIL.Image.Image
-            Mode RGB, upright.
-
-        Returns
-        -------
-        PIL.Image.Image
-            A copy as small as the page shows it, to be used in its place: its prediction is that of
-            the photo. Twenty visitors who have not clicked yet must not hold twenty photos of a
-            phone, each 50 MB when it is decoded.
-
-        Raises
-        ------
-        ModelError
-            If the model could not be opened.
-        """
-        self.discard()
-        prediction = self.predict(image, explain=True)
-        small = shrink(image, PREVIEW_SIDE)
-        self._prefetched = small, prediction
-        return small
-
-    def discard(self) -> None:
-        """Drop the prefetched photo and its prediction."""
-        self._prefetched = None
 
     def answer(self, image: Image.Image) -> str:
         """Classify a photo, call the listeners, and return the answer as one line.
@@ -136,7 +106,6 @@ class Classifier:
             If the model could not be opened.
         """
         prediction = self.predict(image, explain=True)
-        self.discard()
         for listener in self._listeners:
             listener(image, prediction)
         return texts.line(prediction, self._opened().labels)
@@ -145,7 +114,7 @@ class Classifier:
         """Call ``listener`` with each photo that is answered, and its prediction."""
         self._listeners.append(listener)
 
-    def heat_map(self, size: tuple[int, int], prediction: Prediction) -> HeatMap:
+    def heat_map(self, size: tuple[int, int], prediction: Prediction) -> HeatMap | None:
         """Compute where in a photo the evidence for its label is.
 
         Parameters
@@ -155,14 +124,19 @@ class Classifier:
         prediction : Prediction
             Its answer, asked for with ``explain``.
 
+        Returns
+        -------
+        HeatMap or None
+            None where the prediction has no evidence.
+
         Raises
         ------
         ModelError
-            If the model could not be opened, or has no heat map.
+            If the model could not be opened.
         """
-        model = self._opened()
         if prediction.evidence is None:
-            raise ModelError("the prediction has no evidence", words=texts.NO_HEAT_MAP)
+            return None
+        model = self._opened()
         heat = relevance(prediction.evidence, model.labels.index(prediction.label))
         width, height = size
         left, top, right, bottom = model.info.pipeline.view(size)

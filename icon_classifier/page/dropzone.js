@@ -208,6 +208,11 @@ function exampleButton({ name, thumbnail }, text, onClick) {
 }
 
 const isFile = (event) => [...(event.dataTransfer?.types ?? [])].includes('Files');
+/** Whether only the address of a picture has come along, or the HTML around it. */
+const isFromWeb = (data) =>
+  /^\s*(https?|data|blob):\S+\s*$/.test(data.getData('text/plain')) ||
+  data.types.includes('text/uri-list') ||
+  data.getData('text/html').includes('<img');
 const isEditor = (node) => node?.closest?.('input, textarea, [contenteditable], .cm-editor');
 
 /** Take what is dropped or pasted anywhere; in JupyterLab, whose own files are dropped too, only
@@ -226,13 +231,16 @@ function listen(zone, take, say, texts, signal) {
     light(false);
     const files = [...event.dataTransfer.files];
     if (files.length) take(files);
-    else say(texts.no_file);
+    else say(isFromWeb(event.dataTransfer) ? texts.from_web : texts.no_file);
   });
   on(document, 'paste', (event) => {
-    const files = [...(event.clipboardData?.files ?? [])].filter((f) => f.type.startsWith('image/'));
-    if (!files.length || isEditor(event.target)) return;
+    const data = event.clipboardData;
+    if (!data || isEditor(event.target)) return;
+    const files = [...data.files].filter((file) => file.type.startsWith('image/'));
+    if (files.length) take(files);
+    else if (isFromWeb(data)) say(texts.from_web);
+    else return;
     event.preventDefault();
-    take(files);
   });
 }
 
@@ -249,7 +257,10 @@ function render({ model, el }) {
   const accept = model.get('accept');
   const files = chooser(accept, 'multiple', '', take);
   const phone = chooser('image/*', 'capture', 'environment', take);
-  const choose = h('button', { className: 'ic-button ic-main', type: 'button' }, texts.choose);
+  const choose = h('button', { className: 'ic-button ic-main', type: 'button' });
+  // The style sheet shows the one or the other.
+  choose.append(h('span', { className: 'ic-first' }, texts.choose));
+  choose.append(h('span', { className: 'ic-next' }, texts.another));
   choose.addEventListener('click', () => files.click());
   const ways = h('div', { className: 'ic-ways' }, choose);
 
@@ -261,10 +272,10 @@ function render({ model, el }) {
     ways.append(shoot);
   }
 
-  const invite = h('p', { className: 'ic-invite' }, isPhone ? texts.invite_phone : texts.invite);
-  const zone = h('div', { className: 'ic-zone' }, invite, ways, viewfinder.element, files, phone);
-  const section = h('section', { className: 'ic-drop' }, zone);
-  section.setAttribute('aria-label', texts.region);
+  // A phone has nothing to drop or paste; its buttons say enough.
+  const invite = h('p', { className: 'ic-invite', hidden: isPhone }, texts.invite);
+  const zone = h('section', { className: 'ic-zone' }, invite, ways);
+  zone.setAttribute('aria-label', texts.region);
 
   const examples = model.get('examples');
   if (examples.length) {
@@ -274,10 +285,10 @@ function render({ model, el }) {
     row.append(
       ...examples.map((one, index) => exampleButton(one, texts.example, () => send.example(index))),
     );
-    section.append(row);
+    zone.append(row);
   }
-  section.append(work.element);
-  el.append(section);
+  zone.append(viewfinder.element, work.element, files, phone);
+  el.append(zone);
 
   const stop = new AbortController();
   listen(zone, take, work.say, texts, stop.signal);

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the web server needs the texts, and no ONNX Runtime
     from icon_classifier.model.session import Prediction
 
-CHOOSE_FIRST = "Please choose a photo first."
 WORKING = "Classifying…"
-NO_HEAT_MAP = "This model cannot show where it looked."
 UNEXPECTED = "Something went wrong here; please try again or choose another photo."
 
 MAX_PHOTOS = 50
@@ -23,9 +21,9 @@ MAX_PHOTOS = 50
 DROP_TEXTS = {
     "region": "Add a photo",
     "invite": "Drop photos here, or paste them",
-    "invite_phone": "Take or choose a photo",
     "choose": "Choose photos",
-    "camera": "Use the camera",
+    "another": "Another photo",
+    "camera": "Camera",
     "shoot": "Take the photo",
     "close": "Close the camera",
     "viewfinder": "What the camera sees",
@@ -36,6 +34,8 @@ DROP_TEXTS = {
     "counting": "Looking at photo {index} of {count}…",
     "slow": "This is taking a while: the connection is slow or lost. Please wait, or reload.",
     "no_file": "That was not a photo; please save the photo on your device and drop it again.",
+    "from_web": "That is where the photo is, not the photo itself: please save it, or copy it with "
+    "“Copy image”, then drop or paste it here.",
     "too_many": f"That is a lot: only the first {MAX_PHOTOS} photos are taken.",
     "camera_denied": "The camera is not allowed; please allow it in the browser or choose a photo.",
     "camera_missing": "No camera was found; please choose a photo instead.",
@@ -58,22 +58,33 @@ ANSWER_TEXTS = {
     "region": "Answer",
     "preview": "Your photo",
     "bars": "Probability of each class",
-    "more": "and {count} more, each less likely",
+    "more": "{count} more, each less likely",
     "heat": "Show where it looked",
-    "no_heat": "Hide where it looked",
     "heat_legend": "The brighter a spot, the more it counted towards “{label}”.",
-    "looking": "Looking again…",
-    "clear": "Start over",
     "table": "Your photos",
     "photo": "Photo",
     "file": "File",
     "answer": "Answer",
     "probability": "Probability",
-    "unsure": "not sure; closest: {label}",
+    "unsure": "not sure",
+    "closest": "closest: {label}",
     "csv": "Download as CSV",
     "csv_name": "answers.csv",
 }
 """The texts of the answer; words in braces are filled in by its JavaScript."""
+
+
+ABOUT = {
+    "summary": "About this model",
+    "classes": "It tells {count} classes apart: {names}.",
+    "error": "Of {photos} photos that it was not trained on, it got {error} wrong (95 % confidence "
+    "interval {low} to {high}).",
+    "trained": "Trained on {date}.",
+    "limits": "It has learned what photos of its classes look like, nothing else. A high "
+    "probability is no proof. It is not for telling who somebody is, or what somebody believes, "
+    "feels or is worth.",
+}
+"""What the page says about its model; words in braces are filled in."""
 
 
 def plain(label: str) -> str:
@@ -99,18 +110,27 @@ def either(labels: Sequence[str], most: int = 6) -> str:
 
 def question(labels: Sequence[str]) -> str:
     """Return the page's title: the question that it answers."""
-    title = either(labels)
+    title = _which(labels)
     return f"{title[:1].upper()}{title[1:]}?"
 
 
 def hint(labels: Sequence[str]) -> str:
     """Return the sentence that says what to do."""
-    return f"Choose a photo, then press the button: {either(labels)}?"
+    return f"Choose a photo, then press the button: {_which(labels)}?"
 
 
-def verdict(prediction: Prediction) -> str:
-    """Return the answer as a headline."""
-    return plain(prediction.label) if prediction.known else "Not sure"
+def description(labels: Sequence[str]) -> str:
+    """Return the sentences that say what the page does, for where a link to it is shown."""
+    return f"Show it a photo, and it answers: {_which(labels)}? Your photo is not stored."
+
+
+def _which(labels: Sequence[str]) -> str:
+    return f"which of {len(labels)} is it" if are_many(labels) else either(labels)
+
+
+def are_many(labels: Sequence[str]) -> bool:
+    """Return whether there are too many classes, or too long ones, to name them all."""
+    return len(labels) > 12 or len(either(labels)) > 80
 
 
 def line(prediction: Prediction, labels: Sequence[str]) -> str:
@@ -128,8 +148,10 @@ def line(prediction: Prediction, labels: Sequence[str]) -> str:
     """
     if prediction.known:
         return str(prediction)
+    known = f"any of the {len(labels)} that this page knows"
+    names = known if are_many(labels) else either(labels)
     return (
-        f"Not sure: this does not look like {either(labels)}; "
+        f"Not sure: this does not look like {names}; "
         f"closest: {plain(prediction.label)} ({prediction.probability:.4f})."
     )
 
@@ -143,22 +165,15 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
-def progress(index: int, count: int) -> str:
-    """Return how many photos of a batch are done, counted from 1."""
-    return f"Photo {index} of {count}…"
-
-
-def summary(answered: int, unreadable: int) -> str:
-    """Return how many photos of a batch were answered."""
-    total = answered + unreadable
-    if not unreadable:
-        return f"{total} photos answered."
-    return f"{answered} of {total} photos answered; {unreadable} could not be read."
+def summary(answered: int, count: int) -> str:
+    """Return the line above the answers for several photos."""
+    if answered == count:
+        return f"{count} photos answered."
+    return f"{answered} of {count} photos answered; {count - answered} could not be read."
 
 
 PAGE_TEXTS = {
     "starting": "Starting…",
-    "labels": "It knows: {labels}.",
     "no_script": "This page needs JavaScript: without it there are no buttons to choose a photo "
     "and to ask what it shows. Please allow JavaScript for this page, then reload it.",
     "sending": "Sending to the server…",

@@ -5,36 +5,41 @@ from __future__ import annotations
 import functools
 import html
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import ipywidgets as widgets
 from IPython.display import Image as Picture
 from PIL import Image
 
-from icon_classifier.errors import IconClassifierError, ImageError
-from icon_classifier.images import read_image, thumbnail
-from icon_classifier.model.session import Prediction
+from icon_classifier.errors import (
+    IconClassifierError,
+    ImageTooLargeError,
+    NoPhotoError,
+    too_many_bytes,
+)
+from icon_classifier.images import Limits, read_image, thumbnail
 from icon_classifier.page import texts
-from icon_classifier.page.answer import Answer
+from icon_classifier.page.answer import Answer, Result
 from icon_classifier.page.classifier import Classifier as Classifier  # for the notebook
 from icon_classifier.page.dropzone import ACCEPT as ACCEPT  # for the notebook
 from icon_classifier.page.dropzone import Dropped, DropZone
 from icon_classifier.page.examples import find_examples
 from icon_classifier.system import slots
 
-_log = logging.getLogger(__name__)
+LIMITS = Limits()
+"""Limits on a photo; the same as everywhere else."""
 
-_prefetched: WeakKeyDictionary[widgets.FileUpload, Image.Image | IconClassifierError] = (
-    WeakKeyDictionary()
-)
-"""The small copy of an uploader's photo that was classified ahead of the click, or the error."""
+_log = logging.getLogger(__name__)
 
 
 def heading(text: str) -> widgets.HTML:
-    """Return the page's title as a heading. Labels may hold anything: they are escaped."""
-    return widgets.HTML(f"<h2>{html.escape(text)}</h2>")
+    """Return the page's title as a heading, for a page whose template does not write it.
+
+    Labels may hold anything: they are escaped.
+    """
+    return widgets.HTML(f"<h2>{html.escape(text)}</h2>").add_class("ic-title")
 
 
 def take_photo(upload: widgets.FileUpload) -> Image.Image:
@@ -42,18 +47,21 @@ def take_photo(upload: widgets.FileUpload) -> Image.Image:
 
     Raises
     ------
-    IconClassifierError
-        If none was chosen, or it cannot be read.
+    NoPhotoError
+        If none was chosen since the last one was taken.
+    ImageError
+        If it cannot be read.
     """
     if not upload.value:
-        raise IconClassifierError("no photo chosen", words=texts.CHOOSE_FIRST)
-    try:
-        prefetched = _prefetched.get(upload)
-        if isinstance(prefetched, IconClassifierError):
-            raise prefetched
-        return _read(upload) if prefetched is None else prefetched
-    finally:
-        upload.value = ()  # up to 25 MB; the count on the button goes back to 0 with it
+        raise NoPhotoError
+    file = upload.value[-1]
+    upload.value = ()  # up to 25 MB; the count on the button goes back to 0 with it
+    if file.size > LIMITS.max_bytes:  # the drop zone sends only the size of such a file
+        raise ImageTooLargeError(
+            f"expected at most {LIMITS.max_bytes} bytes, got {file.size}",
+            words=too_many_bytes(LIMITS.max_bytes),
+        )
+    return read_image(file.content, LIMITS)
 
 
 def show_photo(output: widgets.Output, image: Image.Image, side: int = 128) -> None:
@@ -81,7 +89,7 @@ def responding(
 
     While it works the button is disabled and says so. What it returns is shown in the label, and
     so is the message of an error: Voilà swallows exceptions of callbacks, and the button would look
-    dead.
+    dead. A click without a new photo leaves the answer that is there.
 
     Parameters
     ----------
@@ -96,7 +104,9 @@ def responding(
         def on_click(*_: Any) -> None:
             caption, button.description, button.disabled = button.description, texts.WORKING, True
             try:
-                _put(label, answer)
+                # One slot for all: a photo that is decoded must not wait for the network.
+                with slots.slot():
+                    _put(label, answer)
             finally:
                 button.description, button.disabled = caption, False
 
@@ -109,118 +119,71 @@ def responding(
 def comforts(
     classifier: Classifier,
     upload: widgets.FileUpload,
+    button: widgets.Button,
     output: widgets.Output,
     label: widgets.Label,
 ) -> tuple[DropZone, Answer]:
-    """Return what surrounds the plain uploader: the drop zone and the detailed answer.
+    """Return the drop zone, which takes the place of the plain widgets, and the detailed answer.
 
-    The plain widgets work without them; these only observe them and use the same label. They also
-    classify a chosen photo while the visitor still moves to the button.
+    The drop zone puts each photo into the uploader and presses the button, so there is one way in
+    for all photos, and whatever callback the button has answers them. Where the drop zone is drawn,
+    its style sheet hides the uploader and the button; elsewhere they work alone.
 
     Parameters
     ----------
     classifier : Classifier
-        Classifies; the answer is shown through its ``on_answer``.
-    upload, output, label
-        The plain uploader, its thumbnail and its line; cleared when the visitor starts over.
+        Where the callback uses it, its answers are shown in detail.
+    upload, button, output, label
+        The plain uploader, its button, its thumbnail and its line.
 
     Returns
     -------
     DropZone, Answer
-        For the top and the bottom of the page.
+        For the end of the page: the answer before the zone, which then shrinks.
     """
-    for widget, name in ((upload, "upload"), (output, "photo"), (label, "line")):
+    for widget, name in (upload, "plain"), (button, "plain"), (output, "photo"), (label, "line"):
         widget.add_class(f"ic-{name}")  # for dropzone.css
-    answer = Answer(classifier.heat_map if classifier.can_explain else None)
-    unshown: list[tuple[Image.Image, Prediction]] = []
-    classifier.on_answer(lambda image, prediction: unshown.append((image, prediction)))
-
-    def on_upload(change: dict[str, Any]) -> None:
-        """Classify ahead. An error here comes again at the click, and is shown then.
-
-        Of the files nothing stays: a page that reconnects asks for the state of all widgets.
-        """
-        _prefetched.pop(upload, None)
-        if change["new"]:
-            classifier.discard()  # also where the new file cannot be read
-            try:
-                with slots.slot():
-                    _prefetched[upload] = classifier.prefetch(_read(upload))
-            except IconClassifierError as error:
-                # Its traceback would keep the photo.
-                _prefetched[upload] = type(error)(str(error), words=error.words)
-            finally:
-                for file in change["new"]:
-                    file.content = memoryview(b"")
+    answered: deque[Result] = deque(maxlen=1)
+    classifier.on_answer(lambda image, prediction: answered.append((image, prediction)))
+    answer = Answer(classifier.heat_map, say=lambda line: setattr(label, "value", line))
 
     def take(photo: Dropped) -> None:
-        upload.value, output.outputs = (), ()
-        classifier.discard()
+        upload.set_state({"value": [photo.file]})  # as the browser does; nothing is sent back
+        output.outputs = ()
         if photo.count == 1:
-            _put(label, lambda: _answer_dropped(classifier, photo))
-        else:
-            _put_row(label, answer, classifier, photo)
+            button.click()
+            return
+        if photo.index == 0:
+            answer.clear()
+        # So that the line does not change to the answer of each photo in turn.
+        with slots.slot(), label.hold_trait_notifications(), output.hold_trait_notifications():
+            button.click()
+            result = answered.pop() if answered else None
+            label.value = answer.add_row(photo.file["name"], label.value, result, photo.count)
 
     def on_line(change: dict[str, Any]) -> None:
-        """Show the detailed answer after the line: drawing it takes longer."""
-        if change["new"] == "":
-            answer.busy = True
-            unshown.clear()
-        elif unshown:
-            answer.show(*unshown.pop())
-        elif answer.busy:  # there is no new answer: the line is an error message
+        """Show what belongs to a line, after the line: drawing it takes longer."""
+        if answered and change["new"]:
+            answer.show(answered.pop(), change["new"])
+        elif change["new"] not in ("", answer.line):  # an error
             answer.clear()
 
-    def on_clear() -> None:
-        upload.value, output.outputs, label.value = (), (), ""
-        classifier.discard()
-        answer.busy = False
-
-    upload.observe(on_upload, "value")
     label.observe(on_line, "value")
-    answer.on_clear(on_clear)
+    if not classifier.labels:
+        label.value = classifier.hint
     return DropZone(take, find_examples(classifier.labels, classifier.folder)), answer
-
-
-def _read(upload: widgets.FileUpload) -> Image.Image:
-    with slots.slot():
-        return read_image(upload.value[-1].content)
-
-
-def _answer_dropped(classifier: Classifier, photo: Dropped) -> str:
-    with slots.slot():
-        small = classifier.prefetch(photo.read())
-    return classifier.answer(small)  # shows it, too: by then the large one is freed
 
 
 def _put(label: widgets.Label, answer: Callable[[], str]) -> None:
     """Show an answer in a label, or the message of an error."""
-    label.value = ""
     try:
-        label.value = answer()
+        line = answer()
+    except NoPhotoError as error:
+        line = label.value or error.words
     except IconClassifierError as error:
-        label.value = error.words
+        line = error.words
     except Exception:  # noqa: BLE001 - whatever it is, the visitor must get an answer
         _log.exception("a photo could not be answered")
-        label.value = texts.UNEXPECTED
-
-
-def _put_row(label: widgets.Label, answer: Answer, classifier: Classifier, photo: Dropped) -> None:
-    """Show one of several photos as a row of the table."""
-    last = photo.index == photo.count - 1
-    if photo.index == 0:
-        answer.start_table()
-
-    def add() -> str:
-        try:
-            with slots.slot():
-                image = photo.read()
-                answer.add_row(photo.name, (image, classifier.predict(image)), last=last)
-        except ImageError as error:
-            answer.add_row(photo.name, error.words, last=last)
-        answer.busy = False
-        return (
-            texts.summary(*answer.counts) if last else texts.progress(photo.index + 1, photo.count)
-        )
-
-    _put(label, add)
+        line = texts.UNEXPECTED
+    label.value = ""  # or the same line again would be no change, and not be read out
+    label.value = line

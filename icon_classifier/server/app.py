@@ -31,7 +31,7 @@ from zmq.eventloop.zmqstream import ZMQStream
 
 from icon_classifier.kernels.manager import VisitorKernelManager
 from icon_classifier.page import texts
-from icon_classifier.server import static_files
+from icon_classifier.server import preview, static_files
 from icon_classifier.server.channels import MAX_UNREAD, ChannelsHandler
 from icon_classifier.server.exporter import PageExporter
 from icon_classifier.server.listener import MAX_PENDING, LongAddress, PageServer
@@ -163,13 +163,18 @@ def is_visit(headers: HTTPHeaders) -> bool:
     return "Range" not in headers and not _ROBOT.search(headers.get("User-Agent", ""))
 
 
+def is_link_preview(headers: HTTPHeaders) -> bool:
+    """Return whether a request is made to show a link to the page."""
+    return "Range" not in headers and bool(_ROBOT.search(headers.get("User-Agent", "")))
+
+
 class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
     """Voilà's page, for as many visitors as there is capacity for."""
 
     async def get(self, path: str | None = None) -> None:
         """Serve the page, or 503 when there are as many visitors as fit.
 
-        Whoever would not show it to somebody gets 403: it costs a kernel.
+        Who would not show it to somebody gets 403, or what a link to it shows: it costs a kernel.
         """
         if self.notebook_path and path:
             if not self._is_allowed_file(path):
@@ -178,7 +183,8 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
             return
         headers, kernels = self.request.headers, self.kernel_manager
         if not is_visit(headers):
-            raise HTTPError(403)
+            self._describe()
+            return
         client = client_address(
             self.request.remote_ip, headers.get_list("X-Forwarded-For"), kernels.trusted_proxies
         )
@@ -187,6 +193,12 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
                 await super().get(path)
             else:
                 self._refuse()
+
+    def _describe(self) -> None:
+        title, description, _ = static_files.about(self.contents_manager.root_dir)
+        if not (title and self.current_user and is_link_preview(self.request.headers)):
+            raise HTTPError(403)
+        self.finish(preview.page(title, description, self.request, self.base_url))
 
     def write(self, chunk: str | bytes | dict[str, Any]) -> None:
         """Write a part of the page.
@@ -346,6 +358,11 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
             (LongAddress(), ErrorHandler, {"status_code": 414}),
             (url_path_join(voila.server_url, "/healthz"), HealthHandler, {"kernels": kernels}),
             ("/robots.txt", RobotsHandler),
+            (
+                url_path_join(voila.server_url, preview.IMAGE),
+                preview.ExampleHandler,
+                {"folder": voila.root_dir},
+            ),
         ]
         return [*ours, *(_ours(rule, is_open) for rule in init_handlers())]
 

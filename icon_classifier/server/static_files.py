@@ -26,8 +26,10 @@ from voila.paths import collect_static_paths, collect_template_paths
 from voila.static_file_handler import MultiStaticFileHandler, TemplateStaticFileHandler
 
 from icon_classifier.errors import ModelError, SettingsError
-from icon_classifier.model.info import read_labels
-from icon_classifier.page.texts import PAGE_TEXTS, plain
+from icon_classifier.model.info import read_labels, read_metadata
+from icon_classifier.page.texts import PAGE_TEXTS, description, plain
+from icon_classifier.page.title import page_title
+from icon_classifier.server import preview
 
 SLIM = "slim"
 """The name of this project's own template."""
@@ -154,7 +156,7 @@ def _use_slim_template(voila_app: Voila) -> None:
 
 
 class _PageConfig:
-    """Adds what the template gets: the classes, the texts, lasting URLs, the limit on a message.
+    """Adds what the template gets: title, classes, texts, lasting URLs, the limit on a message.
 
     Parameters
     ----------
@@ -169,37 +171,41 @@ class _PageConfig:
     def __init__(
         self, folder: Path, max_message: int, hook: Callable[..., dict[str, Any]] | None = None
     ) -> None:
-        self._model = folder / "export.onnx"
+        self._folder = folder
         self._max_message = max_message
         self._hook = hook
 
     def __call__(self, current_page_config: dict[str, Any], **context: Any) -> dict[str, Any]:
-        static = f"{context['base_url'].rstrip('/')}/voila/static/{_VERSION}"
+        base_url = f"{context['base_url'].rstrip('/')}/"
+        title, description, labels = about(self._folder)
         ours = {
-            "fullStaticUrl": static,
-            "labels": self._labels(),
+            "fullStaticUrl": f"{base_url}voila/static/{_VERSION}",
+            "title": title,
+            "head": preview.head(title, description, base_url) if title else "",
+            "labels": labels,
             "maxMessage": self._max_message,
             "texts": PAGE_TEXTS,
         }
         config = {**current_page_config, **ours}
         return config if self._hook is None else self._hook(config, **context)
 
-    def _labels(self) -> list[str]:
-        try:
-            found = self._model.stat()
-        except OSError:
-            return []
-        return _labels_of(self._model, found.st_mtime_ns)
+
+def about(folder: str | Path) -> tuple[str, str, list[str]]:
+    """Return the page's title, its description and the labels, all empty without a model."""
+    model = Path(folder) / "export.onnx"
+    try:
+        return _about(model, model.stat().st_mtime_ns)
+    except (OSError, ModelError):
+        # The kernel reports what is wrong with the file; the page only leaves them out.
+        return "", "", []
 
 
 @lru_cache(maxsize=4)
-def _labels_of(model: Path, _: int) -> list[str]:
-    """Read the labels without ONNX Runtime, which the server does not import."""
-    try:
-        return [plain(label) for label in read_labels(model)]
-    except ModelError:
-        # The kernel reports what is wrong with the file; the page only leaves the labels out.
-        return []
+def _about(model: Path, _: int) -> tuple[str, str, list[str]]:
+    """Read them without ONNX Runtime, which the server does not import."""
+    labels, recipe = read_labels(model), read_metadata(model).get("recipe")
+    title = page_title(labels, recipe if isinstance(recipe, str) else None, model.parent)
+    return title, description(labels), [plain(label) for label in labels]
 
 
 class _Headers(OutputTransform):

@@ -17,8 +17,9 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from icon_classifier.model.session import Model
+from tests.support.models import write_model
 from tests.support.pictures import encode
-from tests.support.servers import ROOT, Server, voila
+from tests.support.servers import ROOT, Server, project_copy, voila
 
 NewPage = Callable[..., Page]
 
@@ -70,13 +71,17 @@ def line(page: Page) -> Locator:
 
 def drop(page: Page, *files: Path) -> None:
     """Drop files as a hand does: through the browser's own input, not by events of a script."""
-    box = page.locator(".ic-zone").bounding_box()
-    assert box is not None
+    x, y = page.locator(".ic-zone").evaluate(
+        """zone => {
+          zone.scrollIntoView({ behavior: 'instant', block: 'nearest' });
+          const box = zone.getBoundingClientRect();
+          return [box.x + box.width / 2, box.y + 5];
+        }"""
+    )
     session = page.context.new_cdp_session(page)
     for kind in ("dragEnter", "dragOver", "drop"):
         data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
-        where = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 10}
-        session.send("Input.dispatchDragEvent", {"type": kind, "data": data, **where})
+        session.send("Input.dispatchDragEvent", {"type": kind, "data": data, "x": x, "y": y})
     session.detach()
 
 
@@ -118,24 +123,72 @@ def test_drop_is_answered_on_every_screen(
     drop(page, grizzly)
     expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
     card = page.locator(".ic-card")
-    expect(card.get_by_role("heading", name="grizzly")).to_be_visible()
     expect(card.get_by_role("listitem")).to_have_count(3)
     expect(card.get_by_role("listitem").first).to_contain_text(re.compile(r"grizzly.*9\d\.\d %"))
-    picture, bars = (card.locator(name).bounding_box() for name in (".ic-frame", ".ic-bars"))
-    assert picture is not None
-    assert bars is not None
+    assert troubles(page) == []
+    boxes = [
+        page.locator(name).bounding_box()
+        for name in (".ic-line", ".ic-frame", ".ic-bars", ".ic-zone")
+    ]
+    headline, picture, bars, zone = (box for box in boxes if box is not None)
     if look["viewport"] == WIDE["viewport"]:
         assert picture["x"] + picture["width"] <= bars["x"]
     else:
-        assert picture["y"] >= bars["y"] + bars["height"]
+        assert picture["y"] + picture["height"] <= bars["y"]
+    assert headline["y"] + headline["height"] <= picture["y"]
+    assert bars["y"] + bars["height"] <= zone["y"]
     name = request.node.callspec.id
     page.screenshot(path=artefacts / f"answer-{name}.png", full_page=True)
-    button(page, "Show where it looked").click()
-    expect(page.locator(".ic-heat")).to_be_visible(timeout=READY)
+    heat = button(page, "Show where it looked")
+    heat.click()
+    expect(page.locator(".ic-heat")).to_be_visible()
+    expect(heat).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_text("the more it counted towards “grizzly”")).to_be_visible()
     assert troubles(page) == []
     assert fits(page)
     page.screenshot(path=artefacts / f"heat-{name}.png", full_page=True)
+    heat.click()
+    expect(page.locator(".ic-heat")).to_be_hidden()
+
+
+@pytest.mark.parametrize("look", [WIDE, PHONE], ids=["wide", "phone"])
+def test_there_is_one_way_in_and_one_answer(
+    look: dict[str, Any], visit: Callable[..., Page], grizzly: Path
+) -> None:
+    """Of the plain widgets, which work where there is no drop zone, only the line is shown."""
+    page = visit(**look)
+    assert page.get_by_role("button", name=re.compile("choose|photo", re.IGNORECASE)).count() == 1
+    expect(page.get_by_role("button", name="Classify Icon")).to_have_count(0)
+    expect(page.get_by_text("press the button")).to_be_hidden()
+    assert page.locator(".ic-main:visible").count() == 1
+    drop(page, grizzly)
+    expect(page.locator(".ic-card")).to_be_visible(timeout=READY)
+    expect(page.get_by_text("Prediction: ")).to_have_count(1)
+    expect(page.locator("main img:visible:not(.ic-example img)")).to_have_count(1)
+    expect(button(page, "Another photo")).to_be_visible()
+    assert page.get_by_role("button", name=re.compile("choose", re.IGNORECASE)).count() == 0
+    assert page.locator(".ic-main:visible").count() == 1
+
+
+def test_what_the_model_is_can_be_read(visit: Callable[..., Page]) -> None:
+    page = visit(**PHONE)
+    words = page.get_by_text("Of 329 photos that it was not trained on")
+    expect(words).to_be_hidden()
+    page.get_by_text("About this model").click()
+    expect(words).to_be_visible()
+    assert troubles(page) == []
+    assert fits(page)
+
+
+def test_answer_fits_on_a_phone_without_scrolling(
+    visit: Callable[..., Page], grizzly: Path
+) -> None:
+    page = visit(**PHONE | {"viewport": {"width": 390, "height": 844}})
+    button(page, "Try the example grizzly").click()
+    expect(page.locator(".ic-card")).to_be_visible(timeout=READY)
+    assert page.evaluate("scrollY") == 0
+    bottom = page.evaluate("document.querySelector('.ic-bars').getBoundingClientRect().bottom")
+    assert 500 < bottom <= 844
 
 
 def test_cat_is_not_sure_and_the_example_grizzly_is_answered(
@@ -167,9 +220,41 @@ def test_pasted_photo_is_answered(visit: Callable[..., Page], grizzly: Path) -> 
     expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
 
 
+def test_address_of_a_picture_is_refused_in_words(visit: Callable[..., Page]) -> None:
+    """Dragged or pasted from another tab, and the file did not come along."""
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    words = page.get_by_text("copy it with “Copy image”")
+    note = page.locator(".ic-note")
+    session = page.context.new_cdp_session(page)
+    address = "https://example.org/bear.jpg"
+    for kind in ("dragEnter", "dragOver", "drop"):
+        items = [
+            {"mimeType": "text/uri-list", "data": address},
+            {"mimeType": "text/html", "data": f"<img src='{address}'>"},
+        ]
+        data = {"items": items, "files": [], "dragOperationsMask": 1}
+        session.send("Input.dispatchDragEvent", {"type": kind, "data": data, "x": 300, "y": 300})
+    expect(words).to_be_visible()
+    for kind, content in (("text/plain", f"{address}\n"), ("text/html", f"<img src='{address}'>")):
+        note.evaluate("note => { note.textContent = ''; }")
+        page.evaluate(
+            """([kind, content]) => navigator.clipboard.write([
+              new ClipboardItem({ [kind]: new Blob([content], { type: kind }) })])""",
+            [kind, content],
+        )
+        page.keyboard.press("Control+V")
+        expect(words).to_be_visible()
+    note.evaluate("note => { note.textContent = ''; }")
+    page.evaluate("navigator.clipboard.writeText('a grizzly')")
+    page.keyboard.press("Control+V")
+    button(page, "Camera").focus()
+    expect(note).to_have_text("")
+    assert troubles(page) == []
+
+
 def test_laptop_camera_takes_a_photo(visit: Callable[..., Page]) -> None:
     page = visit(permissions=["camera"])
-    button(page, "Use the camera").click()
+    button(page, "Camera").click()
     expect(button(page, "Take the photo")).to_be_focused()
     video = page.locator("video")
     video.evaluate("v => v.videoWidth || new Promise((seen) => { v.onloadeddata = () => seen(); })")
@@ -178,17 +263,17 @@ def test_laptop_camera_takes_a_photo(visit: Callable[..., Page]) -> None:
     expect(page.locator(".ic-card")).to_be_visible(timeout=READY)
     expect(video).to_be_hidden()
     assert page.evaluate("track.readyState") == "ended", "the camera's light stays on"
-    button(page, "Use the camera").click()
+    button(page, "Camera").click()
     expect(video).to_be_visible()
     page.keyboard.press("Escape")
     expect(video).to_be_hidden()
-    expect(button(page, "Use the camera")).to_be_focused()
+    expect(button(page, "Camera")).to_be_focused()
 
 
 def test_phone_camera_takes_a_photo(visit: Callable[..., Page], grizzly: Path) -> None:
     page = visit(**PHONE)
     with page.expect_file_chooser() as chooser:
-        button(page, "Use the camera").click()
+        button(page, "Camera").click()
     assert chooser.value.element.get_attribute("capture") == "environment"
     chooser.value.set_files(grizzly)
     expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
@@ -259,7 +344,7 @@ def test_several_photos_fill_a_table(
     expect(rows.nth(0)).to_contain_text(re.compile(r"grizzly\.jpg.*grizzly.*%"))
     expect(rows.nth(1)).to_contain_text("<b>bad.jpg")
     expect(rows.nth(1)).to_contain_text("not a picture")
-    expect(rows.nth(2)).to_contain_text("not sure; closest: ")
+    expect(rows.nth(2)).to_contain_text("not sure closest: ")
     expect(rows.locator("img")).to_have_count(2)
     assert troubles(page) == []
     assert fits(page)
@@ -273,18 +358,104 @@ def test_several_photos_fill_a_table(
     assert [row["known"] for row in table] == ["yes", "", "no"]
 
 
-def test_same_file_can_be_chosen_again_after_starting_over(
-    visit: Callable[..., Page], grizzly: Path
+def edges(page: Page, selector: str) -> list[float]:
+    """Where elements end on the right, in pixels."""
+    return page.locator(selector).evaluate_all(
+        """found => found.map((one) => {
+          const range = document.createRange();
+          range.selectNodeContents(one);
+          return range.getBoundingClientRect().right;
+        })"""
+    )
+
+
+def names(page: Page) -> list[str]:
+    return page.locator(".ic-table tbody th").all_inner_texts()
+
+
+def test_table_is_sorted_and_its_rows_open(
+    visit: Callable[..., Page], grizzly: Path, cat: Path, tmp_path: Path
 ) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    dim = tmp_path / "dim.jpg"
+    Image.open(grizzly).point(lambda value: value // 3).save(dim)
+    page = visit(**WIDE)
+    drop(page, bad, dim, cat, grizzly)
+    expect(line(page)).to_have_text("3 of 4 photos answered; 1 could not be read.", timeout=READY)
+    expect(page.locator(".ic-table tbody tr")).to_have_count(4)
+    rights = edges(page, ".ic-table .ic-number")
+    assert len(rights) == 4
+    assert max(rights) - min(rights) < 2, "the numbers stand under their heading"
+    assert names(page) == ["bad.jpg", "dim.jpg", "cat.jpg", "grizzly.jpg"]
+    heading = page.get_by_role("columnheader", name="Probability")
+    button(page, "Probability").click()
+    expect(heading).to_have_attribute("aria-sort", "descending")
+    assert names(page)[0] == "grizzly.jpg"
+    assert names(page)[-1] == "bad.jpg"
+    button(page, "Probability").click()
+    expect(heading).to_have_attribute("aria-sort", "ascending")
+    assert names(page)[-2:] == ["grizzly.jpg", "bad.jpg"]
+    button(page, "Answer").click()
+    expect(page.get_by_role("columnheader", name="Answer")).to_have_attribute(
+        "aria-sort", "ascending"
+    )
+    expect(heading).not_to_have_attribute("aria-sort", re.compile(""))
+    assert names(page) == ["grizzly.jpg", "dim.jpg", "cat.jpg", "bad.jpg"]
+    button(page, "grizzly.jpg").press("Enter")
+    expect(line(page)).to_have_text(GRIZZLY)
+    expect(page.locator(".ic-card")).to_be_visible()
+    expect(page.locator(".ic-table tr[aria-current=true]")).to_contain_text("grizzly.jpg")
+    page.locator(".ic-table tr", has_text="cat.jpg").click()
+    expect(line(page)).to_have_text(re.compile("^Not sure: "))
+    expect(page.locator(".ic-table tr[aria-current=true]")).to_contain_text("cat.jpg")
+    assert names(page) == ["grizzly.jpg", "dim.jpg", "cat.jpg", "bad.jpg"], "the order stays"
+    assert troubles(page) == []
+
+
+def test_fifty_photos_fill_the_table_row_by_row(
+    visit: Callable[..., Page], grizzly: Path, tmp_path: Path
+) -> None:
+    """And rows that are there are not drawn again, nor is the page blocked."""
+    photos = []
+    for number in range(50):
+        photos.append(tmp_path / f"{number:02}.jpg")
+        Image.open(grizzly).resize((212, 250)).save(photos[-1])
+    page = visit(**WIDE)
+    page.evaluate(
+        """() => {
+          window.removed = window.blocked = 0;
+          new MutationObserver((list) => {
+            for (const { target, removedNodes } of list) {
+              if (target.closest('tr')) window.removed += removedNodes.length;
+            }
+          }).observe(document.body, { childList: true, subtree: true });
+          new PerformanceObserver((list) => {
+            for (const { duration } of list.getEntries()) {
+              window.blocked = Math.max(window.blocked, duration);
+            }
+          }).observe({ type: 'longtask' });
+        }"""
+    )
+    drop(page, *photos)
+    rows = page.locator(".ic-table tbody tr")
+    expect(rows.first).to_be_visible(timeout=READY)
+    rows.first.evaluate("row => { row.dataset.mine = 'yes'; }")
+    expect(line(page)).to_have_text("50 photos answered.", timeout=READY)
+    expect(rows).to_have_count(50)
+    expect(rows.first).to_have_attribute("data-mine", "yes")
+    assert names(page) == [photo.name for photo in photos]
+    assert page.evaluate("removed") == 0
+    assert page.evaluate("blocked") < 500
+
+
+def test_same_file_can_be_chosen_again(visit: Callable[..., Page], grizzly: Path) -> None:
     """By the keyboard alone."""
     page = visit()
     choose(page, grizzly)
     expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
-    button(page, "Start over").focus()
-    page.keyboard.press("Enter")
-    expect(page.locator(".ic-card")).to_have_count(0)
-    expect(line(page)).to_have_text("")
-    expect(button(page, "Choose photos")).to_be_focused()
+    line(page).evaluate("line => { line.textContent = ''; }")
+    button(page, "Another photo").focus()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(grizzly)
@@ -303,6 +474,46 @@ def test_long_work_shows_progress(visit: Callable[..., Page], tmp_path: Path) ->
     expect(page.locator(".ic-work")).to_be_hidden()
 
 
+NAMES = [
+    *(f"{number:03} {'Rhabdophis-tigrinus_' * 3}"[:60] for number in range(116)),
+    "x" * 60,
+    "דוב גריזלי אפור בטבע",
+    "🐻‍❄️ ours polaire 🧊",
+]
+
+
+def test_many_and_long_names_fit_on_a_phone(
+    new_page: NewPage, tmp_path: Path, artefacts: Path
+) -> None:
+    folder = project_copy(tmp_path)
+    names = ["x" * 60, NAMES[-2], NAMES[-1], *NAMES[:-3]]
+    write_model(folder, labels=names)
+    photos = []
+    for colour in ("red", "lime", "blue"):
+        photos.append(folder / f"{colour * 15}.png")
+        Image.new("RGB", (60, 40), colour).save(photos[-1])
+    with voila(folder) as server:
+        page = new_page(server.url, **PHONE)
+        expect(page.get_by_role("heading", name="Which of 119 is it?")).to_be_visible(timeout=READY)
+        for photo, name in zip(photos, names[:3], strict=True):
+            drop(page, photo)
+            expect(line(page)).to_contain_text(name, timeout=READY)
+            bars = page.locator(".ic-card li:visible")
+            expect(bars.first).to_contain_text(name)
+            expect(bars).to_have_count(5)
+            assert fits(page)
+        page.get_by_text("114 more, each less likely").click()
+        expect(bars).to_have_count(119)
+        assert fits(page)
+        assert troubles(page) == []
+        page.screenshot(path=artefacts / "many.png", full_page=True)
+        drop(page, *photos)
+        expect(line(page)).to_have_text("3 photos answered.", timeout=READY)
+        expect(page.locator(".ic-table")).to_contain_text(names[1])
+        assert fits(page)
+        page.screenshot(path=artefacts / "many-table.png", full_page=True)
+
+
 def test_stock_template_shows_the_same_widgets(
     stock: Server, new_page: NewPage, grizzly: Path
 ) -> None:
@@ -311,4 +522,4 @@ def test_stock_template_shows_the_same_widgets(
     drop(page, grizzly)
     expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
     button(page, "Show where it looked").click()
-    expect(page.locator(".ic-heat")).to_be_visible(timeout=READY)
+    expect(page.locator(".ic-heat")).to_be_visible()

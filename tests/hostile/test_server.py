@@ -188,8 +188,10 @@ def kernels(server: Server) -> set[int]:
         ("GET /", "Sec-Purpose: prefetch;prerender", 403),
         ("GET /", "Purpose: prefetch", 403),
         ("GET /", "Range: bytes=0-0", 403),
-        ("GET /", "User-Agent: Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)", 403),
-        ("GET /", "User-Agent: facebookexternalhit/1.1", 403),
+        ("GET /", "User-Agent: Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)", 200),
+        ("GET /", "User-Agent: facebookexternalhit/1.1", 200),
+        ("GET /other", "User-Agent: facebookexternalhit/1.1", 404),
+        ("GET /example.jpg", "Accept: */*", 404),  # these classes have no example
         ("GET /robots.txt", "Accept: */*", 200),
     ],
 )
@@ -201,6 +203,13 @@ def test_request_that_shows_the_page_to_nobody_starts_no_kernel(
     assert status == expected
     assert b"kernelId" not in answer
     assert not kernels(server) - before
+
+
+def test_link_preview_says_what_the_page_does(server: Server) -> None:
+    _, answer = ask(server, "GET /", "User-Agent: facebookexternalhit/1.1")
+    text = answer.decode()
+    assert '<meta property="og:title" content="Red, green or blue?">' in text
+    assert f'content="{server.url}example.jpg"' in text
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,23 @@ def test_upload_and_click_predict_the_colour(colours: Page, colour: str) -> None
     assert read_image(small).size == (128, 96)
 
 
+def test_dropped_photo_is_answered_and_the_button_leaves_the_answer(colours: Page) -> None:
+    colours.drop(encode(Image.new("RGB", (40, 30), "red")))
+    answer = colours.answer
+    assert answer.startswith("Prediction: red; Probability: 0.9")
+    assert colours.value("answer.answer['label']") == "red"
+    colours.click()
+    assert colours.answer == answer
+    assert colours.value("answer.answer['label']") == "red"
+
+
+def test_file_of_the_uploader_can_be_read_by_another_callback(colours: Page) -> None:
+    """As older lessons do; the drop zone stands in the notebook, too."""
+    photo = encode(gradient())
+    colours.upload(photo)
+    assert colours.value("bytes(btn_upload.value[-1].content)") == photo
+
+
 def test_file_that_is_no_picture_is_refused_in_words(colours: Page) -> None:
     colours.upload(b"just some words", "photo.jpg")
     colours.click()

@@ -46,9 +46,15 @@ def metadata(**changes: Any) -> dict[str, Any]:
 
 
 def model_bytes(**changes: Any) -> bytes:
-    """Return an export.onnx: the features are mean colours, a logit is four times a colour."""
-    weight = numpy_helper.from_array(4 * np.eye(3, dtype=np.float32), "weight")
-    kernel = numpy_helper.from_array(4 * np.eye(3, dtype=np.float32)[:, :, None, None], "kernel")
+    """Return an export.onnx: the features are mean colours, a logit is four times a colour.
+
+    The logits of a fourth and further labels are 0.
+    """
+    labels = changes.get("labels", LABELS)
+    classes = len(labels) if isinstance(labels, list) else len(LABELS)
+    scale = 4 * np.eye(3, classes, dtype=np.float32)
+    weight = numpy_helper.from_array(scale, "weight")
+    kernel = numpy_helper.from_array(scale.T[:, :, None, None].copy(), "kernel")
     nodes = [
         helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["features"]),
@@ -61,9 +67,11 @@ def model_bytes(**changes: Any) -> bytes:
         "colours",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])],
         [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3]),
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes]),
             helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"]),
-            helper.make_tensor_value_info("evidence", TensorProto.FLOAT, ["N", 3, SIZE, SIZE]),
+            helper.make_tensor_value_info(
+                "evidence", TensorProto.FLOAT, ["N", classes, SIZE, SIZE]
+            ),
         ],
         [weight, kernel],
     )

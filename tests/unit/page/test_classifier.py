@@ -39,55 +39,24 @@ def test_lack_of_memory_is_a_picture_too_large(
         classifier.predict(large)
 
 
-class TestForesee:
-    classifier: Classifier
-    passes: list[None]
-
-    @pytest.fixture(autouse=True)
-    def _classifier(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        write_model(tmp_path)
-        self.classifier = Classifier(str(tmp_path))
-        self.passes = []
-        monkeypatch.setattr(counter, "increment", lambda: self.passes.append(None))
-
-    def test_prefetched_answer_is_the_same(self) -> None:
-        red = Image.new("RGB", (9, 9), "red")
-        expected = self.classifier.answer(red)
-        small = self.classifier.prefetch(red)
-        seen = len(self.passes)
-        assert self.classifier.predict(small).label == "red"
-        assert self.classifier.answer(small) == expected
-        assert len(self.passes) == seen
-
-    def test_prefetched_answer_is_used_once(self) -> None:
-        small = self.classifier.prefetch(Image.new("RGB", (9, 9), "red"))
-        self.classifier.answer(small)
-        self.classifier.answer(small)
-        assert len(self.passes) == 2
-
-    def test_another_photo_is_classified_anew(self) -> None:
-        self.classifier.prefetch(Image.new("RGB", (9, 9), "red"))
-        assert "blue" in self.classifier.answer(Image.new("RGB", (9, 9), "blue"))
-
-    def test_discarded_answer_is_computed_anew(self) -> None:
-        small = self.classifier.prefetch(Image.new("RGB", (9, 9), "red"))
-        self.classifier.discard()
-        self.classifier.answer(small)
-        assert len(self.passes) == 2
-
-    def test_prefetch_returns_a_small_copy(self) -> None:
-        assert self.classifier.prefetch(Image.new("RGB", (4000, 3000), "red")).size == (640, 480)
-
-    def test_listeners_are_called_at_the_answer(self) -> None:
-        heard: list[str] = []
-        self.classifier.on_answer(lambda _, prediction: heard.append(prediction.label))
-        red = Image.new("RGB", (9, 9), "red")
-        small = self.classifier.prefetch(red)
-        assert heard == []
-        self.classifier.answer(small)
-        assert heard == ["red"]
+def test_listeners_are_called_with_each_answer(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    classifier, heard = Classifier(str(tmp_path)), []
+    classifier.on_answer(lambda image, prediction: heard.append((image.size, prediction.label)))
+    assert classifier.answer(Image.new("RGB", (9, 7), "red")).startswith("Prediction: red;")
+    assert heard == [((9, 7), "red")]
 
 
-def test_without_a_model_nothing_is_prefetched(tmp_path: Path) -> None:
-    with pytest.raises(ModelError):
-        Classifier(str(tmp_path)).prefetch(Image.new("RGB", (9, 9)))
+def test_each_photo_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path)
+    passes: list[None] = []
+    monkeypatch.setattr(counter, "increment", lambda: passes.append(None))
+    Classifier(str(tmp_path)).answer(Image.new("RGB", (9, 9), "red"))
+    assert len(passes) == 1
+
+
+def test_prediction_without_evidence_has_no_heat_map(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    classifier, photo = Classifier(str(tmp_path)), Image.new("RGB", (9, 9), "red")
+    assert classifier.heat_map(photo.size, classifier.predict(photo)) is None
+    assert classifier.heat_map(photo.size, classifier.predict(photo, explain=True)) is not None

@@ -1,9 +1,10 @@
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from icon_classifier.errors import ImageError, ImageTooLargeError
+from icon_classifier.images import Limits, read_image
 from icon_classifier.page.dropzone import Dropped, DropZone
 from icon_classifier.page.examples import Example
 from icon_classifier.page.texts import MAX_PHOTOS
@@ -23,28 +24,22 @@ def zone(taken: list[Dropped], sent: list[Any], *examples: Example) -> DropZone:
     return drop
 
 
-def test_dropped_photo_can_be_read_only_during_the_callback() -> None:
-    sizes: list[tuple[int, int]] = []
-    kept: list[Dropped] = []
-
-    def take(photo: Dropped) -> None:
-        sizes.append(photo.read().size)
-        kept.append(photo)
-
-    buffers = [memoryview(encode(gradient()))]
-    DropZone(take)._handle_custom_msg(PHOTO, buffers)
-    assert sizes == [gradient().size]
+def test_photo_is_handed_over_as_a_file_chooser_has_it(taken: list[Dropped]) -> None:
+    data = encode(gradient())
+    buffers = [memoryview(data)]
+    DropZone(taken.append)._handle_custom_msg(PHOTO | {"index": 1, "count": 3}, buffers)
     assert buffers == []
-    with pytest.raises(ImageError):
-        kept[0].read()
+    [photo] = taken
+    assert (photo.index, photo.count) == (1, 3)
+    assert photo.file.keys() == {"name", "type", "size", "last_modified", "content"}
+    assert (photo.file["name"], photo.file["size"]) == ("a.png", len(data))
+    assert bytes(photo.file["content"]) == data
 
 
-def test_photo_that_was_too_large_to_send_is_an_error(taken: list[Dropped]) -> None:
-    drop = DropZone(taken.append)
-    drop._handle_custom_msg(PHOTO, [])
-    with pytest.raises(ImageTooLargeError) as caught:
-        taken[0].read()
-    assert "25 MB" in caught.value.words
+def test_photo_that_was_too_large_to_send_has_its_size_only(taken: list[Dropped]) -> None:
+    DropZone(taken.append)._handle_custom_msg(PHOTO, [])
+    assert taken[0].file["size"] > Limits().max_bytes
+    assert len(taken[0].file["content"]) == 0
 
 
 def test_example_is_read_from_its_file(taken: list[Dropped], grizzly: Any) -> None:
@@ -52,9 +47,20 @@ def test_example_is_read_from_its_file(taken: list[Dropped], grizzly: Any) -> No
     drop = zone(taken, sent, Example("grizzly", grizzly, b"small"))
     assert drop.examples == [{"name": "grizzly", "thumbnail": b"small"}]
     drop._handle_custom_msg({"kind": "example", "index": 0}, [])
-    assert taken[0].name == "grizzly.jpg"
-    assert taken[0].read().size == (846, 1000)
+    assert taken[0].file["name"] == "grizzly.jpg"
+    assert read_image(taken[0].file["content"]).size == (846, 1000)
     assert sent == [{"kind": "done"}]
+
+
+def test_example_that_is_gone_is_logged(
+    taken: list[Dropped], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent: list[Any] = []
+    drop = zone(taken, sent, Example("gone", tmp_path / "gone.jpg", b"small"))
+    with caplog.at_level(logging.WARNING):
+        drop._handle_custom_msg({"kind": "example", "index": 0}, [])
+    assert "gone.jpg" in caplog.text
+    assert (taken, sent) == ([], [{"kind": "done"}])
 
 
 @pytest.mark.parametrize(
@@ -84,4 +90,4 @@ def test_malformed_messages_are_refused(
 
 def test_long_name_is_truncated(taken: list[Dropped]) -> None:
     DropZone(taken.append)._handle_custom_msg(PHOTO | {"name": "x" * 9999}, [])
-    assert len(taken[0].name) == 200
+    assert len(taken[0].file["name"]) == 200

@@ -7,10 +7,9 @@ import ipywidgets as widgets
 import pytest
 from PIL import Image
 
-from icon_classifier.errors import IconClassifierError, ImageError
+from icon_classifier.errors import IconClassifierError, ImageError, NoPhotoError
 from icon_classifier.images import read_image
 from icon_classifier.page import texts, ui
-from icon_classifier.system import counter
 from tests.support.models import write_model
 from tests.support.pictures import encode, gradient
 
@@ -38,9 +37,8 @@ def test_take_photo_drops_a_file_that_cannot_be_read() -> None:
 
 
 def test_no_photo_yet() -> None:
-    with pytest.raises(IconClassifierError) as caught:
+    with pytest.raises(NoPhotoError):
         ui.take_photo(widgets.FileUpload())
-    assert caught.value.words == texts.CHOOSE_FIRST
 
 
 def test_show_photo_replaces_the_last_one() -> None:
@@ -67,17 +65,22 @@ class TestResponding:
 
         @ui.responding(self.button, self.label)
         def answer() -> str:
-            seen.update(
-                disabled=self.button.disabled,
-                description=self.button.description,
-                label=self.label.value,
-            )
+            seen.update(disabled=self.button.disabled, description=self.button.description)
             return "grizzly"
 
         self.button.click()
-        assert seen == {"disabled": True, "description": texts.WORKING, "label": ""}
+        assert seen == {"disabled": True, "description": texts.WORKING}
         assert self.label.value == "grizzly"
         assert (self.button.description, self.button.disabled) == ("Classify Icon", False)
+
+    def test_same_answer_is_shown_anew(self) -> None:
+        """A screen reader speaks changes only."""
+        shown: list[str] = []
+        self.label.observe(lambda change: shown.append(change["new"]), "value")
+        ui.responding(self.button, self.label)(lambda: "grizzly")
+        self.button.click()
+        self.button.click()
+        assert shown == ["", "grizzly", "", "grizzly"]
 
     def test_responding_shows_the_words_of_our_error(self) -> None:
         @ui.responding(self.button, self.label)
@@ -87,6 +90,17 @@ class TestResponding:
         self.button.click()
         assert self.label.value == "Please try another photo."
         assert not self.button.disabled
+
+    def test_click_without_a_new_photo_leaves_the_answer(self) -> None:
+        @ui.responding(self.button, self.label)
+        def answer() -> str:
+            raise NoPhotoError
+
+        self.button.click()
+        assert self.label.value == "before"
+        self.label.value = ""
+        self.button.click()
+        assert self.label.value == NoPhotoError.words
 
     def test_responding_logs_any_other_error(self, caplog: pytest.LogCaptureFixture) -> None:
         @ui.responding(self.button, self.label)
@@ -113,144 +127,184 @@ def test_heading_escapes_markup() -> None:
     )
 
 
-class TestComforts:
-    """The drop zone, the plain uploader and the answer, driven as their JavaScript does."""
+def coloured(colour: str) -> bytes:
+    return encode(Image.new("RGB", (60, 40), colour))
 
-    @pytest.fixture(autouse=True)
-    def _page(self, tmp_path: Path) -> None:
-        write_model(tmp_path)
-        self.classifier = ui.Classifier(str(tmp_path))
+
+class Comforts:
+    """The plain widgets, the drop zone and the answer, driven as their JavaScript does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.classifier = ui.Classifier(str(folder))
         self.upload, self.label = widgets.FileUpload(), widgets.Label()
         self.output, self.button = widgets.Output(), widgets.Button()
-        self.drop, self.answer = ui.comforts(self.classifier, self.upload, self.output, self.label)
-
-        @ui.responding(self.button, self.label)
-        def classify() -> str:
-            photo = ui.take_photo(self.upload)
-            ui.show_photo(self.output, photo)
-            return self.classifier.answer(photo)
+        self.zone, self.answer = ui.comforts(
+            self.classifier, self.upload, self.button, self.output, self.label
+        )
 
     def send(self, data: bytes, name: str = "a.png", index: int = 0, count: int = 1) -> None:
         content = {"kind": "photo", "name": name, "index": index, "count": count}
-        self.drop._handle_custom_msg(content, [memoryview(data)])
+        self.zone._handle_custom_msg(content, [memoryview(data)])
+
+    def send_all(self, photos: dict[str, bytes]) -> None:
+        for index, (name, data) in enumerate(photos.items()):
+            self.send(data, name, index, len(photos))
+
+    def open(self, index: int) -> None:
+        self.answer._handle_custom_msg({"kind": "open", "index": index}, [])
 
     def choose(self, data: bytes) -> None:
         file = {"name": "a.png", "type": "image/png", "size": len(data), "last_modified": 1}
         self.upload.set_state({"value": [{**file, "content": memoryview(data)}]})
 
-    def test_dropped_photo_is_answered(self) -> None:
-        self.send(encode(Image.new("RGB", (60, 40), "red")))
-        assert self.label.value.startswith("Prediction: red; Probability: 0.9")
-        assert self.answer.answer["headline"] == "red"
-        assert self.answer.answer["bars"][0][0] == "red"
-        assert read_image(self.answer.preview).size == (60, 40)
 
-    def test_button_fills_the_same_answer(self) -> None:
-        self.choose(encode(Image.new("RGB", (60, 40), "blue")))
-        self.button.click()
-        assert self.answer.answer["headline"] == "blue"
-        assert len(self.output.outputs) == 1
-        self.send(encode(Image.new("RGB", (60, 40), "red")))
-        assert self.output.outputs == (), "the thumbnail was that of another photo"
+@pytest.fixture
+def page(tmp_path: Path) -> Comforts:
+    """The page of the notebook."""
+    write_model(tmp_path)
+    page = Comforts(tmp_path)
 
-    def test_error_clears_the_old_answer(self) -> None:
-        self.send(encode(Image.new("RGB", (60, 40), "red")))
-        self.send(b"no picture")
-        assert "not a picture" in self.label.value
-        assert self.answer.answer == {}
-        assert self.answer.preview == b""
-        assert not self.answer.busy
+    @ui.responding(page.button, page.label)
+    def classify() -> str:
+        photo = ui.take_photo(page.upload)
+        ui.show_photo(page.output, photo)
+        return page.classifier.answer(photo)
 
-    def test_chosen_photo_is_classified_before_the_click(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        passes: list[None] = []
-        monkeypatch.setattr(counter, "increment", lambda: passes.append(None))
-        self.choose(encode(Image.new("RGB", (60, 40), "red")))
-        assert len(passes) == 1
-        assert self.label.value == "", "the visitor has not asked yet"
-        assert len(self.upload.value[-1].content) == 0, "the file is forgotten already"
-        self.choose(encode(Image.new("RGB", (60, 40), "blue")))
-        assert len(passes) == 2
-        self.button.click()
-        assert len(passes) == 2
-        assert "blue" in self.label.value
-        assert self.answer.answer["headline"] == "blue"
+    return page
 
-    def test_of_chosen_files_nothing_is_kept(self) -> None:
-        """A page that reconnects asks for the state of all widgets."""
-        file = {"name": "a.png", "type": "image/png", "size": 9, "last_modified": 1}
-        for number in (1, 3):
-            files = [{**file, "content": memoryview(b"no picture")} for _ in range(number)]
-            self.upload.set_state({"value": files})
-            assert [len(each.content) for each in self.upload.value] == [0] * number
-        self.button.click()
-        assert "not a picture" in self.label.value
 
-    def test_chosen_file_that_is_no_picture_is_reported_at_the_click(self) -> None:
-        self.choose(encode(Image.new("RGB", (60, 40), "red")))
-        self.choose(b"no picture")
-        assert self.classifier._prefetched is None, "of the photo before nothing is kept"
-        assert self.label.value == ""
-        self.button.click()
-        assert "not a picture" in self.label.value
-        self.button.click()
-        assert self.label.value == texts.CHOOSE_FIRST
+class TestComforts:
+    def test_dropped_photo_is_answered(self, page: Comforts) -> None:
+        page.send(coloured("red"))
+        assert page.label.value.startswith("Prediction: red; Probability: 0.9")
+        assert page.answer.line == page.label.value
+        assert page.answer.answer["bars"][0][0] == "red"
+        assert read_image(page.answer.preview).size == (60, 40)
+        assert page.upload.value == (), "the file is dropped"
 
-    def test_not_sure_is_written_out(self) -> None:
-        self.send(encode(Image.new("RGB", (60, 40), "black")))
-        assert self.label.value.startswith(
+    def test_same_photo_again_is_answered_again(self, page: Comforts) -> None:
+        page.send(coloured("red"))
+        page.answer.clear()
+        page.send(coloured("red"))
+        assert page.answer.answer["label"] == "red"
+
+    def test_button_gives_the_same_answer(self, page: Comforts) -> None:
+        page.send(coloured("blue"))
+        dropped = page.label.value, page.answer.get_state(["answer", "preview", "heat"])
+        page.send(coloured("red"))
+        page.choose(coloured("blue"))
+        page.button.click()
+        assert dropped == (
+            page.label.value,
+            page.answer.get_state(["answer", "preview", "heat"]),
+        )
+
+    def test_button_pressed_after_a_drop_leaves_the_answer(self, page: Comforts) -> None:
+        page.send(coloured("red"))
+        line, answer = page.label.value, page.answer.answer
+        page.button.click()
+        assert (page.label.value, page.answer.answer) == (line, answer)
+
+    def test_error_clears_the_old_answer(self, page: Comforts) -> None:
+        page.send(coloured("red"))
+        page.send(b"no picture")
+        assert "not a picture" in page.label.value
+        assert (page.answer.answer, page.answer.preview) == ({}, b"")
+        assert page.output.outputs == ()
+        page.send_all({"a.png": coloured("red"), "b.png": coloured("red")})
+        page.send(b"no picture")
+        assert (page.answer.rows, page.output.outputs) == ([], ())
+
+    def test_photo_that_was_too_large_to_send_is_refused_in_words(self, page: Comforts) -> None:
+        content = {"kind": "photo", "name": "a.heic", "index": 0, "count": 1}
+        page.zone._handle_custom_msg(content, [])
+        assert page.label.value == "This file is larger than 25 MB; please choose a smaller one."
+
+    def test_not_sure_is_written_out(self, page: Comforts) -> None:
+        page.send(coloured("black"))
+        assert page.label.value.startswith(
             "Not sure: this does not look like red, green or blue; closest: "
         )
-        assert self.answer.answer["headline"] == "Not sure"
-        assert self.answer.answer["known"] is False
+        assert page.answer.answer["known"] is False
 
-    def test_several_photos_become_a_table(self) -> None:
-        photos = {
-            "red.png": encode(Image.new("RGB", (60, 40), "red")),
-            "bad.png": b"no picture",
-            "=blue.png": encode(Image.new("RGB", (60, 40), "blue")),
-        }
-        for index, (name, data) in enumerate(photos.items()):
-            self.send(data, name, index, len(photos))
-        assert self.label.value == "2 of 3 photos answered; 1 could not be read."
-        assert [row["name"] for row in self.answer.rows] == list(photos)
-        assert "not a picture" in self.answer.rows[1]["problem"]
-        lines = self.answer.csv().splitlines()
+    def test_several_photos_become_a_table(self, page: Comforts) -> None:
+        lines: list[str] = []
+        page.label.observe(lambda change: lines.append(change["new"]), "value")
+        photos = {"red.png": coloured("red"), "bad.png": b"no picture", "=b.png": coloured("blue")}
+        page.send_all(photos)
+        assert set(lines[:-1]) == {""}
+        assert lines[-1] == "2 of 3 photos answered; 1 could not be read."
+        assert [row["name"] for row in page.answer.rows] == list(photos)
+        assert "not a picture" in page.answer.rows[1]["problem"]
+        lines = page.answer.csv().splitlines()
         assert lines[0] == "file,label,probability,known,problem"
         assert lines[1].startswith("red.png,red,0.9")
         assert lines[2].startswith("bad.png,,,,")
-        assert lines[3].startswith("'=blue.png,blue,0.9")
+        assert lines[3].startswith("'=b.png,blue,0.9")
 
-    def test_heat_map_is_computed_on_demand(self) -> None:
+    def test_row_of_the_table_opens_the_answer_that_the_photo_has_alone(
+        self, page: Comforts
+    ) -> None:
+        page.send(coloured("blue"))
+        alone = page.label.value, page.answer.get_state(["answer", "preview", "heat", "heat_box"])
+        page.send_all({"red.png": coloured("red"), "blue.png": coloured("blue"), "bad": b"bad"})
+        assert page.answer.answer == {}
+        page.open(1)
+        opened = page.answer.get_state(["answer", "preview", "heat", "heat_box"])
+        assert (page.label.value, opened) == alone
+        assert (page.answer.opened, len(page.answer.rows)) == (1, 3)
+        page.open(2)
+        assert "not a picture" in page.label.value
+        assert page.answer.answer == {}
+        page.send(coloured("red"))
+        assert (page.answer.rows, page.answer.opened) == ([], -1)
+        page.open(0)  # of a table that is gone
+        assert page.answer.answer["label"] == "red"
+
+    def test_heat_map_is_where_the_colour_is(self, page: Comforts) -> None:
         picture = Image.new("RGB", (80, 40), "blue")
         picture.paste("red", (0, 0, 50, 40))
-        self.send(encode(picture))
-        assert self.answer.heat == b""
-        self.answer._handle_custom_msg({"kind": "heat"}, [])
-        assert self.answer.heat_box == [0.0, 0.0, 1.0, 1.0]
-        opacity = Image.open(io.BytesIO(self.answer.heat)).getchannel("A")
+        page.send(encode(picture))
+        assert page.answer.heat_box == [0.0, 0.0, 1.0, 1.0]
+        opacity = Image.open(io.BytesIO(page.answer.heat)).getchannel("A")
         left, right = opacity.getpixel((2, 32)), opacity.getpixel((61, 32))
         assert left > 150
         assert right < 30
 
-    def test_start_over_clears_everything(self) -> None:
-        self.choose(encode(gradient()))
-        self.send(encode(Image.new("RGB", (60, 40), "red")))
-        self.choose(encode(gradient()))
-        self.answer._handle_custom_msg({"kind": "clear"}, [])
-        assert (self.label.value, self.upload.value, self.output.outputs) == ("", (), ())
-        assert (self.answer.answer, self.answer.preview, self.answer.rows) == ({}, b"", [])
-        assert not self.answer.busy
-        self.button.click()
-        assert self.label.value == texts.CHOOSE_FIRST
+
+class TestCallbackOfALesson:
+    """What fast.ai's lesson does, with the drop zone beside it."""
+
+    @pytest.fixture
+    def page(self, tmp_path: Path) -> Comforts:
+        write_model(tmp_path)
+        page = Comforts(tmp_path)
+
+        def on_click_classify(_: object) -> None:
+            photo = Image.open(io.BytesIO(bytes(page.upload.value[-1].content)))
+            ui.show_photo(page.output, photo)
+            page.label.value = f"Prediction: {photo.size}"
+
+        page.button.on_click(on_click_classify)
+        return page
+
+    def test_chosen_photo_is_there_at_the_click(self, page: Comforts) -> None:
+        page.choose(coloured("red"))
+        for _ in range(2):
+            page.button.click()
+            assert page.label.value == "Prediction: (60, 40)"
+            assert len(page.output.outputs) == 1
+
+    def test_dropped_photo_is_answered(self, page: Comforts) -> None:
+        page.send(coloured("red"))
+        assert page.label.value == "Prediction: (60, 40)"
+        assert len(page.output.outputs) == 1
+
+    def test_several_photos_are_answered_in_the_table(self, page: Comforts) -> None:
+        page.send_all({"red.png": coloured("red"), "blue.png": coloured("blue")})
+        assert [row["problem"] for row in page.answer.rows] == ["Prediction: (60, 40)"] * 2
 
 
-def test_comforts_without_a_model_say_so(tmp_path: Path) -> None:
-    label = widgets.Label()
-    classifier = ui.Classifier(str(tmp_path))
-    drop, answer = ui.comforts(classifier, widgets.FileUpload(), widgets.Output(), label)
-    assert not answer.can_explain
-    content = {"kind": "photo", "name": "a.png", "index": 0, "count": 1}
-    drop._handle_custom_msg(content, [memoryview(encode(gradient()))])
-    assert "missing" in label.value
+def test_page_without_a_model_says_so(tmp_path: Path) -> None:
+    page = Comforts(tmp_path)
+    assert "missing" in page.label.value

@@ -197,6 +197,9 @@ def test_page_config_holds_the_labels_and_the_texts(make: Make, tmp_path: Path) 
     (tmp_path / "export.onnx").write_bytes(model_bytes())
     config = hook({"kept": 1}, base_url="/")
     assert config["labels"] == LABELS
+    assert config["title"] == "Red, green or blue?"
+    assert '<meta property="og:title" content="Red, green or blue?">' in config["head"]
+    assert 'content="/example.jpg"' in config["head"]
     assert config["texts"] == PAGE_TEXTS
     assert config["kept"] == 1
 
@@ -230,7 +233,7 @@ def test_page_config_hook_of_the_owner_has_the_last_word(make: Make) -> None:
 def test_file_without_labels_has_none(tmp_path: Path, entry: bytes) -> None:
     path = tmp_path / "export.onnx"
     path.write_bytes(b"something else" + entry)
-    assert static_files._labels_of(path, 0) == []
+    assert static_files.about(tmp_path) == ("", "", [])
 
 
 def test_long_metadata_is_read_whole(tmp_path: Path) -> None:
@@ -239,7 +242,8 @@ def test_long_metadata_is_read_whole(tmp_path: Path) -> None:
     length = bytes([len(text) & 0x7F | 0x80, len(text) >> 7 & 0x7F | 0x80, len(text) >> 14])
     path = tmp_path / "export.onnx"
     path.write_bytes(b"\x0a\x0ficon_classifier\x12" + length + text)
-    labels = static_files._labels_of(path, 1)
+    title, _, labels = static_files.about(tmp_path)
+    assert title == "Which of 4000 is it?"
     assert (len(labels), labels[-1]) == (4000, "class 3999")
 
 

@@ -1,0 +1,77 @@
+"""What a link to the page shows elsewhere, in a chat or a feed: its title, a sentence, an example.
+
+Whoever asks for that gets it without a kernel.
+"""
+
+from __future__ import annotations
+
+import html
+from functools import lru_cache
+from pathlib import Path
+
+from tornado.httputil import HTTPServerRequest
+from tornado.web import HTTPError, RequestHandler
+
+IMAGE = "example.jpg"
+"""The address of the example, below the page's."""
+
+_SIDE = 640
+_DAY = "public, max-age=86400"
+
+
+def head(title: str, description: str, base_url: str) -> str:
+    """Return the elements of an HTML head that describe the page.
+
+    Parameters
+    ----------
+    title, description : str
+        Any text; it is escaped.
+    base_url : str
+        The address below which the example is, ending with a slash. Not all who ask understand one
+        without a host.
+    """
+    title, description, base_url = map(html.escape, (title, description, base_url))
+    return (
+        f"<title>{title}</title>\n"
+        f'<meta name="description" content="{description}">\n'
+        f'<meta property="og:type" content="website">\n'
+        f'<meta property="og:title" content="{title}">\n'
+        f'<meta property="og:description" content="{description}">\n'
+        f'<meta property="og:image" content="{base_url}{IMAGE}">\n'
+    )
+
+
+def page(title: str, description: str, request: HTTPServerRequest, base_url: str) -> str:
+    """Return a page of a head alone, for a request of whoever shows links."""
+    address = f"{request.protocol}://{request.host}{base_url}"
+    return '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n' + head(
+        title, description, address
+    )
+
+
+class ExampleHandler(RequestHandler):
+    """Serves the first of the page's examples."""
+
+    def initialize(self, folder: str) -> None:
+        """Set the folder of the project."""
+        self.folder = folder
+
+    def get(self) -> None:
+        """Answer with a JPEG, or 404 where the page has no example."""
+        photo = _example(self.folder)
+        if photo is None:
+            raise HTTPError(404)
+        self.set_header("Content-Type", "image/jpeg")
+        self.set_header("Cache-Control", _DAY)
+        self.finish(photo)
+
+
+@lru_cache(maxsize=1)
+def _example(folder: str) -> bytes | None:
+    # Imported at the first request: most servers get none, and need no Pillow.
+    from icon_classifier.images import read_image_file, thumbnail
+    from icon_classifier.model.info import read_labels
+    from icon_classifier.page.examples import find_examples
+
+    examples = find_examples(read_labels(Path(folder) / "export.onnx"), folder)
+    return thumbnail(read_image_file(examples[0].path), _SIDE) if examples else None
