@@ -11,14 +11,16 @@ from jupyter_client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
 from icon_classifier.kernels.client import PromptClient
+from tests.support.kernels import own_sockets
 
 
 @pytest.fixture
 async def kernel() -> AsyncIterator[AsyncKernelManager]:
-    manager = AsyncKernelManager(client_factory=PromptClient)
-    await manager.start_kernel()
-    yield manager
-    await manager.shutdown_kernel(now=True)
+    with own_sockets() as config:
+        manager = AsyncKernelManager(client_factory=PromptClient, config=config)
+        await manager.start_kernel()
+        yield manager
+        await manager.shutdown_kernel(now=True)
 
 
 async def test_client_is_ready_and_receives_every_message(kernel: AsyncKernelManager) -> None:
