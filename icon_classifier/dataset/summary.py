@@ -96,6 +96,8 @@ class Summary:
         ]
         return "\n".join(lines)
 
+    __repr__ = __str__  # a notebook that runs without a browser logs this
+
     def _repr_html_(self) -> str:
         headers, table = self._table()
         head = "".join(f"<th>{html.escape(each)}</th>" for each in headers)

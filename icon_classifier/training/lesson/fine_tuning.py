@@ -19,17 +19,19 @@ from fastai.torch_core import set_seed  # noqa: E402
 _FINDER_STEPS = 60
 """Batches of ``lr_find``. fastai's 100 take minutes without a GPU and lead to the same result."""
 
-_MAX_BATCH = 6
-"""Photos per batch without a GPU: each takes 110 MB at 224 pixels, and more bring no speed."""
+_BATCH, _SIDE = 4, 224
+"""Photos in a batch without a GPU, at that size in pixels: each takes 110 MB."""
 
 
 def plain_learner(photos: Photos, training: Training, pretrained: Pretrained | None = None) -> Any:
     """Make the Learner of a lesson: a pretrained body and a fresh head, in half precision on a GPU.
 
-    Without a GPU a batch has at most 6 photos. The best epoch is kept as ``models/best.pth``.
+    Without a GPU batches are smaller. The best epoch is kept as ``models/best.pth``.
     """
     if not torch.cuda.is_available():
-        training = replace(training, batch_size=min(training.batch_size, _MAX_BATCH))
+        side = training.image_size or _SIDE
+        most = max(_BATCH, _BATCH * _SIDE**2 // side**2)
+        training = replace(training, batch_size=min(training.batch_size, most))
         keep_freed()  # before the first batch
     chosen = pretrained or load_pretrained(training.architecture, training.offline_architecture)
     learn = make_learner(photos, training, chosen, data_loaders(photos, training, chosen))

@@ -30,7 +30,7 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of the photos that the learning curve is computed for."""
 
 _REPEATS = 2
-"""How often each smaller share is drawn: one draw of a few photos is chance."""
+"""How often each smaller share is drawn: one draw of few photos is chance."""
 
 _CERTAIN = 1.64
 """Standard errors by which half of the photos must be worse than all: 95 % confidence."""
@@ -93,13 +93,13 @@ class Advice:
 def advise(probe: Probe) -> Advice:
     """Say what would make a model better, in seconds."""
     photos, choice = probe.photos, probe.choice
-    prior = prior_of(probe.pretrained, probe.learn.model[0])
-    wrong = wrong_by_share(
+    prior = prior_of(probe.pretrained, probe.learn.model[0].cpu())
+    smaller = wrong_by_share(
         *(probe.features, photos.targets, photos.groups, len(photos.vocab), choice.strength, prior),
         seed=probe.training.seed,
     )
     answers = choice.logits.argmax(axis=1)
-    wrong[-1] = answers != photos.targets  # the very figures that the notebook has shown
+    wrong = np.vstack([smaller, answers != photos.targets])  # (S, N)
     return Advice(
         tuple(_point(share, row) for share, row in zip(SHARES, wrong, strict=True)),
         advise_on_count(wrong),
@@ -118,23 +118,24 @@ def wrong_by_share(
     *,
     seed: int = 42,
 ) -> npt.NDArray[np.float64]:
-    """Compute how often each photo is wrong by heads that were fitted to a share of the others.
+    """Compute how often each photo is wrong by heads fitted to a share of the others.
 
     Parameters
     ----------
     features, targets, groups, classes, strength, prior, seed
-        As for :func:`~icon_classifier.training.probe.cross_validate`.
+        As for :func:`~icon_classifier.training.probe.cross_validate`, which has computed the last
+        of `SHARES`.
 
     Returns
     -------
     numpy.ndarray
-        float64, shape (S, N), 0 to 1: for each of `SHARES`, the mean over its draws.
+        float64, shape (S - 1, N), 0 to 1: for each smaller share, the mean over its draws.
     """
     folds = assign_folds(targets, groups, classes, seed)
-    wrong = np.zeros((len(SHARES), len(targets)))
-    for index, share in enumerate(SHARES):
-        draws = _REPEATS if share < 1 else 1
-        for draw in range(draws):
+    smaller = SHARES[:-1]
+    wrong = np.zeros((len(smaller), len(targets)))
+    for index, share in enumerate(smaller):
+        for draw in range(_REPEATS):
             # The same order for each share: half of the photos contains the quarter.
             order = np.random.default_rng([seed, draw]).permutation(len(targets))
             for fold in range(int(folds.max()) + 1):
@@ -145,7 +146,7 @@ def wrong_by_share(
                 )
                 head = fit_head(features[:, chosen], targets[chosen], classes, strength, prior)
                 answers = head(features[0, out]).argmax(axis=1)
-                wrong[index, out] += (answers != targets[out]) / draws
+                wrong[index, out] += (answers != targets[out]) / _REPEATS
     return wrong
 
 
@@ -165,7 +166,7 @@ def advise_on_count(wrong: npt.NDArray[np.float64]) -> str:
     Parameters
     ----------
     wrong : numpy.ndarray
-        What :func:`wrong_by_share` returned.
+        Shape (S, N), 0 to 1: how often each photo is wrong, for each of `SHARES`.
     """
     half, whole = wrong[SHARES.index(0.5)], wrong[-1]
     gain = half - whole

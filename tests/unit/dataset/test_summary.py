@@ -86,7 +86,7 @@ def test_columns_that_say_nothing_are_left_out(tmp_path: Path) -> None:
 
     summary = summarize(clean(tmp_path / "photos", with_fastai=False, progress=False))
 
-    assert str(summary).splitlines()[:3] == ["class  photos", "a           2", "b           2"]
+    assert repr(summary).splitlines()[:3] == ["class  photos", "a           2", "b           2"]
 
 
 def test_addresses_without_a_photo_and_copies_are_counted(tmp_path: Path) -> None:

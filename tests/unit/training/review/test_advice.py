@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from icon_classifier.training.probe import Strength
+from icon_classifier.training.probe import Strength, cross_validate
 from icon_classifier.training.review.advice import (
     SHARES,
     advise_on_classes,
@@ -27,7 +27,10 @@ def clouds(distance: float, per_class: int = 60) -> tuple[np.ndarray, np.ndarray
 
 def curve(distance: float) -> np.ndarray:
     features, targets = clouds(distance)
-    return wrong_by_share(features, targets, list(range(len(targets))), 2, STRENGTH, None)
+    groups = list(range(len(targets)))
+    smaller = wrong_by_share(features, targets, groups, 2, STRENGTH, None)
+    logits = cross_validate(features, targets, groups, 2, [STRENGTH], None)[0]
+    return np.vstack([smaller, logits.argmax(axis=1) != targets])
 
 
 def test_error_falls_with_more_photos_where_a_class_is_hard_to_learn() -> None:
@@ -52,7 +55,7 @@ def test_no_error_of_a_few_photos_is_not_taken_for_proof() -> None:
 def test_two_photos_a_class_are_enough_for_a_curve() -> None:
     features, targets = clouds(9.0, per_class=2)
 
-    assert wrong_by_share(features, targets, [0, 1, 2, 3], 2, STRENGTH, None).shape == (4, 4)
+    assert wrong_by_share(features, targets, [0, 1, 2, 3], 2, STRENGTH, None).shape == (3, 4)
 
 
 def test_class_with_most_errors_and_most_confused_pair_are_named() -> None:

@@ -1,7 +1,6 @@
 import re
 
 import pytest
-import timm
 import torch
 
 from icon_classifier.dataset.recipes import Training
@@ -12,6 +11,8 @@ from tests.support.learners import TINY
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cost_names_the_machine_and_what_takes_longer() -> None:
+    import timm
+
     half = (0.5, 0.5, 0.5)
     network = timm.create_model(TINY, pretrained=False).eval()
     tiny = Pretrained(TINY, "random weights", network, half, half)
