@@ -69,7 +69,7 @@ bench-page:  ## cost of opening the page, compared with Voilà's stock page and 
 	$(PREPARE) && $(RUN) -m bench.bench_page
 bench-parity:  ## compare the answers of export.onnx with the Learner's (PHOTOS=folder)
 	$(PREPARE) && $(RUN) -m bench.bench_parity $(PHOTOS)
-bench-train:  ## quality and speed of training over five splits: DATA=folder with bears/ and dogs/ (ARGS=--plain)
+bench-train:  ## quality, "not sure" and speed of training over five splits: DATA=folder of sets, each a folder of classes (ARGS=--plain)
 	$(PREPARE) && $(RUN) -m bench.bench_train $(DATA) $(ARGS)
 bench-visitors:  ## many visitors at the same time, compared with the plain page and Gradio's (minutes)
 	$(PREPARE) && $(RUN) -m bench.bench_visitors

@@ -137,8 +137,8 @@ def pooled_features(
     if missing:
         computed = _extract(list(missing.values()), network, size, method, view, progress)
         features |= dict(zip(missing, computed, strict=True))
-    if stored:
-        stored.write({digest: features[digest] for digest in digests})
+        if stored:  # with the photos that were not asked for: the next call may want all of them
+            stored.write(features)
     return np.stack([features[digest] for digest in digests])
 
 

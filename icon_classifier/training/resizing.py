@@ -30,11 +30,25 @@ _GRID = (Strength(True, 0.1), Strength(False, 0.1))
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to resize photos, and how many of them were then wrong."""
+    """One way to resize photos, and which of them were then wrong.
+
+    Attributes
+    ----------
+    size, method
+        As in :class:`~icon_classifier.dataset.recipes.Training`.
+    wrong : numpy.ndarray
+        Shape (N,): 0 where a photo was right; the others add up to
+        :func:`~icon_classifier.training.probe.balanced_errors`.
+    """
 
     size: int
     method: Method
-    errors: float
+    wrong: npt.NDArray[np.float64]
+
+    @property
+    def errors(self) -> float:
+        """How many photos were wrong."""
+        return float(self.wrong.sum())
 
 
 def choose_resizing(
@@ -78,19 +92,22 @@ def choose_resizing(
     index = in_turn(targets, training.seed)[:MAX_PHOTOS]
     some, their_groups = targets[index], [groups[i] for i in index]
 
+    counts = np.bincount(some, minlength=classes)
+    weights = (len(some) / (classes * counts))[some]
+
     def attempt(size: int, method: Method) -> Trial:
         features = extract(index, size, method)[None]
         found = choose(features, some, their_groups, classes, prior, grid=_GRID, seed=training.seed)
-        return Trial(size, method, found.errors)
+        return Trial(size, method, weights * (found.logits.argmax(axis=1) != some))
 
     trials = [attempt(sizes[0], method) for method in methods]
     method = min(trials, key=lambda trial: trial.errors).method
     trials += [attempt(size, method) for size in sizes[1:]]
     chosen = _cheapest([trial for trial in trials if trial.method == method])
-    counts = ", ".join(f"{each.size} px {each.method} {each.errors:.0f}" for each in trials)
+    tried = ", ".join(f"{each.size} px {each.method} {each.errors:.0f}" for each in trials)
     price = (chosen.size / sizes[0]) ** 2
     print(
-        f"Size and resizing, wrong of {len(index)} photos: {counts}. Chosen: {chosen.size} px, "
+        f"Size and resizing, wrong of {len(index)} photos: {tried}. Chosen: {chosen.size} px, "
         f"{chosen.method}"
         + (
             f"; a prediction takes {price:.0f} times as long as at {sizes[0]} px."
@@ -102,6 +119,14 @@ def choose_resizing(
 
 
 def _cheapest(trials: Sequence[Trial]) -> Trial:
-    """Return the first of trials, the cheapest first, within a standard error of the best."""
-    fewest = min(trial.errors for trial in trials)
-    return next(trial for trial in trials if trial.errors <= fewest + max(1, fewest**0.5))
+    """Return the first of trials, the cheapest first, within a standard error of the best.
+
+    It is the error of the difference, since all were tried on the same photos.
+    """
+    best = min(trials, key=lambda trial: trial.errors)
+    differences = [trial.wrong - best.wrong for trial in trials]
+    return next(
+        trial
+        for trial, each in zip(trials, differences, strict=True)
+        if each.sum() <= (each**2).sum() ** 0.5
+    )

@@ -7,9 +7,11 @@ import matplotlib.pyplot as plt
 
 from icon_classifier.training.lesson.diagnosis import diagnose
 
+_COLUMNS = 3
+
 
 def plot_curves(runs: Mapping[str, Any]) -> Any:
-    """Plot the losses of trainings side by side, each with what is found in them.
+    """Plot the losses of trainings, each with what is found in them.
 
     Parameters
     ----------
@@ -20,10 +22,14 @@ def plot_curves(runs: Mapping[str, Any]) -> Any:
     -------
     matplotlib.figure.Figure
     """
-    figure, row = plt.subplots(
-        *(1, len(runs)), figsize=(3.6 * len(runs), 3.4), squeeze=False, layout="constrained"
+    columns = min(len(runs), _COLUMNS)
+    rows = -(-len(runs) // columns)
+    figure, grid = plt.subplots(
+        *(rows, columns), figsize=(3.4 * columns, 3.2 * rows), squeeze=False, layout="constrained"
     )
-    for axes, (title, recorder) in zip(row[0], runs.items(), strict=True):
+    for axes in grid.flat[len(runs) :]:
+        axes.remove()
+    for axes, (title, recorder) in zip(grid.flat, runs.items(), strict=False):
         epochs = range(1, len(recorder.values) + 1)
         axes.plot(epochs, [values[0] for values in recorder.values], "o-", label="training")
         axes.plot(epochs, [values[1] for values in recorder.values], "o-", label="validation")

@@ -16,20 +16,25 @@ import_fastai()
 from fastai.callback.tracker import SaveModelCallback  # noqa: E402
 from fastai.torch_core import set_seed  # noqa: E402
 
+_RATE = 2e-3
+"""Learning rate where none is given: that of fastai's ``fine_tune``."""
+
 _FINDER_STEPS = 60
 """Batches of ``lr_find``. fastai's 100 take minutes without a GPU and lead to the same result."""
 
-_MAX_BATCH = 6
-"""Photos per batch without a GPU: each takes 110 MB at 224 pixels, and more bring no speed."""
+_BATCH, _SIDE = 4, 224
+"""Photos in a batch without a GPU, at that size in pixels: each takes 110 MB."""
 
 
 def plain_learner(photos: Photos, training: Training, pretrained: Pretrained | None = None) -> Any:
     """Make the Learner of a lesson: a pretrained body and a fresh head, in half precision on a GPU.
 
-    Without a GPU a batch has at most 6 photos. The best epoch is kept as ``models/best.pth``.
+    Without a GPU batches are smaller. The best epoch is kept as ``models/best.pth``.
     """
     if not torch.cuda.is_available():
-        training = replace(training, batch_size=min(training.batch_size, _MAX_BATCH))
+        side = training.image_size or _SIDE
+        most = max(_BATCH, _BATCH * _SIDE**2 // side**2)
+        training = replace(training, batch_size=min(training.batch_size, most))
         keep_freed()  # before the first batch
     chosen = pretrained or load_pretrained(training.architecture, training.offline_architecture)
     learn = make_learner(photos, training, chosen, data_loaders(photos, training, chosen))
@@ -37,14 +42,21 @@ def plain_learner(photos: Photos, training: Training, pretrained: Pretrained | N
 
 
 def find_rate(learn: Any, *, show_plot: bool = True) -> float:
-    """Run ``lr_find``, show its plot and return the learning rate that it suggests."""
+    """Run ``lr_find``, show its plot and return the learning rate that it suggests.
+
+    It stops where the loss is four times the lowest; in small batches that may be the second one.
+    """
     with quiet():
-        return float(learn.lr_find(num_it=_FINDER_STEPS, show_plot=show_plot).valley)
+        try:
+            return float(learn.lr_find(num_it=_FINDER_STEPS, show_plot=show_plot).valley)
+        except IndexError:  # too few losses to find a valley in
+            print(f"lr_find stopped too early to suggest a learning rate; {_RATE} is used.")
+            return _RATE
 
 
 def train_plain(learn: Any, training: Training, rate: float | None = None) -> Any:
     """Train as a lesson does, with ``fine_tune``; the best epoch is kept."""
-    rate = rate or training.learning_rate or 2e-3
+    rate = rate or training.learning_rate or _RATE
     set_seed(training.seed, reproducible=True)
     with quiet():
         learn.fine_tune(
@@ -58,7 +70,7 @@ def train_staged(learn: Any, training: Training, rate: float | None = None) -> A
 
     Both follow the one-cycle policy; in the second, early layers learn a hundredth as fast.
     """
-    rate = rate or training.learning_rate or 2e-3
+    rate = rate or training.learning_rate or _RATE
     set_seed(training.seed, reproducible=True)
     with quiet():
         learn.freeze()

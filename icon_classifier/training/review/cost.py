@@ -17,7 +17,7 @@ _BY_RUNTIME = 0.5
 _BACKWARD = 3.2
 """Time of a step of training relative to a prediction."""
 
-_FINDER_PHOTOS = 360
+_FINDER_PHOTOS = 240
 """Photos that the learning rate finder needs."""
 
 _MISTAKES = 120

@@ -25,7 +25,7 @@ def test_another_key_finds_nothing(tmp_path: Path) -> None:
     assert FeatureCache(tmp_path, "net 96 px").read() == {}
 
 
-def test_photos_of_an_earlier_run_are_dropped(tmp_path: Path) -> None:
+def test_writing_replaces_what_was_cached(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, "net")
     cache.write(some("a", "b"))
     cache.write(some("b"))

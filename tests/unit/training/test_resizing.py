@@ -52,11 +52,17 @@ def test_cheapest_of_equals_is_chosen() -> None:
     assert (chosen.image_size, chosen.resize) == (224, "crop")
 
 
+def trial(size: int, *wrong: int) -> Trial:
+    return Trial(size, "crop", np.isin(np.arange(100), wrong).astype(float))
+
+
 def test_cheapest_within_a_standard_error_of_the_fewest_errors() -> None:
-    errors = (13, 12.9, 9)  # 9 and its root are 12
-    trials = [Trial(size, "crop", each) for size, each in zip((1, 2, 3), errors, strict=True)]
-    assert _cheapest(trials).size == 3
-    assert _cheapest([replace(trials[0], errors=12), *trials[1:]]).size == 1
+    best = trial(448, 1)
+    # One photo more is chance; three more, and none that only the larger size has wrong, are not.
+    assert _cheapest([trial(224, 1, 2), best]).size == 224
+    assert _cheapest([trial(224, 1, 2, 3, 4), best]).size == 448
+    # Three more, but each size has others wrong.
+    assert _cheapest([trial(224, 2, 3, 4, 5, 6, 7), trial(448, 1, 8, 9)]).size == 224
 
 
 def test_what_the_recipe_says_is_not_tried() -> None:
