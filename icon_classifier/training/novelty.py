@@ -16,7 +16,7 @@ Integers = npt.NDArray[np.int64]
 Bank = npt.NDArray[np.int8]
 """Shape (B, F): signed square roots of features, each row scaled to its largest value."""
 
-MAX_BANK_BYTES = 2**21
+MAX_BANK_BYTES = 2_000_000
 """Limit of a bank in export.onnx, where it is float32."""
 
 
