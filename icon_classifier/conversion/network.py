@@ -153,8 +153,8 @@ def _not_a_layer(name: str) -> UnsupportedLearnerError:
         )
     if name.startswith("fastai.vision.models.unet."):
         return UnsupportedLearnerError(
-            f"the network is a unet ({name}), which labels pixels; this project takes classifiers "
-            "of whole photos: train one by vision_learner and export it"
+            f"the network is a unet ({name}), which labels pixels; this project is for one "
+            "label a photo; train a vision_learner and export it"
         )
     if name.endswith(" of torch"):
         return UnsupportedLearnerError(

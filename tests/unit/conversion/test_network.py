@@ -150,7 +150,7 @@ def test_other_classes_are_not_instantiated(name, tiny_export):
 
 def test_a_unet_is_refused_with_what_to_train_instead(tiny_export):
     symbol = Object(Global("fastai.vision.models.unet", "DynamicUnet"), (), {"training": False})
-    with pytest.raises(UnsupportedLearnerError, match=r"is a unet .* train one by vision_learner"):
+    with pytest.raises(UnsupportedLearnerError, match=r"is a unet .*; train a vision_learner"):
         build_network(symbol, open_archive(tiny_export))
 
 
