@@ -32,6 +32,8 @@ MAX_COMPRESSION = 10
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """What a file of torch.save begins with, in the format before torch 1.6."""
 
+BIG_ENDIAN = "it was saved on a big-endian machine; train and export it on a usual one"
+
 ELEMENT_BYTES = {
     **dict.fromkeys(("BoolStorage", "ByteStorage", "CharStorage", "UntypedStorage"), 1),
     **dict.fromkeys(("BFloat16Storage", "HalfStorage", "ShortStorage"), 2),
@@ -102,7 +104,8 @@ class Archive:
             except _READ_ERRORS as error:
                 raise _damaged(self.path, error) from error
             raise ConversionError(
-                f"{self.path}: expected {size} bytes in data/{key}, got {entry.file_size}"
+                f"{self.path}: expected {size} bytes in data/{key}, got {entry.file_size}; "
+                "copy or download it again"
             )
 
         with archive:
@@ -112,7 +115,8 @@ class Archive:
         data = self.storages.get(key, b"")
         if len(data) != size:
             raise ConversionError(
-                f"{self.path}: expected {size} bytes in the storage {key}, got {len(data)}"
+                f"{self.path}: expected {size} bytes in the storage {key}, got {len(data)}; "
+                "copy or download it again"
             )
         return data
 
@@ -170,7 +174,7 @@ def _open_zip(path: Path) -> Archive:
         if order in archive.namelist() and (
             archive.getinfo(order).file_size > 6 or archive.read(order) != b"little"
         ):
-            raise ConversionError("it was saved on a big-endian machine")
+            raise ConversionError(BIG_ENDIAN)
         program = archive.read(names[0])
     return Archive(Unpickler().load(io.BytesIO(program)), path, prefix)
 
@@ -207,7 +211,7 @@ def _load_legacy(unpickler: Unpickler, file: IO[bytes], storages: dict[str, byte
     """Read what follows the magic number; add the storages, which follow the pickles."""
     _version, system, root, keys = (unpickler.load(file) for _ in range(4))
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise ConversionError("it was saved on a big-endian machine")
+        raise ConversionError(BIG_ENDIAN)
     for key in keys:
         (numel,) = struct.unpack("<q", file.read(8))
         storages[key] = file.read(numel * ELEMENT_BYTES[unpickler.storages[key].kind])

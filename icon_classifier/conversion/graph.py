@@ -254,6 +254,8 @@ def to_onnx(module: nn.Module, sample: torch.Tensor, output_names: Sequence[str]
     file = io.BytesIO()
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one operator for attention, not in ONNX
+    # The exporter prints the graph where an operator is missing, and always turns this log on.
+    torch._C._jit_set_onnx_log_output_stream("stderr")  # stdout may be JSON
     try:
         with warnings.catch_warnings(), torch.no_grad():
             # About the deprecation, and about sizes that become constants, as they should.
@@ -269,7 +271,12 @@ def to_onnx(module: nn.Module, sample: torch.Tensor, output_names: Sequence[str]
                 dynamo=False,
             )
     except (*_FORWARD_ERRORS, torch.onnx.errors.OnnxExporterError) as error:
-        raise UnsupportedLearnerError(f"the network cannot be written as ONNX: {error}") from error
+        # torch advises another opset, which nobody can choose here.
+        reason = str(error).strip().partition("\n")[0].partition(" Support for this operator")[0]
+        raise UnsupportedLearnerError(
+            f"the network cannot be written as ONNX ({reason:.200}); train one without that "
+            "operation, such as resnet34, and export it"
+        ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return file.getvalue()

@@ -27,8 +27,8 @@ from icon_classifier.errors import ConversionError, UnsupportedLearnerError
 from icon_classifier.system.torch_setup import import_fastai, mend_torchvision
 
 LAYER_MODULES = re.compile(
-    r"(torch\.nn\.modules|torchvision\.(models|ops)|timm\.(models|layers)|fastai\.vision\.models)"
-    r"\.[\w.]+|fastai\.layers|fastai\.torch_core|fastai\.vision\.learner"
+    r"(torch\.nn\.modules|torchvision\.(models|ops)|timm\.(models|layers))\.[\w.]+"
+    r"|fastai\.vision\.models\.xresnet|fastai\.layers|fastai\.torch_core|fastai\.vision\.learner"
 )
 """Modules whose layers may be instantiated."""
 
@@ -60,6 +60,10 @@ STORAGES = {
     "LongStorage": torch.int64,
     "ShortStorage": torch.int16,
 }
+
+MAX_LAYERS = 100_000
+"""Most layers of a network, one that is in several places counted in each; a large one has 2,000.
+Two in each of 60 that hold both of the next two are 2**60."""
 
 MAX_DIMENSIONS = 8
 """Most dimensions of a tensor."""
@@ -147,6 +151,16 @@ def _not_a_layer(name: str) -> UnsupportedLearnerError:
         return UnsupportedLearnerError(
             f"the network uses {name}: it was traced or quantized; use learn.export() before that"
         )
+    if name.startswith("fastai.vision.models.unet."):
+        return UnsupportedLearnerError(
+            f"the network is a unet ({name}), which labels pixels; this project is for one "
+            "label a photo; train a vision_learner and export it"
+        )
+    if name.endswith(" of torch"):
+        return UnsupportedLearnerError(
+            f"the network calls {name} by name; use the layer of torch.nn instead, such as "
+            "nn.ReLU(), or the function of torch.nn.functional; train again and export"
+        )
     if package in ("fastai", "timm", "torch", "torchvision"):
         return UnsupportedLearnerError(
             f"the network uses {name}, which is not a layer of today's {package}; train it again "
@@ -193,7 +207,7 @@ def build_network(model: Object, archive: Archive, *, anew: bool = False) -> nn.
 
 _DAMAGES = (
     *(RuntimeError, TypeError, ValueError, AttributeError, LookupError),
-    *(MemoryError, OverflowError),
+    *(ArithmeticError, AssertionError, MemoryError),  # the last two of today's constructors, too
 )
 
 
@@ -206,6 +220,8 @@ class _Builder:
         self.built: dict[int, Any] = {}
         self.storages: dict[str, torch.Tensor] = {}
         self.left: dict[str, int] = {}
+        self.sizes: dict[nn.Module, int] = {}
+        self.rebuilt = False
 
     def build(self, value: Any) -> Any:
         """Build the value of a symbol or of a container of symbols."""
@@ -249,10 +265,11 @@ class _Builder:
                 self.built[id(symbol)] = built  # before its attributes, which may refer to it
                 built.__setstate__(self.build(symbol.state))  # type: ignore[no-untyped-call]
                 _check_hooks(built)
+                self.count_layers(built)
                 if not of_timm:
                     complete(built)
                 elif hasattr(built, "default_cfg"):
-                    built = rebuild(built, call.module)
+                    built = self.rebuild(built, call.module)
                 for layer in built._modules.values():
                     if isinstance(layer, Placeholder):
                         layer()  # raises
@@ -271,6 +288,25 @@ class _Builder:
                 )
         self.built[id(symbol)] = built
         return built
+
+    def count_layers(self, layer: nn.Module) -> None:
+        """Check that torch can walk through a layer in a reasonable time."""
+        parts = [part for part in layer._modules.values() if isinstance(part, nn.Module)]
+        self.sizes[layer] = 1 + sum(self.sizes.get(part, 0) for part in parts)
+        if self.sizes[layer] > MAX_LAYERS:
+            raise UnsupportedLearnerError(
+                f"the network has more than {MAX_LAYERS:,} layers; train a usual one, such as "
+                "resnet34, and export it"
+            )
+
+    def rebuild(self, network: nn.Module, module: str) -> nn.Module:
+        """Build a network of timm anew; only one, because trying all of a family takes seconds."""
+        if self.rebuilt:
+            raise UnsupportedLearnerError(
+                "the network holds several of an older timm; train one with today's and export it"
+            )
+        self.rebuilt = True
+        return rebuild(network, module)
 
     def special(self, symbol: Object) -> Any:
         """Build a tensor or another value that is not a layer; None if it is none of these."""

@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from icon_classifier.conversion.padding import input_sizes
 from icon_classifier.errors import UnsupportedLearnerError
@@ -277,19 +278,39 @@ def rebuild(old: Any, module: str) -> nn.Module:
         "num_classes": old.num_classes,
         "in_chans": next((each.shape[1] for each in kernels if each.dim() == 4), 3),
     }
-    fitting = []
+    fitting: nn.Module | None = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in timm.list_models(module=family) if family in _REBUILT else ():
-            with torch.device("meta"):  # shapes only
+            with torch.device("meta"), _ShapesOnly():
                 network = timm.create_model(name, **options)
-            if _elements(_learned(network)) == _elements(weights):
-                network = timm.create_model(name, **options)
-                if _load(network, old, weights):
-                    fitting.append(network)
-    if len({str(network) for network in fitting}) != 1:
-        raise UnsupportedLearnerError(f"today's timm has no {family} of these weights")
-    return fitting[0]
+            if _elements(_learned(network)) != _elements(weights):
+                continue  # so that no network takes more memory than the one in the file
+            network = timm.create_model(name, **options)
+            if _load(network, old, weights):
+                if fitting is not None and str(network) != str(fitting):
+                    raise _no_such(family)
+                fitting = network
+    if fitting is None:
+        raise _no_such(family)
+    return fitting
+
+
+def _no_such(family: str) -> UnsupportedLearnerError:
+    return UnsupportedLearnerError(
+        f"today's timm has no {family} of these weights; train one of its networks and export it"
+    )
+
+
+class _ShapesOnly(TorchFunctionMode):
+    """Skips what works in place: filling tensors without data takes half the time."""
+
+    def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch, unless it changes its first argument."""
+        named = kwargs or {}
+        if func.__name__.endswith("_") and not func.__name__.endswith("__"):
+            return [*args, *named.values()][0]
+        return func(*args, **named)
 
 
 def _learned(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -315,7 +336,9 @@ def _load(network: nn.Module, old: nn.Module, weights: Mapping[str, torch.Tensor
     rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     states = [dict(weights)]
     if rename:
-        with suppress(RuntimeError, TypeError, ValueError, AttributeError, LookupError):
+        with suppress(
+            RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError
+        ):
             states = [rename(dict(weights), network)]
     if [name.rpartition(".")[2] for name in weights] == [
         name.rpartition(".")[2] for name in expected

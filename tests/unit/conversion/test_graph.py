@@ -160,6 +160,14 @@ def test_any_module_is_written_as_onnx():
     assert maps.shape == (3, 5, 6, 8)
 
 
+def test_an_operation_that_onnx_lacks_is_named_with_what_to_do(capfd) -> None:
+    network = nn.Sequential(nn.Unfold(3, padding=1), nn.Fold((4, 4), 3, padding=1))
+    with pytest.raises(UnsupportedLearnerError, match=r"'aten::col2im'.*; train one") as raised:
+        to_onnx(network.eval(), torch.zeros(1, 3, 4, 4), ["logits"])
+    assert "version 18" not in str(raised.value)
+    assert not capfd.readouterr().out
+
+
 def test_a_transformer_of_torch_is_written() -> None:
     network = nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(16, 2, 16, batch_first=True))
     assert to_onnx(network.eval(), torch.randn(2, 3, 4, 4), ["logits"])

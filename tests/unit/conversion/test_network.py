@@ -148,6 +148,30 @@ def test_other_classes_are_not_instantiated(name, tiny_export):
         build_network(symbol, open_archive(tiny_export))
 
 
+def test_a_unet_is_refused_with_what_to_train_instead(tiny_export):
+    symbol = Object(Global("fastai.vision.models.unet", "DynamicUnet"), (), {"training": False})
+    with pytest.raises(UnsupportedLearnerError, match=r"is a unet .*; train a vision_learner"):
+        build_network(symbol, open_archive(tiny_export))
+
+
+def test_a_function_of_torch_is_refused_with_the_layer_to_use(tmp_path):
+    learners.import_fastai()
+    from fastai.layers import Lambda
+
+    with pytest.raises(UnsupportedLearnerError, match=r"calls relu of torch.*nn\.ReLU\(\)"):
+        rebuilt(nn.Sequential(Lambda(torch.relu)), tmp_path)(torch.zeros(1))
+
+
+def test_layers_that_are_in_more_places_than_torch_can_visit_are_refused(tmp_path):
+    pair = [nn.Identity(), nn.Identity()]
+    for _ in range(60):
+        pair = [nn.Sequential(*pair), nn.Sequential(*pair)]
+    network = nn.Module()
+    network._modules = dict(zip("ab", pair, strict=True))
+    with pytest.raises(UnsupportedLearnerError, match="more than 100,000 layers"):
+        rebuilt(network, tmp_path)
+
+
 def test_a_view_beyond_its_storage_is_refused(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "network.pkl")
     archive = open_archive(tmp_path / "network.pkl")

@@ -6,8 +6,10 @@ network of the version in its name, and its outputs for `BATCH` with that versio
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from icon_classifier.conversion import network, older_layers
 from icon_classifier.conversion.archive import open_archive
 from icon_classifier.conversion.network import build_network
 from icon_classifier.conversion.older_layers import (
@@ -164,6 +167,53 @@ def test_a_network_of_older_classes_is_built_anew_with_its_weights(
     batch = torch.randn(1, 3, 224, 224)
     with torch.inference_mode():
         torch.testing.assert_close(built(batch), today(batch))
+
+
+class OldNetwork(nn.Module):
+    """Says that it is a network of timm; its weights are of none."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.default_cfg: dict[str, Any] = {}
+        self.num_classes = classes
+        self.kernel = nn.Conv2d(3, 8, 3)
+
+
+def test_a_network_with_weights_of_none_is_refused_in_little_time_and_memory():
+    mend_torchvision()
+    import timm
+
+    families = sorted(older_layers._REBUILT, key=lambda name: -len(timm.list_models(module=name)))
+    before, start = peak_megabytes(), time.process_time()
+    with pytest.raises(UnsupportedLearnerError, match=rf"no {families[0]} of these weights"):
+        rebuild(OldNetwork(10**9), f"timm.models.{families[0]}")
+    assert time.process_time() - start < 5  # 2 s; more where the machine is busy
+    assert peak_megabytes() - before < 100
+
+
+def peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def test_a_file_has_one_network_that_is_built_anew(tmp_path, monkeypatch):
+    built: list[nn.Module] = []
+    monkeypatch.setattr(network, "rebuild", lambda old, _: built.append(old) or nn.Identity())
+    monkeypatch.setattr(OldNetwork, "__module__", "timm.models.pit")
+    monkeypatch.setattr(sys.modules["timm.models.pit"], "OldNetwork", OldNetwork, raising=False)
+    torch.save(nn.Sequential(OldNetwork(), OldNetwork()), tmp_path / "network.pkl")
+    archive = open_archive(tmp_path / "network.pkl")
+    with pytest.raises(UnsupportedLearnerError, match="holds several of an older timm"):
+        build_network(archive.root, archive, anew=True)
+    assert len(built) == 1
+
+
+def test_shapes_without_data_are_those_with_data():
+    mend_torchvision()
+    import timm
+
+    with torch.device("meta"), older_layers._ShapesOnly():
+        shapes = older_layers._shapes(timm.create_model("pit_ti_224").state_dict())
+    assert shapes == older_layers._shapes(timm.create_model("pit_ti_224").state_dict())
 
 
 def test_a_network_with_another_number_is_not_built_anew():
