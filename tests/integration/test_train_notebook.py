@@ -90,7 +90,7 @@ def test_report_shows_the_cleaner_and_the_page(report: Path) -> None:
         if "application/vnd.jupyter.widget-view+json" in output.get("data", {})
     ]
     assert any("PhotoCleaner" in "".join(view) for view in views)
-    assert any("DropZone" in "".join(view) for view in views)
+    assert any("FileUpload" in "".join(view) for view in views)
 
 
 def test_export_converts_and_predicts(report: Path) -> None:
