@@ -36,6 +36,7 @@ def convert(*arguments: str | Path) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_convert_prints_what_the_model_is(export: Path) -> None:
     output = convert(export)
     assert output.startswith(f"Compiled {export} to {export.with_suffix('.onnx')} (")
@@ -44,6 +45,7 @@ def test_convert_prints_what_the_model_is(export: Path) -> None:
     assert json.loads(convert(export, "--json"))["labels"] == ["False", "True"]
 
 
+@pytest.mark.slow
 def test_names_are_kept_beside_the_export(export: Path) -> None:
     model = export.with_suffix(".onnx")
     assert "classes:            dog, cat\n" in convert(export, "--names", NAMES)
@@ -53,6 +55,7 @@ def test_names_are_kept_beside_the_export(export: Path) -> None:
     assert convert(export, "--if-needed") == f"{model} is up to date.\n"
 
 
+@pytest.mark.slow
 def test_changed_names_make_the_model_stale(export: Path) -> None:
     model = export.with_suffix(".onnx")
     convert(export, "--names", NAMES)

@@ -185,6 +185,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 """
 
 
+@pytest.mark.slow
 def test_crafted_pickles_cause_no_audit_event(tmp_path):
     """Python reports every import, execution, process and connection to audit hooks."""
     (tmp_path / "pickles").mkdir()

@@ -180,6 +180,7 @@ def test_invalid_notes_are_refused(photos, tmp_path, notes, message):
     assert not (tmp_path / "export.onnx").exists()
 
 
+@pytest.mark.slow
 def test_a_network_without_maps_converts_without_evidence(photos, tmp_path):
     learners.import_fastai()
     from fastai.vision.all import Resize

@@ -408,6 +408,7 @@ def test_invalid_parts_raise_conversion_errors(tiny_export, tmp_path, name, valu
             read_learner(archive)
 
 
+@pytest.mark.slow
 def test_shared_parts_of_the_notes_are_counted_each_time(tiny_export):
     archive = open_archive(tiny_export)
     notes: list[Any] = ["x"]

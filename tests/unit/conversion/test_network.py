@@ -220,7 +220,12 @@ def test_tensors_of_a_subclass_are_not_mixed_up(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile
 @pytest.mark.parametrize(
-    "wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel, torch.compile]
+    "wrap",
+    [
+        nn.DataParallel,
+        torch.optim.swa_utils.AveragedModel,
+        pytest.param(torch.compile, marks=pytest.mark.slow),
+    ],
 )
 def test_a_wrapped_network_is_unwrapped(tmp_path, wrap):
     built = rebuilt(wrap(nn.Sequential(nn.ReLU())), tmp_path)

@@ -179,6 +179,7 @@ class OldNetwork(nn.Module):
         self.kernel = nn.Conv2d(3, 8, 3)
 
 
+@pytest.mark.slow
 def test_a_network_with_weights_of_none_is_refused_in_little_time_and_memory():
     mend_torchvision()
     import timm
@@ -291,6 +292,7 @@ def test_other_names_are_not_defined(name):
     assert not is_defined(*name.split())
 
 
+@pytest.mark.slow
 def test_names_are_looked_up_without_importing_their_modules():
     script = (
         "import sys; from icon_classifier.conversion.older_layers import is_defined\n"

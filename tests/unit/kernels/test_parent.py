@@ -29,6 +29,7 @@ def test_free_blocks_have_every_size_once() -> None:
     assert all(size % 16 == 0 and size <= 512 for size in sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
 @pytest.mark.parametrize("threads", [False, True])
 def test_notebook_is_run_ahead_unless_it_leaves_threads(

@@ -92,6 +92,7 @@ def test_staged_training_leaves_checkpoints(loaded: Photos, network: Pretrained)
         assert 0 <= evaluate_learner(learn).error <= 1
 
 
+@pytest.mark.slow
 def test_export_converts_and_predicts_the_same(
     probe: Probe, loaded: Photos, tmp_path: Path
 ) -> None:
