@@ -34,7 +34,7 @@ notebook:  ## open train.ipynb in JupyterLab, and install that (ARGS='--port 999
 train:  ## train by train.ipynb: RECIPE=bears, or DATA=folder with a folder for each class (ARGS='-p compare True'); writes models/ and reports/
 	$(SETUP) && mkdir -p reports && $(RUN) -m papermill train.ipynb "reports/train-$(basename $(notdir $(or $(RECIPE),$(abspath $(DATA))))).ipynb" --kernel python3 --log-output -p recipe "$(RECIPE)" $(if $(DATA),-p data "$(DATA)") $(ARGS)
 release-model:  ## check EXPORT=path and make it the page's model (ARGS=--worse accepts worse figures)
-	$(PREPARE) && $(RUN) -m scripts.release_model "$(EXPORT)" $(ARGS)
+	$(SETUP) && $(RUN) -m scripts.release_model "$(EXPORT)" $(ARGS)
 lock:  ## write the locked files from pyproject.toml (ARGS=--upgrade takes the newest versions)
 	@$(PLAIN) scripts.lock $(ARGS)
 audit:  ## look up every locked package in the advisory database

@@ -15,6 +15,7 @@ from typing import Any
 
 from icon_classifier.conversion.convert import convert
 from icon_classifier.errors import IconClassifierError
+from icon_classifier.model.names import names_file
 from icon_classifier.model.session import Model
 from icon_classifier.server.visitor import example_photo
 from scripts.environment import ROOT, SetupError
@@ -45,10 +46,26 @@ def check_figures(new: dict[str, Any], old: dict[str, Any]) -> None:
 
 def changes(new: dict[str, Any], old: dict[str, Any]) -> Iterator[str]:
     """Yield one line for each difference between the metadata of two models."""
-    for name in ("labels", "recipe", "figures", "transforms", "temperature", "unsure", "versions"):
+    for name in ("labels", "recipe", "transforms", "temperature", "unsure"):
         before, after = old.get(name), new.get(name)
         if before != after:
-            yield f"{name}: {before} -> {after}"
+            yield f"{name}: {_short(before)} -> {_short(after)}"
+    before, after = ((each.get("figures") or {}).get("error") for each in (old, new))
+    if before != after:
+        yield f"error: {_percent(before)} -> {_percent(after)}"
+
+
+def _short(value: object) -> str:
+    """Return a value of the metadata in one line; lists of labels without quotes, no banks."""
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ", ".join(value)
+    if isinstance(value, dict) and "score" in value:
+        return f"{value['score']} below {value['threshold']:.4g}"
+    return str(value)
+
+
+def _percent(error: float | None) -> str:
+    return "unknown" if error is None else f"{error:.2%}"
 
 
 def bare_card(about: dict[str, Any]) -> str:
@@ -82,9 +99,12 @@ def check_parity(export: Path) -> None:
 def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str]:
     """Check `export`, put it, its card and export.onnx into `root`, and return what changed.
 
-    `worse` accepts a model whose figures are worse. :exc:`SetupError` or another error of this
-    package if a check fails; then nothing has changed.
+    `export` may be the folder of an export.pkl. Names of classes come with it; those of the present
+    model go. `worse` accepts a model whose figures are worse. :exc:`SetupError` or another error of
+    this package if a check fails; then nothing has changed.
     """
+    if export.is_dir():
+        export /= "export.pkl"
     if not export.is_file():
         raise SetupError(
             f"expected a file, got {export}; make release-model EXPORT=path/to/export.pkl"
@@ -92,6 +112,8 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
     with tempfile.TemporaryDirectory(dir=root, prefix=".release-") as folder:
         candidate = Path(folder) / "export.pkl"
         shutil.copyfile(export, candidate)
+        if names_file(export).is_file():
+            shutil.copyfile(names_file(export), names_file(candidate))
         compiled = convert(candidate)
         new = dict(Model.load(compiled).info.raw)
         present = root / "export.onnx"
@@ -105,9 +127,12 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
         elif new["export_sha256"] != old.get("export_sha256"):
             # The present card describes another model.
             candidate.with_name(CARD).write_text(bare_card(new), encoding="utf-8")
-        for name in ("export.pkl", "export.onnx", CARD):
+        names = names_file(candidate).name
+        for name in ("export.pkl", "export.onnx", CARD, names):
             if (part := candidate.with_name(name)).exists():
                 part.replace(root / name)
+            elif name == names:
+                (root / names).unlink(missing_ok=True)
     return list(changes(new, old))
 
 
@@ -123,7 +148,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nNot released: {error}", file=sys.stderr)
         return 1
     print("\n".join(changed) or "The metadata is the same as before.")
-    print("Released. Look at the page (make app), then commit export.pkl and its card:")
+    print("Released. Look at the page (make app), then commit export.pkl and its card.")
+    print("To go back to the last committed model: git checkout export.pkl export.md")
     subprocess.run(["git", "status", "--short", "--", "export.*"], cwd=ROOT, check=False)
     return 0
 

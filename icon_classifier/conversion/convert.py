@@ -124,8 +124,12 @@ def convert(
             try:
                 labels = rename(learner.labels, parse_names(content))
             except ConversionError as error:
-                where = names_path if names is None else "names"
-                raise ConversionError(f"{where}: {error}") from error
+                if names is not None:
+                    raise ConversionError(f"names: {error}") from error
+                raise ConversionError(
+                    f"{names_path}: {error}. Correct the file, or remove it if it belongs to "
+                    "another model"
+                ) from error
             learner = dataclasses.replace(learner, labels=labels)
         sources = {
             "vocab": vocab,

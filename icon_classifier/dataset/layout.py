@@ -137,7 +137,7 @@ def find_layout(
     for path in photos:
         if (label := _label(raw.get(path), names)) is None:
             unknown[raw.get(path) or outermost(path) or path.parent.name] += path in likely
-            left_out[path] = f"no class is found in {labels_from}"
+            left_out[path] = f"no single class is found in {labels_from}"
         else:
             part = stated.get(path) or _part(path, around | {raw[path]})
             places[path] = Place(spelt.setdefault(_fold(label), label), part)

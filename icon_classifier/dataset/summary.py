@@ -133,10 +133,7 @@ class Summary:
         photos = sum(row.photos for row in self.rows)
         yield f"{photos} photos; their classes are from {self.labels_from}"
         if self.test is not None:
-            yield (
-                "the test set is not trained on; to judge the model with it: "
-                f"icon-classifier evaluate {self.test}"
-            )
+            yield f"the test set, {self.test}, is not trained on; it judges the finished model"
         if any(row.near for row in self.rows):
             yield "near-duplicates stay on one side of the split"
         if self.conflicts:

@@ -56,7 +56,7 @@ def by_table(
     Returns
     -------
     tuple of dict, or None
-        None if no column names photos, or none holds labels.
+        None if no column names photos, or none holds labels. A photo with two labels has none.
     """
     rows = _rows(data)
     tails = {tail for path in photos for tail in _tails(path)}
@@ -82,14 +82,18 @@ def by_table(
     at_label = (known or others)[0]
 
     labels: dict[str, str] = {}
+    conflicts = set[str]()
     sets: dict[str, Literal["train", "valid", "test"]] = {}
     for row in rows[headed:]:
         if len(row) > max(at_file, at_label) and (label := row[at_label].strip()):
             key = key_of(row[at_file])
-            labels[key] = label
+            if labels.setdefault(key, label) != label:
+                conflicts.add(key)
             if at_set is not None and len(row) > at_set:
                 given = row[at_set].strip().casefold()
                 sets[key] = SET_NAMES.get(given, "valid" if given in {"true", "1"} else "train")
+    for key in conflicts:
+        del labels[key]
     found = {path: next((t for t in _tails(path) if t in labels), None) for path in photos}
     return (
         {path: labels[key] for path, key in found.items() if key is not None},

@@ -187,7 +187,7 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
                 self._hold(self._backlog.size - before)
                 self._handled.set()
             redacted = redact_traceback(message, kind, content)
-            if redacted is not message:
+            if redacted is not message and kind != "execute_input":
                 self.log.warning("Kept from the page: %s", content.get("ename", "a traceback"))
             if redacted is None:
                 return None

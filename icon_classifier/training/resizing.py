@@ -108,7 +108,7 @@ def choose_resizing(
     price = (chosen.size / sizes[0]) ** 2
     print(
         f"Size and resizing, wrong of {len(index)} photos: {tried}. Chosen: {chosen.size} px, "
-        f"{chosen.method}"
+        f"{chosen.method}, the smallest that is not clearly worse"
         + (
             f"; a prediction takes {price:.0f} times as long as at {sizes[0]} px."
             if price > 1

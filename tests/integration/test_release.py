@@ -44,7 +44,8 @@ def test_worse_model_is_refused_unless_it_is_accepted(page: Path, export: Path) 
         release(export, page)
     assert contents(page) == before
 
-    changed = release(export, page, worse=True)
+    (page / "export.names.txt").write_text("red = blood\n")  # of the present model
+    changed = release(export.parent, page, worse=True)
     assert sorted(path.name for path in page.iterdir()) == NAMES
     assert (page / "export.pkl").read_bytes() == export.read_bytes()
     assert Model.load(page / "export.onnx").labels == ("black", "grizzly", "teddy")

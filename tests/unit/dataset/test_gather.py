@@ -381,7 +381,7 @@ def test_labels_of_a_table_are_used_for_a_folder_and_for_an_archive(tmp_path: Pa
         assert photos_and_labels(photos)[1] == ["Käfer", "Käfer", "a_b"]
         assert left_out(tmp_path / f"work{number}") == {
             "sample_submission.csv": "not a photo (.csv)",
-            "test/3.png": "no class is found in train.csv",
+            "test/3.png": "no single class is found in train.csv",
             "train.csv": "not a photo (.csv)",
         }
 

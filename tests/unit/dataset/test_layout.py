@@ -150,7 +150,7 @@ def test_table_names_the_classes_where_folders_do_not() -> None:
 
     assert found.labels_from == "train.csv"
     assert [place.label for place in found.places.values()] == ["pug", "beagle"]
-    assert found.left_out[PurePosixPath("test/c3.jpg")] == "no class is found in train.csv"
+    assert found.left_out[PurePosixPath("test/c3.jpg")] == "no single class is found in train.csv"
 
 
 def test_tables_of_sets_are_merged() -> None:

@@ -78,6 +78,12 @@ def test_labels_that_are_names_of_photos_are_told_apart() -> None:
         assert list(found[0].values()) == ["0", "1", "2"] * 4
 
 
+def test_photo_with_two_labels_has_none() -> None:
+    assert labels("file,label\ntrain/a.jpg,cat\ntrain/b.jpg,dog\ntrain/a.jpg,dog\n") == {
+        "train/b.jpg": "dog"
+    }
+
+
 def test_row_without_a_label_is_left_out() -> None:
     assert labels("file,label\na.jpg\nb.jpg,\ntest/a.jpg,cat\n") == {"test/a.jpg": "cat"}
 

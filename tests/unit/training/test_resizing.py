@@ -43,7 +43,8 @@ def test_method_is_chosen_first_and_a_larger_size_only_if_it_is_better(
         (448, "squish"),
     ]
     printed = capsys.readouterr().out
-    assert "Chosen: 448 px, squish; a prediction takes 4 times as long as at 224 px." in printed
+    assert "Chosen: 448 px, squish, the smallest that is not clearly worse;" in printed
+    assert "a prediction takes 4 times as long as at 224 px." in printed
 
 
 def test_cheapest_of_equals_is_chosen() -> None:
