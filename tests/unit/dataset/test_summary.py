@@ -55,7 +55,8 @@ def test_summary_as_text_names_everything_that_was_left_out(
     assert lines[2].split() == ["cat", "6", "1", "2", "1", "1", "0"]
     assert lines[3:] == [
         "10 photos; their classes are from the folders",
-        f"the test set, {tmp_path / 'work' / 'test'}, is not trained on; it judges the finished model",
+        f"the test set, {tmp_path / 'work' / 'test'}, is not trained on; "
+        "it judges the finished model",
         "near-duplicates stay on one side of the split",
         "1 pair is similar but labelled differently",
         "2 pairs are similar, and one of them is in the test set",
