@@ -164,7 +164,7 @@ def test_names_in_a_zip_of_windows_are_decoded(
 
 def test_folder_is_read_with_the_folders_that_links_lead_to(tmp_path: Path) -> None:
     given = tmp_path / "given"
-    for name in ("given/cat/1.jpg", "elsewhere/2.jpg", "given/work/photos/3.jpg"):
+    for name in ("given/cat/1.jpg", "elsewhere/2.jpg", "given/gathered/photos/3.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
     (given / "dog").symlink_to(tmp_path / "elsewhere")
@@ -172,7 +172,7 @@ def test_folder_is_read_with_the_folders_that_links_lead_to(tmp_path: Path) -> N
     (given / "cat" / "gone.jpg").symlink_to(tmp_path / "nowhere")
     os.mkfifo(given / "cat" / "pipe")
 
-    found = read_folder(given, lambda _: True, skip=given / "work")
+    found = read_folder(given, lambda _: True, skip=given / "gathered")
 
     assert {str(path): content for path, content in found} == {
         "cat/1.jpg": b"1",
