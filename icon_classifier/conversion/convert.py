@@ -34,6 +34,7 @@ from icon_classifier.model.info import FORMAT, METADATA_KEY, ModelInfo, compiler
 from icon_classifier.model.names import format_names, names_file, parse_names, read_names, rename
 from icon_classifier.model.opening import is_up_to_date
 from icon_classifier.model.session import softmax
+from icon_classifier.system.torch_setup import one_thread
 
 if TYPE_CHECKING:
     from icon_classifier.conversion.graph import Graph
@@ -136,7 +137,7 @@ def convert(
             "export_sha256": digest,
             "names_sha256": None if content is None else hashlib.sha256(content).hexdigest(),
         }
-        with _naming(export), _one_thread():
+        with _naming(export), one_thread():
             compiled = _compile(learner, archive, sources)
         try:
             if content is not None and names is not None:
@@ -432,16 +433,3 @@ def _check_difference(name: str, expected: Any, actual: Any, allowed: float) -> 
             f"ONNX Runtime and torch differ by {difference:.2g} in {name}, expected at most "
             f"{allowed:.2g}; train another network and export it"
         )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread: on a busy machine its threads wait long for each other."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""Import torchvision where its compiled operators cannot be loaded.
+"""Import torchvision where its compiled operators cannot be loaded; limit torch to one thread.
 
 PyPI has only torchvision's CUDA build, whose operators do not load with a CPU build of torch;
 ``import torchvision`` then fails with "operator torchvision::nms does not exist". Image classifiers
@@ -8,6 +8,8 @@ use none of those operators.
 import importlib.util
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -47,3 +49,16 @@ def import_fastai() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         importlib.import_module("fastai.vision.all")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: for a single picture, several mostly wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -7,9 +7,8 @@ GPU torch does it.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +31,7 @@ from icon_classifier.files import sha256_of
 from icon_classifier.images import read_image_file
 from icon_classifier.model.pipeline import Resize
 from icon_classifier.system.memory import trim_heap, usable_cores
-from icon_classifier.system.torch_setup import import_fastai
+from icon_classifier.system.torch_setup import import_fastai, one_thread
 from icon_classifier.training.feature_cache import FeatureCache
 from icon_classifier.training.pretrained import Pretrained
 from icon_classifier.training.probe import Prior
@@ -204,7 +203,7 @@ def _make_runner(network: nn.Module, size: int) -> Callable[[Floats], Floats]:
         return run_on_gpu
     sample = torch.zeros(1, 3, size, size)
     try:
-        with _one_thread():
+        with one_thread():
             model = to_onnx(with_fixed_padding(network, sample), sample, ["features"])
     except (
         UnsupportedLearnerError,
@@ -222,17 +221,6 @@ def _make_runner(network: nn.Module, size: int) -> Callable[[Floats], Floats]:
     return lambda pixels: np.asarray(session.run(None, {name: pixels})[0])
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread: for a single picture, several mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def prior_of(pretrained: Pretrained, body: nn.Module) -> Prior | None:
     """Find the network's own classifier of the features that a probe is fitted to.
 
@@ -242,7 +230,7 @@ def prior_of(pretrained: Pretrained, body: nn.Module) -> Prior | None:
         None where no linear layer turns exactly these features into the network's outputs.
     """
     sample = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode(), _one_thread():
+    with torch.inference_mode(), one_thread():
         features = body(sample).mean((2, 3))
         expected = pretrained.network(sample)
         for layer in reversed(list(pretrained.network.modules())):
