@@ -387,7 +387,7 @@ def _check_classes(
         raise DatasetError(
             f"there are no photos of {', '.join(empty)}"
             + (f"; found instead: {others}. " if others else ". ")
-            + "Name the folders like the classes, or use no recipe: they then name the classes"
+            + "Name the folders like the classes, or leave the recipe out: they name the classes then"
         )
     if len(found) < 2:
         raise DatasetError(

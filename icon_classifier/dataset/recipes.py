@@ -354,7 +354,7 @@ def folder_recipe(
     """
     path = Path(folder).expanduser().resolve()
     if not path.exists():
-        raise RecipeError(f"there is no folder {folder}")
+        raise RecipeError(f"there is no folder {folder}: check its name")
     place = path.parent if path.suffix.lower() in {".csv", ".tsv"} else path
     name = (place.name if place.is_dir() else place.name.partition(".")[0]) or "photos"
     training = Training(architecture="tf_efficientnet_lite0")
@@ -382,6 +382,10 @@ def _find(recipe: str | Path) -> Path:
         # A name with a slash would leave the folder of recipes.
         if Path(recipe).name == recipe and file.is_file():
             return file
+    if Path(recipe).expanduser().exists():
+        raise RecipeError(
+            f"{recipe} is no recipe; for photos of your own: make train DATA={recipe}"
+        )
     raise RecipeError(f"there is no recipe {recipe!r}{suggestion(recipe, recipe_names())}")
 
 
