@@ -387,7 +387,7 @@ def _check_classes(
         raise DatasetError(
             f"there are no photos of {', '.join(empty)}"
             + (f"; found instead: {others}. " if others else ". ")
-            + "Name the folders like the classes, or leave the recipe out: they name the classes then"
+            + "Name the folders like the classes, or leave the recipe out: they then name them"
         )
     if len(found) < 2:
         raise DatasetError(

@@ -360,7 +360,10 @@ def folder_recipe(
     training = Training(architecture="tf_efficientnet_lite0")
     source = FolderSource(str(path), table, pattern)
     _check_pattern(source, "")
-    return Recipe(name, f"The photos of {name}", "folder", folder=source, training=training)
+    use = f"Answering for photos like those of the folder {name}."
+    return Recipe(
+        name, f"The photos of {name}", "folder", (), use, folder=source, training=training
+    )
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:
