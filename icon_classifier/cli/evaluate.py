@@ -23,7 +23,9 @@ from icon_classifier.training.evaluation import Figures, evaluate
 MAX_LISTED = 20
 """How many photos of a kind, and pairs of classes, are printed; --json has all."""
 
-TEST_ALONE = "Only the test set is judged: the model may have been trained on the other {} photos."
+TEST_ALONE = (
+    "Only the test set is judged: the model may have been trained on the others ({} photos)."
+)
 MAYBE_TRAINED = (
     "Photos that the model was trained on make it look better than it is: judge it by others."
 )
