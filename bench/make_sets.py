@@ -91,9 +91,9 @@ def textures() -> Pictures:
 
 
 def faces() -> Pictures:
-    pictures = np.load(package("skimage") / "data" / "lfw_subset.npy")  # 100 faces, 100 without
-    for number, picture in enumerate(pictures):
-        yield "face" if number < 100 else "other", gray(picture)
+    for face in np.load(package("skimage") / "data" / "lfw_subset.npy")[:100]:
+        yield "upright", gray(face)
+        yield "upside down", gray(face[::-1])
 
 
 def cutouts() -> Pictures:
