@@ -1,4 +1,4 @@
-"""Make sets of pictures for bench-train, unlike usual photos: ``python -m bench.make_sets FOLDER``.
+"""Make sets of pictures unlike usual photos, for bench-train: ``python -m bench.make_sets FOLDER``.
 
 They are drawn, or come from packages: scikit-learn's digits and, where those are installed, faces
 and parts of photographs of scikit-image and brain scans of nilearn.
@@ -6,8 +6,9 @@ and parts of photographs of scikit-image and brain scans of nilearn.
 
 import gzip
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 import matplotlib
@@ -22,7 +23,7 @@ from sklearn.datasets import load_digits
 Pictures = Iterator[tuple[str, Image.Image]]
 
 PHOTOGRAPHS = "astronaut.png chelsea.png coffee.png hubble_deep_field.jpg ihc.png retina.jpg"
-SCANS = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
+SCANS = "datasets/data/mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 
 random = np.random.default_rng(0)
 
@@ -35,7 +36,7 @@ def package(name: str) -> Path:
 
 def gray(values: np.ndarray) -> Image.Image:
     """Turn an array (H, W) into a picture, its least value black and its greatest white."""
-    values = values - values.min()
+    values = values.astype(float) - values.min()
     return Image.fromarray(np.uint8(255 * values / max(values.max(), 1e-9)))
 
 
@@ -58,9 +59,8 @@ def charts() -> Pictures:
 
 
 def digits() -> Pictures:
-    digits = load_digits()
-    for image, digit in list(zip(digits.images, digits.target, strict=True))[:400]:
-        yield str(digit), gray(image).resize((96, 96))
+    for image, label in islice(zip(*load_digits(return_X_y=True), strict=True), 400):
+        yield str(label), gray(image.reshape(8, 8)).resize((96, 96))
 
 
 def sounds() -> Pictures:
@@ -106,22 +106,20 @@ def cutouts() -> Pictures:
 
 def scans() -> Pictures:
     for tissue in ("gm", "t1", "wm"):
-        file = package("nilearn") / "datasets" / "data" / SCANS.format(tissue)
-        voxels = np.frombuffer(gzip.decompress(file.read_bytes()), np.uint8, offset=352)
-        volume = voxels.reshape((197, 233, 189), order="F").astype(float)
+        raw = gzip.decompress((package("nilearn") / SCANS.format(tissue)).read_bytes())
+        volume = np.frombuffer(raw, np.uint8, offset=352).reshape((197, 233, 189), order="F")
         for axis, name in enumerate(("sagittal", "coronal", "axial")):
             for share in np.linspace(0.25, 0.75, 25):
                 yield name, gray(np.rot90(volume.take(int(share * volume.shape[axis]), axis)))
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
-    makers: list[Callable[[], Pictures]] = [charts, digits, sounds, textures]
+    makers = [charts, digits, sounds, textures]
     makers += [faces, cutouts] if package("skimage").is_dir() else []
     makers += [scans] if package("nilearn").is_dir() else []
     for make in makers:
         for number, (label, picture) in enumerate(make()):
-            file = folder / make.__name__ / label / f"{number}.png"
+            file = Path(sys.argv[1], make.__name__, label, f"{number}.png")
             file.parent.mkdir(parents=True, exist_ok=True)
             picture.save(file)
 
