@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from icon_classifier.training.evaluation import acceptance_threshold
+
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 Bank = npt.NDArray[np.int8]
@@ -18,6 +20,10 @@ Bank = npt.NDArray[np.int8]
 
 MAX_BANK_BYTES = 2_000_000
 """Limit of a bank in export.onnx, where it is float32."""
+
+UNRELATED = 0.67
+"""Few photos of other kinds are more similar than this to any photo of a bank, whatever is in it:
+measured with tf_efficientnet_lite0."""
 
 
 def in_turn(targets: Integers, seed: int) -> Integers:
@@ -64,6 +70,20 @@ def held_out_similarity(
         bank = make_bank(features[~out], targets[~out], seed=seed)
         scores[out] = similarity(features[out], bank)
     return scores
+
+
+def choose_threshold(scores: Floats) -> float:
+    """Return the similarity below which a photo is "not sure".
+
+    98 % of the photos trained on reach it. Where those differ so much that photos of any other kind
+    would reach it too, it is `UNRELATED`, or less if fewer than 90 % of them would reach that.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray
+        Of each photo to a bank made without it, shape (N,).
+    """
+    return max(acceptance_threshold(scores), min(UNRELATED, acceptance_threshold(scores, 0.9)))
 
 
 def to_notes(bank: Bank, threshold: float) -> dict[str, Any]:

@@ -8,7 +8,6 @@ prior helps at all (for pictures unlike any photo it does not).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,16 +111,11 @@ def fit_head(
     prior : Head or None
         The network's own classifier; None if it has none for these features.
     """
-    with _one_thread():
+    with threadpool_limits(1, "blas"):  # on small matrices, several only wait for each other
         start = None
         if strength.prior and prior is not None:
             start = _matching_rows(_responses(features, prior), targets, classes, prior)
         return _Fitter(features, targets, classes, start).fit(strength)
-
-
-def _one_thread() -> Any:
-    """Limit BLAS to one thread: on matrices as small as these, several only wait for each other."""
-    return threadpool_limits(1, user_api="blas")
 
 
 class _Fitter:
@@ -247,7 +241,7 @@ def cross_validate(
     """
     folds = assign_folds(targets, groups, classes, seed)
     logits = np.zeros((len(strengths), len(targets), classes), np.float32)
-    with _one_thread():
+    with threadpool_limits(1, "blas"):
         responses = None if prior is None else _responses(features, prior)
         for fold in range(int(folds.max()) + 1):
             out = folds == fold

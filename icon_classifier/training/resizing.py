@@ -63,7 +63,8 @@ def choose_resizing(
 
     The methods are compared at the smallest size, the sizes with the better method. Of all sizes
     whose errors are within a standard error of the fewest, the smallest is chosen (the
-    one-standard-error rule, Breiman et al. 1984).
+    one-standard-error rule, Breiman et al. 1984). Nothing larger is tried where a smaller one would
+    be chosen even if the larger one made no error.
 
     Parameters
     ----------
@@ -101,9 +102,15 @@ def choose_resizing(
         return Trial(size, method, weights * (found.logits.argmax(axis=1) != some))
 
     trials = [attempt(sizes[0], method) for method in methods]
-    method = min(trials, key=lambda trial: trial.errors).method
-    trials += [attempt(size, method) for size in sizes[1:]]
-    chosen = _cheapest([trial for trial in trials if trial.method == method])
+    best = min(trials, key=lambda trial: trial.errors)
+    candidates = [best]
+    for size in sizes[1:]:
+        perfect = Trial(size, best.method, np.zeros(len(index)))
+        if _cheapest([*candidates, perfect]) is not perfect:
+            break
+        candidates.append(attempt(size, best.method))
+    trials += candidates[1:]
+    chosen = _cheapest(candidates)
     tried = ", ".join(f"{each.size} px {each.method} {each.errors:.0f}" for each in trials)
     price = (chosen.size / sizes[0]) ** 2
     print(

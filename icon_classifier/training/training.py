@@ -22,7 +22,6 @@ from icon_classifier.dataset.splits import assign_folds
 from icon_classifier.errors import TrainingError
 from icon_classifier.training.evaluation import (
     Figures,
-    acceptance_threshold,
     evaluate,
     fit_temperature,
 )
@@ -30,7 +29,13 @@ from icon_classifier.training.export import describe_photos, save_export, versio
 from icon_classifier.training.features import pooled_features, prior_of
 from icon_classifier.training.learners import Photos, data_loaders, linear_learner, quiet
 from icon_classifier.training.model_card import Card, write_card
-from icon_classifier.training.novelty import Bank, held_out_similarity, make_bank, to_notes
+from icon_classifier.training.novelty import (
+    Bank,
+    choose_threshold,
+    held_out_similarity,
+    make_bank,
+    to_notes,
+)
 from icon_classifier.training.pretrained import Pretrained, load_pretrained
 from icon_classifier.training.probe import UNBALANCED, Choice, Head, choose, fit_head
 from icon_classifier.training.resizing import choose_resizing
@@ -180,7 +185,7 @@ def train_probe(
     install_head(learn, Head(head.weight / temperature, head.bias / temperature))
     folds = assign_folds(targets, groups, classes, training.seed)
     scores = held_out_similarity(used[0], targets, folds, seed=training.seed)
-    threshold = acceptance_threshold(scores)
+    threshold = choose_threshold(scores)
     figures = evaluate(
         choice.logits,
         targets,

@@ -60,30 +60,9 @@ def train_plain(learn: Any, training: Training, rate: float | None = None) -> An
     set_seed(training.seed, reproducible=True)
     with quiet():
         learn.fine_tune(
-            training.epochs, rate, freeze_epochs=training.frozen_epochs, cbs=_keep_best("best")
+            training.epochs,
+            rate,
+            freeze_epochs=training.frozen_epochs,
+            cbs=SaveModelCallback(monitor="valid_loss", fname="best"),
         )
     return learn
-
-
-def train_staged(learn: Any, training: Training, rate: float | None = None) -> Any:
-    """Train in two stages, each with a checkpoint: ``stage-1`` (the head), ``stage-2`` (all).
-
-    Both follow the one-cycle policy; in the second, early layers learn a hundredth as fast.
-    """
-    rate = rate or training.learning_rate or _RATE
-    set_seed(training.seed, reproducible=True)
-    with quiet():
-        learn.freeze()
-        learn.fit_one_cycle(max(training.frozen_epochs, 1), rate, cbs=_keep_best("best-1"))
-        learn.save("stage-1")
-        if training.epochs:
-            learn.unfreeze()
-            learn.fit_one_cycle(
-                training.epochs, slice(rate / 200, rate / 2), cbs=_keep_best("best-2")
-            )
-            learn.save("stage-2")
-    return learn
-
-
-def _keep_best(name: str) -> Any:
-    return SaveModelCallback(monitor="valid_loss", fname=name)

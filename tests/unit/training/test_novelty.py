@@ -3,9 +3,11 @@ import pytest
 import torch
 
 from icon_classifier.conversion.graph import Score
-from icon_classifier.training.evaluation import acceptance_threshold, auroc
+from icon_classifier.training.evaluation import auroc
 from icon_classifier.training.novelty import (
     MAX_BANK_BYTES,
+    UNRELATED,
+    choose_threshold,
     held_out_similarity,
     in_turn,
     make_bank,
@@ -41,11 +43,26 @@ def test_photos_of_another_kind_are_below_the_threshold() -> None:
     features, targets = photos(0)
     bank = make_bank(features, targets, seed=0)
     held_out = held_out_similarity(features, targets, np.arange(60) % 5, seed=0)
-    threshold = acceptance_threshold(held_out)
+    threshold = choose_threshold(held_out)
     own, others = (similarity(photos(1, kind=kind)[0], bank) for kind in (0, 2))
     assert (own >= threshold).mean() > 0.9
     assert (others >= threshold).mean() == 0
     assert auroc(own, others) == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "threshold"),
+    [
+        (0.7, 0.9, 0.704),  # photos that are alike: 98 % of them
+        (0.6, 1.0, UNRELATED - 0.03),  # 90 % of them
+        (0.664, 0.9, UNRELATED),  # 98 % would reach 0.669
+    ],
+)
+def test_photos_unlike_each_other_do_not_make_unrelated_ones_familiar(
+    low: float, high: float, threshold: float
+) -> None:
+    scores = np.linspace(low, high, 1001, dtype=np.float32)
+    assert choose_threshold(scores) == pytest.approx(threshold, abs=1e-3)
 
 
 def test_a_photo_is_not_compared_with_itself_when_it_is_held_out() -> None:

@@ -14,7 +14,7 @@ from icon_classifier.model.session import Model
 from icon_classifier.training import pretrained
 from icon_classifier.training.learners import Photos, load_photos
 from icon_classifier.training.lesson.diagnosis import diagnose
-from icon_classifier.training.lesson.fine_tuning import plain_learner, train_plain, train_staged
+from icon_classifier.training.lesson.fine_tuning import plain_learner, train_plain
 from icon_classifier.training.pretrained import Pretrained, check_architecture, load_pretrained
 from icon_classifier.training.training import Probe, evaluate_learner, export_probe, train_probe
 from tests.support.learners import LABELS, TINY, draw_photos, quiet
@@ -80,16 +80,8 @@ def test_plain_training_twice_gives_the_same_weights(loaded: Photos, network: Pr
         states.append(learn.model.state_dict())
     assert all((states[0][key] == states[1][key]).all() for key in states[0])
     assert (learn.path / "models" / "best.pth").is_file()
-
-
-def test_staged_training_leaves_checkpoints(loaded: Photos, network: Pretrained) -> None:
-    with quiet():
-        learn = train_staged(plain_learner(loaded, OPTIONS, network), OPTIONS)
-    saved = {path.stem for path in (learn.path / "models").iterdir()}
-    assert {"stage-1", "stage-2"} <= saved
-    with quiet():
-        assert diagnose(learn.recorder)
-        assert 0 <= evaluate_learner(learn).error <= 1
+    assert diagnose(learn.recorder)
+    assert 0 <= evaluate_learner(learn).error <= 1
 
 
 @pytest.mark.slow
