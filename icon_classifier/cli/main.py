@@ -229,6 +229,14 @@ def api(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(envvar="PORT", min=0, max=65535)] = 8867,
+    root_path: Annotated[
+        str,
+        typer.Option(
+            help="The prefix under which a proxy serves the API, such as /classifier; the proxy "
+            "removes it from addresses.",
+            show_default=False,
+        ),
+    ] = "",
     model: Annotated[
         Path | None, typer.Option("--model", help=f"The folder with {EXPORT} and {MODEL}.")
     ] = None,
@@ -239,7 +247,7 @@ def api(
         from icon_classifier.api.serve import serve
     except ModuleNotFoundError as error:
         raise _missing_extra(error, "api") from error
-    serve(app_from_environment(model), host=host, port=port)
+    serve(app_from_environment(model), host=host, port=port, root_path=root_path)
 
 
 @app.command()
