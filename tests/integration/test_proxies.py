@@ -120,4 +120,4 @@ def test_page_under_a_prefix_opens_with_and_without_its_slash(
             assert page.url == server_with_prefix.url + "icons/"
             assert b'"kernelId"' in page.read()
     assert status(f"{server_with_prefix.url}icons/healthz", method="HEAD") == 200
-    assert "red" in smoke(f"{server_with_prefix.url}icons/", photo, "red", 60)
+    assert smoke(f"{server_with_prefix.url}icons/", photo, "red", 60).label == "red"
