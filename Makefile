@@ -32,7 +32,7 @@ format:  ## let ruff format the code and fix what it can
 notebook:  ## open train.ipynb in JupyterLab, and install that (ARGS='--port 9999')
 	$(SETUP) --extra notebook && $(RUN) -m jupyterlab train.ipynb $(ARGS)
 train:  ## train by train.ipynb: RECIPE=bears, or DATA=folder with a folder for each class (ARGS='-p compare True'); writes models/ and reports/
-	$(SETUP) && mkdir -p reports && $(RUN) -m papermill train.ipynb "reports/train-$(basename $(notdir $(or $(RECIPE),$(abspath $(DATA))))).ipynb" --kernel python3 --log-output -p recipe "$(RECIPE)" $(if $(DATA),-p data "$(DATA)") $(ARGS)
+	$(SETUP) && $(RUN) -m scripts.train --recipe "$(RECIPE)" --data "$(DATA)" $(ARGS)
 release-model:  ## check EXPORT=path and make it the page's model (ARGS=--worse accepts worse figures)
 	$(SETUP) && $(RUN) -m scripts.release_model "$(EXPORT)" $(ARGS)
 lock:  ## write the locked files from pyproject.toml (ARGS=--upgrade takes the newest versions)

@@ -28,8 +28,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _model_folder(path: Path) -> Path:
+    """Return the folder of a model, which a user may name by one of its files."""
+    folder = path.expanduser()
+    if folder.name in (EXPORT, MODEL) and folder.is_file():
+        folder = folder.parent
+    if folder.is_file():
+        raise SettingsError(
+            f"expected the folder of {EXPORT} or {MODEL}, got {path}; to make {MODEL} of another "
+            f"file: icon-classifier convert {path} {path.parent / MODEL}"
+        )
+    if not any((folder / name).is_file() for name in (EXPORT, MODEL)):
+        raise SettingsError(
+            f"there is no {MODEL} in {folder.resolve()}; name the folder of the model: --model FOLDER"
+        )
+    return folder
+
+
 ModelFolder = Annotated[
-    Path, typer.Option("--model", help=f"The folder with {EXPORT} and {MODEL}.", show_default=".")
+    Path,
+    typer.Option(
+        "--model",
+        help=f"The folder with {EXPORT} and {MODEL}.",
+        show_default=".",
+        callback=_model_folder,
+    ),
 ]
 
 

@@ -17,6 +17,8 @@ from icon_classifier.errors import ImageError
 from icon_classifier.images import is_photo_file, read_image_file
 from icon_classifier.model.session import Model, Prediction
 
+NO_SUCH_FILE = "There is no such file; please check its name."
+
 Record = dict[str, Any]
 """The result for one photo: ``path``, and either ``label``, ``probability``, ``known`` and
 ``ranking`` or ``error``."""
@@ -120,6 +122,8 @@ def classify_files(
         try:
             return prediction_record(path, model.predict(read_image_file(path)), top)
         except ImageError as error:
+            if not os.path.exists(path):  # noqa: PTH110
+                return {"path": path, "error": NO_SUCH_FILE}
             return error_record(path, error)
 
     yield from _map_in_order(classify, paths, threads)

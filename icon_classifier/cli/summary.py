@@ -29,8 +29,10 @@ def summary(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "normalisation", f"mean {_numbers(metadata['mean'])}; std {_numbers(metadata['std'])}"
     yield "loss", learner.get("loss", "")
     yield "fastai", learner.get("fastai") or "version not recorded"
-    yield "not sure", f"{unsure['score']} below {unsure['threshold']:.4g}" if unsure else "never"
-    yield "temperature", f"{metadata['temperature']:.4g}"
+    never = "never: every photo, of whatever it is, gets one of the classes"
+    yield "not sure", f"{unsure['score']} below {unsure['threshold']:.4g}" if unsure else never
+    if metadata["temperature"] != 1:  # one trained here has it in its head
+        yield "temperature", f"{metadata['temperature']:.4g}"
     yield "heat map", "yes" if evidence is True else f"no: {evidence}"
     for part in learner.get("left_out", ()):
         yield "left out", part

@@ -22,11 +22,13 @@ import contextlib
 import io
 import json
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from icon_classifier.dataset.archive import (
     ArchiveLimits,
@@ -37,7 +39,7 @@ from icon_classifier.dataset.archive import (
     read_folder,
 )
 from icon_classifier.dataset.journal import append_lines, read_lines
-from icon_classifier.dataset.layout import find_layout
+from icon_classifier.dataset.layout import Layout, find_layout
 from icon_classifier.dataset.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
 from icon_classifier.dataset.shapes import draw_shapes
 from icon_classifier.dataset.sources.credits import write_credits
@@ -110,22 +112,26 @@ def gather(
     """
     root = Path(folder).expanduser()
     kind = "data" if data is not None else source or recipe.source
-    own = Path(data or recipe.folder.path or "").expanduser()
-    if kind == "folder" and recipe.folder.path is None:
-        raise DatasetError(f"recipe {recipe.name!r} needs a folder of photos, got none")
-    if own.is_file() and is_table(PurePosixPath(own.name)):
-        recipe = replace(recipe, folder=replace(recipe.folder, table=own.name))
-        own = own.parent
-    if kind in {"data", "folder"} and root.resolve() == own.resolve():
-        root /= "gathered"  # a data folder of its own, in which no photo of the user is removed
+    if kind in {"data", "folder"}:
+        recipe, own = _own_photos(recipe, data)
+        if root.resolve() == own.resolve():
+            root /= "gathered"  # a data folder of its own, in which no photo of the user is removed
+        with _writing(root):
+            read = _own_reader(own, root)
+            listing, new = _list_files(read, recipe), not root.exists()
+            _check_origin(root, recipe, kind, str(own.resolve()))
+            try:
+                return _add_files(read, listing, recipe, root)
+            except DatasetError:
+                if new:
+                    shutil.rmtree(root)
+                raise
     with _writing(root):
-        _check_origin(root, recipe, kind, own)
-        if kind in {"data", "folder"}:
-            if own.is_file():
-                return _add_files(partial(read_archive, own), recipe, root)
-            return _add_files(partial(read_folder, own, skip=root), recipe, root)
+        place = recipe.archive.url if kind == "archive" and recipe.archive else ""
+        _check_origin(root, recipe, kind, place)
         if kind == "archive":
-            return _add_files(_fetch_archive(recipe, root, timeouts, progress), recipe, root)
+            read = _fetch_archive(recipe, root, timeouts, progress)
+            return _add_files(read, _list_files(read, recipe), recipe, root)
         store = PhotoStore(root)
         if kind == "shapes":
             _add_shapes(recipe, store)
@@ -152,6 +158,35 @@ def gather(
         return store.photos
 
 
+def check_own_photos(recipe: Recipe, data: str | Path | None = None) -> None:
+    """Raise what :func:`gather` would about photos of one's own, by the names of their files.
+
+    Takes no longer than listing the files, and writes nothing. Other sources are not looked at.
+
+    Raises
+    ------
+    DatasetError
+        If there are none, or fewer than two classes, or a class of the recipe has none.
+    """
+    if data is not None or recipe.source == "folder":
+        recipe, own = _own_photos(recipe, data)
+        _list_files(_own_reader(own), recipe)
+
+
+def _own_photos(recipe: Recipe, data: str | Path | None) -> tuple[Recipe, Path]:
+    """Return where photos of one's own are, and the recipe with their table if that is given."""
+    if data is None and recipe.folder.path is None:
+        raise DatasetError(f"recipe {recipe.name!r} needs a folder of photos, got none")
+    own = Path(data or recipe.folder.path or "").expanduser()
+    if own.is_file() and is_table(PurePosixPath(own.name)):
+        return replace(recipe, folder=replace(recipe.folder, table=own.name)), own.parent
+    return recipe, own
+
+
+def _own_reader(own: Path, skip: Path | None = None) -> Reader:
+    return partial(read_archive, own) if own.is_file() else partial(read_folder, own, skip=skip)
+
+
 @contextlib.contextmanager
 def _writing(root: Path) -> Iterator[None]:
     try:
@@ -161,13 +196,8 @@ def _writing(root: Path) -> Iterator[None]:
         raise DatasetError(f"photos cannot be kept in the folder {root}: {why}") from error
 
 
-def _check_origin(root: Path, recipe: Recipe, kind: str, own: Path) -> None:
+def _check_origin(root: Path, recipe: Recipe, kind: str, place: str) -> None:
     """Refuse to mix photos of two sources, which would go unnoticed."""
-    place = ""
-    if kind in {"data", "folder"}:
-        place = str(own.resolve())
-    elif kind == "archive" and recipe.archive is not None:
-        place = recipe.archive.url
     origin = {"recipe": recipe.name, "source": kind, "place": place}
     earlier = read_lines(root / "origin.jsonl")
     if earlier and earlier[-1] == origin:
@@ -247,14 +277,14 @@ def _add_shapes(recipe: Recipe, store: PhotoStore) -> None:
         store.add(label, buffer.getvalue())
 
 
-def _add_files(read: Reader, recipe: Recipe, root: Path) -> Path:
-    """Make the data folder hold the photos of a folder or an archive, and no others."""
+def _list_files(read: Reader, recipe: Recipe) -> Layout:
+    """Find the class of each file of a folder or an archive, by the names and the tables alone."""
     tables: dict[PurePosixPath, bytes] = {}
     files = []
-    lines = []
+    unread = {}
     for path, content in read(is_table):
         if isinstance(content, str):
-            lines.append({"file": str(path), "left_out": content})
+            unread[path] = content
         else:
             files.append(path)
         if isinstance(content, bytes):
@@ -266,9 +296,20 @@ def _add_files(read: Reader, recipe: Recipe, root: Path) -> Path:
         table=recipe.folder.table,
         pattern=recipe.folder.pattern,
     )
+    layout = replace(layout, left_out=unread | layout.left_out)
+    labels = [label for label, part in layout.places.values() if part != "test"]
+    _check_classes(labels, recipe, layout.unknown, Counter(layout.left_out.values()))
+    return layout
+
+
+def _add_files(read: Reader, layout: Layout, recipe: Recipe, root: Path) -> Path:
+    """Make the data folder hold the photos of a folder or an archive, and no others."""
+    before = read_lines(root / GATHERED)
     store = PhotoStore(root, mirror=True)
     first: dict[tuple[str, str], str] = {}
-    lines += [{"file": str(path), "left_out": why} for path, why in layout.left_out.items()]
+    lines: list[dict[str, Any]] = [
+        {"file": str(path), "left_out": why} for path, why in layout.left_out.items()
+    ]
     for path, content in read(layout.places.__contains__):
         if path not in layout.places:
             continue
@@ -287,13 +328,33 @@ def _add_files(read: Reader, recipe: Recipe, root: Path) -> Path:
     added = [line["label"] for line in lines if "photo" in line and line["part"] != "test"]
     reasons = Counter(line["left_out"] for line in lines if "photo" not in line)
     _check_classes(added, recipe, layout.unknown, reasons)
-    if removed := store.remove_others():
-        _log.info("%d photos are not in the source any more and were removed", removed)
-    record = [{"labels_from": layout.labels_from}, *lines]
+    store.remove_others()
+    about = {"labels_from": layout.labels_from, "changes": _changes(before, lines)}
+    record = [about, *lines]
     write_file(
         root / GATHERED, "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in record)
     )
     return store.photos
+
+
+def _changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> dict[str, int]:
+    """Count the photos that were added, removed or moved since the last run, if there was one."""
+    places: list[dict[str, set[tuple[str, str]]]] = []
+    for lines in (before, now):
+        places.append({})
+        for line in lines:
+            if "photo" in line:
+                # Without the user's name of the file, which may have changed.
+                identity = line["photo"].partition("-")[0].partition(".")[0]
+                places[-1].setdefault(identity, set()).add((line["label"], line["part"]))
+    old, new = places
+    if not old:
+        return {}
+    return {
+        "added": len(new.keys() - old.keys()),
+        "removed": len(old.keys() - new.keys()),
+        "moved to another class or set": sum(old[each] != new[each] for each in old & new.keys()),
+    }
 
 
 def _is_photo(path: PurePosixPath, content: bytes) -> bool:
@@ -326,7 +387,7 @@ def _check_classes(
         raise DatasetError(
             f"there are no photos of {', '.join(empty)}"
             + (f"; found instead: {others}. " if others else ". ")
-            + "Name the folders like the classes, or use no recipe: they then name the classes"
+            + "Name the folders like the classes, or leave the recipe out: they then name them"
         )
     if len(found) < 2:
         raise DatasetError(
@@ -336,8 +397,6 @@ def _check_classes(
             + (f"; left out: {_counts(left_out)}" if left_out else "")
             + (f"; without a class: {others}" if others else "")
         )
-    if others:
-        _log.warning("photos of no class were left out, in: %s", others)
 
 
 def _counts(counter: Counter[str]) -> str:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -53,6 +53,17 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Way:
+    """What one way to find labels found."""
+
+    labels_from: str
+    labels: Labels
+    sets: dict[PurePosixPath, Part] = field(default_factory=dict)
+    tables: Sequence[PurePosixPath] = ()
+    missing: dict[PurePosixPath, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Layout:
     """What the names of files say of photos.
 
@@ -61,7 +72,8 @@ class Layout:
     places : dict of PurePosixPath to Place
         The photos that have a class.
     left_out : dict of PurePosixPath to str
-        All other files, and why they are left out.
+        All other files but the tables that were used, and why they are left out; photos that a
+        table names and that are not there are among them.
     labels_from : str
         What the labels were taken from: "the folders", "the names of files", or a table's name.
     unknown : Counter of str
@@ -120,14 +132,15 @@ def find_layout(
     named = [path for path in photos if path.name.casefold().endswith(SUFFIXES)] or photos
     names = {_words(name): label for name, label in (classes or {}).items()}
     enough = len(set(names.values())) or 2
-    best, labels_from, raw, stated = (-1, 0), "the folders", Labels(), dict[PurePosixPath, Part]()
-    for source, found, sets in _ways(named, photos, names, dict(tables or {}), table, pattern):
-        labels = [label for each in found.values() if (label := _label(each, names))]
+    best, chosen = (-1, 0), _Way("the folders", {})
+    for way in _ways(named, photos, names, dict(tables or {}), table, pattern):
+        labels = [label for each in way.labels.values() if (label := _label(each, names))]
         count = len(set(labels)), len(labels)
         if count > best:
-            best, labels_from, raw, stated = count, source, found, sets
+            best, chosen = count, way
         if len(set(labels)) >= enough:
             break
+    raw = chosen.labels
     places: dict[PurePosixPath, Place] = {}
     unknown: Counter[str] = Counter()
     spelt: dict[str, str] = {}  # Cat and cat are one class
@@ -137,13 +150,14 @@ def find_layout(
     for path in photos:
         if (label := _label(raw.get(path), names)) is None:
             unknown[raw.get(path) or outermost(path) or path.parent.name] += path in likely
-            left_out[path] = f"no single class is found in {labels_from}"
+            left_out[path] = f"no single class is found in {chosen.labels_from}"
         else:
-            part = stated.get(path) or _part(path, around | {raw[path]})
+            part = chosen.sets.get(path) or _part(path, around | {raw[path]})
             places[path] = Place(spelt.setdefault(_fold(label), label), part)
     if not any(place.part == "train" for place in places.values()):
         places = {path: Place(label, "train") for path, (label, _) in places.items()}
-    return Layout(places, left_out, labels_from, +unknown)
+    left_out = {path: why for path, why in left_out.items() if path not in chosen.tables}
+    return Layout(places, left_out | chosen.missing, chosen.labels_from, +unknown)
 
 
 def _fold(name: str) -> str:
@@ -186,43 +200,46 @@ def _ways(
     tables: dict[PurePosixPath, bytes],
     table: str | None,
     pattern: str | None,
-) -> Iterator[tuple[str, Labels, dict[PurePosixPath, Part]]]:
-    """Yield where labels may be found, the labels, and the sets that are stated beside them."""
+) -> Iterator[_Way]:
+    """Yield the ways to find labels, the surest first."""
     if pattern is not None:
         matches = ((path, re.search(pattern, path.as_posix())) for path in photos)
-        yield "the names of files", {path: found[1] for path, found in matches if found}, {}
+        yield _Way("the names of files", {path: found[1] for path, found in matches if found})
         return
     if table is None:
         label_of = _by_names(names) if names else _by_places(named)
         labels = ((path, label_of(path)) for path in photos)
-        yield "the folders", {path: label for path, label in labels if label is not None}, {}
+        yield _Way("the folders", {path: label for path, label in labels if label is not None})
     else:
         tables = {path: data for path, data in tables.items() if path.name == table}
         if not tables:
             raise DatasetError(f"there is no table {table} among the files")
     yield from _by_tables(named, tables, table)
     if table is None:
-        yield "the names of files", _by_numbered_names(named, names), {}
+        yield _Way("the names of files", _by_numbered_names(named, names))
 
 
 def _by_tables(
     photos: Sequence[PurePosixPath], tables: Mapping[PurePosixPath, bytes], chosen: str | None
-) -> Iterator[tuple[str, Labels, dict[PurePosixPath, Part]]]:
+) -> Iterator[_Way]:
     """Merge the tables; where several are named like sets, they are those of their photos."""
     labels: Labels = {}
     sets: dict[PurePosixPath, Part] = {}
+    missing: dict[PurePosixPath, str] = {}
     used = []
     named_sets = len({part for path in tables if (part := _set_of(path.stem))}) > 1
     for table, data in sorted(tables.items()):
         found = by_table(data, photos, any_columns=chosen is not None)
         if found is not None:
-            used.append(table.name)
+            used.append(table)
             part = _set_of(table.stem) if named_sets else None
-            stated = dict.fromkeys(found[0], part) if part else {}
-            labels = found[0] | labels
-            sets = stated | found[1] | sets
+            stated = dict.fromkeys(found.labels, part) if part else {}
+            labels = found.labels | labels
+            sets = stated | found.sets | sets
+            why = f"named in {table.name}, but there is no such file"
+            missing |= dict.fromkeys(map(PurePosixPath, found.missing), why)
     if used:
-        yield ", ".join(used), labels, sets
+        yield _Way(", ".join(path.name for path in used), labels, sets, used, missing)
     elif chosen is not None:
         raise DatasetError(
             f"{chosen}: expected a column with names of photos and one with labels, "

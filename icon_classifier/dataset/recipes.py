@@ -354,13 +354,16 @@ def folder_recipe(
     """
     path = Path(folder).expanduser().resolve()
     if not path.exists():
-        raise RecipeError(f"there is no folder {folder}")
+        raise RecipeError(f"there is no folder {folder}: check its name")
     place = path.parent if path.suffix.lower() in {".csv", ".tsv"} else path
     name = (place.name if place.is_dir() else place.name.partition(".")[0]) or "photos"
     training = Training(architecture="tf_efficientnet_lite0")
     source = FolderSource(str(path), table, pattern)
     _check_pattern(source, "")
-    return Recipe(name, f"The photos of {name}", "folder", folder=source, training=training)
+    use = f"Answering for photos like those of the folder {name}."
+    return Recipe(
+        name, f"The photos of {name}", "folder", (), use, folder=source, training=training
+    )
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:
@@ -382,6 +385,10 @@ def _find(recipe: str | Path) -> Path:
         # A name with a slash would leave the folder of recipes.
         if Path(recipe).name == recipe and file.is_file():
             return file
+    if Path(recipe).expanduser().exists():
+        raise RecipeError(
+            f"{recipe} is no recipe; for photos of your own: make train DATA={recipe}"
+        )
     raise RecipeError(f"there is no recipe {recipe!r}{suggestion(recipe, recipe_names())}")
 
 

@@ -6,9 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from icon_classifier.dataset.clean import CleanReport
-from icon_classifier.dataset.journal import read_lines, read_moves
+from icon_classifier.dataset.journal import JOURNAL, read_lines, read_moves
 from icon_classifier.dataset.sources.download import RECORD
 from icon_classifier.dataset.store import GATHERED, original_name, valid_indices
 from icon_classifier.errors import ImageError
@@ -18,6 +19,9 @@ _MAX_PICTURES = 12
 """Most pairs and photos in quarantine that are shown."""
 
 _MAX_REASONS = 12
+
+_MAX_NAMES = 3
+"""Most files that are named for each reason."""
 
 _SIDE = 96
 """Longer side of the small pictures, in pixels."""
@@ -62,23 +66,29 @@ class Summary:
         One for each class.
     labels_from : str
         What the labels were taken from.
-    left_out : Counter of str
-        Files that are no photos of a class, by the reason.
+    changes : dict of str to int
+        How many photos were added, removed and moved since the last run, if there was one.
+    left_out : dict of str to list of str
+        Files that were left out, by the reason.
     quarantined : tuple of (Path, str)
         Photos in quarantine, and why.
     test : Path or None
         The folder of the test set, if there is one.
     conflicts, test_copies : tuple of (Path, Path)
         As in :class:`~icon_classifier.dataset.clean.CleanReport`.
+    records : tuple of Path
+        The files that name every photo which was left out or moved.
     """
 
     rows: tuple[Row, ...]
     labels_from: str
-    left_out: Counter[str]
+    changes: dict[str, int]
+    left_out: dict[str, list[str]]
     quarantined: tuple[tuple[Path, str], ...]
     test: Path | None
     conflicts: tuple[tuple[Path, Path], ...]
     test_copies: tuple[tuple[Path, Path], ...]
+    records: tuple[Path, ...]
 
     def __str__(self) -> str:
         headers, table = self._table()
@@ -132,20 +142,24 @@ class Summary:
     def _sentences(self) -> Iterator[str]:
         photos = sum(row.photos for row in self.rows)
         yield f"{photos} photos; their classes are from {self.labels_from}"
+        if changes := [f"{count} {what}" for what, count in self.changes.items() if count]:
+            yield f"since the last run: {', '.join(changes)}"
         if self.test is not None:
             yield f"the test set, {self.test}, is not trained on; it judges the finished model"
+            if lacking := [row.label for row in self.rows if not row.test]:
+                yield f"the test set has no photo of {', '.join(lacking)}"
         if any(row.near for row in self.rows):
             yield "near-duplicates stay on one side of the split"
         if self.conflicts:
             yield f"{_pairs(self.conflicts)} similar but labelled differently"
         if self.test_copies:
             yield f"{_pairs(self.test_copies)} similar, and one of them is in the test set"
-        # "a copy: of cat.jpg" without its end: equal reasons are counted.
-        reasons = Counter(why.partition(": ")[0] for _, why in self.quarantined)
-        for why, count in reasons.most_common(_MAX_REASONS):
-            yield f"{count} in quarantine: {why}"
-        for why, count in self.left_out.most_common(_MAX_REASONS):
-            yield f"{count} left out: {why}"
+        # "a copy: of cat.jpg" without its end: files of equal reasons are counted.
+        reasons = _grouped((why.partition(": ")[0], _named(path)) for path, why in self.quarantined)
+        yield from _counted("in quarantine", reasons)
+        yield from _counted("left out", self.left_out)
+        if self.quarantined or self.left_out:
+            yield f"each with its reason: {', '.join(map(str, self.records))}"
 
     def _pairs(self) -> dict[str, tuple[tuple[Path, Path], ...]]:
         return {
@@ -164,9 +178,11 @@ def summarize(cleaned: CleanReport) -> Summary:
     """
     root = cleaned.paths[0].parents[2]
     gathered = read_lines(root / GATHERED)
-    labels_from = next((line["labels_from"] for line in gathered if "labels_from" in line), "")
-    left_out = Counter(
-        line["left_out"] for line in gathered if "left_out" in line and "photo" not in line
+    about: dict[str, Any] = next((line for line in gathered if "labels_from" in line), {})
+    left_out = _grouped(
+        ("a copy" if "photo" in line else line["left_out"], line["file"])
+        for line in gathered
+        if "left_out" in line
     )
     copies = Counter(line["label"] for line in gathered if "photo" in line and "left_out" in line)
     asked = {(line["label"], line["url"]): line for line in read_lines(root / RECORD)}
@@ -174,7 +190,8 @@ def summarize(cleaned: CleanReport) -> Summary:
     for (label, _), line in asked.items():
         if line["problem"]:
             # "https://...: HTTP 404 Not Found" without the address: equal reasons are counted.
-            left_out[f"no photo at the address ({line['problem'].rpartition(': ')[2]})"] += 1
+            why = f"no photo at the address ({line['problem'].rpartition(': ')[2]})"
+            left_out.setdefault(why, []).append(line["url"])
         else:
             copies[label] += (label, line["name"]) in seen
             seen.add((label, line["name"]))
@@ -202,13 +219,31 @@ def summarize(cleaned: CleanReport) -> Summary:
         tuple(
             Row(label, *(each[name] for name in names)) for label, each in sorted(numbers.items())
         ),
-        labels_from or "the recipe",
+        about.get("labels_from", "the recipe"),
+        about.get("changes", {}),
         left_out,
         tuple(quarantined),
         cleaned.test[0].parents[1] if cleaned.test else None,
         cleaned.conflicts,
         cleaned.test_copies,
+        tuple(path for name in (GATHERED, RECORD, JOURNAL) if (path := root / name).is_file()),
     )
+
+
+def _grouped(reasons: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Collect the names of files by the reason."""
+    grouped: dict[str, list[str]] = {}
+    for why, name in reasons:
+        grouped.setdefault(why, []).append(name)
+    return grouped
+
+
+def _counted(what: str, reasons: dict[str, list[str]]) -> Iterator[str]:
+    """Yield how many files have each reason, the most first, and name some of them."""
+    ranked = sorted(reasons.items(), key=lambda each: -len(each[1]))
+    for why, names in ranked[:_MAX_REASONS]:
+        more = ["…"] if len(names) > _MAX_NAMES else []
+        yield f"{len(names)} {what}: {why}: {', '.join(names[:_MAX_NAMES] + more)}"
 
 
 def _pairs(pairs: tuple[tuple[Path, Path], ...]) -> str:

@@ -5,7 +5,7 @@ import io
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from icon_classifier.files import decode_text
 
@@ -28,8 +28,13 @@ _LABEL_COLUMNS = (
 
 _SET_COLUMNS = ("split", "set", "subset", "data set", "dataset", "is_valid")
 
-Table = tuple[dict[PurePosixPath, str], dict[PurePosixPath, Literal["train", "valid", "test"]]]
-"""The labels of photos, and their sets where a column says them."""
+
+class Table(NamedTuple):
+    """What a table says: labels of photos, their sets if a column says them, and unknown names."""
+
+    labels: dict[PurePosixPath, str]
+    sets: dict[PurePosixPath, Literal["train", "valid", "test"]]
+    missing: list[str]
 
 
 def is_table(path: PurePosixPath) -> bool:
@@ -55,7 +60,7 @@ def by_table(
 
     Returns
     -------
-    tuple of dict, or None
+    Table or None
         None if no column names photos, or none holds labels. A photo with two labels has none.
     """
     rows = _rows(data)
@@ -83,10 +88,13 @@ def by_table(
 
     labels: dict[str, str] = {}
     conflicts = set[str]()
+    missing = []
     sets: dict[str, Literal["train", "valid", "test"]] = {}
     for row in rows[headed:]:
         if len(row) > max(at_file, at_label) and (label := row[at_label].strip()):
             key = key_of(row[at_file])
+            if key and key not in tails:
+                missing.append(row[at_file].strip())
             if labels.setdefault(key, label) != label:
                 conflicts.add(key)
             if at_set is not None and len(row) > at_set:
@@ -95,9 +103,10 @@ def by_table(
     for key in conflicts:
         del labels[key]
     found = {path: next((t for t in _tails(path) if t in labels), None) for path in photos}
-    return (
+    return Table(
         {path: labels[key] for path, key in found.items() if key is not None},
         {path: sets[key] for path, key in found.items() if key in sets},
+        missing,
     )
 
 

@@ -149,8 +149,7 @@ def _lines(card: Card) -> Iterator[str]:
     yield ""
     yield (
         f"Its probabilities are off by {_percent(figures.calibration_after)} on average (expected "
-        f"calibration error; {_percent(figures.calibration_before)} before the logits were divided "
-        f"by a temperature of {figures.temperature:.3f})."
+        "calibration error)."
     )
     yield ""
     if figures.accepted is None or card.score is None:

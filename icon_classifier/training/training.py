@@ -256,7 +256,7 @@ def export_probe(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") 
         "image size": f"{training.image_size} px, {training.resize}",
         "head": f"linear, started at {start}, L2 penalty {strength.penalty:g}{weights}",
         "gentle fine-tuning": probe.tuning,
-        "recipe": recipe.name,
+        **({} if recipe.source == "folder" else {"recipe": recipe.name}),
         "seed": training.seed,
     }
     notes: dict[str, Any] = {
@@ -275,7 +275,7 @@ def export_probe(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") 
     counts = ", ".join(f"{count} of {label}" for label, count in data["classes"].items())
     card = Card(
         title=recipe.title,
-        use=recipe.use or "Distinguishing its classes.",
+        use=recipe.use or f"Telling {', '.join(photos.vocab)} apart.",
         labels=photos.vocab,
         architecture=f"{probe.pretrained.name}, weights from {probe.pretrained.source}",
         data=f"{data['photos']} photos: {counts}.",

@@ -1,10 +1,10 @@
 """train.ipynb run as `make train` runs it, on drawn shapes: from pictures to a prediction."""
 
+import contextlib
+import io
 import json
 import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,8 @@ import pytest
 from icon_classifier.conversion.convert import convert
 from icon_classifier.images import read_image_file
 from icon_classifier.model.session import Model
-
-ROOT = Path(__file__).resolve().parents[2]
-
-# What `make train` calls, except for the sockets, for which papermill's command line has no option.
-EXECUTE = """
-import json, sys
-from papermill import execute_notebook
-from tests.support.kernels import own_sockets
-notebook, report, parameters = sys.argv[1:]
-with own_sockets() as config:
-    execute_notebook(
-        notebook, report, json.loads(parameters),
-        kernel_name="python3", progress_bar=False, config=config,
-    )
-"""
+from scripts.environment import ROOT
+from scripts.train import train
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +30,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "compare": True,
         "lessons": False,  # four more trainings; diagnose is tested on recorded curves
     }
-    files = ROOT / "train.ipynb", folder / "report.ipynb"
-    done = subprocess.run(
-        [sys.executable, "-c", EXECUTE, *map(str, files), json.dumps(parameters)],
-        cwd=ROOT,
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
         # One thread: on a busy machine several wait for each other at every layer.
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+        patch.setenv("OMP_NUM_THREADS", "1")
+        train(parameters, folder / "report.ipynb")
+    (folder / "shown.txt").write_text(shown.getvalue())
     return folder / "report.ipynb"
 
 
@@ -75,6 +58,15 @@ def test_report_says_what_it_takes_how_good_it_is_and_what_to_do_next(report: Pa
     assert re.search("[0-9.]+% are wrong with half of the photos, [0-9.]+% with all", text)
     assert "There is no model of these classes to compare with." in text
     assert f"make release-model EXPORT={os.path.relpath(report.parent)}/export.pkl" in text
+
+
+def test_terminal_shows_each_step_what_was_gathered_and_the_outcome(report: Path) -> None:
+    lines = report.with_name("shown.txt").read_text().splitlines()
+    assert {"What to train", "Gather and look", "The better way", "Export"} <= set(lines)
+    assert "120 photos; their classes are from the recipe" in lines
+    assert lines[-4].startswith("The model, ")
+    assert lines[-3].startswith("To make it the page's model: make release-model ")
+    assert not [line for line in lines if "Figure" in line or "Output()" in line]
 
 
 def test_every_plot_of_the_report_is_a_figure_of_its_own(report: Path) -> None:
@@ -110,6 +102,6 @@ def test_first_cell_installs_on_a_cloud_notebook_what_training_needs() -> None:
     (line,) = re.findall("%pip install -q (.*)", first)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     train = {re.split("[=<>]", name)[0] for name in project["optional-dependencies"]["train"]}
-    there = {"matplotlib", "papermill", "scipy", "torch", "torchvision"}  # or not needed
+    there = {"matplotlib", "nbclient", "nbformat", "scipy", "torch", "torchvision"}
     page = {"anywidget", "ipywidgets", "onnxruntime", "pillow-heif", "rich"}
     assert {re.split("[=<>]", name.strip('"'))[0] for name in line.split()} == train - there | page

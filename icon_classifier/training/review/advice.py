@@ -35,6 +35,9 @@ _REPEATS = 2
 _CERTAIN = 1.64
 """Standard errors by which half of the photos must be worse than all: 95 % confidence."""
 
+_SMALL = 0.25
+"""Where half of the photos surely save a smaller share of the errors, more will hardly help."""
+
 _SIDE = 256
 """Longer side at which sharpness is compared (pixels), so that a larger photo is not blurred."""
 
@@ -171,22 +174,29 @@ def advise_on_count(wrong: npt.NDArray[np.float64]) -> str:
     half, whole = wrong[SHARES.index(0.5)], wrong[-1]
     gain = half - whole
     before, now = float(half.mean()), float(whole.mean())
-    counts = f"{before:.1%} are wrong with half of the photos, {now:.1%} with all of them"
-    if gain.mean() > _CERTAIN * gain.std() / len(gain) ** 0.5 and now > 0:
+    count = len(whole)
+    counts = (
+        f"after training on half of them, {round(before * count)} of {count} are wrong, on all of "
+        f"them {round(now * count)}"
+    )
+    uncertainty = _CERTAIN * gain.std() / count**0.5
+    if gain.mean() > uncertainty and now > 0:
         # Errors fall by about the same factor each time that photos are doubled.
-        return (
-            f"More photos will help: {counts}, about {now * now / before:.1%} with twice as many."
-        )
+        twice = round(now * now / before * count)
+        return f"More photos will help: {counts}; with twice as many perhaps {twice}."
     if now == 0:
-        high = wilson_interval(0, len(whole))[1]
+        high = wilson_interval(0, count)[1]
         return (
-            f"{counts}: more photos would only tell more exactly (up to {high:.1%} may be wrong)."
+            f"None of {count} photos is wrong: more would only tell more exactly (up to "
+            f"{high:.1%} of new ones may be wrong)."
         )
+    if gain.mean() + uncertainty > _SMALL * now:
+        return f"There are too few photos to tell whether more would help: {counts}."
     return f"More photos of this kind will hardly help: {counts}."
 
 
 def advise_on_classes(targets: Integers, answers: Integers, vocab: Sequence[str]) -> str:
-    """Say which class lacks photos, and which two are confused most.
+    """Say which class is wrong most often or has too few photos, and which two are confused most.
 
     Parameters
     ----------
@@ -201,8 +211,13 @@ def advise_on_classes(targets: Integers, answers: Integers, vocab: Sequence[str]
     worst = int(((errors + 1) / (photos + 2)).argmax())
     if not errors.any():
         fewest = int(photos.argmin())
-        return f"No photo is wrong; {vocab[fewest]} has the fewest, {photos[fewest]}."
-    need = f"{vocab[worst]} needs photos most ({errors[worst]} of {photos[worst]} wrong)"
+        return f"{vocab[fewest]} has the fewest photos, {photos[fewest]}."
+    if errors[worst]:
+        sentence = f"{vocab[worst]} is wrong most often, {errors[worst]} of {photos[worst]}"
+    else:
+        sentence = f"{vocab[worst]} has too few photos to tell, {photos[worst]}"
+    if len(vocab) == 2:
+        return f"{sentence}."
     pairs = Counter(
         tuple(sorted((int(target), int(answer))))
         for target, answer in zip(targets, answers, strict=True)
@@ -210,7 +225,7 @@ def advise_on_classes(targets: Integers, answers: Integers, vocab: Sequence[str]
     )
     (first, second), count = pairs.most_common(1)[0]
     times = "once" if count == 1 else f"{count} times"
-    return f"{need}; {vocab[first]} and {vocab[second]} are confused most, {times}."
+    return f"{sentence}; {vocab[first]} and {vocab[second]} are confused most, {times}."
 
 
 def advise_on_quality(paths: Sequence[Path], wrong: npt.NDArray[np.bool_]) -> str:
@@ -234,9 +249,12 @@ def advise_on_quality(paths: Sequence[Path], wrong: npt.NDArray[np.bool_]) -> st
     found = " ".join(
         f"{name} than the others: {_named(paths, each)}." for name, each in kinds if each.any()
     )
-    theirs, others = float(wrong[poor].mean()), float(wrong[~poor].mean())
-    if theirs > _MORE_OFTEN * others:
-        return f"{found} {theirs:.1%} of these are wrong, {others:.1%} of the rest: replace these."
+    theirs, others = wrong[poor], wrong[~poor]
+    if theirs.mean() > _MORE_OFTEN * others.mean():
+        return (
+            f"{found} {theirs.sum()} of these {len(theirs)} are wrong, {others.sum()} of the other "
+            f"{len(others)}: replace these."
+        )
     return f"{found} These are hardly wrong more often."
 
 

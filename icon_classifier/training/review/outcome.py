@@ -22,12 +22,10 @@ def headline(figures: Figures) -> str:
 
 
 def worst_classes(figures: Figures) -> str:
-    """Return the classes with the lowest recall, and what the answer is worth for each."""
+    """Return how many photos are right of the classes that are right least often."""
     ranked = sorted(figures.classes, key=lambda each: each.recall)[:_WORST]
-    return "lowest recall: " + ", ".join(
-        f"{each.label} {each.recall:.1%} (precision "
-        f"{'unknown' if each.precision is None else format(each.precision, '.1%')})"
-        for each in ranked
+    return "right least often: " + ", ".join(
+        f"{each.label} {round(each.recall * each.photos)} of {each.photos}" for each in ranked
     )
 
 

@@ -57,7 +57,7 @@ def test_predict_prints_path_and_label(folder: Path) -> None:
 def test_predict_prints_an_error_for_a_missing_photo(folder: Path) -> None:
     code, output = run("predict", folder / "none.jpg", "--model", folder)
     assert code == 1
-    assert "cannot be opened" in output
+    assert output == f"{folder / 'none.jpg'}\tThere is no such file; please check its name.\n"
 
 
 def test_info_prints_the_metadata(folder: Path) -> None:

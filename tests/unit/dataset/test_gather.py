@@ -15,7 +15,7 @@ from ddgs.exceptions import RatelimitException
 from PIL import Image
 
 from icon_classifier.dataset.clean import CleanReport, clean
-from icon_classifier.dataset.gather import gather
+from icon_classifier.dataset.gather import check_own_photos, gather
 from icon_classifier.dataset.journal import Move, apply_moves, read_lines, undo_moves
 from icon_classifier.dataset.recipes import (
     ArchiveSource,
@@ -382,7 +382,6 @@ def test_labels_of_a_table_are_used_for_a_folder_and_for_an_archive(tmp_path: Pa
         assert left_out(tmp_path / f"work{number}") == {
             "sample_submission.csv": "not a photo (.csv)",
             "test/3.png": "no single class is found in train.csv",
-            "train.csv": "not a photo (.csv)",
         }
 
 
@@ -419,8 +418,36 @@ def test_folder_without_classes_is_refused_with_what_was_found(
     for name in files:
         photo(tmp_path / "given" / name, "red")
 
+    recipe = Recipe("own", "Own", "folder")
     with pytest.raises(DatasetError, match=message):
+        gather(recipe, tmp_path / "work", data=tmp_path / "given")
+    with pytest.raises(DatasetError, match=message):
+        check_own_photos(recipe, tmp_path / "given")
+    assert not (tmp_path / "work").exists()
+
+
+def test_class_of_films_alone_is_refused_and_leaves_no_folder(tmp_path: Path) -> None:
+    photo(tmp_path / "given" / "cat" / "1.png", "red")
+    (tmp_path / "given" / "dog").mkdir()
+    (tmp_path / "given" / "dog" / "film.mov").write_bytes(b"a film")
+
+    with pytest.raises(DatasetError, match=r"got only 'cat'; left out: not a photo \(.mov\) \(1\)"):
         gather(Recipe("own", "Own", "folder"), tmp_path / "work", data=tmp_path / "given")
+
+    assert not (tmp_path / "work").exists()
+
+
+def test_photos_that_a_table_names_in_vain_are_recorded(tmp_path: Path) -> None:
+    for number, colour in enumerate(("red", "blue")):
+        photo(tmp_path / "given" / f"{number}.png", colour)
+    table = "file,label\n0.png,cat\n1.png,dog\n2.png,dog\n,dog\n"
+    (tmp_path / "given" / "labels.csv").write_text(table)
+
+    gather(Recipe("own", "Own", "folder"), tmp_path / "work", data=tmp_path / "given")
+
+    assert left_out(tmp_path / "work") == {
+        "2.png": "named in labels.csv, but there is no such file"
+    }
 
 
 def test_pattern_of_a_recipe_names_the_classes(tmp_path: Path) -> None:
@@ -462,6 +489,7 @@ def test_photos_in_the_data_folder_itself_are_gathered_beside_them(tmp_path: Pat
 
 def test_data_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     photo(tmp_path / "given" / "cat" / "1.png", "red")
+    photo(tmp_path / "given" / "dog" / "2.png", "blue")
     (tmp_path / "file").write_text("")
 
     with pytest.raises(DatasetError, match=r"photos cannot be kept in the folder .*file/work: Not"):

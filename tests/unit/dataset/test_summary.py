@@ -57,11 +57,15 @@ def test_summary_as_text_names_everything_that_was_left_out(
         "10 photos; their classes are from the folders",
         f"the test set, {tmp_path / 'work' / 'test'}, is not trained on; "
         "it judges the finished model",
+        "the test set has no photo of <dog>",
         "near-duplicates stay on one side of the split",
         "1 pair is similar but labelled differently",
         "2 pairs are similar, and one of them is in the test set",
-        "1 in quarantine: This file is not a picture that can be read",
-        "1 left out: not a photo (.mov)",
+        "1 in quarantine: This file is not a picture that can be read: <dog>/broken.png",
+        "1 left out: a copy: train/cat/copy.png",
+        "1 left out: not a photo (.mov): train/cat/film.mov",
+        f"each with its reason: {tmp_path / 'work' / 'gathered.jsonl'}, "
+        f"{tmp_path / 'work' / 'moves.jsonl'}",
         "similar but labelled differently: <dog>/0.png and cat/a_b.jpg",
         "similar, and the second is in the test set: <dog>/0.png and cat/t2.jpg",
         "similar, and the second is in the test set: cat/a_b.jpg and cat/t2.jpg",
@@ -111,4 +115,39 @@ def test_addresses_without_a_photo_and_copies_are_counted(tmp_path: Path) -> Non
     summary = summarize(clean(tmp_path / "photos", with_fastai=False, progress=False))
 
     assert [row.copies for row in summary.rows] == [1, 0]
-    assert summary.left_out == {"no photo at the address (HTTP 404 Not Found)": 1}
+    assert summary.left_out == {"no photo at the address (HTTP 404 Not Found)": ["http://x/2"]}
+
+
+def test_changes_since_the_last_run_are_counted(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    for number in range(8):
+        path = given / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(3 * number))
+
+    def told() -> str:
+        photos = gather(Recipe("own", "Own", "folder"), tmp_path / "work", data=given)
+        return str(summarize(clean(photos, with_fastai=False, progress=False)))
+
+    assert "since the last run" not in told()
+    assert "since the last run" not in told()
+    (given / "a" / "0.png").rename(given / "a" / "renamed.png")
+    (given / "a" / "2.png").rename(given / "b" / "2.png")
+    (given / "b" / "1.png").unlink()
+    for number in (20, 21):
+        (given / "b" / f"{number}.png").write_bytes(picture(3 * number))
+    assert "since the last run: 2 added, 1 removed, 1 moved to another class or set" in told()
+
+
+def test_few_of_many_files_are_named(tmp_path: Path) -> None:
+    for number in range(4):
+        path = tmp_path / "given" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(3 * number))
+    for number in range(5):
+        (tmp_path / "given" / "a" / f"{number}.mov").write_bytes(b"film")
+    photos = gather(Recipe("own", "Own", "folder"), tmp_path / "work", data=tmp_path / "given")
+
+    summary = summarize(clean(photos, with_fastai=False, progress=False))
+
+    assert "5 left out: not a photo (.mov): a/0.mov, a/1.mov, a/2.mov, …\n" in str(summary)

@@ -47,8 +47,25 @@ def test_more_photos_hardly_help_where_none_can_tell_the_classes_apart() -> None
 
 def test_no_error_of_a_few_photos_is_not_taken_for_proof() -> None:
     assert advise_on_count(np.zeros((4, 50))) == (
-        "0.0% are wrong with half of the photos, 0.0% with all of them: "
-        "more photos would only tell more exactly (up to 7.1% may be wrong)."
+        "None of 50 photos is wrong: more would only tell more exactly "
+        "(up to 7.1% of new ones may be wrong)."
+    )
+
+
+def test_few_photos_are_no_proof_that_more_would_hardly_help() -> None:
+    wrong = np.zeros((4, 12))
+    wrong[:, :3] = 1
+    wrong[1, 3] = 1
+
+    assert advise_on_count(wrong).startswith("There are too few photos to tell whether more ")
+
+
+def test_photos_are_counted_and_not_given_as_percentages() -> None:
+    wrong = np.array([[1, 1, 1], [1, 0.5, 0.5], [1, 0.5, 0], [1, 0, 0]])
+
+    assert advise_on_count(wrong) == (
+        "More photos will help: after training on half of them, 2 of 3 are wrong, on all of them "
+        "1; with twice as many perhaps 0."
     )
 
 
@@ -66,21 +83,19 @@ def test_class_with_most_errors_and_most_confused_pair_are_named() -> None:
     answers[0] = 1
 
     assert advise_on_classes(targets, answers, ["cat", "dog", "fox"]) == (
-        "dog needs photos most (4 of 10 wrong); dog and fox are confused most, 5 times."
+        "dog is wrong most often, 4 of 10; dog and fox are confused most, 5 times."
     )
 
 
-def test_class_of_few_photos_needs_some_though_all_are_right() -> None:
+def test_class_of_few_photos_is_named_though_all_are_right() -> None:
     targets = np.array([0] * 40 + [1] * 2)
     answers = targets.copy()
     answers[0] = 1
 
     assert advise_on_classes(targets, answers, ["cat", "dog"]) == (
-        "dog needs photos most (0 of 2 wrong); cat and dog are confused most, once."
+        "dog has too few photos to tell, 2."
     )
-    assert advise_on_classes(targets, targets, ["cat", "dog"]) == (
-        "No photo is wrong; dog has the fewest, 2."
-    )
+    assert advise_on_classes(targets, targets, ["cat", "dog"]) == "dog has the fewest photos, 2."
 
 
 @pytest.fixture
@@ -109,7 +124,7 @@ def test_blurred_and_dark_photos_are_named(paths: list[Path]) -> None:
     assert "Far more blurred than the others: " in sentence
     assert "3.png, 4.png" in sentence
     assert "Far darker than the others: 1 (7.png)." in sentence
-    assert sentence.endswith("of these are wrong, 0.0% of the rest: replace these.")
+    assert sentence.endswith(" 2 of these 3 are wrong, 0 of the other 27: replace these.")
 
 
 def test_photos_alike_are_neither_blurred_nor_dark(paths: list[Path]) -> None:

@@ -1,0 +1,153 @@
+"""Train by train.ipynb without opening it: ``make train DATA=folder`` or ``RECIPE=name``.
+
+What a user can have got wrong is looked for before the notebook starts and anything is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from traitlets.config import Config
+
+from icon_classifier import errors
+from icon_classifier.dataset.gather import check_own_photos
+from icon_classifier.dataset.recipes import Recipe, folder_recipe, load_recipe, suggestion
+from icon_classifier.errors import IconClassifierError, SettingsError
+from icon_classifier.files import write_file
+from scripts.environment import ROOT, SetupError
+
+NOTEBOOK = ROOT / "train.ipynb"
+
+
+def check(recipe: str, data: str) -> Recipe:
+    """Return the recipe that the notebook will use; raise an error if it would end with one."""
+    plan = folder_recipe(data) if data and not recipe else load_recipe(recipe or "bears")
+    check_own_photos(plan, data or None)
+    return plan
+
+
+def with_parameters(notebook: Any, parameters: Mapping[str, object]) -> Any:
+    """Add a cell that sets parameters behind the one that declares them."""
+    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    at = next(index for index, each in enumerate(tags) if "parameters" in each)
+    known = re.findall(r"^(\w+) =", notebook.cells[at].source, re.MULTILINE)
+    for name in parameters:
+        if name not in known:
+            raise SettingsError(f"there is no parameter {name!r}{suggestion(name, known)}")
+    lines = [f"{name} = {value!r}" for name, value in parameters.items()]
+    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell("\n".join(lines)))
+    return notebook
+
+
+def _print_headings(cell: Any, cell_index: int) -> None:  # the names that nbclient calls it with
+    if cell.cell_type == "markdown":
+        for heading in re.findall("^## (.*)", cell.source):
+            print(f"\n{heading}", flush=True)
+
+
+class _Client(NotebookClient):
+    """Prints what cells print, and the text of their tables, as it comes."""
+
+    def output(self, *arguments: Any) -> Any:
+        output: Any = super().output(*arguments) or {}
+        if "text" in output:
+            print(output["text"], end="", flush=True)
+        elif "<table" in output.get("data", {}).get("text/html", ""):
+            print(output["data"]["text/plain"], flush=True)
+        return output or None
+
+
+def train(parameters: Mapping[str, object], report: Path) -> None:
+    """Run the notebook, print its headings and what its cells print, and write it to `report`.
+
+    Raises
+    ------
+    SettingsError
+        There is no such parameter.
+    SetupError
+        A cell failed, or the kernel ended.
+    """
+    notebook = with_parameters(nbformat.read(NOTEBOOK, nbformat.NO_CONVERT), parameters)
+
+    # Sockets that are files: no other process can take their ports or listen. Their paths must be
+    # short.
+    with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
+        sockets = {"transport": "ipc", "ip": f"{folder}/ipc"}
+        client = _Client(
+            notebook,
+            kernel_name="python3",
+            timeout=None,
+            config=Config({"KernelManager": sockets}),
+            resources={"metadata": {"path": str(ROOT)}},
+            on_cell_start=_print_headings,
+        )
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            kind = getattr(errors, error.ename, None)
+            if isinstance(kind, type) and issubclass(kind, IconClassifierError):
+                raise SetupError(error.evalue) from error
+            _write(notebook, report)
+            raise SetupError(
+                f"{error.ename}: {error.evalue}\nThe cell that failed is in {report}."
+            ) from error
+        except DeadKernelError as error:
+            raise SetupError(
+                "the kernel of the notebook ended: it was stopped, or the memory of this machine "
+                "does not suffice"
+            ) from error
+    _write(notebook, report)
+
+
+def _write(notebook: Any, report: Path) -> None:
+    report.parent.mkdir(parents=True, exist_ok=True)
+    write_file(report, nbformat.writes(notebook))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train; return 1 with the reason on standard error if that fails."""
+    parser = argparse.ArgumentParser(description="Train by train.ipynb, without opening it.")
+    parser.add_argument("--recipe", default="", help="the name of a recipe, or its file")
+    parser.add_argument("--data", default="", help="a folder, an archive or a table of your own")
+    parser.add_argument(
+        *("-p", "--parameter"),
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="another parameter of the notebook",
+    )
+    arguments = parser.parse_args(argv)
+    parameters = {name: _value(text) for name, text in arguments.parameters}
+    try:
+        plan = check(arguments.recipe, arguments.data)
+        report = ROOT / "reports" / f"train-{plan.name}.ipynb"
+        train({"recipe": arguments.recipe, "data": arguments.data, **parameters}, report)
+    except (SetupError, IconClassifierError) as error:
+        print(f"\nNot trained: {error}", file=sys.stderr)
+        return 1
+    print(f"The notebook with all figures: {report.relative_to(ROOT)}")
+    return 0
+
+
+def _value(text: str) -> object:
+    """Return what a text means in Python, or itself."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""`make train`: what is said and written when it succeeds, and when it cannot."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from PIL import Image
+
+from scripts import train
+from scripts.environment import SetupError
+from tests.support.pictures import encode
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Photos of one class."""
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    for colour in ("red", "blue"):
+        (tmp_path / "photos" / "cat" / f"{colour}.png").write_bytes(
+            encode(Image.new("RGB", (20, 20), colour))
+        )
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in place of the project's."""
+    (tmp_path / "root").mkdir()
+    monkeypatch.setattr(train, "ROOT", tmp_path / "root")
+    monkeypatch.chdir(tmp_path / "root")
+    return tmp_path / "root"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--data", "{tmp}/nowhere"], "there is no folder {tmp}/nowhere: check its name"),
+        (["--data", "{tmp}/photos"], "expected photos of at least two classes: "),
+        (["--data", "{tmp}/photos", "--recipe", "bears"], "there are no photos of black, grizzly"),
+        (["--recipe", "bear"], "there is no recipe 'bear'; did you mean 'bears'?"),
+        (["--recipe", "{tmp}/photos"], "for photos of your own: make train DATA={tmp}/photos"),
+        (["--recipe", "shapes", "-p", "epoch", "1"], "did you mean 'epochs'?"),
+    ],
+)
+def test_mistake_is_one_sentence_and_leaves_nothing_behind(
+    photos: Path,
+    root: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    reason: str,
+) -> None:
+    assert train.main([each.format(tmp=photos.parent) for each in arguments]) == 1
+
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("Not trained: ")
+    assert reason.format(tmp=photos.parent) in line
+    assert not list(root.iterdir())
+
+
+def test_folder_may_be_in_the_home_folder(
+    photos: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "dog").mkdir()
+    (photos / "dog" / "1.png").write_bytes(encode(Image.new("RGB", (20, 20), "green")))
+    monkeypatch.setenv("HOME", str(photos.parent))
+
+    assert train.check("", "~/photos").name == "photos"
+
+
+def test_file_of_a_recipe_does_as_well_as_its_name() -> None:
+    assert train.check("recipes/shapes.toml", "") == train.check("shapes", "")
+
+
+def notebook(folder: Path, *cells: str) -> Path:
+    """Write a notebook with a parameter, a heading and more cells."""
+    v4 = nbformat.v4
+    first = v4.new_code_cell("recipe = 'bears'", metadata={"tags": ["parameters"]})
+    rest = [v4.new_markdown_cell("## Gather\nText."), *map(v4.new_code_cell, cells)]
+    path = folder / "train.ipynb"
+    path.write_text(nbformat.writes(v4.new_notebook(cells=[first, *rest])))
+    return path
+
+
+@pytest.mark.slow
+def test_headings_and_what_cells_print_are_shown_and_the_report_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "NOTEBOOK", notebook(tmp_path, "print(recipe)", "recipe"))
+
+    train.train({"recipe": "mine"}, tmp_path / "reports" / "train.ipynb")
+
+    shown = capfd.readouterr()
+    assert (shown.out, shown.err) == ("\nGather\nmine\n", "")
+    assert "'mine'" in (tmp_path / "reports" / "train.ipynb").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cell", "reason", "reported"),
+    [
+        (
+            "from icon_classifier.errors import DatasetError; raise DatasetError('no cat')",
+            "",
+            False,
+        ),
+        ("raise KeyError('no cat')", "KeyError: .*\nThe cell that failed is in .*ipynb", True),
+    ],
+)
+def test_cell_that_fails_is_named_unless_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: str, reason: str, reported: bool
+) -> None:
+    monkeypatch.setattr(train, "NOTEBOOK", notebook(tmp_path, cell))
+
+    with pytest.raises(SetupError, match=reason or "^no cat$"):
+        train.train({}, tmp_path / "report.ipynb")
+
+    assert (tmp_path / "report.ipynb").exists() == reported
+
+
+@pytest.mark.slow
+def test_kernel_that_ends_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "NOTEBOOK", notebook(tmp_path, "import os; os._exit(1)"))
+
+    with pytest.raises(SetupError, match="the kernel of the notebook ended"):
+        train.train({}, tmp_path / "report.ipynb")
