@@ -312,10 +312,16 @@ def _missing_extra(error: ModuleNotFoundError, extra: str) -> SettingsError:
 
 
 def main() -> None:
-    """Run the command line; an error of this package is one line on stderr and exit code 1."""
+    """Run the command line; what a user can mend is one line on stderr and exit code 1."""
     try:
         app()
     except IconClassifierError as error:
         lines = map(printable, f"icon-classifier: {error}".split("\n"))
         print("\n".join(lines), file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        path = printable(str(error.filename))
+        print(f"icon-classifier: {path} cannot be opened: {error.strerror}", file=sys.stderr)
         sys.exit(1)
