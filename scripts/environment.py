@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import functools
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -26,6 +25,8 @@ from pathlib import Path
 from icon_classifier.files import write_file
 
 ROOT = Path(__file__).resolve().parent.parent
+MINORS = (14, 13, 12, 11)
+"""Versions of Python 3 for which every locked package has wheels, the newest first."""
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCH_PAIR = ("torch", "torchvision")
 SINGLE_EXTRAS = ("notebook", "scale")
@@ -137,25 +138,37 @@ def needs_cuda(report: str) -> bool:
     return any(cuda.match(text) and "extra ==" not in text for text in wanted)
 
 
-def install_torch(python: Path, pins: list[str]) -> None:
-    """Install the pair for CPUs from PyTorch's index where it answers, else from PyPI."""
-    if reachable(f"{CPU_INDEX}/torch/"):
-        pip_install(python, *WHEELS, "--no-deps", "--extra-index-url", CPU_INDEX, *pins)
-        return
-    print("PyTorch's CPU index cannot be reached; trying PyPI.", flush=True)
+def torch_index(python: Path, pins: list[str]) -> list[str]:
+    """Return pip's options for the index with the pair for CPUs: PyTorch's own, or PyPI.
+
+    Raises
+    ------
+    SetupError
+        If there is none for this Python and this machine.
+    """
+    index = ["--extra-index-url", CPU_INDEX] if reachable(f"{CPU_INDEX}/torch/") else []
     options = ["--quiet", "--dry-run", "--no-deps", "--ignore-installed", "--report", "-"]
-    command = [str(python), "-m", "pip", "install", *options, pins[0]]
-    answer = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    command = [str(python), "-m", "pip", "install", *WHEELS, *options, *index, *pins]
+    answer = subprocess.run(command, check=False, capture_output=True, text=True)
+    minor = minor_of(python)
     if answer.returncode:
-        raise SetupError(f"pip finds no {pins[0]} for this machine (its reason is above).")
-    if sys.platform == "linux" and needs_cuda(answer.stdout):
+        reason = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise SetupError(
-            f"The only {pins[0]} that pip finds is the CUDA build, with several GB of packages "
-            f"that a CPU does not need. Let this machine reach {CPU_INDEX}, or download the file "
-            "torch-…+cpu-cp311-… from there on another machine, put it into a folder, and run: "
-            "PIP_FIND_LINKS=/that/folder make app"
+            f"pip finds no {' and '.join(pins)} for Python 3.{minor} on this machine: {reason}"
         )
-    pip_install(python, *WHEELS, "--no-deps", *pins)
+    if not index and sys.platform == "linux" and needs_cuda(answer.stdout):
+        raise SetupError(
+            f"The only {pins[0]} that pip finds for Python 3.{minor} is the CUDA build, with "
+            f"several GB of packages that a CPU does not need. Let this machine reach {CPU_INDEX}, "
+            f"or download the file torch-…+cpu-cp3{minor}-… from there on another machine, put it "
+            "into a folder, and run: PIP_FIND_LINKS=/that/folder make app"
+        )
+    return index
+
+
+def install_torch(python: Path, pins: list[str]) -> None:
+    """Install the pair for CPUs."""
+    pip_install(python, *WHEELS, "--no-deps", *torch_index(python, pins), *pins)
 
 
 def install_package(python: Path) -> None:
@@ -187,6 +200,32 @@ def ensure_program(name: str) -> Path:
     return Path(found)
 
 
+def minor_of(python: Path | str) -> int | None:
+    """Return the 11 of a Python 3.11; None if it does not run, like a pyenv shim without one."""
+    try:
+        answer = subprocess.run(
+            [python, "-c", "import sys; print(sys.version_info[0], sys.version_info[1])"],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+    except OSError:
+        return None
+    major, _, minor = answer.stdout.strip().partition(" ")
+    return int(minor) if major == "3" else None
+
+
+def find_pythons() -> dict[int, str]:
+    """Map the minor version of each usable Python to its path, the newest first.
+
+    They are those on PATH and the one that runs this; only the one that PYTHON names, if any.
+    """
+    named = os.environ.get("PYTHON")
+    names = [named] if named else [*(f"python3.{minor}" for minor in MINORS), sys.executable]
+    minors = {minor_of(name): name for name in reversed(names)}
+    return {minor: minors[minor] for minor in MINORS if minor in minors}
+
+
 def tool_requirements(name: str) -> str:
     """Return what requirements-tools.lock has for a tool, with hashes."""
     text = (ROOT / "requirements-tools.lock").read_text()
@@ -203,8 +242,10 @@ class Environment:
         self.record = folder / "installed.json"
         self.unfinished = folder / "unfinished"  # exists while a step runs
 
-    def create(self) -> None:
-        """Create the environment; delete it first if the last installation was interrupted.
+    def create(self, pins: list[str]) -> None:
+        """Create the environment with the newest Python for which pip has these pins of torch.
+
+        It is deleted first if the last installation was interrupted.
 
         A pip that was killed can leave half a package which it later takes for a whole one. Only
         a fresh start is safe, and pip's cache makes that quick.
@@ -212,7 +253,7 @@ class Environment:
         if self.unfinished.exists():
             print("The last set-up was interrupted; starting .venv from scratch.", flush=True)
             shutil.rmtree(self.folder)
-        test = "import pip, sys; sys.exit(sys.version_info[:2] != (3, 11))"
+        test = f"import pip, sys; sys.exit(sys.version_info[1] not in {MINORS})"
         if (
             self.python.exists()
             and not subprocess.run(
@@ -220,20 +261,36 @@ class Environment:
             ).returncode
         ):
             return
-        if sys.version_info[:2] != (3, 11):
+        pythons = find_pythons()
+        if not pythons:
             found = ".".join(map(str, sys.version_info[:3]))
             raise SetupError(
-                f"Python 3.11 is needed, and this is {found}. Install it (on Debian: apt install "
-                "python3.11 python3.11-venv) or name it: make app PYTHON=/path/to/python3.11"
+                f"Python 3.{MINORS[-1]} to 3.{MINORS[0]} is needed, and found was {found}. Install "
+                "one (on Debian: sudo apt install python3 python3-venv) or name it: make app "
+                "PYTHON=/path/to/python3"
             )
-        if not importlib.util.find_spec("ensurepip") and not apt_install("python3.11-venv"):
+        for minor, python in pythons.items():
+            self._create_with(python, minor)
+            if minor == min(pythons):
+                return
+            try:
+                torch_index(self.python, pins)
+            except SetupError as error:
+                print(f"{error}\nTrying an older Python.", flush=True)
+            else:
+                return
+
+    def _create_with(self, python: str, minor: int) -> None:
+        test = "import importlib.util, sys; sys.exit(not importlib.util.find_spec('ensurepip'))"
+        incomplete = subprocess.run([python, "-c", test], check=False).returncode
+        if incomplete and not apt_install(f"python3.{minor}-venv"):
             raise SetupError(
-                "This Python cannot create virtual environments. "
-                "On Debian: sudo apt install python3.11-venv. Then try again."
+                f"{python} cannot create virtual environments. "
+                f"On Debian: sudo apt install python3.{minor}-venv. Then try again."
             )
-        print("Creating .venv.", flush=True)
+        print(f"Creating .venv with Python 3.{minor}.", flush=True)
         failure = "Could not create .venv (the reason is above)."
-        run(sys.executable, "-m", "venv", "--clear", self.folder, failure=failure)
+        run(python, "-m", "venv", "--clear", self.folder, failure=failure)
 
     def done(self) -> dict[str, str]:
         """Return the state of each step that succeeded."""
@@ -255,19 +312,20 @@ class Environment:
         self.unfinished.unlink()
 
 
-def install(*, tests: bool = False, extras: Sequence[str] = ()) -> Path:
+def install(*, tests: bool = False, extras: Sequence[str] = (), torch: bool = True) -> Path:
     """Bring `.venv` up to date, with what tests and `extras` need; return its Python."""
     environment = Environment()
-    environment.create()
-    python = environment.python
     pins = torch_pins((ROOT / "requirements.txt").read_text())
+    environment.create(pins)
+    python = environment.python
     packages, _, dev = (ROOT / "requirements.lock").read_text().partition(f"\n{DEV_LINE}\n")
     project = str(ROOT) + (ROOT / "pyproject.toml").read_text()
     steps: list[tuple[str, str, Callable[[], None]]] = [
         ("packages", digest(packages), lambda: install_hashed(python, packages)),
-        ("torch", digest(str(pins)), lambda: install_torch(python, pins)),
         ("package", digest(project), lambda: install_package(python)),
     ]
+    if torch:
+        steps.insert(1, ("torch", digest(str(pins)), lambda: install_torch(python, pins)))
     if tests:
         steps.append(("tests", digest(dev), lambda: install_hashed(python, dev)))
     for name in extras:

@@ -42,25 +42,23 @@ OPTIONS = f"--extra-index-url {CPU_INDEX}\n{' '.join(WHEELS)}"
 SOURCES = {"heat": "--no-binary grad-cam\n"}
 """pip's options for a tool that is published as sources only; setuptools is there to build it."""
 # What is true wherever this is installed (tool.uv.environments in pyproject.toml).
-_PYTHON = "python_full_version < '3.12'"
-_PLATFORMS = "(sys_platform == 'darwin' or sys_platform == 'linux' or sys_platform == 'win32')"
+_PLATFORMS = "sys_platform == 'darwin' or sys_platform == 'linux' or sys_platform == 'win32'"
 
 
 def simplify_marker(line: str) -> str:
     """Drop from a requirement's marker what is true wherever this is installed.
 
-    >>> simplify_marker("numpy==2.4.6 ; python_full_version < '3.12'")
-    'numpy==2.4.6'
+    >>> simplify_marker(f"a==1 ; python_full_version < '3.12' and ({_PLATFORMS})")
+    "a==1 ; python_full_version < '3.12'"
     """
     requirement, separator, marker = line.partition(" ; ")
     if not separator:
         return line
     tail = " \\" if marker.endswith(" \\") else ""
     marker = marker.removesuffix(" \\")
-    for always in (_PYTHON, _PLATFORMS):
-        marker = marker.replace(f"{always} and ", "").replace(f" and {always}", "")
-    if marker in (_PYTHON, _PLATFORMS):
+    if marker == _PLATFORMS:
         return requirement + tail
+    marker = marker.replace(f"({_PLATFORMS}) and ", "").replace(f" and ({_PLATFORMS})", "")
     return f"{requirement} ; {marker}{tail}"
 
 
@@ -70,7 +68,7 @@ def without_hashes(blocks: dict[str, str]) -> str:
 
 
 def resolve(*arguments: str, present: str, pins: str = "") -> dict[str, str]:
-    """Resolve a part of pyproject.toml for Python 3.11 on every platform, with hashes.
+    """Resolve a part of pyproject.toml for every supported Python and platform, with hashes.
 
     Versions of `present` stay where they can, those of `pins` must.
     """
@@ -132,7 +130,8 @@ def lock_tools(installed: dict[str, str], *, upgrade: bool) -> None:
             pins = without_hashes(installed)
             extra = ("pyproject.toml", "--extra", name)
             blocks = resolve(*extra, present=present, pins=pins)
-            blocks = {key: block for key, block in blocks.items() if key not in installed}
+            # What is installed for some Pythons only is needed here for the others.
+            blocks = {key: block for key, block in blocks.items() if installed.get(key) != block}
         else:
             # What the two need else, torch above all, is there already.
             options = ["--no-deps"] if name in ("fuzz", "heat") else []

@@ -6,6 +6,7 @@ What is ready already is left alone, so that a second run takes about a second.
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,13 +33,36 @@ def compile_model(python: Path | str) -> None:
         run(python, "-m", "icon_classifier", "convert", "--if-needed", failure=hint)
 
 
-def prepare(*, tests: bool = False, extras: Sequence[str] = ()) -> Path:
-    """Install, with the tools of the tests or without, and compile; return the Python."""
+def needs_compiling(python: Path | str) -> bool:
+    """Return whether there is an export.pkl without the export.onnx that belongs to it."""
+    test = "from icon_classifier.model.opening import is_up_to_date as test"
+    code = f"import sys; {test}; sys.exit(not test('export.onnx', 'export.pkl'))"
+    return (ROOT / "export.pkl").exists() and bool(
+        subprocess.run([python, "-c", code], cwd=ROOT, check=False).returncode
+    )
+
+
+def prepare(*, tests: bool = False, extras: Sequence[str] = (), only_serving: bool = False) -> Path:
+    """Install, with the tools of the tests or without, and compile; return the Python.
+
+    For serving alone torch is installed only where there is something to compile.
+    """
     with locked(ROOT / "build" / "prepare.lock"):
-        python = install(tests=tests, extras=extras)
+        python = install(tests=tests, extras=extras, torch=not only_serving)
         if tests:
             ensure_browser(python)
-        compile_model(python)
+        if not only_serving:
+            compile_model(python)
+        elif needs_compiling(python):
+            try:
+                install()
+            except SetupError as error:
+                raise SetupError(
+                    f"{error}\nThe page needs export.onnx, which torch compiles from export.pkl: "
+                    "name a Python that has torch (make app PYTHON=/path/to/python3), or copy "
+                    "export.onnx from a machine where `make setup` made it."
+                ) from error
+            compile_model(python)
     return python
 
 

@@ -42,7 +42,7 @@ def main() -> int:
     try:
         port = port_from(os.environ)
         check_port_is_free(port)  # before minutes of installation, not after
-        python = prepare()
+        python = prepare(only_serving=True)
     except SetupError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from icon_classifier.api.batching import Classifier, LocalClassifier
@@ -24,7 +24,7 @@ from icon_classifier.api.fetch import Fetcher
 from icon_classifier.api.limits import ApiKeys, Budget, RateLimiter
 from icon_classifier.api.openapi import openapi_document
 from icon_classifier.api.pages import PAGE_HEADERS, docs_page, upload_page
-from icon_classifier.api.problems import EXCEPTION_HANDLERS, problem
+from icon_classifier.api.problems import EXCEPTION_HANDLERS, problem, root_path, status_code
 from icon_classifier.api.settings import ApiSettings
 from icon_classifier.api.uploads import Upload, read_upload
 from icon_classifier.errors import (
@@ -85,6 +85,10 @@ def create_app(
         Route("/healthz", api.health, methods=["GET"]),
         Route("/openapi.json", api.openapi, methods=["GET"]),
         Route("/docs", api.docs, methods=["GET"]),
+    ]
+    routes += [
+        Route(f"{route.path}/", _without_slash, methods=route.methods, include_in_schema=False)
+        for route in routes[1:]
     ]
     middleware = []
     if settings.cors_origins:
@@ -153,7 +157,7 @@ class _Api:
             {
                 "name": photo.name,
                 **(
-                    {"error": problem(result)}
+                    {"error": problem(result, request)}
                     if isinstance(result, ImageError)
                     else _prediction_fields(result)
                 ),
@@ -189,7 +193,7 @@ class _Api:
             if len(results) == 1 and isinstance(results[0], ImageError):
                 raise results[0]
         except IconClassifierError as error:
-            response = self._page([("", error.words)], problem(error)["status"])
+            response = self._page([("", error.words)], status_code(type(error)))
             if isinstance(error, BusyError):
                 response.headers["Retry-After"] = str(error.retry_after)
             return response
@@ -208,8 +212,9 @@ class _Api:
             raise BusyError("photos are in work, and none was finished", words=STALLED)
         return JSONResponse({"status": "ok", "pending": self._queue.used})
 
-    async def openapi(self, _: Request) -> Response:
-        return JSONResponse(self._document)
+    async def openapi(self, request: Request) -> Response:
+        servers = [{"url": root_path(request) or "/"}]
+        return JSONResponse({**self._document, "servers": servers})
 
     async def docs(self, _: Request) -> Response:
         return HTMLResponse(docs_page(self._document), headers=PAGE_HEADERS)
@@ -263,6 +268,16 @@ class _Api:
             results=results,
         )
         return HTMLResponse(page, status, PAGE_HEADERS)
+
+
+async def _without_slash(request: Request) -> Response:
+    """Redirect to the same address without the slash at its end.
+
+    The redirect is relative, so that a proxy's scheme, host and prefix stay.
+    """
+    name = request.url.path.rstrip("/").rpartition("/")[2]
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"../{name}{query}", 308)
 
 
 def _prediction_fields(prediction: Prediction) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The two HTML pages of the API: one to send photos, one with its documentation.
 
-They use no JavaScript and load nothing from other hosts; all text from outside is escaped.
+They use no JavaScript and load nothing from other hosts; all text from outside is escaped. Their
+links are relative, so that they hold under any prefix of a proxy.
 """
 
 from __future__ import annotations
@@ -57,13 +58,13 @@ def upload_page(
 <h1>What is in your photo?</h1>
 <p>It is classified as one of: {escape(", ".join(labels))}.</p>
 {"".join(_result(name, result) for name, result in results)}
-<form method="post" action="/" enctype="multipart/form-data">
+<form method="post" action="./" enctype="multipart/form-data">
 <label>Photos (up to {max_bytes // 2**20} MB each)
 <input type="file" name="photo" accept="image/*" multiple required></label>
 {key}
 <button>Classify</button>
 </form>
-<p>For programs: <a href="/docs">the documentation of the API</a>.</p>""",
+<p>For programs: <a href="docs">the documentation of the API</a>.</p>""",
     )
 
 
@@ -84,7 +85,7 @@ def docs_page(document: dict[str, Any]) -> str:
         f"{info['title']}: the API",
         f"""
 <h1>{escape(info["title"])}: the API</h1>
-<p>{escape(info["summary"])} Machine-readable: <a href="/openapi.json">openapi.json</a>.</p>
+<p>{escape(info["summary"])} Machine-readable: <a href="openapi.json">openapi.json</a>.</p>
 <pre>curl --data-binary @photo.jpg http://HOST/classify
 curl -F photo=@one.jpg -F photo=@two.jpg http://HOST/classify
 curl -G --data-urlencode url=https://example.org/photo.jpg http://HOST/classify-url</pre>
@@ -95,7 +96,7 @@ curl -G --data-urlencode url=https://example.org/photo.jpg http://HOST/classify-
 <table><tr><th>Status</th><th>Meaning</th><th>Detail</th></tr>{problems}</table>
 <h2>Schemas</h2>
 <pre>{escape(json.dumps(document["components"]["schemas"], indent=1, ensure_ascii=False))}</pre>
-<p><a href="/">Send a photo</a></p>""",
+<p><a href="./">Send a photo</a></p>""",
     )
 
 

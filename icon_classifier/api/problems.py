@@ -38,8 +38,15 @@ class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
 
 
-def problem(error: IconClassifierError) -> dict[str, Any]:
+def problem(error: IconClassifierError, request: Request) -> dict[str, Any]:
     """Describe an error for a client.
+
+    Parameters
+    ----------
+    error : IconClassifierError
+        The error.
+    request : starlette.requests.Request
+        The request that it answers; a proxy's prefix of it is that of the documentation.
 
     Returns
     -------
@@ -49,11 +56,16 @@ def problem(error: IconClassifierError) -> dict[str, Any]:
     """
     kind = type(error)
     return {
-        "type": f"/docs#{slug(kind)}",
+        "type": f"{root_path(request)}/docs#{slug(kind)}",
         "title": title(kind),
         "status": status_code(kind),
         "detail": error.words,
     }
+
+
+def root_path(request: Request) -> str:
+    """Return the prefix under which a proxy serves the API; mostly empty."""
+    return str(request.scope.get("root_path", "")).rstrip("/")
 
 
 def status_code(kind: type[IconClassifierError]) -> int:
@@ -83,7 +95,7 @@ def _subtree(kind: type[IconClassifierError]) -> Iterator[type[IconClassifierErr
         yield from _subtree(subclass)
 
 
-def error_response(error: IconClassifierError) -> Response:
+def error_response(error: IconClassifierError, request: Request) -> Response:
     """Return the response for an error, with the headers of its class."""
     headers = {}
     if isinstance(error, BusyError):
@@ -92,12 +104,13 @@ def error_response(error: IconClassifierError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.UploadError):
         headers["Connection"] = "close"  # the rest of the body is not read
-    content = problem(error)
+    content = problem(error, request)
     return ProblemResponse(content, content["status"], headers)
 
 
-async def _on_error(_: Request, error: Exception) -> Response:
-    return error_response(cast(IconClassifierError, error))  # Starlette's signature is wider
+async def _on_error(request: Request, error: Exception) -> Response:
+    # Starlette's signature is wider
+    return error_response(cast(IconClassifierError, error), request)
 
 
 async def _on_http_error(_: Request, error: Exception) -> Response:

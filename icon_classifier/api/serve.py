@@ -10,6 +10,7 @@ import threading
 from types import FrameType
 
 import uvicorn
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -34,7 +35,8 @@ MAX_SHUTDOWN_SECONDS = 10
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    response = error_response(BusyError(f"expected at most {_MAX_CONNECTIONS} connections"))
+    error = BusyError(f"expected at most {_MAX_CONNECTIONS} connections")
+    response = error_response(error, Request(scope))
     response.headers["Connection"] = "close"
     await response(scope, receive, send)
 
@@ -134,7 +136,9 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def create_server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) -> uvicorn.Server:
+def create_server(
+    app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867, root_path: str = ""
+) -> uvicorn.Server:
     """Create a server that does not listen yet.
 
     Parameters
@@ -145,11 +149,14 @@ def create_server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) ->
         The address to listen on.
     port : int
         The port to listen on; 0 takes a free one.
+    root_path : str
+        The prefix under which a proxy serves the app, and which it removes from addresses.
     """
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
+        root_path=root_path,
         http=_Protocol,
         ws="none",
         lifespan="on",
@@ -167,15 +174,15 @@ def create_server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) ->
     return _Server(config)
 
 
-def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867) -> None:
-    """Serve until a signal stops the process.
+def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867, root_path: str = "") -> None:
+    """Serve until a signal stops the process; the parameters are those of :func:`create_server`.
 
     Raises
     ------
     SettingsError
         If the port is in use or the address does not belong to this machine.
     """
-    server = create_server(app, host=host, port=port)
+    server = create_server(app, host=host, port=port, root_path=root_path)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -261,6 +261,14 @@ def api(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(envvar="PORT", min=0, max=65535)] = 8867,
+    root_path: Annotated[
+        str,
+        typer.Option(
+            help="The prefix under which a proxy serves the API, such as /classifier; the proxy "
+            "removes it from addresses.",
+            show_default=False,
+        ),
+    ] = "",
     model: Annotated[
         Path | None, typer.Option("--model", help=f"The folder with {EXPORT} and {MODEL}.")
     ] = None,
@@ -271,7 +279,7 @@ def api(
         from icon_classifier.api.serve import serve
     except ModuleNotFoundError as error:
         raise _missing_extra(error, "api") from error
-    serve(app_from_environment(model), host=host, port=port)
+    serve(app_from_environment(model), host=host, port=port, root_path=root_path)
 
 
 @app.command()
@@ -312,10 +320,16 @@ def _missing_extra(error: ModuleNotFoundError, extra: str) -> SettingsError:
 
 
 def main() -> None:
-    """Run the command line; an error of this package is one line on stderr and exit code 1."""
+    """Run the command line; what a user can mend is one line on stderr and exit code 1."""
     try:
         app()
     except IconClassifierError as error:
         lines = map(printable, f"icon-classifier: {error}".split("\n"))
         print("\n".join(lines), file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        path = printable(str(error.filename))
+        print(f"icon-classifier: {path} cannot be opened: {error.strerror}", file=sys.stderr)
         sys.exit(1)

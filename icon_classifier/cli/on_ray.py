@@ -125,7 +125,8 @@ class _Worker:
         limits = Limits()
         try:
             try:
-                with fsspec.open(path, "rb") as file:
+                # In an address "::" joins two; in a name it is only that.
+                with fsspec.open(path, "rb") if "://" in path else Path(path).open("rb") as file:
                     data = file.read(limits.max_bytes + 1)
             except (OSError, ValueError, ImportError) as error:  # ImportError: no s3fs, gcsfs, …
                 raise ImageError(

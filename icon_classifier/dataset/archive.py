@@ -87,10 +87,14 @@ def read_folder(
     Raises
     ------
     DatasetError
-        If there is no such folder.
+        If there is no such folder, or it cannot be opened.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"there is no folder {folder}")
+    try:
+        os.scandir(folder).close()
+    except (FileNotFoundError, NotADirectoryError) as missing:
+        raise DatasetError(f"there is no folder {folder}") from missing
+    except OSError as failed:
+        raise DatasetError(f"the folder {folder} cannot be opened: {failed.strerror}") from failed
     passed = {skip.resolve()} if skip else set()  # and those that were read: links may lead back
     errors: list[OSError] = []
     for name, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):

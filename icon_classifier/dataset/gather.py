@@ -178,7 +178,11 @@ def _own_photos(recipe: Recipe, data: str | Path | None) -> tuple[Recipe, Path]:
     if data is None and recipe.folder.path is None:
         raise DatasetError(f"recipe {recipe.name!r} needs a folder of photos, got none")
     own = Path(data or recipe.folder.path or "").expanduser()
-    if own.is_file() and is_table(PurePosixPath(own.name)):
+    try:
+        is_file = own.is_file()
+    except OSError as error:
+        raise DatasetError(f"{own} cannot be opened: {error.strerror}") from error
+    if is_file and is_table(PurePosixPath(own.name)):
         return replace(recipe, folder=replace(recipe.folder, table=own.name)), own.parent
     return recipe, own
 

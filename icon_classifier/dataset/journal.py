@@ -213,8 +213,8 @@ def _free(root: Path, target: str, used: set[str]) -> str:
 
 
 def _rename(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
     except OSError as error:
         raise DatasetError(f"{source} cannot be moved to {target}: {error.strerror}") from error

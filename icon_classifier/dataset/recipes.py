@@ -321,6 +321,8 @@ def load_recipe(recipe: str | Path) -> Recipe:
     file = _find(recipe)
     try:
         table = tomllib.loads(decode_text(file.read_bytes()))
+    except FileNotFoundError as error:
+        raise RecipeError(f"there is no recipe file {file}") from error
     except OSError as error:
         raise RecipeError(f"{file} cannot be read: {error.strerror or error}") from error
     except tomllib.TOMLDecodeError as error:
@@ -350,11 +352,15 @@ def folder_recipe(
     Raises
     ------
     RecipeError
-        If there is no such folder or file, or the pattern is not usable.
+        If there is no such folder or file, it cannot be opened, or the pattern is not usable.
     """
     path = Path(folder).expanduser().resolve()
-    if not path.exists():
-        raise RecipeError(f"there is no folder {folder}: check its name")
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise RecipeError(f"there is no folder {folder}: check its name") from error
+    except OSError as error:
+        raise RecipeError(f"{folder} cannot be opened: {error.strerror}") from error
     place = path.parent if path.suffix.lower() in {".csv", ".tsv"} else path
     name = (place.name if place.is_dir() else place.name.partition(".")[0]) or "photos"
     training = Training(architecture="tf_efficientnet_lite0")
@@ -376,10 +382,7 @@ def suggestion(name: str, known: Sequence[str]) -> str:
 
 def _find(recipe: str | Path) -> Path:
     if isinstance(recipe, Path) or recipe.endswith(".toml"):
-        file = Path(recipe).expanduser()
-        if not file.is_file():
-            raise RecipeError(f"there is no recipe file {file}")
-        return file
+        return Path(recipe).expanduser()
     for folder in _search_path():
         file = folder / f"{recipe}.toml"
         # A name with a slash would leave the folder of recipes.

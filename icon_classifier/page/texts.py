@@ -181,6 +181,8 @@ PAGE_TEXTS = {
     "lost": "The connection is lost; trying again…",
     "ended": "This page has ended. Please reload it to go on.",
     "ended_slow": "This photo took too long. Please reload the page and try another one.",
+    "ended_proxy": "The proxy in front of this page does not pass its connection on. If you run "
+    "this page, see the server's log for what to change.",
     "ended_crowded": "Others are waiting, so this page has ended. Please reload it to go on.",
     "reload": "Reload the page",
     "unknown_widget": "This page cannot show the widget “{name}” of {module}.",

@@ -18,10 +18,11 @@ import zmq
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from jupyter_server.auth import IdentityProvider, User
 from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.services.kernels.handlers import KernelHandler
 from jupyter_server.utils import url_path_join
 from tornado.httputil import HTTPHeaders
 from tornado.ioloop import IOLoop
-from tornado.web import Application, ErrorHandler, HTTPError, RequestHandler
+from tornado.web import Application, ErrorHandler, HTTPError, RedirectHandler, RequestHandler
 from traitlets import Integer, TraitError, Unicode, default
 from voila import notebook_renderer
 from voila.app import Voila
@@ -31,7 +32,7 @@ from zmq.eventloop.zmqstream import ZMQStream
 
 from icon_classifier.kernels.manager import VisitorKernelManager
 from icon_classifier.page import texts
-from icon_classifier.server import preview, static_files
+from icon_classifier.server import origins, preview, static_files
 from icon_classifier.server.channels import MAX_UNREAD, ChannelsHandler
 from icon_classifier.server.exporter import PageExporter
 from icon_classifier.server.listener import MAX_PENDING, LongAddress, PageServer
@@ -299,6 +300,8 @@ class HealthHandler(RequestHandler):
         self.set_status(200 if self.kernels.works else 503)
         self.write("ok\n" if self.kernels.works else "stuck\n")
 
+    head = get  # without the body, which tornado leaves out
+
 
 class MetricsHandler(RequestHandler):
     """Serves the metrics for Prometheus, on a port of its own."""
@@ -325,6 +328,8 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
     """
     if kernels.template and "template" not in voila.config.VoilaConfiguration:
         voila.voila_configuration.template = kernels.template
+    voila.base_url = url_path_join("/", voila.base_url, "/")
+    voila.server_url = url_path_join("/", voila.server_url, "/")
     logs.install(voila.log)
     _raise_descriptor_limit()
     memory.return_freed()
@@ -364,6 +369,8 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
                 {"folder": voila.root_dir},
             ),
         ]
+        if prefix := voila.server_url.rstrip("/"):
+            ours.append((prefix, RedirectHandler, {"url": voila.base_url, "permanent": False}))
         return [*ours, *(_ours(rule, is_open) for rule in init_handlers())]
 
     voila.init_handlers = init_handlers_with_ours
@@ -376,7 +383,11 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
 
 
 _HEARTBEAT = "<script>window.voila_heartbeat()</script>\n"
-_HANDLERS = {TornadoVoilaHandler: PageHandler, VoilaKernelWebsocketHandler: ChannelsHandler}
+_HANDLERS = {
+    KernelHandler: origins.KernelStateHandler,
+    TornadoVoilaHandler: PageHandler,
+    VoilaKernelWebsocketHandler: ChannelsHandler,
+}
 _LOGINS = ("IdentityProvider", "PasswordIdentityProvider")
 # Not the phones of CUBOT.
 _ROBOT = re.compile(r"(?<!cu)bot\b|crawler|spider|preview|externalhit|^whatsapp/", re.IGNORECASE)
@@ -390,7 +401,7 @@ def _ours(rule: tuple[Any, ...], is_open: bool) -> tuple[Any, ...]:
     pattern, handler, *arguments = rule
     handler = _HANDLERS.get(handler, handler)
     if issubclass(handler, JupyterHandler):
-        mixins = (_PlainErrors, _NoCookies) if is_open else (_PlainErrors,)
+        mixins = (_PlainErrors, origins.SameOrigin, *((_NoCookies,) if is_open else ()))
         handler = type(handler.__name__, (*mixins, handler), {})
     return (pattern, handler, *arguments)
 

@@ -12,7 +12,7 @@ import errno
 import re
 import time
 from collections import Counter, deque
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NoReturn, cast
 from weakref import WeakKeyDictionary
 
 from jupyter_client.manager import KernelManager
@@ -22,6 +22,7 @@ from tornado.websocket import WebSocketClosedError
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
 from icon_classifier.errors import RequestError
+from icon_classifier.server import origins
 from icon_classifier.server.listener import Connection
 from icon_classifier.server.messages import (
     PROTOCOL,
@@ -74,6 +75,8 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
         if kernel_id not in self.kernel_manager:
             raise HTTPError(404)
         kernel, now = self.kernel_manager.get_kernel(kernel_id), time.monotonic()
+        if not self.check_origin() or "Upgrade" not in self.request.headers:
+            self._refuse(kernel)
         opened = self._opened.setdefault(kernel, deque(maxlen=MAX_OPENED))
         if len(opened) == MAX_OPENED and now - opened[0] < 60:
             raise HTTPError(429)
@@ -97,6 +100,13 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             requests.remove(self)
             if not requests:
                 del self._requests[kernel_id]
+
+    def _refuse(self, kernel: KernelManager) -> NoReturn:
+        if reason := origins.withheld(self.request, kernel):
+            self.log.warning(
+                "Refused a page's WebSocket: %s. See docs/deploying.md, Behind a proxy.", reason
+            )
+        raise HTTPError(403)
 
     @property
     def _is_closed(self) -> bool:

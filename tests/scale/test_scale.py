@@ -46,6 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         colour = ("red", "green", "blue")[number % 3]
         picture = Image.new("RGB", (20 + number, 30), colour)
         (photos / "deep" / f"{number:02}.png").write_bytes(encode(picture))
+    (photos / "a::b.png").write_bytes(encode(Image.new("RGB", (20, 30), "red")))
     (photos / "broken.jpg").write_bytes(b"nothing")
     return folder
 
@@ -150,7 +151,7 @@ def test_records_of_a_folder_equal_those_of_one_process(cluster: str, folder: Pa
 
 def test_fsspec_addresses_are_found_and_classified(cluster: str, folder: Path) -> None:
     paths = list(find_photos_anywhere([f"file://{folder}/photos"]))
-    assert len(paths) == 21
+    assert len(paths) == 22
     assert all(path.startswith("file://") for path in paths)
     [record] = classify_on_ray(folder / "export.onnx", paths[-1:], top=1)
     assert record["path"] == paths[-1]
@@ -163,8 +164,8 @@ def test_command_shows_progress_on_a_terminal(cluster: str, folder: Path, tmp_pa
     command += ["--json", "-o", str(target), "--model", str(folder)]
     code, shown = run_on_terminal(command, os.environ | {"RAY_ADDRESS": cluster})
     assert code == 1, shown  # one of them is broken
-    assert "21/21" in shown
-    assert len([json.loads(line) for line in target.read_text().splitlines()]) == 21
+    assert "22/22" in shown
+    assert len([json.loads(line) for line in target.read_text().splitlines()]) == 22
 
 
 def test_app_for_serve_run_is_created_from_the_environment(

@@ -29,6 +29,8 @@ const WATCH_MS = 200;
 const PROBE_SECONDS = 5;
 // The code with which a server closes a connection on which a message was too large for it.
 const TOO_LARGE = 1009;
+// The status of a kernel whose WebSockets a proxy withholds (server/origins.py).
+const WITHHELD = 421;
 
 export class Kernel {
   /** Called with every message in order; the next one waits until this call has finished. */
@@ -251,6 +253,7 @@ export class Kernel {
   private async retry(): Promise<void> {
     try {
       const answer = await fetch(`${this.baseUrl}api/kernels/${this.id}`, { cache: 'no-store' });
+      if (answer.status === WITHHELD) return this.end('proxy');
       if (answer.status === 404 || answer.status === 403) return this.end();
       if (answer.ok) return this.connect();
     } catch {

@@ -25,7 +25,8 @@ _SIDE = 160  # pixels
 class PhotoCleaner(VBox):  # type: ignore[misc]
     """Photos, each with a menu to keep, delete or relabel it; the likely mislabelled first.
 
-    Marks stay while another class is shown. *Apply* moves what is marked in all classes; *Undo*
+    Marks stay while another class is shown, until their photos are moved, by a loop of one's own as
+    well. *Apply* moves what is marked in all classes; *Undo*
     undoes the latest *Apply*, of an earlier session as well.
 
     Parameters
@@ -80,6 +81,7 @@ class PhotoCleaner(VBox):  # type: ignore[misc]
 
     def plan(self) -> list[Move]:
         """Return what is marked as moves inside the data folder; to delete is to quarantine."""
+        self.marks = {path: mark for path, mark in self.marks.items() if path.is_file()}
         moves = []
         for path, mark in sorted(self.marks.items()):
             label = path.parent.name

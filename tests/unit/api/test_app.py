@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -283,10 +284,37 @@ def test_slow_downloads_of_one_client_leave_some_for_others(model):
         assert [future.result().status_code for future in slow] == [200] * 3
 
 
-@pytest.mark.parametrize("path", ["/docs/", "/classify/", "/healthz/"])
-def test_no_path_redirects_to_the_host_that_a_request_names(client, path):
-    response = client.get(path, headers={"Host": "evil.example"}, follow_redirects=False)
-    assert is_problem(response, 404)
+@pytest.mark.parametrize("path", ["/docs", "/classify-url?url=http://a/", "/healthz"])
+def test_slash_at_the_end_redirects_without_naming_a_host(client, path):
+    name, mark, query = path.partition("?")
+    host = {"Host": "evil.example"}
+    response = client.get(f"{name}/{mark}{query}", headers=host, follow_redirects=False)
+    assert (response.status_code, response.headers["location"]) == (308, f"..{path}")
+    followed = client.get(f"{name}/{mark}{query}")
+    assert (followed.status_code, followed.content) == (
+        client.get(path).status_code,
+        client.get(path).content,
+    )
+
+
+def test_every_link_keeps_the_prefix_and_scheme_of_a_proxy(model):
+    app = api.create_app(model, ApiSettings(rate=0))
+    with TestClient(app, base_url="https://site.example", root_path="/icons") as client:
+        pages = {path: client.get(f"/icons{path}") for path in ("/", "/docs")}
+        found = set()
+        for page in pages.values():
+            for link in re.findall(r'(?:href|action)="([^"#]+)"', page.text):
+                found.add(str(page.url.join(link)))
+        assert found == {f"https://site.example/icons/{x}" for x in ("", "docs", "openapi.json")}
+        assert {client.get(url).status_code for url in found} == {200}
+        document = client.get("/icons/openapi.json").json()
+        assert document["servers"] == [{"url": "/icons"}]
+        redirect = client.get("/icons/labels/")
+        assert str(redirect.url) == "https://site.example/icons/labels"
+        assert redirect.json() == {"labels": LABELS}
+        assert is_problem(client.get("/icons/nothing"), 404)
+        refused = client.post("/icons/classify", content=b"only text")
+        assert refused.json()["type"] == "/icons/docs#unsupported-image"
 
 
 def test_labels_and_health_are_returned(client):
@@ -404,7 +432,7 @@ class TestPages:
         response = client.get("/")
         assert response.headers["content-type"].startswith("text/html")
         assert "default-src 'none'" in response.headers["content-security-policy"]
-        assert '<form method="post" action="/" enctype="multipart/form-data">' in response.text
+        assert '<form method="post" action="./" enctype="multipart/form-data">' in response.text
         assert "<script" not in response.text
 
     def test_page_shows_the_prediction(self, client, model):

@@ -154,3 +154,11 @@ def test_predict_shows_progress_on_a_terminal(folder: Path) -> None:
     code, shown = run_on_terminal(command)
     assert code == 1
     assert "3/3" in shown
+
+
+def test_path_that_cannot_be_opened_is_one_line(folder: Path) -> None:
+    model = folder / ("x" * 300)  # longer than a name may be, for root as well
+    command = [sys.executable, "-m", "icon_classifier", "predict", "photo.jpg", "--model", model]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"icon-classifier: {model} cannot be opened: File name too long\n"

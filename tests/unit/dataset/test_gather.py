@@ -14,6 +14,7 @@ import pytest
 from ddgs.exceptions import RatelimitException
 from PIL import Image
 
+from icon_classifier.dataset.archive import read_folder
 from icon_classifier.dataset.clean import CleanReport, clean
 from icon_classifier.dataset.gather import check_own_photos, gather
 from icon_classifier.dataset.journal import Move, apply_moves, read_lines, undo_moves
@@ -515,6 +516,14 @@ def test_folders_of_other_names_than_the_classes_are_listed(tmp_path: Path) -> N
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"there is no folder .*nowhere"):
         gather(PETS, tmp_path, data=tmp_path / "nowhere")
+
+
+def test_folder_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)  # longer than a name may be, for root as well
+    with pytest.raises(DatasetError, match="cannot be opened: File name too long"):
+        gather(PETS, tmp_path, data=path)
+    with pytest.raises(DatasetError, match="cannot be opened: File name too long"):
+        next(read_folder(path, lambda path: True))
 
 
 def test_recipe_without_a_folder_is_refused(tmp_path: Path) -> None:

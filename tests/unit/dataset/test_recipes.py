@@ -166,6 +166,14 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
         load_recipe(tmp_path / "none.toml")
 
 
+def test_path_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)  # longer than a name may be, for root as well
+    with pytest.raises(RecipeError, match="cannot be read: File name too long"):
+        load_recipe(path.with_suffix(".toml"))
+    with pytest.raises(RecipeError, match="cannot be opened: File name too long"):
+        folder_recipe(path)
+
+
 def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_bytes(b"\xff\xfe\x00")

@@ -128,20 +128,36 @@ def test_buttons_apply_and_undo_and_say_so(cleaner: PhotoCleaner, tmp_path: Path
     assert cleaner.shown[0].path == path
 
 
-def test_missing_photo_stops_all_moves_and_the_button_says_why(
+def test_marks_end_with_a_loop_that_moves_or_deletes_the_photos(cleaner: PhotoCleaner) -> None:
+    first, second, third = show(cleaner, "circle")[:3]
+    mark(cleaner, first, "<Delete>")
+    mark(cleaner, second, "square")
+    for path in cleaner.marks:
+        path.unlink()
+    mark(cleaner, third, "square")
+
+    assert cleaner.status.value == "0 marked to delete, 1 to relabel."
+    cleaner.button_apply.click()
+
+    assert cleaner.status.value.startswith("Photos moved: 1.")
+    assert not third.exists()
+    assert cleaner.marks == {}
+
+
+def test_photo_that_cannot_be_moved_stops_all_moves_and_the_button_says_why(
     cleaner: PhotoCleaner, tmp_path: Path
 ) -> None:
-    first, second = show(cleaner, "circle")[:2]
-    mark(cleaner, first, "square")
-    mark(cleaner, second, "square")
-    second.unlink()
+    path = show(cleaner, "circle")[0]
+    mark(cleaner, path, "<Delete>")
+    (tmp_path / "quarantine").write_text("no folder")
     before = tree(tmp_path)
 
     cleaner.button_apply.click()
 
-    assert "does not exist any more; nothing was moved" in cleaner.status.value
+    assert "quarantine" in cleaner.status.value
     assert tree(tmp_path) == before
-    with pytest.raises(DatasetError, match="does not exist any more"):
+    assert cleaner.marks == {path: "<Delete>"}
+    with pytest.raises(DatasetError, match="quarantine"):
         cleaner.apply()
 
 
