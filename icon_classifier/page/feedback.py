@@ -141,9 +141,10 @@ class Feedback:
 
     def _size(self) -> int:
         size = 0
-        for path in self._folder.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):  # another visitor has just removed it
-                size += path.stat().st_size
+        for folder, _, names in os.walk(self._folder):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # another visitor has just removed it
+                    size += Path(folder, name).stat().st_size
         return size
 
 
