@@ -270,8 +270,9 @@ def _add_further(
         read = partial(read_folder, Path(further).expanduser(), skip=root)
         files = [path for path, _ in read(lambda _: False)]
         layout = find_layout(files, classes={label: label for label in labels})
-        if layout.unknown:
-            _log.warning("further photos of no class were left out: %s", _counts(layout.unknown))
+        outside = Counter(path.parts[0] if path.parts[1:] else "" for path in layout.left_out)
+        if outside:
+            _log.warning("further files of no class were left out, in: %s", _counts(outside))
         lines = [{"file": str(path), "left_out": why} for path, why in layout.left_out.items()]
         for path, content in read(layout.places.__contains__):
             if path not in layout.places:

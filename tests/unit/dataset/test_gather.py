@@ -841,7 +841,7 @@ def test_further_photos_join_the_class_of_their_folder(
         expected = drawn + Counter(circle=2)
         assert Counter(photos_and_labels(photos)[1]) == expected
         assert given_by_visitors(root) == ["a.png", "b.png"]
-    assert "further photos of no class were left out: hexagon (1)" in caplog.text
+    assert "of no class were left out, in: _something_else (1), hexagon (1)" in caplog.text
     left_out = {line["file"]: line.get("left_out") for line in read_lines(root / "further.jsonl")}
     assert left_out == {
         "circle/a.png": None,
