@@ -82,7 +82,7 @@ class Answer(anywidget.AnyWidget):
     _esm = (_HERE / "answer.js").read_text(encoding="utf-8")
     _css = (_HERE / "answer.css").read_text(encoding="utf-8")
 
-    texts = traitlets.Dict(texts.ANSWER_TEXTS).tag(sync=True)
+    texts = traitlets.Dict().tag(sync=True)
     answer = traitlets.Dict().tag(sync=True)
     preview = traitlets.Bytes().tag(sync=True)
     heat = traitlets.Bytes().tag(sync=True)
@@ -102,7 +102,7 @@ class Answer(anywidget.AnyWidget):
         self._shown = _Detail()
         self._drawn = 0.0
         self.line = ""
-        super().__init__()
+        super().__init__(texts=texts.ANSWER_TEXTS | (texts.FEEDBACK_TEXTS if feedback else {}))
         self.on_msg(self._on_message)
 
     def show(self, result: Result, line: str) -> None:

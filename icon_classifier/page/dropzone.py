@@ -62,7 +62,7 @@ class DropZone(anywidget.AnyWidget):
     _esm = (_HERE / "dropzone.js").read_text(encoding="utf-8")
     _css = (_HERE / "dropzone.css").read_text(encoding="utf-8")
 
-    texts = traitlets.Dict(DROP_TEXTS).tag(sync=True)
+    texts = traitlets.Dict().tag(sync=True)
     accept = traitlets.Unicode(ACCEPT).tag(sync=True)
     max_bytes = traitlets.Int(_LIMIT).tag(sync=True)
     max_photos = traitlets.Int(MAX_PHOTOS).tag(sync=True)

@@ -71,6 +71,10 @@ ANSWER_TEXTS = {
     "closest": "closest: {label}",
     "csv": "Download as CSV",
     "csv_name": "answers.csv",
+}
+"""The texts of the answer; words in braces are filled in by its JavaScript."""
+
+FEEDBACK_TEXTS = {
     "is_right": "Right or wrong?",
     "what": "What is it?",
     "right": "Right",
@@ -80,7 +84,7 @@ ANSWER_TEXTS = {
     "classifier better.",
     "undo": "Undo",
 }
-"""The texts of the answer; words in braces are filled in by its JavaScript."""
+"""The texts beside an answer where the page asks whether it is right."""
 
 FEEDBACK_ENOUGH = "Thank you, that is enough for one visit."
 FEEDBACK_FULL = "Thank you, but no more photos can be kept here."
@@ -144,7 +148,7 @@ def privacy(*, asks: bool) -> str:
 
 def kept(label: str | None) -> str:
     """Return the thanks for a photo that is kept, under a label or as none of the classes."""
-    name = ANSWER_TEXTS["something_else"] if label is None else plain(label)
+    name = FEEDBACK_TEXTS["something_else"] if label is None else plain(label)
     return f"Thank you: kept as {name}."
 
 

@@ -160,12 +160,15 @@ def test_there_is_one_way_in_and_one_answer(
     assert page.get_by_role("button", name=re.compile("choose|photo", re.IGNORECASE)).count() == 1
     expect(page.get_by_role("button", name="Classify Icon")).to_have_count(0)
     expect(page.get_by_text("press the button")).to_be_hidden()
+    expect(page.get_by_text("Drop photos here")).to_be_visible(visible=look is WIDE)
+    expect(page.get_by_text("Or try this one")).to_be_visible()
     assert page.locator(".ic-main:visible").count() == 1
     drop(page, grizzly)
     expect(page.locator(".ic-card")).to_be_visible(timeout=READY)
     expect(page.get_by_text("Prediction: ")).to_have_count(1)
     expect(page.locator("main img:visible:not(.ic-example img)")).to_have_count(1)
     expect(button(page, "Another photo")).to_be_visible()
+    expect(page.get_by_text("Or try this one")).to_be_visible()
     assert page.get_by_role("button", name=re.compile("choose", re.IGNORECASE)).count() == 0
     assert page.locator(".ic-main:visible").count() == 1
 
