@@ -50,12 +50,13 @@ look();
 
 @dataclass
 class Visit:
-    """What one visit took: seconds, bytes on the line, requests."""
+    """What one visit took: seconds, bytes on the line, of them over HTTP, requests."""
 
     usable: float = 0
     paint: float = 0
     requests: int = 0
     received: float = 0
+    over_http: float = 0
 
 
 def visit(context: BrowserContext, url: str, *, slow: bool) -> Visit:
@@ -74,6 +75,7 @@ def visit(context: BrowserContext, url: str, *, slow: bool) -> Visit:
 
     def add(event: dict[str, Any]) -> None:
         seen.received += event["encodedDataLength"]
+        seen.over_http += event["encodedDataLength"]
 
     def add_frame(event: dict[str, Any]) -> None:
         data = event["response"]
@@ -108,7 +110,8 @@ def measure(browser: Browser, url: str) -> dict[str, float]:
     return {
         "first visit, usable button, s": first.usable,
         "first contentful paint, s": first.paint,
-        "first visit, kB": first.received / 1000,
+        "first visit, kB": first.received / 1000,  # frames of the websocket before compression
+        "first visit, kB over HTTP": first.over_http / 1000,
         "first visit, requests": first.requests,
         "repeat visit, usable button, s": again.usable,
         "loopback, usable button, s": near.usable,

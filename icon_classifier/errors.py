@@ -22,6 +22,7 @@
     │   ├── RecipeError
     │   └── DatasetError
     │       └── DownloadError
+    ├── FeedbackError               a visitor's photo cannot be kept
     ├── KernelError                 a visitor's kernel cannot be started
     ├── DeploymentError             a served page does not work
     ├── SettingsError               an option has an invalid value
@@ -37,6 +38,11 @@
 The text of an error is for the log and may name files; :attr:`IconClassifierError.words` is for a
 visitor: one plain sentence that says what to do next, and never a path or a traceback.
 """
+
+from icon_classifier.formats import FORMATS
+
+*_SOME, _LAST = FORMATS.values()
+_FORMATS = f"{', '.join(_SOME)} or {_LAST}"
 
 
 class IconClassifierError(Exception):
@@ -84,7 +90,7 @@ class EmptyImageError(ImageError):
 class UnsupportedImageError(ImageError):
     """The file is not a picture, or of a format that is not read."""
 
-    words = "This file is not a picture that can be read; please choose a JPEG, PNG, WebP or HEIC."
+    words = f"This file is not a picture that can be read; please choose a {_FORMATS}."
 
 
 class DamagedImageError(ImageError):
@@ -194,6 +200,12 @@ class DownloadError(DatasetError):
     words = (
         "The photos could not be downloaded; please try again later or use a folder of your own."
     )
+
+
+class FeedbackError(IconClassifierError):
+    """A photo that a visitor gives cannot be kept, or not be removed."""
+
+    words = "This photo could not be kept; please tell whoever runs this page."
 
 
 class KernelError(IconClassifierError):

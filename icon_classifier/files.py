@@ -1,4 +1,4 @@
-"""Write a file so that readers see the old one or the new one; hash a file; decode a text."""
+"""Write a file so that readers see the old one or the new one; hash, decode and name files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import codecs
 import contextlib
 import hashlib
 import os
+import re
 import secrets
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
 """Ends the name of a file that is being written; a run that was killed may leave one behind."""
+
+NO_CLASS = "_something_else"
+"""The folder of photos that show none of the classes, beside those of the labels."""
+
+_MAX_NAME = 255
+"""Most bytes of a folder's name."""
 
 
 @contextlib.contextmanager
@@ -86,3 +94,21 @@ def decode_text(data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("cp1252", errors="replace")
+
+
+def folder_name(label: str) -> str:
+    """Return the name of the folder that holds the photos of a label.
+
+    Parameters
+    ----------
+    label : str
+        Any text. The folder may not leave the folder around it or be hidden.
+
+    Returns
+    -------
+    str
+        At most 255 bytes of UTF-8, its letters composed; empty if nothing of the label is left.
+    """
+    name = re.sub(r"[/\\\0\ud800-\udfff]", "_", unicodedata.normalize("NFC", label)).strip()
+    name = re.sub(r"^\.", "_", name)
+    return name.encode()[:_MAX_NAME].decode(errors="ignore")

@@ -43,20 +43,12 @@ from icon_classifier.errors import (
     too_many_bytes,
     too_many_pixels,
 )
+from icon_classifier.formats import FORMATS
+from icon_classifier.formats import SUFFIXES as SUFFIXES  # for whoever reads pictures
 from icon_classifier.structure import check_structure
 
 PREVIEW_SIDE = 640
 """Longer side of a photo as the page shows it, in pixels."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
-"""Pillow's names of the formats that are read. Pillow knows forty more; a photo needs none of them,
-and each is one more parser for a stranger to attack (EPS even starts Ghostscript)."""
-
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp"),
-    *(".tif", ".tiff", ".avif", ".heic", ".heif", ".hif"),
-)
-"""The endings, in lower case, by which a file in a folder is taken for a photo."""
 
 _START = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8|BM.{4}\0{4}|II\*\0|MM\0\*|RIFF.{4}WEBP"
@@ -281,7 +273,7 @@ def _opened(data: bytes | bytearray | memoryview) -> Iterator[Image.Image]:
             # Broken EXIF, odd palettes: Pillow warns and continues; so do we.
             warnings.simplefilter("ignore")
             file = io.BytesIO(check_structure(bytes(data)))
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(file, formats=tuple(FORMATS)) as image:
                 yield image
     except ImageError:
         raise

@@ -11,6 +11,7 @@ A data folder, once gathered, holds::
     searches.jsonl         each page of its results, with licences and authors
     downloads.jsonl        the outcome of each address
     gathered.jsonl         the outcome of each file of a folder or an archive
+    further.jsonl          the outcome of each file of a further folder
     origin.jsonl           where the photos come from: one source per data folder
 
 Photos are named by a hash of their contents, so that one photo has one name on every machine. The
@@ -69,6 +70,7 @@ def gather(
     *,
     source: SourceKind | None = None,
     data: str | Path | None = None,
+    further: str | Path | None = None,
     max_pics: int | None = None,
     max_workers: int = 8,
     timeouts: Timeouts = Timeouts(),
@@ -87,6 +89,9 @@ def gather(
         Another source than the recipe's own.
     data : str or Path, optional
         Photos of your own: a folder, an archive of one, or a table in the folder of its photos.
+    further : str or Path, optional
+        A folder of more photos to train on, such as those that visitors of the page gave: a folder
+        for each class, which adds to the class of that name. Others are reported and left out.
     max_pics : int, optional
         How many photos of each class to search for or download, if not as many as the recipe says.
     max_workers : int
@@ -121,7 +126,7 @@ def gather(
             listing, new = _list_files(read, recipe), not root.exists()
             _check_origin(root, recipe, kind, str(own.resolve()))
             try:
-                return _add_files(read, listing, recipe, root)
+                return _add_files(read, listing, recipe, root, further)
             except DatasetError:
                 if new:
                     shutil.rmtree(root)
@@ -131,7 +136,7 @@ def gather(
         _check_origin(root, recipe, kind, place)
         if kind == "archive":
             read = _fetch_archive(recipe, root, timeouts, progress)
-            return _add_files(read, _list_files(read, recipe), recipe, root)
+            return _add_files(read, _list_files(read, recipe), recipe, root, further)
         store = PhotoStore(root)
         if kind == "shapes":
             _add_shapes(recipe, store)
@@ -154,7 +159,9 @@ def gather(
                 )
                 _log_failures(each.name, outcomes)
             write_credits(store.photos)
-        _check_classes(photos_and_labels(store.photos)[1], recipe, Counter(), Counter())
+        labels = photos_and_labels(store.photos)[1]
+        _check_classes(labels, recipe, Counter(), Counter())
+        _add_further(further, labels, store, root)
         return store.photos
 
 
@@ -281,6 +288,48 @@ def _add_shapes(recipe: Recipe, store: PhotoStore) -> None:
         store.add(label, buffer.getvalue())
 
 
+def _add_further(
+    further: str | Path | None, labels: Iterable[str], store: PhotoStore, root: Path
+) -> None:
+    """Make the data folder hold the photos of a further folder too, and none that left it."""
+    record = root / "further.jsonl"
+    earlier = {(line["label"], line["photo"]) for line in read_lines(record) if "photo" in line}
+    if further is None and not earlier:
+        return
+    there = photos_and_labels(store.photos)[0]
+    own = {(path.parent.name, path.name) for path in there} - earlier
+    lines = []
+    if further is not None:
+        read = partial(read_folder, Path(further).expanduser(), skip=root)
+        files = [path for path, _ in read(lambda _: False)]
+        layout = find_layout(files, classes={label: label for label in labels})
+        outside = Counter(path.parts[0] if path.parts[1:] else "" for path in layout.left_out)
+        if outside:
+            _log.warning("further files of no class were left out, in: %s", _counts(outside))
+        lines = [{"file": str(path), "left_out": why} for path, why in layout.left_out.items()]
+        for path, content in read(layout.places.__contains__):
+            if path not in layout.places:
+                continue
+            label, part = layout.places[path]
+            line = {"file": str(path), "label": label}
+            if part == "test":
+                line["left_out"] = "of a test set"
+            elif not isinstance(content, bytes):
+                line["left_out"] = str(content)
+            elif not _is_photo(path, content):
+                line["left_out"] = "not a photo"
+            elif (label, name := store.add(label, content, path.name)) in own:
+                line["left_out"] = f"a copy of {name}"
+            else:
+                line["photo"] = name
+            lines.append(line)
+    added = {(line["label"], line["photo"]) for line in lines if "photo" in line}
+    for label, name in earlier - added:
+        store.remove(label, name)
+    write_file(record, "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines))
+    _log.info("%d further photos", len(added))
+
+
 def _list_files(read: Reader, recipe: Recipe) -> Layout:
     """Find the class of each file of a folder or an archive, by the names and the tables alone."""
     tables: dict[PurePosixPath, bytes] = {}
@@ -306,7 +355,9 @@ def _list_files(read: Reader, recipe: Recipe) -> Layout:
     return layout
 
 
-def _add_files(read: Reader, layout: Layout, recipe: Recipe, root: Path) -> Path:
+def _add_files(
+    read: Reader, layout: Layout, recipe: Recipe, root: Path, further: str | Path | None
+) -> Path:
     """Make the data folder hold the photos of a folder or an archive, and no others."""
     before = read_lines(root / GATHERED)
     store = PhotoStore(root, mirror=True)
@@ -332,6 +383,7 @@ def _add_files(read: Reader, layout: Layout, recipe: Recipe, root: Path) -> Path
     added = [line["label"] for line in lines if "photo" in line and line["part"] != "test"]
     reasons = Counter(line["left_out"] for line in lines if "photo" not in line)
     _check_classes(added, recipe, layout.unknown, reasons)
+    _add_further(further, added, store, root)
     store.remove_others()
     about = {"labels_from": layout.labels_from, "changes": _changes(before, lines)}
     record = [about, *lines]

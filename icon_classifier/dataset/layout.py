@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from icon_classifier.dataset.tables import SET_NAMES, by_table
 from icon_classifier.errors import DatasetError
-from icon_classifier.files import TEMPORARY_SUFFIX
+from icon_classifier.files import NO_CLASS, TEMPORARY_SUFFIX, folder_name
 from icon_classifier.images import SUFFIXES
 
 Part = Literal["train", "valid", "test"]
@@ -40,9 +40,6 @@ _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 _MIN_SHARE = 0.9
 """Share of the photos that must have a numbered class in their names to take it for one."""
-
-_MAX_LABEL = 255
-"""Most bytes of a label; it becomes the name of a folder."""
 
 
 class Place(NamedTuple):
@@ -174,6 +171,8 @@ def why_no_photo(path: PurePosixPath) -> str | None:
     """Say why a file of this name is no photo; None where it may be one."""
     if any(part.startswith(".") or part.casefold() in _HIDDEN for part in path.parts):
         return "hidden"
+    if NO_CLASS in path.parts:
+        return "it shows none of the classes"
     if path.name.casefold().endswith(_ARCHIVES):
         return "an archive within: unpack it first"
     if path.name.casefold().endswith(_OTHER_KINDS):
@@ -187,10 +186,7 @@ def _label(name: str | None, names: Mapping[str, str]) -> str | None:
         return None
     if names:
         return names.get(_words(name))
-    # It names a folder, which may not leave the folder around it or be hidden.
-    label = re.sub(r"[/\\\0\ud800-\udfff]", "_", unicodedata.normalize("NFC", name)).strip()
-    label = re.sub(r"^\.", "_", label)
-    return label.encode()[:_MAX_LABEL].decode(errors="ignore") or None
+    return folder_name(name) or None
 
 
 def _ways(

@@ -118,6 +118,11 @@ class PhotoStore:
         write_file(folder / name, data)
         return name
 
+    def remove(self, label: str, name: str) -> None:
+        """Remove a photo to train on, unless it was added since this store was opened."""
+        if (self.photos.name, label, name[:_ID_LENGTH]) not in self._added:
+            (self.photos / label / name).unlink(missing_ok=True)
+
     def remove_others(self) -> int:
         """Remove photos that were not added since this store was opened, wherever they were moved.
 

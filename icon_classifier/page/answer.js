@@ -31,11 +31,11 @@ function image(bytes, type, properties) {
   return element;
 }
 
-function bar([label, probability, percent]) {
+function bar([label, probability, number]) {
   const part = h('span', { className: 'ic-part' });
   part.style.width = `${100 * probability}%`;
   const track = h('span', { className: 'ic-track', aria: { hidden: 'true' } }, part);
-  return h('li', {}, named(label, 'ic-label'), h('span', { className: 'ic-percent' }, percent), track);
+  return h('li', {}, named(label, 'ic-label'), h('span', { className: 'ic-number' }, number), track);
 }
 
 function bars({ bars: classes, known }, texts) {
@@ -47,6 +47,48 @@ function bars({ bars: classes, known }, texts) {
     box.append(h('details', {}, more, list(others)));
   }
   return box;
+}
+
+/** Asks what the photo shows. Without a click it is not kept; Python says what became of it. */
+function question(model, texts) {
+  const { photo } = model.get('feedback');
+  const { bars: classes, known } = model.get('answer');
+  const send = (message) => model.send({ photo, ...message });
+  const choice = (name, index) => button(name, () => send({ kind: 'keep', index }));
+  const others = classes.map(([label], index) => [label, index]).slice(known ? 1 : 0);
+  others.sort(([a], [b]) => a.localeCompare(b));
+  const list = h(
+    'div',
+    { className: 'ic-ways' },
+    ...others.map(([label, index]) => choice(named(label), index)),
+    choice(texts.something_else, classes.length),
+  );
+  const open = (isOpen) => {
+    list.hidden = !isOpen;
+    wrong.setAttribute('aria-expanded', String(isOpen));
+  };
+  const wrong = button(texts.it_is, () => open(list.hidden));
+  const right = known ? [choice(texts.right, 0)] : [];
+  const ask = h('span', {}, known ? texts.is_right : texts.what);
+  const ways = h('div', { className: 'ic-ways' }, ask, ...right, wrong);
+  const consent = h('p', { className: 'ic-quiet' }, texts.consent);
+  const said = h('span', { role: 'status' });
+  const undo = button(texts.undo, () => send({ kind: 'undo' }), { className: 'ic-link' });
+  const thanks = h('div', {}, said, ' ', undo);
+  const element = h('div', { className: 'ic-question' }, ways, list, consent, thanks);
+
+  function update() {
+    const state = model.get('feedback');
+    if (state.photo !== photo) return; // another card is on its way
+    const isUsed = element.contains(document.activeElement);
+    open(false);
+    said.textContent = state.said;
+    ways.hidden = consent.hidden = Boolean(state.said);
+    undo.hidden = !state.can_undo;
+    if (isUsed) element.querySelector('button:not([hidden], [hidden] *)')?.focus();
+  }
+  update();
+  return { element, update };
 }
 
 /** The photo, the bars, and the button that lays the heat map over the photo. */
@@ -73,19 +115,21 @@ function card(model, texts) {
     );
     side.append(toggle, legend);
   }
-  return h('div', { className: 'ic-card' }, frame, side);
+  const asked = model.get('feedback').photo && question(model, texts);
+  if (asked) side.append(asked.element);
+  return { element: h('div', { className: 'ic-card' }, frame, side), update: asked?.update };
 }
 
 /** A row of the table; a click opens the photo's answer. */
-function row({ name, problem, thumbnail, shown, percent, known }, open, texts) {
+function row({ name, problem, thumbnail, shown, number, known }, open, texts) {
   const cell = (...content) => h('td', {}, ...content);
   const head = (content) => h('th', { scope: 'row' }, content);
   const small = cell(thumbnail ? image(thumbnail, 'image/jpeg', { alt: '' }) : '');
   if (problem) return h('tr', {}, small, head(named(name)), h('td', { colSpan: 2 }, problem));
   const unsure = [h('span', { className: 'ic-mark' }, texts.unsure), ' ', fill(texts.closest, { label: shown })];
   const opener = h('button', { type: 'button', className: 'ic-link' }, named(name));
-  const number = h('td', { className: 'ic-number' }, percent);
-  const line = h('tr', {}, small, head(opener), cell(...(known ? [named(shown)] : unsure)), number);
+  const answer = cell(...(known ? [named(shown)] : unsure));
+  const line = h('tr', {}, small, head(opener), answer, h('td', { className: 'ic-number' }, number));
   line.addEventListener('click', open);
   return line;
 }
@@ -164,16 +208,18 @@ function render({ model, el }) {
   const texts = model.get('texts');
   const [one, several] = [h('div'), h('div', { className: 'ic-several' })];
   el.append(h('section', { className: 'ic-answer', aria: { label: texts.region } }, one, several));
-  let shown;
+  let shown; // the table
+  let asked; // of the card
 
   async function drawOne() {
     const answer = model.get('answer');
     if (!answer.bars) return one.replaceChildren();
     const next = card(model, texts);
     // With the photo in it, or all below would jump when it is decoded.
-    await next.querySelector('img').decode();
+    await next.element.querySelector('img').decode();
     if (answer !== model.get('answer')) return;
-    one.replaceChildren(next);
+    one.replaceChildren(next.element);
+    asked = next.update;
     // The line above may be out of sight after a click on a row of a long table.
     document.querySelector('.ic-line')?.scrollIntoView({ behavior: 'smooth', block: 'nearest' });
   }
@@ -193,6 +239,7 @@ function render({ model, el }) {
   };
   for (const name of ['answer', 'preview', 'heat']) model.on(`change:${name}`, redraw(drawOne));
   for (const name of ['rows', 'opened']) model.on(`change:${name}`, redraw(drawSeveral));
+  model.on('change:feedback', () => asked?.());
   model.on('msg:custom', ({ kind, text }) => kind === 'csv' && save(text, texts.csv_name));
   drawOne();
   drawSeveral();

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import anywidget
 import traitlets
 from PIL import Image
 
+from icon_classifier.errors import FeedbackError
 from icon_classifier.images import PREVIEW_SIDE, thumbnail
 from icon_classifier.model.heatmap import HeatMap
 from icon_classifier.model.session import Prediction
 from icon_classifier.page import texts
+from icon_classifier.page.feedback import Feedback
 from icon_classifier.system.texts import csv_line
 
 _THUMBNAIL_SIDE = 72
@@ -23,14 +27,35 @@ _REDRAW_SECONDS = 0.5
 _HERE = Path(__file__).parent
 _log = logging.getLogger(__name__)
 
-_NOTHING: dict[str, Any] = {"answer": {}, "preview": b"", "heat": b"", "heat_box": []}
-"""The traits that show one answer, where none is shown."""
-
 Result = tuple[Image.Image, Prediction]
 """A photo, mode RGB, and its answer."""
 
 Explain = Callable[[tuple[int, int], Prediction], HeatMap | None]
 """Computes a heat map from a photo's width and height, in pixels, and its prediction."""
+
+
+@dataclass(frozen=True)
+class _Detail:
+    """One answer in full; by default none.
+
+    Attributes
+    ----------
+    line : str
+        The answer as one line, or why there is none.
+    labels : tuple of str
+        All labels, the most probable first.
+    preview : bytes
+        A JPEG of the photo without its metadata.
+    traits : dict
+        The other traits that show it.
+    """
+
+    line: str = ""
+    labels: tuple[str, ...] = ()
+    preview: bytes = b""
+    traits: dict[str, Any] = field(
+        default_factory=lambda: {"answer": {}, "heat": b"", "heat_box": []}
+    )
 
 
 class Answer(anywidget.AnyWidget):
@@ -44,6 +69,9 @@ class Answer(anywidget.AnyWidget):
         Computes the heat map; returns None where there is none.
     say : callable
         Called with the line of a photo of the table that the visitor opens.
+    feedback : Feedback, optional
+        Where photos are kept whose visitor says what they show; the preview is what is kept. The
+        page does not ask if not given.
 
     Attributes
     ----------
@@ -54,22 +82,27 @@ class Answer(anywidget.AnyWidget):
     _esm = (_HERE / "answer.js").read_text(encoding="utf-8")
     _css = (_HERE / "answer.css").read_text(encoding="utf-8")
 
-    texts = traitlets.Dict(texts.ANSWER_TEXTS).tag(sync=True)
+    texts = traitlets.Dict().tag(sync=True)
     answer = traitlets.Dict().tag(sync=True)
     preview = traitlets.Bytes().tag(sync=True)
     heat = traitlets.Bytes().tag(sync=True)
     heat_box: traitlets.List[float] = traitlets.List().tag(sync=True)
     rows: traitlets.List[Any] = traitlets.List().tag(sync=True)
     opened = traitlets.Int(-1).tag(sync=True)
+    feedback = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, explain: Explain, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, explain: Explain, say: Callable[[str], None], feedback: Feedback | None = None
+    ) -> None:
         self._explain = explain
         self._say = say
+        self._feedback = feedback
         self._rows: list[dict[str, Any]] = []
-        self._details: list[tuple[str, dict[str, Any]]] = []
+        self._details: list[_Detail] = []
+        self._shown = _Detail()
         self._drawn = 0.0
         self.line = ""
-        super().__init__()
+        super().__init__(texts=texts.ANSWER_TEXTS | (texts.FEEDBACK_TEXTS if feedback else {}))
         self.on_msg(self._on_message)
 
     def show(self, result: Result, line: str) -> None:
@@ -82,11 +115,11 @@ class Answer(anywidget.AnyWidget):
         line : str
             The answer as one line.
         """
-        self._replace(self._detail(*result), line)
+        self._replace(self._detail(*result, line))
 
     def clear(self) -> None:
         """Clear the answer or the table, and keep nothing of it."""
-        self._replace(_NOTHING, "")
+        self._replace(_Detail())
 
     def add_row(self, name: str, line: str, result: Result | None, count: int) -> str:
         """Add a photo to the table.
@@ -109,23 +142,23 @@ class Answer(anywidget.AnyWidget):
             The line above the table; empty before the last photo.
         """
         row: dict[str, Any] = {"name": name}
-        detail = _NOTHING
+        detail = _Detail(line)
         if result is None:
             row["problem"] = line
         else:
             image, prediction = result
-            detail = self._detail(image, prediction)
+            detail = self._detail(image, prediction, line)
             row |= {
                 "label": prediction.label,
                 "shown": texts.plain(prediction.label),
                 "probability": prediction.probability,
-                "percent": texts.percent(prediction.probability),
+                "number": texts.probability(prediction.probability),
                 "known": prediction.known,
                 "thumbnail": thumbnail(image, _THUMBNAIL_SIDE),
             }
         del self._rows[texts.MAX_PHOTOS - 1 :], self._details[texts.MAX_PHOTOS - 1 :]
         self._rows.append(row)
-        self._details.append((line, detail))
+        self._details.append(detail)
         is_last = len(self._rows) >= count
         if is_last or time.monotonic() - self._drawn > _REDRAW_SECONDS:
             self.rows = list(self._rows)
@@ -141,7 +174,7 @@ class Answer(anywidget.AnyWidget):
             [
                 row["name"],
                 row.get("label", ""),
-                f"{row['probability']:.4f}" if "probability" in row else "",
+                row.get("number", ""),
                 {True: "yes", False: "no"}.get(row.get("known"), ""),  # type: ignore[arg-type]
                 row.get("problem", ""),
             ]
@@ -149,40 +182,64 @@ class Answer(anywidget.AnyWidget):
         ]
         return "".join(csv_line(row) + "\r\n" for row in rows)
 
-    def _detail(self, image: Image.Image, prediction: Prediction) -> dict[str, Any]:
-        """Return the traits that show an answer in full."""
+    def _detail(self, image: Image.Image, prediction: Prediction, line: str) -> _Detail:
         heat = self._explain(image.size, prediction)
-        ranking = ((texts.plain(label), p, texts.percent(p)) for label, p in prediction.ranking)
-        return {
+        ranking = prediction.ranking
+        traits = {
             "answer": {
                 "label": texts.plain(prediction.label),
                 "known": prediction.known,
-                "bars": list(ranking),
+                "bars": [(texts.plain(label), p, texts.probability(p)) for label, p in ranking],
             },
-            "preview": thumbnail(image, PREVIEW_SIDE),
             "heat": heat.png if heat else b"",
             "heat_box": list(heat.box) if heat else [],
         }
+        labels = tuple(label for label, _ in ranking)
+        return _Detail(line, labels, thumbnail(image, PREVIEW_SIDE), traits)
 
-    def _replace(self, detail: dict[str, Any], line: str) -> None:
-        self.line, self._rows, self._details = line, [], []
+    def _replace(self, detail: _Detail) -> None:
+        self._rows, self._details = [], []
         with self.hold_sync():
             self.set_trait("rows", [])
             self._open(detail, -1)
 
-    def _open(self, detail: dict[str, Any], index: int) -> None:
+    def _open(self, detail: _Detail, index: int) -> None:
+        self._shown, self.line = detail, detail.line
         with self.hold_sync():
-            for name, value in detail.items():
+            for name, value in detail.traits.items():
                 self.set_trait(name, value)
+            self.preview = detail.preview
             self.opened = index
+            self.feedback = self._feedback.state(detail.preview) if self._feedback else {}
 
     def _on_message(self, _: object, content: Any, __: object) -> None:
         match content:
             case {"kind": "open", "index": int(index)} if 0 <= index < len(self._details):
-                self.line, detail = self._details[index]
+                detail = self._details[index]
+                self.line = detail.line
                 self._say(self.line)
                 self._open(detail, index)
             case {"kind": "csv"}:
                 self.send({"kind": "csv", "text": self.csv()})
+            # By now another photo may be shown than the one that the visitor has seen.
+            case {"kind": "keep", "photo": str(photo), "index": int(index)} if (
+                self._feedback is not None
+                and photo == self.feedback.get("photo")
+                and 0 <= index <= len(self._shown.labels)
+            ):
+                label = (*self._shown.labels, None)[index]
+                self._say_after(partial(self._feedback.keep, self._shown.preview, label))
+            case {"kind": "undo", "photo": str(photo)} if (
+                self._feedback is not None and photo == self.feedback.get("photo")
+            ):
+                self._say_after(partial(self._feedback.undo, self._shown.preview))
             case _:
                 _log.warning("refused a message of the answer widget: %.200r", content)
+
+    def _say_after(self, act: Callable[[], dict[str, Any]]) -> None:
+        """Show what became of a photo that the visitor has judged."""
+        try:
+            self.feedback = act()
+        except FeedbackError as error:
+            _log.warning("%s", error)
+            self.feedback = self.feedback | {"said": error.words, "can_undo": False}

@@ -279,15 +279,17 @@ function render({ model, el }) {
 
   const examples = model.get('examples');
   if (examples.length) {
-    const row = h('div', { className: 'ic-examples' }, h('span', {}, texts.examples));
+    const invitation = examples.length > 1 ? texts.examples : texts.sole_example;
+    const row = h('div', { className: 'ic-examples' }, h('span', {}, invitation));
     row.setAttribute('role', 'group');
-    row.setAttribute('aria-label', texts.examples);
+    row.setAttribute('aria-label', invitation);
     row.append(
       ...examples.map((one, index) => exampleButton(one, texts.example, () => send.example(index))),
     );
     zone.append(row);
   }
-  zone.append(viewfinder.element, work.element, files, phone);
+  const privacy = h('p', { className: 'ic-privacy' }, texts.privacy);
+  zone.append(privacy, viewfinder.element, work.element, files, phone);
   el.append(zone);
 
   const stop = new AbortController();

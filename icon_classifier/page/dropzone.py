@@ -55,22 +55,29 @@ class DropZone(anywidget.AnyWidget):
         Called with each `Dropped`. Must not raise: it shows errors on the page.
     examples : sequence of Example, optional
         Photos to click.
+    privacy : str, optional
+        What becomes of a photo.
     """
 
     _esm = (_HERE / "dropzone.js").read_text(encoding="utf-8")
     _css = (_HERE / "dropzone.css").read_text(encoding="utf-8")
 
-    texts = traitlets.Dict(DROP_TEXTS).tag(sync=True)
+    texts = traitlets.Dict().tag(sync=True)
     accept = traitlets.Unicode(ACCEPT).tag(sync=True)
     max_bytes = traitlets.Int(_LIMIT).tag(sync=True)
     max_photos = traitlets.Int(MAX_PHOTOS).tag(sync=True)
     examples: traitlets.List[Any] = traitlets.List().tag(sync=True)
 
-    def __init__(self, take: Callable[[Dropped], None], examples: Sequence[Example] = ()) -> None:
+    def __init__(
+        self,
+        take: Callable[[Dropped], None],
+        examples: Sequence[Example] = (),
+        privacy: str = "",
+    ) -> None:
         self._take = take
         self._paths = [example.path for example in examples]
         shown = [{"name": example.name, "thumbnail": example.thumbnail} for example in examples]
-        super().__init__(examples=shown)
+        super().__init__(examples=shown, texts=DROP_TEXTS | {"privacy": privacy})
         self.on_msg(self._on_message)
 
     def _on_message(self, _: object, content: Any, buffers: list[memoryview]) -> None:

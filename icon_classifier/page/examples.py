@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icon_classifier.errors import ImageError
-from icon_classifier.images import SUFFIXES, read_image_file, thumbnail
+from icon_classifier.formats import SUFFIXES
 from icon_classifier.page.texts import plain
 
 FOLDER = "examples"
@@ -65,12 +65,17 @@ def find_examples(labels: Iterable[str], folder: str | Path = ".") -> tuple[Exam
         Those of fastbook that show one of the classes first, where fastbook is installed. A file
         that cannot be read is left out, and the log says why.
     """
+    paths = example_files(labels, folder)
+    examples = (_example(path.resolve(), path.stat().st_mtime_ns) for path in paths)
+    return tuple(example for example in examples if example is not None)[:MAX_EXAMPLES]
+
+
+def example_files(labels: Iterable[str], folder: str | Path = ".") -> list[Path]:
+    """Find the files of a page's examples, without reading them; see :func:`find_examples`."""
     classes = {plain(label).lower() for label in labels}
     fitting = (name for name, shown in _FASTBOOK.items() if shown & classes)
     fastbook = [path for name in fitting if (path := fastbook_photo(name))]
-    paths = [*fastbook, *_of_maintainer(Path(folder) / FOLDER)]
-    examples = (_example(path.resolve(), path.stat().st_mtime_ns) for path in paths)
-    return tuple(example for example in examples if example is not None)[:MAX_EXAMPLES]
+    return [*fastbook, *_of_maintainer(Path(folder) / FOLDER)]
 
 
 def fastbook_photo(name: str) -> Path | None:
@@ -97,6 +102,9 @@ def _of_maintainer(folder: Path) -> list[Path]:
 @functools.lru_cache(maxsize=4 * MAX_EXAMPLES)
 def _example(path: Path, _changed: int) -> Example | None:
     """Read an example once a process, and again when its file has changed."""
+    # Imported here: the server asks only whether there are examples, and needs no Pillow.
+    from icon_classifier.images import read_image_file, thumbnail
+
     try:
         small = thumbnail(read_image_file(path), _SIDE)
     except ImageError as error:

@@ -28,6 +28,7 @@ DROP_TEXTS = {
     "close": "Close the camera",
     "viewfinder": "What the camera sees",
     "examples": "Or try one of these",
+    "sole_example": "Or try this one",
     "example": "Try the example {name}",
     "preparing": "Preparing the photo…",
     "looking": "Looking at the photo…",
@@ -73,6 +74,20 @@ ANSWER_TEXTS = {
 }
 """The texts of the answer; words in braces are filled in by its JavaScript."""
 
+FEEDBACK_TEXTS = {
+    "is_right": "Right or wrong?",
+    "what": "What is it?",
+    "right": "Right",
+    "it_is": "It is …",
+    "something_else": "something else",
+    "consent": "If you answer, your photo is kept by whoever runs this page, to make the "
+    "classifier better.",
+    "undo": "Undo",
+}
+"""The texts beside an answer where the page asks whether it is right."""
+
+FEEDBACK_ENOUGH = "Thank you, that is enough for one visit."
+FEEDBACK_FULL = "Thank you, but no more photos can be kept here."
 
 ABOUT = {
     "summary": "About this model",
@@ -119,9 +134,22 @@ def hint(labels: Sequence[str]) -> str:
     return f"Choose a photo, then press the button: {_which(labels)}?"
 
 
-def description(labels: Sequence[str]) -> str:
+def description(labels: Sequence[str], *, asks: bool) -> str:
     """Return the sentences that say what the page does, for where a link to it is shown."""
-    return f"Show it a photo, and it answers: {_which(labels)}? Your photo is not stored."
+    return f"Show it a photo, and it answers: {_which(labels)}? {privacy(asks=asks)}"
+
+
+def privacy(*, asks: bool) -> str:
+    """Return what becomes of a photo, where the page asks whether its answer is right or not."""
+    if asks:
+        return "Your photo is stored only if you say whether its answer is right."
+    return "Your photo is not stored."
+
+
+def kept(label: str | None) -> str:
+    """Return the thanks for a photo that is kept, under a label or as none of the classes."""
+    name = FEEDBACK_TEXTS["something_else"] if label is None else plain(label)
+    return f"Thank you: kept as {name}."
 
 
 def _which(labels: Sequence[str]) -> str:
@@ -152,17 +180,22 @@ def line(prediction: Prediction, labels: Sequence[str]) -> str:
     names = known if are_many(labels) else either(labels)
     return (
         f"Not sure: this does not look like {names}; "
-        f"closest: {plain(prediction.label)} ({prediction.probability:.4f})."
+        f"closest: {plain(prediction.label)} ({probability(prediction.probability)})."
     )
 
 
-def percent(probability: float) -> str:
-    """Format a probability in percent; only 0 and 1 themselves become 0 and 100."""
-    if 0.0 < probability < 0.0005:
+def probability(value: float) -> str:
+    """Format a probability, everywhere on the page as in the line of an answer."""
+    return f"{value:.4f}"
+
+
+def percent(share: float) -> str:
+    """Format a share in percent; only 0 and 1 themselves become 0 and 100."""
+    if 0.0 < share < 0.0005:
         return "< 0.1 %"
-    if 0.9995 <= probability < 1.0:
+    if 0.9995 <= share < 1.0:
         return "> 99.9 %"
-    return f"{100 * probability:.1f} %"
+    return f"{100 * share:.1f} %"
 
 
 def summary(answered: int, count: int) -> str:

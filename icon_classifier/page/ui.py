@@ -26,6 +26,7 @@ from icon_classifier.page.classifier import Classifier as Classifier  # for the 
 from icon_classifier.page.dropzone import ACCEPT as ACCEPT  # for the notebook
 from icon_classifier.page.dropzone import Dropped, DropZone
 from icon_classifier.page.examples import find_examples
+from icon_classifier.page.feedback import Feedback as Feedback  # for the notebook
 from icon_classifier.system import slots
 
 LIMITS = Limits()
@@ -122,6 +123,7 @@ def comforts(
     button: widgets.Button,
     output: widgets.Output,
     label: widgets.Label,
+    feedback: Feedback | None = None,
 ) -> tuple[DropZone, Answer]:
     """Return the drop zone, which takes the place of the plain widgets, and the detailed answer.
 
@@ -135,6 +137,9 @@ def comforts(
         Where the callback uses it, its answers are shown in detail.
     upload, button, output, label
         The plain uploader, its button, its thumbnail and its line.
+    feedback : Feedback, optional
+        Where photos are kept whose visitor says what they show; if not given, the folder that the
+        server's `feedback_folder` or the variable FEEDBACK_FOLDER names, or nowhere.
 
     Returns
     -------
@@ -145,7 +150,8 @@ def comforts(
         widget.add_class(f"ic-{name}")  # for dropzone.css
     answered: deque[Result] = deque(maxlen=1)
     classifier.on_answer(lambda image, prediction: answered.append((image, prediction)))
-    answer = Answer(classifier.heat_map, say=lambda line: setattr(label, "value", line))
+    feedback = feedback or Feedback.from_environment()
+    answer = Answer(classifier.heat_map, lambda line: setattr(label, "value", line), feedback)
 
     def take(photo: Dropped) -> None:
         upload.set_state({"value": [photo.file]})  # as the browser does; nothing is sent back
@@ -171,7 +177,8 @@ def comforts(
     label.observe(on_line, "value")
     if not classifier.labels:
         label.value = classifier.hint
-    return DropZone(take, find_examples(classifier.labels, classifier.folder)), answer
+    examples = find_examples(classifier.labels, classifier.folder)
+    return DropZone(take, examples, texts.privacy(asks=feedback is not None)), answer
 
 
 def _put(label: widgets.Label, answer: Callable[[], str]) -> None:

@@ -12,6 +12,7 @@ import html
 import os
 import re
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -31,7 +32,7 @@ from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 from zmq.eventloop.zmqstream import ZMQStream
 
 from icon_classifier.kernels.manager import VisitorKernelManager
-from icon_classifier.page import texts
+from icon_classifier.page import feedback, texts
 from icon_classifier.server import origins, preview, static_files
 from icon_classifier.server.channels import MAX_UNREAD, ChannelsHandler
 from icon_classifier.server.exporter import PageExporter
@@ -94,6 +95,14 @@ class PageKernelManager(VisitorKernelManager):
         help="Number of proxies in front of the server, each of which adds to X-Forwarded-For; "
         "the variable PROXIES, or none.",
     ).tag(config=True)
+    feedback_folder = Unicode(
+        help="Folder for photos whose visitors say what they show, below the notebook's or "
+        "absolute; the variable FEEDBACK_FOLDER, or none: the page then does not ask.",
+    ).tag(config=True)
+    feedback_max_bytes = Integer(
+        min=0,
+        help="Bytes that this folder may have; the variable FEEDBACK_MAX_BYTES, or 500 MB.",
+    ).tag(config=True)
 
     @default("preload")
     def _preload(self) -> list[str]:
@@ -105,18 +114,28 @@ class PageKernelManager(VisitorKernelManager):
 
     @default("trusted_proxies")
     def _trusted_proxies(self) -> int:
-        text = os.environ.get("PROXIES", "0")
-        try:
-            return int(text)
-        except ValueError as error:
-            raise TraitError(f"expected a number in the variable PROXIES, got {text!r}") from error
+        return _number_of("PROXIES", 0)
+
+    @default("feedback_folder")
+    def _feedback_folder(self) -> str:
+        return os.environ.get(feedback.FOLDER, "")
+
+    @default("feedback_max_bytes")
+    def _feedback_max_bytes(self) -> int:
+        return _number_of(feedback.BYTES, feedback.MAX_BYTES)
 
     def __init__(self, **kwargs: Any) -> None:
         try:
-            self.trusted_proxies  # noqa: B018 - now: no kernel's parent is left if it is no number
+            # Now: no kernel's parent is left if one of them is no number.
+            self.trusted_proxies, self.feedback_max_bytes  # noqa: B018
             super().__init__(**kwargs)
         except TraitError as error:
             raise SystemExit(f"This page cannot be served: {error}") from error
+        if self.feedback_folder:  # for the kernels, which get this server's environment
+            folder = Path(self.root_dir, Path(self.feedback_folder).expanduser())
+            os.environ[feedback.FOLDER] = str(folder)
+            os.environ[feedback.BYTES] = str(self.feedback_max_bytes)
+            self.log.info("Photos whose visitors say what they show are kept in %s.", folder)
         # Of a kernel that sends more than any page may have nothing more is received.
         self.context.setsockopt(zmq.MAXMSGSIZE, MAX_UNREAD)
         self.metrics.add_count("predictions", "Photos answered in forked kernels.", self.take_count)
@@ -186,7 +205,7 @@ class PageHandler(static_files.NotebookHandler):
             raise HTTPError(404)
         headers, kernels = self.request.headers, self.kernel_manager
         if not is_visit(headers):
-            self._describe()
+            self._describe(path or "")
             return
         client = client_address(
             self.request.remote_ip, headers.get_list("X-Forwarded-For"), kernels.trusted_proxies
@@ -197,11 +216,12 @@ class PageHandler(static_files.NotebookHandler):
             else:
                 self._refuse()
 
-    def _describe(self) -> None:
-        title, description, _ = static_files.about(self.contents_manager.root_dir)
-        if not (title and self.current_user and is_link_preview(self.request.headers)):
+    def _describe(self, path: str) -> None:
+        page = static_files.describe(self.contents_manager.root_dir, self.notebook_path or path)
+        if not (page.title and self.current_user and is_link_preview(self.request.headers)):
             raise HTTPError(403)
-        self.finish(preview.page(title, description, self.request, self.base_url))
+        address = f"{self.request.protocol}://{self.request.host}{self.base_url}"
+        self.finish(preview.page(page.head(address)))
 
     def head(self, path: str | None = None) -> None:
         """Answer a HEAD request; starts no kernel."""
@@ -371,6 +391,14 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
         voila.log.info(
             "Metrics at http://%s:%d/metrics", kernels.metrics_address, kernels.metrics_port
         )
+
+
+def _number_of(variable: str, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    try:
+        return int(text)
+    except ValueError as error:
+        raise TraitError(f"expected a number in the variable {variable}, got {text!r}") from error
 
 
 _HANDLERS = {

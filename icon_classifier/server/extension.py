@@ -21,7 +21,6 @@ from voila.tornado.treehandler import TornadoVoilaTreeHandler
 
 from icon_classifier.server.static_files import (
     MAX_MESSAGE,
-    NOTEBOOK,
     SLIM,
     NotebookHandler,
     PageConfig,
@@ -77,7 +76,6 @@ def _load_jupyter_server_extension(server: ServerApp) -> None:
     )
     configuration.page_config_hook = PageConfig(
         Path(server.root_dir),
-        NOTEBOOK,
         settings["websocket_max_message_size"],
         configuration.page_config_hook,
     )

@@ -9,7 +9,6 @@ import html
 from functools import lru_cache
 from pathlib import Path
 
-from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler
 
 IMAGE = "example.jpg"
@@ -19,34 +18,32 @@ _SIDE = 640
 _DAY = "public, max-age=86400"
 
 
-def head(title: str, description: str, base_url: str) -> str:
+def head(title: str, description: str, image: str = "") -> str:
     """Return the elements of an HTML head that describe the page.
 
     Parameters
     ----------
     title, description : str
         Any text; it is escaped.
-    base_url : str
-        The address below which the example is, ending with a slash. Not all who ask understand one
+    image : str, optional
+        The address of the example, where the page has one. Not all who ask understand an address
         without a host.
     """
-    title, description, base_url = map(html.escape, (title, description, base_url))
+    title, description, image = map(html.escape, (title, description, image))
+    picture = f'<meta property="og:image" content="{image}">\n' if image else ""
     return (
         f"<title>{title}</title>\n"
         f'<meta name="description" content="{description}">\n'
         f'<meta property="og:type" content="website">\n'
         f'<meta property="og:title" content="{title}">\n'
         f'<meta property="og:description" content="{description}">\n'
-        f'<meta property="og:image" content="{base_url}{IMAGE}">\n'
+        f"{picture}"
     )
 
 
-def page(title: str, description: str, request: HTTPServerRequest, base_url: str) -> str:
-    """Return a page of a head alone, for a request of whoever shows links."""
-    address = f"{request.protocol}://{request.host}{base_url}"
-    return '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n' + head(
-        title, description, address
-    )
+def page(elements: str) -> str:
+    """Return a page of these elements of a head alone, for whoever shows links."""
+    return f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n{elements}'
 
 
 class ExampleHandler(RequestHandler):

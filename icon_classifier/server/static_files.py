@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import mimetypes
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from jupyter_server.base.handlers import FileFindHandler
@@ -28,15 +29,14 @@ from voila.tornado.handler import TornadoVoilaHandler
 
 from icon_classifier.errors import ModelError, SettingsError
 from icon_classifier.model.info import read_labels, read_metadata
+from icon_classifier.page import feedback
+from icon_classifier.page.examples import example_files
 from icon_classifier.page.texts import PAGE_TEXTS, description, plain
 from icon_classifier.page.title import page_title
 from icon_classifier.server import preview
 
 SLIM = "slim"
 """The name of this project's own template."""
-
-NOTEBOOK = "icon_classifier.ipynb"
-"""The notebook that shows the model, where a server is given a folder."""
 
 MAX_MESSAGE = 10 * 2**20
 """Bytes of a websocket's message that tornado accepts where its settings name no other number."""
@@ -93,6 +93,8 @@ _REVALIDATE = "public, no-cache"
 
 # page-3FK2ABCD.js of esbuild, remoteEntry.0f4bf8cc45ca4d5b9a5c.js of webpack
 _HASHED = re.compile(r"[-.](?:[0-9A-Z]{8}|[0-9a-f]{16,64})\.\w+$|/[0-9a-f]{20,64}\.\w+$")
+# ui.Classifier(), as the page's notebook has it: the model of its folder.
+_OPENS_MODEL = re.compile(rb"\bClassifier\(\s*\)")
 _PATH = re.compile(r"(?!/)[^\0-\x1f\\]*")
 _TEMPLATE_PATH = re.compile(r"\w[\w.-]*/static/.")
 _ENCODINGS = {"br": ".br", "gzip": ".gz"}
@@ -131,7 +133,6 @@ def install(voila_app: Voila) -> None:
         voila_app.template_paths, voila_app.static_paths = slim_paths()
     configuration.page_config_hook = PageConfig(
         Path(voila_app.root_dir),
-        voila_app.notebook_path or NOTEBOOK,
         voila_app.tornado_settings.get("websocket_max_message_size", MAX_MESSAGE),
         configuration.page_config_hook,
     )
@@ -168,8 +169,6 @@ class PageConfig:
     ----------
     folder : pathlib.Path
         The folder of export.onnx.
-    notebook : str
-        The path of the notebook whose page has the model's title; others have their own.
     max_message : int
         Bytes that a message of the page may have.
     hook : callable or None
@@ -177,28 +176,21 @@ class PageConfig:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        notebook: str,
-        max_message: int,
-        hook: Callable[..., dict[str, Any]] | None = None,
+        self, folder: Path, max_message: int, hook: Callable[..., dict[str, Any]] | None = None
     ) -> None:
         self._folder = folder
-        self._notebook = Path(notebook).name
         self._max_message = max_message
         self._hook = hook
 
     def __call__(self, current_page_config: dict[str, Any], **context: Any) -> dict[str, Any]:
         """Add it; called for each page and for the list of notebooks, which ignores the result."""
         base_url = f"{context['base_url'].rstrip('/')}/"
-        title, description, labels = about(self._folder)
-        if Path(context["notebook_path"]).name != self._notebook:
-            title = ""
+        page = describe(self._folder, context["notebook_path"])
         ours = {
             "fullStaticUrl": f"{base_url}voila/static/{_VERSION}",
-            "title": title,
-            "head": preview.head(title, description, base_url) if title else "",
-            "labels": labels,
+            "title": page.title,
+            "head": page.head(base_url),
+            "labels": page.labels,
             "maxMessage": self._max_message,
             "texts": PAGE_TEXTS,
         }
@@ -208,22 +200,59 @@ class PageConfig:
         return self._hook(current_page_config, **context)
 
 
-def about(folder: str | Path) -> tuple[str, str, list[str]]:
-    """Return the page's title, its description and the labels, all empty without a model."""
-    model = Path(folder) / "export.onnx"
+class Page(NamedTuple):
+    """What a page says of itself: its title, a sentence, the classes, whether it has an example."""
+
+    title: str = ""
+    description: str = ""
+    labels: Sequence[str] = ()
+    has_example: bool = False
+
+    def head(self, base_url: str) -> str:
+        """Return the elements of the HTML head; empty where the page has no title."""
+        image = f"{base_url}{preview.IMAGE}" if self.has_example else ""
+        return preview.head(self.title, self.description, image) if self.title else ""
+
+
+def describe(folder: str | Path, notebook: str) -> Page:
+    """Describe the page of a notebook.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path
+        Where export.onnx and the notebook lie.
+    notebook : str
+        The notebook's path in it.
+
+    Returns
+    -------
+    Page
+        Empty where there is no model, or the notebook does not open it: it is another page, and has
+        a title of its own.
+    """
+    model, source = Path(folder, "export.onnx"), Path(folder, notebook)
     try:
-        return _about(model, model.stat().st_mtime_ns)
+        if not _opens_model(source, source.stat().st_mtime_ns):
+            return Page()
+        title, labels = _title_and_labels(model, model.stat().st_mtime_ns)
     except (OSError, ModelError):
         # The kernel reports what is wrong with the file; the page only leaves them out.
-        return "", "", []
+        return Page()
+    sentences = description(labels, asks=bool(os.environ.get(feedback.FOLDER)))
+    return Page(title, sentences, list(map(plain, labels)), bool(example_files(labels, folder)))
 
 
 @lru_cache(maxsize=4)
-def _about(model: Path, _: int) -> tuple[str, str, list[str]]:
+def _opens_model(notebook: Path, _: int) -> bool:
+    return _OPENS_MODEL.search(notebook.read_bytes()) is not None
+
+
+@lru_cache(maxsize=4)
+def _title_and_labels(model: Path, _: int) -> tuple[str, list[str]]:
     """Read them without ONNX Runtime, which the server does not import."""
     labels, recipe = read_labels(model), read_metadata(model).get("recipe")
     title = page_title(labels, recipe if isinstance(recipe, str) else None, model.parent)
-    return title, description(labels), [plain(label) for label in labels]
+    return title, list(labels)
 
 
 class NotebookHandler(TornadoVoilaHandler):  # type: ignore[misc]

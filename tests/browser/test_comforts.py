@@ -124,7 +124,7 @@ def test_drop_is_answered_on_every_screen(
     expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
     card = page.locator(".ic-card")
     expect(card.get_by_role("listitem")).to_have_count(3)
-    expect(card.get_by_role("listitem").first).to_contain_text(re.compile(r"grizzly.*9\d\.\d %"))
+    expect(card.get_by_role("listitem").first).to_contain_text(re.compile(r"grizzly.*0\.9\d{3}"))
     assert troubles(page) == []
     boxes = [
         page.locator(name).bounding_box()
@@ -160,12 +160,15 @@ def test_there_is_one_way_in_and_one_answer(
     assert page.get_by_role("button", name=re.compile("choose|photo", re.IGNORECASE)).count() == 1
     expect(page.get_by_role("button", name="Classify Icon")).to_have_count(0)
     expect(page.get_by_text("press the button")).to_be_hidden()
+    expect(page.get_by_text("Drop photos here")).to_be_visible(visible=look is WIDE)
+    expect(page.get_by_text("Or try this one")).to_be_visible()
     assert page.locator(".ic-main:visible").count() == 1
     drop(page, grizzly)
     expect(page.locator(".ic-card")).to_be_visible(timeout=READY)
     expect(page.get_by_text("Prediction: ")).to_have_count(1)
     expect(page.locator("main img:visible:not(.ic-example img)")).to_have_count(1)
     expect(button(page, "Another photo")).to_be_visible()
+    expect(page.get_by_text("Or try this one")).to_be_visible()
     assert page.get_by_role("button", name=re.compile("choose", re.IGNORECASE)).count() == 0
     assert page.locator(".ic-main:visible").count() == 1
 
@@ -341,7 +344,7 @@ def test_several_photos_fill_a_table(
     expect(line(page)).to_have_text("2 of 3 photos answered; 1 could not be read.", timeout=READY)
     rows = page.locator(".ic-table tbody tr")
     expect(rows).to_have_count(3)
-    expect(rows.nth(0)).to_contain_text(re.compile(r"grizzly\.jpg.*grizzly.*%"))
+    expect(rows.nth(0)).to_contain_text(re.compile(r"grizzly\.jpg.*grizzly.*0\.\d{4}"))
     expect(rows.nth(1)).to_contain_text("<b>bad.jpg")
     expect(rows.nth(1)).to_contain_text("not a picture")
     expect(rows.nth(2)).to_contain_text("not sure closest: ")

@@ -9,6 +9,7 @@ import pytest
 
 from icon_classifier.dataset import recipes
 from icon_classifier.dataset.recipes import load_recipe
+from icon_classifier.formats import FORMATS
 from scripts.environment import ROOT
 
 PAGE = ROOT / "docs" / "your-own-classes.md"
@@ -79,3 +80,10 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
             headings = re.findall(r"^#+ (.*)", file.read_text(), re.MULTILINE)
             slugs = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
             assert heading in slugs, target
+
+
+@pytest.mark.parametrize("page", ["README.md", "examples/README.md"])
+def test_documents_name_the_formats_that_are_read(page: str) -> None:
+    *some, last = FORMATS.values()
+    text = " ".join((ROOT / page).read_text().split())
+    assert f"{', '.join(some)} and {last} are read" in text

@@ -841,3 +841,76 @@ def test_shapes_that_were_moved_away_are_not_drawn_again(tmp_path: Path) -> None
     gather(load_recipe("shapes"), tmp_path)
 
     assert len(photos_and_labels(photos)[0]) == 119
+
+
+def picture(path: Path, number: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(coloured(number))
+
+
+@pytest.fixture(name="further")
+def _further(tmp_path: Path) -> Path:
+    """What visitors gave: two photos of circles, one of no class and one of an unknown class."""
+    for number, name in enumerate(("circle/a", "circle/b", "_something_else/c", "hexagon/d")):
+        picture(tmp_path / "feedback" / f"{name}.png", number)
+    return tmp_path / "feedback"
+
+
+def given_by_visitors(root: Path) -> list[str]:
+    return sorted(original_name(path) for path in (root / "photos" / "circle").glob("*-*.png"))
+
+
+def test_further_photos_join_the_class_of_their_folder(
+    further: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "shapes"
+    drawn = Counter(photos_and_labels(gather(load_recipe("shapes"), root))[1])
+    for _ in range(2):
+        photos = gather(load_recipe("shapes"), root, further=further)
+        expected = drawn + Counter(circle=2)
+        assert Counter(photos_and_labels(photos)[1]) == expected
+        assert given_by_visitors(root) == ["a.png", "b.png"]
+    assert "of no class were left out, in: _something_else (1), hexagon (1)" in caplog.text
+    left_out = {line["file"]: line.get("left_out") for line in read_lines(root / "further.jsonl")}
+    assert left_out == {
+        "circle/a.png": None,
+        "circle/b.png": None,
+        "_something_else/c.png": "it shows none of the classes",
+        "hexagon/d.png": "no single class is found in the folders",
+    }
+
+
+def test_further_photo_that_is_deleted_there_goes_with_the_next_run(
+    further: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "shapes"
+    for choices in ({"further": further}, {"further": further}, {}):
+        photos = gather(load_recipe("shapes"), root, **choices)
+        (further / "circle" / "a.png").unlink(missing_ok=True)
+    assert given_by_visitors(root) == []
+    assert len(photos_and_labels(photos)[0]) == 3 * load_recipe("shapes").shapes.per_class
+
+
+def test_further_photos_join_a_folder_and_keep_no_class_alive(tmp_path: Path) -> None:
+    own, further, root = tmp_path / "own", tmp_path / "feedback", tmp_path / "data"
+    for number, name in enumerate(("cat/1", "dog/2", "cow/3", "test/dog/4")):
+        picture(own / f"{name}.png", number)
+    for number, name in enumerate(("cat/5", "cow/6", "test/cat/7"), start=5):
+        picture(further / f"{name}.png", number)
+    shutil.copy(own / "dog" / "2.png", further / "cat" / "copy.png")
+    shutil.copy(own / "cat" / "1.png", further / "cat" / "1.png")
+    photos = gather(folder_recipe(own), root, data=own, further=further)
+    labels = Counter(photos_and_labels(photos)[1])
+    assert labels == {"cat": 3, "dog": 1, "cow": 2}
+    assert [original_name(path) for path in photos_and_labels(root / "test")[0]] == ["4.png"]
+    shutil.rmtree(own / "cow")
+    shutil.move(further / "cat" / "5.png", own / "cat" / "5.png")
+    photos = gather(folder_recipe(own), root, data=own, further=further)
+    assert Counter(photos_and_labels(photos)[1]) == {"cat": 3, "dog": 1}
+    assert gather(folder_recipe(own), root, data=own) == photos
+    assert Counter(photos_and_labels(photos)[1]) == {"cat": 2, "dog": 1}
+
+
+def test_further_folder_that_is_missing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"there is no folder .*feedback"):
+        gather(load_recipe("shapes"), tmp_path, further=tmp_path / "feedback")

@@ -29,7 +29,7 @@ def test_answer_has_all_classes(photo: Image.Image) -> None:
     answer = answer_widget()
     answer.show((photo, prediction(14)), "line")
     assert len(answer.answer["bars"]) == 14
-    assert answer.answer["bars"][0] == ("class 0", 0.5, "50.0 %")
+    assert answer.answer["bars"][0] == ("class 0", 0.5, "0.5000")
     assert answer.line == "line"
 
 
@@ -96,7 +96,10 @@ def test_csv_is_sent_to_the_page() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [None, [], {"kind": "run", "code": "1"}, {"kind": "open", "index": 0}, {"kind": "open"}],
+    [
+        *(None, [], {"kind": "run", "code": "1"}, {"kind": "open", "index": 0}, {"kind": "open"}),
+        *({"kind": "keep", "photo": None, "index": 0}, {"kind": "undo", "photo": None}),
+    ],
 )
 def test_malformed_messages_are_refused(content: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):

@@ -63,7 +63,7 @@ def test_summary() -> None:
     assert texts.summary(2, 3) == "2 of 3 photos answered; 1 could not be read."
 
 
-@pytest.mark.parametrize("texts", [texts.DROP_TEXTS, texts.ANSWER_TEXTS])
+@pytest.mark.parametrize("texts", [texts.DROP_TEXTS, texts.ANSWER_TEXTS, texts.FEEDBACK_TEXTS])
 def test_texts_are_plain(texts: dict[str, str]) -> None:
     for text in texts.values():
         assert text == text.strip()

@@ -59,3 +59,12 @@ def test_page_is_not_served_with_an_impossible_number_of_proxies(
     monkeypatch.setenv("PROXIES", variable)
     with pytest.raises(SystemExit, match=r"cannot be served: .*(PROXIES|trusted_proxies).*"):
         PageKernelManager(**options)
+
+
+@pytest.mark.parametrize("options", [{"feedback_max_bytes": -1}, {}])
+def test_page_is_not_served_with_an_impossible_size_of_feedback(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, int]
+) -> None:
+    monkeypatch.setenv("FEEDBACK_MAX_BYTES", "5" if options else "5 MB")
+    with pytest.raises(SystemExit, match=r"cannot be served: .*(FEEDBACK|feedback)_(MAX|max)_.*"):
+        PageKernelManager(**options)

@@ -103,6 +103,10 @@ def test_message_of_another_form_is_refused(frame: bytes | str) -> None:
     "frame",
     [
         of_kind("comm_msg"),
+        of_kind(
+            "comm_msg",
+            data={"method": "custom", "content": {"kind": "keep", "photo": "ab", "index": 1}},
+        ),
         of_kind("comm_close"),
         of_kind("comm_info_request"),
         of_kind("comm_open", target_name="jupyter.widget.control"),
@@ -153,6 +157,7 @@ def test_file_chooser_can_be_set() -> None:
     [
         update({"answer": {}}, ["answer", "x"]),
         update({"texts": {}}),
+        update({"feedback": {"photo": "ab"}}),
         update({"rows": [0]}, ["rows", 0]),
         update({"outputs": []}),
         update({"value": "a label's text"}),

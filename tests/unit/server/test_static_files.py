@@ -189,19 +189,73 @@ async def test_voilas_own_scripts_are_compressed_and_cached_by_version(make: Mak
     assert versioned.headers["Cache-Control"].endswith("immutable")
 
 
+def opening(folder: Path, code: str = "classifier = ui.Classifier()") -> str:
+    """Write a notebook that runs some code; return its name."""
+    cells = [nbformat.v4.new_markdown_cell("# Bears"), nbformat.v4.new_code_cell(code)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "opening.ipynb")
+    return "opening.ipynb"
+
+
 def test_page_config_holds_the_labels_and_the_texts(make: Make, tmp_path: Path) -> None:
     app = make(template="slim")
     static_files.install(app)
+    about = {"base_url": "/", "notebook_path": opening(tmp_path)}
     hook = app.voila_configuration.page_config_hook
-    assert hook({}, base_url="/", notebook_path="page.ipynb")["labels"] == []
+    assert not hook({}, **about)["labels"]
     (tmp_path / "export.onnx").write_bytes(model_bytes())
-    config = hook({"kept": 1}, base_url="/", notebook_path="page.ipynb")
+    config = hook({"kept": 1}, **about)
     assert config["labels"] == LABELS
     assert config["title"] == "Red, green or blue?"
     assert '<meta property="og:title" content="Red, green or blue?">' in config["head"]
-    assert 'content="/example.jpg"' in config["head"]
     assert config["texts"] == PAGE_TEXTS
     assert config["kept"] == 1
+
+
+def test_link_has_a_picture_where_the_page_has_an_example(tmp_path: Path) -> None:
+    notebook = opening(tmp_path)
+    (tmp_path / "export.onnx").write_bytes(model_bytes())
+    assert "og:image" not in static_files.describe(tmp_path, notebook).head("/")
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "README.md").write_text("no picture")
+    assert "og:image" not in static_files.describe(tmp_path, notebook).head("/")
+    (tmp_path / "examples" / "red.HEIC").write_bytes(b"")
+    head = static_files.describe(tmp_path, notebook).head("/sub/")
+    assert '<meta property="og:image" content="/sub/example.jpg">' in head
+
+
+@pytest.mark.parametrize(
+    ("code", "has_title"),
+    [
+        ("classifier = ui.Classifier()", True),
+        ("Classifier( )", True),
+        ("ui.Classifier(str(written.parent))", False),
+        ("MyClassifier()", False),
+        ("1 + 1", False),
+    ],
+)
+def test_only_a_notebook_that_opens_the_model_gets_its_title(
+    code: str, has_title: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "export.onnx").write_bytes(model_bytes())
+    page = static_files.describe(tmp_path, opening(tmp_path, code))
+    assert bool(page.title) == has_title
+    assert bool(page.head("/")) == has_title
+    assert not static_files.describe(tmp_path, "missing.ipynb").title
+
+
+@pytest.mark.parametrize(
+    ("folder", "sentence"),
+    [
+        ("", "Your photo is not stored."),
+        ("/feedback", "Your photo is stored only if you say whether its answer is right."),
+    ],
+)
+def test_link_says_what_becomes_of_a_photo(
+    folder: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEEDBACK_FOLDER", folder)
+    (tmp_path / "export.onnx").write_bytes(model_bytes())
+    assert static_files.describe(tmp_path, opening(tmp_path)).description.endswith(f"? {sentence}")
 
 
 @pytest.mark.parametrize(
@@ -233,7 +287,7 @@ def test_page_config_hook_of_the_owner_has_the_last_word(make: Make) -> None:
 def test_file_without_labels_has_none(tmp_path: Path, entry: bytes) -> None:
     path = tmp_path / "export.onnx"
     path.write_bytes(b"something else" + entry)
-    assert static_files.about(tmp_path) == ("", "", [])
+    assert static_files.describe(tmp_path, opening(tmp_path)) == static_files.Page()
 
 
 def test_long_metadata_is_read_whole(tmp_path: Path) -> None:
@@ -242,7 +296,7 @@ def test_long_metadata_is_read_whole(tmp_path: Path) -> None:
     length = bytes([len(text) & 0x7F | 0x80, len(text) >> 7 & 0x7F | 0x80, len(text) >> 14])
     path = tmp_path / "export.onnx"
     path.write_bytes(b"\x0a\x0ficon_classifier\x12" + length + text)
-    title, _, labels = static_files.about(tmp_path)
+    title, _, labels, _ = static_files.describe(tmp_path, opening(tmp_path))
     assert title == "Which of 4000 is it?"
     assert (len(labels), labels[-1]) == (4000, "class 3999")
 
