@@ -249,6 +249,7 @@ def _source(cls: type) -> str:
     return "\n".join(inspect.getsource(base) for base in bases)
 
 
+@cache
 def _mentions(cls: type, name: str) -> bool:
     """Whether the source of a class or of its bases uses an attribute."""
     return re.search(rf"\bself\.{re.escape(name)}\b", _source(cls)) is not None
