@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageDraw
 
 from icon_classifier.conversion.convert import convert
 from icon_classifier.images import read_image_file
@@ -22,9 +23,15 @@ from scripts.train import train
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The executed notebook; its model lies beside it."""
     folder = tmp_path_factory.mktemp("train")
+    for name in ("circle", "hexagon"):  # what visitors gave; there is no such class as the second
+        (folder / "feedback" / name).mkdir(parents=True)
+        picture = Image.new("RGB", (64, 64), "white")
+        ImageDraw.Draw(picture).ellipse((10, 10, 50, 50), "red")
+        picture.save(folder / "feedback" / name / "given.jpg")
     parameters = {
         "recipe": "shapes",
         "folder": str(folder / "shapes"),
+        "further": str(folder / "feedback"),
         "target": str(folder),
         "epochs": 1,
         "compare": True,
@@ -73,6 +80,12 @@ def test_every_plot_of_the_report_is_a_figure_of_its_own(report: Path) -> None:
     pictures = [output for output in outputs(report) if "image/png" in output.get("data", {})]
     # A batch, loss curves, confusion, reliability, doubtful photos and the learning curve.
     assert len(pictures) == 6
+
+
+def test_photos_of_visitors_are_trained_on(report: Path) -> None:
+    photos = sorted((report.parent / "shapes" / "photos").glob("*/*given*"))
+    assert [path.parent.name for path in photos] == ["circle"]
+    assert "further files of no class were left out, in: hexagon (1)" in printed(report)
 
 
 def test_report_shows_the_cleaner_and_the_page(report: Path) -> None:

@@ -134,12 +134,12 @@ def coloured(colour: str) -> bytes:
 class Comforts:
     """The plain widgets, the drop zone and the answer, driven as their JavaScript does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, feedback: ui.Feedback | None = None) -> None:
         self.classifier = ui.Classifier(str(folder))
         self.upload, self.label = widgets.FileUpload(), widgets.Label()
         self.output, self.button = widgets.Output(), widgets.Button()
         self.zone, self.answer = ui.comforts(
-            self.classifier, self.upload, self.button, self.output, self.label
+            self.classifier, self.upload, self.button, self.output, self.label, feedback
         )
 
     def send(self, data: bytes, name: str = "a.png", index: int = 0, count: int = 1) -> None:
@@ -270,6 +270,22 @@ class TestComforts:
         left, right = opacity.getpixel((2, 32)), opacity.getpixel((61, 32))
         assert left > 150
         assert right < 30
+
+
+@pytest.mark.parametrize("way", ["none", "variable", "argument"])
+def test_page_asks_and_says_so_only_where_a_folder_is_named(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path)
+    monkeypatch.setenv("FEEDBACK_FOLDER", str(tmp_path / "feedback") if way == "variable" else "")
+    given = ui.Feedback(tmp_path / "feedback") if way == "argument" else None
+    page = Comforts(tmp_path, given)
+    asks = way != "none"
+    assert page.zone.texts["privacy"] == texts.privacy(asks=asks)
+    assert ("consent" in page.answer.texts) == asks
+    photo = Image.new("RGB", (60, 40), "red")
+    page.answer.show((photo, page.classifier.predict(photo)), "line")
+    assert bool(page.answer.feedback) == asks
 
 
 class TestCallbackOfALesson:
