@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import mimetypes
+import os
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -134,6 +135,8 @@ def install(voila_app: Voila) -> None:
     def init_handlers_with_delivery() -> list[Any]:
         # The tornado application exists from here on, without any handler.
         policy = SLIM_POLICY if configuration.template == SLIM else STOCK_POLICY
+        if "SPACE_ID" in os.environ:  # Hugging Face shows a Space in a frame of its own site
+            policy = policy | {"frame-ancestors": "'self' https://huggingface.co"}
         headers = {"Content-Security-Policy": content_security_policy(policy), **_HEADERS}
         headers |= voila_app.tornado_settings.get("headers", {})
         # Jupyter's handlers take theirs from the settings, tornado's plain ones have none.
