@@ -11,7 +11,8 @@ COPY --from=build /app/.venv .venv
 COPY --from=build /app/icon_classifier icon_classifier
 COPY --from=build /app/examples examples
 COPY --from=build /app/recipes recipes
-COPY --from=build /app/voila.json /app/icon_classifier.ipynb /app/export.onnx ./
+# The card may be missing: a pattern may match nothing.
+COPY --from=build /app/voila.json /app/icon_classifier.ipynb /app/export.onnx /app/export.m[d] ./
 # Only /tmp is written to, so that the file system may be read-only.
 ENV PATH=/app/.venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp MALLOC_ARENA_MAX=2 PORT=7860

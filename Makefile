@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help app setup check test lint format notebook train release-model lock audit deploy-check clean
-.PHONY: test-exports test-hostile test-scale soak fuzz
+.PHONY: test-exports test-hostile test-pythons test-scale soak fuzz
 .PHONY: bench bench-answers bench-api bench-bulk bench-heat bench-limit bench-page bench-parity bench-train bench-visitors
 
 ### Every day
@@ -51,6 +51,8 @@ test-hostile:  ## all tests against hostile visitors and failures, the long ones
 	$(PREPARE) && $(RUN) -m pytest -m "hostile or not hostile" tests/hostile tests/integration/test_kernels.py tests/integration/test_api.py $(ARGS)
 test-scale:  ## test several servers behind nginx, and Ray; installs both
 	$(PREPARE) --extra scale --program nginx && $(RUN) -m pytest tests/scale $(ARGS)
+test-pythons:  ## test serving, the API and the command line on every other Python of this machine, 3.11 to 3.14 (minutes; ARGS=... for pytest)
+	$(PREPARE) && $(RUN) -m scripts.pythons $(ARGS)
 test-exports:  ## convert real networks (resnet50, convnext, vit, ...) and compare them with Learner.predict (minutes; ARGS='resnet50 alexnet')
 	$(PREPARE) && $(RUN) -m bench.bench_exports $(ARGS)
 soak:  ## visitors open and leave the page for MINUTES=10; fails if any resource has grown

@@ -219,13 +219,8 @@ def minor_of(python: Path | str) -> int | None:
     return int(minor) if major == "3" else None
 
 
-def find_pythons() -> dict[int, str]:
-    """Map the minor version of each usable Python to its path, the newest first.
-
-    They are those on PATH and the one that runs this; only the one that PYTHON names, if any.
-    """
-    named = os.environ.get("PYTHON")
-    names = [named] if named else [*(f"python3.{minor}" for minor in MINORS), sys.executable]
+def usable_pythons(names: Sequence[str]) -> dict[int, str]:
+    """Map the minor version of each usable Python among `names` to its name, the newest first."""
     minors = {minor_of(name): name for name in reversed(names)}
     return {minor: minors[minor] for minor in MINORS if minor in minors}
 
@@ -238,10 +233,20 @@ def tool_requirements(name: str) -> str:
 
 
 class Environment:
-    """A virtual environment, and a record of the steps of its installation."""
+    """A virtual environment, and a record of the steps of its installation.
 
-    def __init__(self, folder: Path = ROOT / ".venv") -> None:
+    Parameters
+    ----------
+    folder : Path
+        Where it is.
+    base : str, optional
+        The Python to create it with; by default the one that PYTHON names, or else the newest of
+        those on PATH and the one that runs this.
+    """
+
+    def __init__(self, folder: Path = ROOT / ".venv", base: str | None = None) -> None:
         self.folder = folder
+        self.base = base or os.environ.get("PYTHON")
         self.python = folder / "bin" / "python"
         self.record = folder / "installed.json"
         self.unfinished = folder / "unfinished"  # exists while a step runs
@@ -265,7 +270,8 @@ class Environment:
             ).returncode
         ):
             return
-        pythons = find_pythons()
+        on_path = [*(f"python3.{minor}" for minor in MINORS), sys.executable]
+        pythons = usable_pythons([self.base] if self.base else on_path)
         if not pythons:
             found = ".".join(map(str, sys.version_info[:3]))
             raise SetupError(
@@ -279,8 +285,8 @@ class Environment:
                 return
             try:
                 torch_index(self.python, pins)
-            except SetupError as error:
-                print(f"{error}\nTrying an older Python.", flush=True)
+            except SetupError:
+                print(f"pip has no {pins[0]} for CPUs for it; trying an older one.", flush=True)
             else:
                 return
 
@@ -292,8 +298,8 @@ class Environment:
                 f"{python} cannot create virtual environments. "
                 f"On Debian: sudo apt install python3.{minor}-venv. Then try again."
             )
-        print(f"Creating .venv with Python 3.{minor}.", flush=True)
-        failure = "Could not create .venv (the reason is above)."
+        print(f"Creating {self.folder.name} with Python 3.{minor}.", flush=True)
+        failure = f"Could not create {self.folder} (the reason is above)."
         run(python, "-m", "venv", "--clear", self.folder, failure=failure)
 
     def done(self) -> dict[str, str]:
@@ -316,9 +322,15 @@ class Environment:
         self.unfinished.unlink()
 
 
-def install(*, tests: bool = False, extras: Sequence[str] = (), torch: bool = True) -> Path:
-    """Bring `.venv` up to date, with what tests and `extras` need; return its Python."""
-    environment = Environment()
+def install(
+    *,
+    tests: bool = False,
+    extras: Sequence[str] = (),
+    torch: bool = True,
+    environment: Environment | None = None,
+) -> Path:
+    """Bring an environment up to date, with what tests and `extras` need; return its Python."""
+    environment = environment or Environment()
     pins = torch_pins((ROOT / "requirements.txt").read_text())
     environment.create(pins)
     python = environment.python

@@ -200,8 +200,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the server
-    if sys.platform == "linux":
-        limit_process()
+    limit_process()
     while header := sys.stdin.buffer.read(4):
         photo = sys.stdin.buffer.read(int.from_bytes(header))
         _set_alarm(MAX_SECONDS)

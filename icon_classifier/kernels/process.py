@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -16,12 +15,10 @@ _EXIT_UNKNOWN = 1
 
 def can_fork() -> bool:
     """Return whether kernels can be forked on this system: on Linux from 5.3 on."""
-    if not sys.platform.startswith("linux"):
-        # macOS forks, but its own libraries do not survive it; Windows has no fork.
-        return False
     try:
         os.close(os.pidfd_open(os.getpid()))
-    except OSError:
+    except (AttributeError, OSError):
+        # macOS forks, but its own libraries do not survive it; Windows has no fork.
         return False
     return True
 

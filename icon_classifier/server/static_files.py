@@ -141,6 +141,8 @@ def install(voila_app: Voila) -> None:
     def init_handlers_with_delivery() -> list[Any]:
         # The tornado application exists from here on, without any handler.
         policy = SLIM_POLICY if configuration.template == SLIM else STOCK_POLICY
+        if "SPACE_ID" in os.environ:  # Hugging Face shows a Space in a frame of its own site
+            policy = policy | {"frame-ancestors": "'self' https://huggingface.co"}
         headers = {"Content-Security-Policy": content_security_policy(policy), **_HEADERS}
         headers |= voila_app.tornado_settings.get("headers", {})
         # Jupyter's handlers take theirs from the settings, tornado's plain ones have none.

@@ -109,14 +109,19 @@ def slot_count(limit: int, cores: int) -> int:
 
 
 def limit_process() -> None:
-    """Limit this process, a kernel: its memory, and that it is ended before others for want of it.
+    """Limit this process: its memory, and that it is ended before others for want of it.
+
+    Linux only; elsewhere nothing is limited.
 
     Beyond the limit Python raises MemoryError, which becomes a sentence for the visitor. There is
     no core file if it crashes: that would be a visitor's photo, on the disk.
     """
+    statm = _read(Path("/proc/self/statm"))
+    if not statm:
+        return
     import resource  # not on Windows
 
-    pages = int(Path("/proc/self/statm").read_text().split()[5])  # private and writable
+    pages = int(statm.split()[5])  # private and writable
     limit = pages * resource.getpagesize() + MAX_GROWTH
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +14,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from tests.support.models import write_model
+from tests.support.nginx import nginx, write_config
 from tests.support.pictures import encode
 from tests.support.servers import ROOT, Server, free_port, project_copy, voila
 
@@ -36,7 +33,7 @@ class Balanced:
     two: Server
 
 
-def write_config(folder: Path, port: int, one: Server, two: Server) -> Path:
+def configured(folder: Path, port: int, one: Server, two: Server) -> Path:
     """Write the configuration of the docs with free ports."""
     text = (ROOT / "docs/nginx-sticky.conf").read_text()
     for old, new in (
@@ -46,36 +43,7 @@ def write_config(folder: Path, port: int, one: Server, two: Server) -> Path:
     ):
         assert text.count(old) == 1
         text = text.replace(old, new)
-    for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"):
-        text = text.replace("http {", f"http {{\n{kind}_temp_path {folder}/{kind};", 1)
-    path = folder / "nginx.conf"
-    path.write_text(text.replace("http {", "http {\naccess_log off;", 1))
-    return path
-
-
-@contextlib.contextmanager
-def nginx(folder: Path, config: Path, port: int) -> Iterator[str]:
-    binary = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
-    assert binary is not None, "nginx is not installed: make test-scale installs it where root"
-    directives = "daemon off; error_log stderr;" + (" user root;" if os.geteuid() == 0 else "")
-    command = [binary, "-p", str(folder), "-c", str(config), "-g", directives, "-e", "stderr"]
-    log = (folder / "nginx.log").open("wb")
-    process = subprocess.Popen(command, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}/"
-    try:
-        end = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                httpx.get(url + "voila/static/")
-                break
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError((folder / "nginx.log").read_text())
-            time.sleep(0.05)  # between two checks of the condition
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
-        log.close()
+    return write_config(folder, text)
 
 
 @pytest.fixture
@@ -88,7 +56,7 @@ def balanced(tmp_path: Path) -> Iterator[Balanced]:
             write_model(project_copy(folder))
             servers.append(stack.enter_context(voila(folder)))
         port = free_port()
-        config = write_config(tmp_path, port, *servers)
+        config = configured(tmp_path, port, *servers)
         yield Balanced(stack.enter_context(nginx(tmp_path, config, port)), *servers)
 
 

@@ -71,6 +71,7 @@ def running(
     ready: str,
     cwd: Path = ROOT,
     python: str | Path = sys.executable,
+    path: Path = ROOT,
 ) -> Iterator[Server]:
     """Run a server until the block ends.
 
@@ -86,6 +87,8 @@ def running(
         Its working folder.
     python : str or Path
         Another Python than this one.
+    path : Path
+        A folder that comes before this project on Python's path.
 
     Raises
     ------
@@ -95,7 +98,8 @@ def running(
     with tempfile.TemporaryDirectory() as home:
         log = Path(home) / "log.txt"
         jupyter = {f"JUPYTER_{name}_DIR": home for name in ("CONFIG", "DATA", "RUNTIME")}
-        environment = os.environ | jupyter | {"IPYTHONDIR": home, "PYTHONPATH": str(ROOT)}
+        paths = os.pathsep.join(map(str, (path, ROOT)))
+        environment = os.environ | jupyter | {"IPYTHONDIR": home, "PYTHONPATH": paths}
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [python, *command], cwd=cwd, env=environment, stdout=file, stderr=file
@@ -129,13 +133,18 @@ def _wait(server: Server, ready: str) -> None:
 
 
 @contextlib.contextmanager
-def voila(folder: Path = ROOT, *options: str, notebook: str | None = NOTEBOOK) -> Iterator[Server]:
+def voila(
+    folder: Path = ROOT,
+    *options: str,
+    notebook: str | None = NOTEBOOK,
+    path: Path = ROOT,
+) -> Iterator[Server]:
     """Voilà as it is run on a host: a notebook of a folder or all, with its voila.json."""
     port = free_port()
     command = ["-m", "voila", f"--port={port}", "--Voila.port_retries=0", "--no-browser"]
     names = [] if notebook is None else [notebook]
     command += [*names, *options]
-    with running(command, port=port, ready="voila/static/", cwd=folder) as server:
+    with running(command, port=port, ready="voila/static/", cwd=folder, path=path) as server:
         yield server
 
 

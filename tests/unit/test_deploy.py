@@ -8,9 +8,11 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path, PurePosixPath
 
 import pytest
+import yaml
 
 from scripts import deploy_check, prepare, release_model, server_process, slim
 from scripts.environment import ROOT, SetupError
@@ -126,7 +128,27 @@ def test_image_serves_as_the_procfile_does_without_root_or_the_learner() -> None
     assert "/healthz" in health[2]
     compile(health[2], "HEALTHCHECK", "exec")
     assert "export.onnx" in final
+    assert "/app/examples examples" in final
+    assert "/app/export.m[d] " in final
     assert "export.pkl" not in final
+
+
+def test_kubernetes_manifest_names_the_port_of_the_image() -> None:
+    port = int(re.findall(r"^EXPOSE (\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[0])
+    text = (ROOT / "docs" / "deploying.md").read_text()
+    manifest = re.search(r"^    apiVersion: apps/v1\n(?:(?:    .*)?\n)+", text, re.MULTILINE)
+    assert manifest is not None
+    deployment, service, ingress = yaml.safe_load_all(textwrap.dedent(manifest[0]))
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["ports"] == [{"containerPort": port}]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": port}
+    [exposed] = service["spec"]["ports"]
+    assert exposed["targetPort"] == port
+    [rule] = ingress["spec"]["rules"]
+    assert rule["http"]["paths"][0]["backend"]["service"] == {
+        "name": service["metadata"]["name"],
+        "port": {"number": exposed["port"]},
+    }
 
 
 def test_server_is_started_measured_and_stopped(tmp_path: Path) -> None:

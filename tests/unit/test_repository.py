@@ -6,9 +6,11 @@ import subprocess
 import tomllib
 
 import pytest
+import yaml
 
 from scripts.environment import (
     DEV_LINE,
+    MINORS,
     ROOT,
     SINGLE_EXTRAS,
     TORCH_PAIR,
@@ -91,6 +93,21 @@ def test_nothing_is_installed_or_run_without_a_hash() -> None:
     assert images
     assert not [image for image in images if not re.search(r"@sha256:[0-9a-f]{64}$", image)]
     assert "ignore-scripts=true" in (ROOT / "web" / ".npmrc").read_text()
+
+
+def test_workflows_may_only_read_the_repository() -> None:
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        workflow = yaml.safe_load(path.read_text())
+        assert workflow["permissions"] == {"contents": "read"}, path
+        assert not [job for job in workflow["jobs"].values() if "permissions" in job], path
+
+
+def test_every_supported_python_is_tested_and_declared() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    versions = [f"3.{minor}" for minor in sorted(MINORS)]
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == versions
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["requires-python"] == f">={versions[0]}"
 
 
 def test_every_target_is_explained_and_phony() -> None:

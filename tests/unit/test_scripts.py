@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -12,12 +13,12 @@ from threading import Thread
 
 import pytest
 
-from scripts import environment, lock, serve
+from scripts import environment, lock, prepare, serve
 from scripts.environment import Environment, SetupError
+from tests.support.models import write_model
 from tests.support.servers import free_port
 
-PYTHON = "python_full_version < '3.12'"
-PLATFORMS = "(sys_platform == 'darwin' or sys_platform == 'linux' or sys_platform == 'win32')"
+PLATFORMS = "sys_platform == 'darwin' or sys_platform == 'linux' or sys_platform == 'win32'"
 
 
 @pytest.fixture
@@ -52,14 +53,11 @@ def refusing_server() -> Iterator[str]:
         ("a==1", "a==1"),
         ("a==1 \\", "a==1 \\"),
         ("    --hash=sha256:00", "    --hash=sha256:00"),
-        (f"a==1 ; {PYTHON} and {PLATFORMS} \\", "a==1 \\"),
-        (f"a==1 ; {PYTHON} and b == 'c' \\", "a==1 ; b == 'c' \\"),
-        (f"a==1 ; {PYTHON} and b == 'c' and {PLATFORMS}", "a==1 ; b == 'c'"),
-        (
-            f"a==1 ; python_full_version >= '3.11.5' and {PYTHON} and {PLATFORMS}",
-            "a==1 ; python_full_version >= '3.11.5'",
-        ),
-        (f"a==1 ; {PYTHON} and (b == 'c' or d == 'e')", "a==1 ; (b == 'c' or d == 'e')"),
+        (f"a==1 ; {PLATFORMS} \\", "a==1 \\"),
+        ("a==1 ; b == 'c' \\", "a==1 ; b == 'c' \\"),
+        (f"a==1 ; b == 'c' and ({PLATFORMS})", "a==1 ; b == 'c'"),
+        (f"a==1 ; ({PLATFORMS}) and b == 'c' \\", "a==1 ; b == 'c' \\"),
+        ("a==1 ; sys_platform == 'linux'", "a==1 ; sys_platform == 'linux'"),
     ],
 )
 def test_marker_keeps_only_what_is_not_always_true(line: str, simple: str) -> None:
@@ -167,13 +165,104 @@ def test_failed_step_runs_again(
     assert made.unfinished.exists() == interrupted
 
 
+def program(path: Path, script: str) -> str:
+    """Write a shell script that may be run; return its path."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_only_pythons_that_run_and_have_wheels_are_used_the_newest_first(tmp_path: Path) -> None:
+    new = program(tmp_path / "new", "echo 3 14")
+    names = [
+        sys.executable,
+        program(tmp_path / "shim", "echo no such version >&2; exit 127"),
+        program(tmp_path / "old", "echo 3 9"),
+        program(tmp_path / "newer", "echo 3 99"),
+        new,
+        program(tmp_path / "same", f"echo 3 {sys.version_info[1]}"),
+        str(tmp_path / "none"),
+    ]
+    expected = {14: new, sys.version_info[1]: sys.executable}
+    assert list(environment.usable_pythons(names).items()) == list(expected.items())
+
+
+def test_set_up_without_a_usable_python_says_what_to_install(tmp_path: Path) -> None:
+    old = program(tmp_path / "old", "echo 3 9")
+    with pytest.raises(SetupError, match=r"Python 3\.11 to 3\.14 is needed.*make app PYTHON="):
+        Environment(tmp_path / "venv", old).create([])
+
+
+CUDA = """echo '{"install": [{"metadata": {"requires_dist": ["triton"]}}]}'"""
+
+
+@pytest.mark.parametrize(
+    ("pip", "message"),
+    [
+        ("echo 'ERROR: none' >&2; exit 1", "no torch==2.13.0 for Python 3.12 .*ERROR: none"),
+        (CUDA, "for Python 3.12 is the CUDA build.*cpu-cp312-.*PIP_FIND_LINKS"),
+    ],
+)
+def test_python_without_torch_for_cpus_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pip: str, message: str
+) -> None:
+    monkeypatch.setattr(environment, "reachable", lambda url: False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    python = program(tmp_path / "python", f'if [ "$1" = -c ]; then echo 3 12; exit; fi; {pip}')
+    with pytest.raises(SetupError, match=message):
+        environment.torch_index(Path(python), ["torch==2.13.0"])
+
+
+@pytest.mark.slow
+def test_older_python_is_taken_where_pip_has_no_torch_for_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+
+    def has_no_torch(python: Path, pins: list[str]) -> list[str]:
+        asked.append(pins)
+        raise SetupError("none")
+
+    monkeypatch.setattr(environment, "torch_index", has_no_torch)
+    both = {14: sys.executable, 11: sys.executable}
+    monkeypatch.setattr(environment, "usable_pythons", lambda names: both)
+    Environment(tmp_path / "venv").create(["torch==2.13.0"])
+    assert asked == [["torch==2.13.0"]]  # not for the last one, which is taken anyway
+    assert "trying an older one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_torch_is_installed_for_serving_only_where_there_is_something_to_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    write_model(tmp_path)
+    if not compiled:
+        (tmp_path / "export.pkl").write_bytes(b"another than the one of export.onnx")
+    monkeypatch.setattr(prepare, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(environment.ROOT))
+
+    def install(*, torch: bool = True, **options: object) -> str:
+        if torch:
+            raise SetupError("pip finds no torch")
+        return sys.executable
+
+    monkeypatch.setattr(prepare, "install", install)
+    if compiled:
+        assert prepare.prepare(only_serving=True) == sys.executable
+    else:
+        with pytest.raises(SetupError, match=r"pip finds no torch\n.*needs export\.onnx.*PYTHON="):
+            prepare.prepare(only_serving=True)
+    with pytest.raises(SetupError, match="pip finds no torch"):
+        prepare.prepare()
+
+
 @pytest.mark.slow
 def test_interrupted_environment_is_created_from_scratch(tmp_path: Path) -> None:
     made = Environment(tmp_path / "venv")
     (made.folder / "lib").mkdir(parents=True)
     (made.folder / "lib" / "half").touch()
     made.unfinished.touch()
-    made.create()
+    made.create([])
     assert not (made.folder / "lib" / "half").exists()
     assert subprocess.run([made.python, "-m", "pip", "--version"], check=False).returncode == 0
-    made.create()  # a complete one is left alone
+    made.create([])  # a complete one is left alone

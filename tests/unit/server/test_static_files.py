@@ -145,6 +145,18 @@ async def test_stock_template_gets_the_wider_policy(make: Make) -> None:
     assert response.headers["Content-Security-Policy"] == expected
 
 
+@pytest.mark.parametrize("template", ["slim", "lab"])
+async def test_page_of_a_space_may_be_framed_by_hugging_face(
+    make: Make, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    monkeypatch.setenv("SPACE_ID", "someone/bears")
+    app = make(template=template)
+    static_files.install(app)
+    (response,) = await fetch(app, "/voila/static/../app.py")
+    policy = response.headers["Content-Security-Policy"]
+    assert "; frame-ancestors 'self' https://huggingface.co" in policy
+
+
 async def test_headers_that_the_owner_set_are_kept(make: Make) -> None:
     app = make(template="lab")
     own = {"Content-Security-Policy": "frame-ancestors https://example.org"}
