@@ -44,11 +44,14 @@ def tempered(probabilities: np.ndarray, model: Model) -> np.ndarray:
     return powers / powers.sum()
 
 
-def main(photos: Path, export: Path) -> int:
+def main(photos: Path, export: Path, compiled: Path | None = None) -> int:
     """Compare and print; return the exit code."""
-    with tempfile.TemporaryDirectory() as folder:
-        model, seconds = compile_in_subprocess(export, Path(folder))
-    print(f"compiled in {seconds:.1f} s, imports included")
+    if compiled is None:
+        with tempfile.TemporaryDirectory() as folder:
+            model, seconds = compile_in_subprocess(export, Path(folder))
+        print(f"compiled in {seconds:.1f} s, imports included")
+    else:
+        model = Model.load(compiled)
     print(f"temperature {model.info.temperature:.4g}", flush=True)
 
     import_fastai()
@@ -93,5 +96,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("photos", type=Path, help="a folder of photos")
     parser.add_argument("export", type=Path, nargs="?", default=ROOT / "export.pkl")
+    parser.add_argument("compiled", type=Path, nargs="?", help="its export.onnx, if it is there")
     arguments = parser.parse_args()
-    raise SystemExit(main(arguments.photos, arguments.export))
+    raise SystemExit(main(arguments.photos, arguments.export, arguments.compiled))
