@@ -16,7 +16,7 @@ export PYTHONUNBUFFERED = 1
 
 ### Every day
 help:  ## list the targets
-	@awk -F ':.*## ' '/^### / {print substr($$0, 4)} /^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^### / {print substr($$0, 5)} /^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
 app:  ## serve the page on http://localhost:8866 (PORT=... for another port)
 	@$(PYTHON) -m scripts.serve
 train:  ## train on DATA=folder, with a folder for each class, or by RECIPE=name; writes models/ and reports/ (ARGS='-p epochs 5')
