@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     except (SetupError, IconClassifierError) as error:
         print(f"\nNot trained: {error}", file=sys.stderr)
         return 1
-    print(f"The notebook with all figures: {report.relative_to(ROOT)}")
+    print(f"\nThe notebook with all figures: {report.relative_to(ROOT)}")
     return 0
 
 

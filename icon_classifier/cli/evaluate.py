@@ -19,6 +19,7 @@ from icon_classifier.errors import DatasetError
 from icon_classifier.model.session import Model
 from icon_classifier.system.texts import csv_line, printable
 from icon_classifier.training.evaluation import Figures, evaluate
+from icon_classifier.training.model_card import class_rows
 
 MAX_LISTED = 20
 """How many photos of a kind, and pairs of classes, are printed; --json has all."""
@@ -177,11 +178,9 @@ def report_lines(report: Report) -> Iterator[str]:
     """Yield the figures as Markdown, for a terminal and for the model card."""
     figures = report.figures
     low, high = figures.interval
-    judged = [each for each in figures.classes if each.photos]
-    recall = sum(each.recall for each in judged) / len(judged)
     yield (
         f"{figures.photos} photos, {figures.errors} wrong: {figures.error:.1%} "
-        f"(95 % interval {low:.1%} to {high:.1%}); mean recall {recall:.1%}."
+        f"(95 % interval {low:.1%} to {high:.1%}); mean recall {figures.mean_recall:.1%}."
     )
     if report.note:
         yield report.note
@@ -189,11 +188,8 @@ def report_lines(report: Report) -> Iterator[str]:
         yield f'{1 - figures.accepted:.1%} are "not sure".'
     yield f"Probabilities are off by {figures.calibration_after:.1%} on average."
     yield ""
-    rows = [("class", "photos", "precision", "recall")]
-    for each in figures.classes:
-        precision = "none" if each.precision is None else f"{each.precision:.1%}"
-        recall_text = f"{each.recall:.1%}" if each.photos else "none"
-        rows.append((_cell(each.label), str(each.photos), precision, recall_text))
+    rows = [("class", "recall", "precision")]
+    rows += [(_cell(label), recall, precision) for label, recall, precision in class_rows(figures)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
         cells = [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]

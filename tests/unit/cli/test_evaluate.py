@@ -41,6 +41,7 @@ def test_report_has_errors_with_their_interval_and_the_wrong_photos(folder: Path
     output = evaluate(folder)
     assert output.startswith("4 photos, 1 wrong: 25.0% (95 % interval ")
     assert "mean recall 83.3%" in output
+    assert "| red   | 2 of 3 |    2 of 2 |\n| green | 0 of 0 |    0 of 0 |\n" in output
     assert "- red taken for blue: 1\n" in output
     assert (
         "left out, because it has no class of the model: 1 in "
