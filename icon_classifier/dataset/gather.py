@@ -280,9 +280,7 @@ def _archive_name(archive: ArchiveSource) -> str:
 
 
 def _add_shapes(recipe: Recipe, store: PhotoStore) -> None:
-    shapes, seed = recipe.shapes, recipe.training.seed
-    drawn = draw_shapes(recipe.labels, per_class=shapes.per_class, side=shapes.side, seed=seed)
-    for label, image in drawn:
+    for label, image in draw_shapes(recipe.labels, seed=recipe.training.seed):
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         store.add(label, buffer.getvalue())

@@ -159,22 +159,6 @@ class FolderSource:
 
 
 @dataclass(frozen=True, config=_CONFIG)
-class ShapesSource:
-    """Pictures drawn by the program.
-
-    Attributes
-    ----------
-    per_class : int
-        Number of pictures of each class.
-    side : int
-        Width and height (pixels).
-    """
-
-    per_class: int = _number(40, 2, 10_000)
-    side: int = _number(64, 16, 1024)
-
-
-@dataclass(frozen=True, config=_CONFIG)
 class Training:
     """How to train.
 
@@ -253,7 +237,6 @@ class Recipe:
     urls: UrlsSource = UrlsSource()
     archive: ArchiveSource | None = None
     folder: FolderSource = FolderSource()
-    shapes: ShapesSource = ShapesSource()
     training: Training = Training()
 
     @property
@@ -268,7 +251,6 @@ _TABLES: dict[str, type] = {
     "urls": UrlsSource,
     "archive": ArchiveSource,
     "folder": FolderSource,
-    "shapes": ShapesSource,
     "training": Training,
 }
 

@@ -163,6 +163,7 @@ def _extract(
     """Run the network on photos, one at a time on each core; one array per photo."""
     resize = Resize((size, size), method)
     run = _make_runner(network, size)
+    trim_heap()  # what compiling the network took, before the maps are added
 
     def extract(path: Path) -> Floats:
         try:

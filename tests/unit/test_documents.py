@@ -42,7 +42,6 @@ def test_values_of_the_documents_are_the_defaults() -> None:
         "urls": recipes.UrlsSource(),
         "archive": recipes.ArchiveSource("https://x.example"),
         "folder": recipes.FolderSource(),
-        "shapes": recipes.ShapesSource(),
         "training": recipes.Training(),
     }
     wrong = []
