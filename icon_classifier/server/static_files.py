@@ -20,7 +20,7 @@ from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from jupyter_server.base.handlers import FileFindHandler
 from jupyter_server.utils import url_path_join
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
-from tornado.web import GZipContentEncoding, HTTPError, OutputTransform, StaticFileHandler
+from tornado.web import Finish, GZipContentEncoding, HTTPError, OutputTransform, StaticFileHandler
 from voila._version import __version__ as voila_version
 from voila.app import Voila
 from voila.paths import collect_static_paths, collect_template_paths
@@ -260,15 +260,26 @@ def _title_and_labels(model: Path, _: int) -> tuple[str, list[str]]:
 class NotebookHandler(TornadoVoilaHandler):  # type: ignore[misc]
     """Voilà's page of a notebook, with the slim template too."""
 
+    _left = False
+
+    def on_connection_close(self) -> None:
+        """Note that the browser has gone before the page was complete; called by tornado."""
+        self._left = True
+        super().on_connection_close()
+
     def write(self, chunk: str | bytes | dict[str, Any]) -> None:
         """Write a part of the page.
 
         While a kernel takes long to start, Voilà sends a script every ten seconds to keep the
         connection open. The slim page's Content-Security-Policy forbids inline scripts, and a
-        comment keeps the connection open as well.
+        comment keeps the connection open as well. Where the kernel has ended, because the page was
+        left, Voilà would do so for ever.
         """
-        if chunk == _HEARTBEAT and self.voila_configuration.template == SLIM:
-            chunk = "<!-- still starting -->\n"
+        if chunk == _HEARTBEAT:
+            if self._left:
+                raise Finish
+            if self.voila_configuration.template == SLIM:
+                chunk = "<!-- still starting -->\n"
         super().write(chunk)
 
 

@@ -109,6 +109,7 @@ def test_pages_of_a_folder_are_listed_and_open(
     page.screenshot(path=artefacts / "list.png")
     page.get_by_role("link", name="ein Bär").click()
     expect(page.get_by_role("heading", name="Another page")).to_be_visible()
+    expect(page.locator("#widget-state")).to_be_attached(timeout=READY)
     page.go_back()
     page.get_by_role("link", name="icon_classifier").click()
     expect(page.get_by_role("heading", name="Red, green or blue?")).to_be_visible()

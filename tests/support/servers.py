@@ -171,12 +171,15 @@ def voila(
 
 @contextlib.contextmanager
 def jupyter(folder: Path = ROOT, *options: str, token: str = "") -> Iterator[Server]:
-    """A Jupyter server with Voilà and this package as its extensions."""
+    """A Jupyter server with Voilà and this package as its extensions.
+
+    Its kernels' sockets are files: of ports that are free now and then another test takes one.
+    """
     port = free_port()
     command = [
         *("-m", "jupyter_server", f"--port={port}", "--ServerApp.port_retries=0", "--no-browser"),
         *("--allow-root", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"),
-        *options,
+        *("--KernelManager.transport=ipc", *options),
     ]
     with running(command, port=port, ready="api", cwd=folder) as server:
         yield server
