@@ -3,6 +3,16 @@
 
 const BARS = 5; // the others are behind “more”
 
+// Red, green, blue and opacity from the least evidence to the most. Brightness grows, so that a
+// colour-blind person can read it.
+const COLOURS = [
+  [20, 12, 60, 0],
+  [98, 25, 128, 70],
+  [197, 50, 102, 130],
+  [248, 127, 42, 165],
+  [252, 232, 120, 190],
+];
+
 /** Make an element: h('p', {className: 'a'}, 'text'). */
 function h(tag, properties = {}, ...children) {
   const { aria = {}, ...own } = properties;
@@ -91,16 +101,31 @@ function question(model, texts) {
   return { element, update };
 }
 
+/** Where the model looked: a pixel for each cell, which the browser enlarges smoothly. */
+function heatMap({ cells, width, height, box: [left, top, across, down] }) {
+  const element = h('canvas', { className: 'ic-heat', width, height, aria: { hidden: 'true' } });
+  const pixels = new ImageData(width, height);
+  for (let cell = 0; cell < width * height; cell += 1) {
+    const place = (cells.getUint8(cell) / 255) * (COLOURS.length - 1);
+    const [from, to] = [COLOURS[Math.floor(place)], COLOURS[Math.ceil(place)]];
+    const mixed = from.map((value, channel) => value + (place % 1) * (to[channel] - value));
+    pixels.data.set(mixed, 4 * cell);
+  }
+  element.getContext('2d').putImageData(pixels, 0, 0);
+  const percent = (part) => `${100 * part}%`;
+  Object.assign(element.style, { left: percent(left), top: percent(top) });
+  Object.assign(element.style, { width: percent(across), height: percent(down) });
+  return element;
+}
+
 /** The photo, the bars, and the button that lays the heat map over the photo. */
 function card(model, texts) {
   const answer = model.get('answer');
   const frame = h('div', { className: 'ic-frame' });
   frame.append(image(model.get('preview'), 'image/jpeg', { alt: texts.preview }));
   const side = h('div', { className: 'ic-side' }, bars(answer, texts));
-  if (model.get('heat').byteLength) {
-    const heat = image(model.get('heat'), 'image/png', { className: 'ic-heat', alt: '' });
-    const [left, top, width, height] = model.get('heat_box').map((part) => `${100 * part}%`);
-    Object.assign(heat.style, { left, top, width, height });
+  if (model.get('heat').cells) {
+    const heat = heatMap(model.get('heat'));
     const legend = h('p', { className: 'ic-quiet', role: 'status' });
     const toggle = button(
       texts.heat,

@@ -53,9 +53,7 @@ class _Detail:
     line: str = ""
     labels: tuple[str, ...] = ()
     preview: bytes = b""
-    traits: dict[str, Any] = field(
-        default_factory=lambda: {"answer": {}, "heat": b"", "heat_box": []}
-    )
+    traits: dict[str, Any] = field(default_factory=lambda: {"answer": {}, "heat": {}})
 
 
 class Answer(anywidget.AnyWidget):
@@ -85,8 +83,7 @@ class Answer(anywidget.AnyWidget):
     texts = traitlets.Dict().tag(sync=True)
     answer = traitlets.Dict().tag(sync=True)
     preview = traitlets.Bytes().tag(sync=True)
-    heat = traitlets.Bytes().tag(sync=True)
-    heat_box: traitlets.List[float] = traitlets.List().tag(sync=True)
+    heat = traitlets.Dict().tag(sync=True)
     rows: traitlets.List[Any] = traitlets.List().tag(sync=True)
     opened = traitlets.Int(-1).tag(sync=True)
     feedback = traitlets.Dict().tag(sync=True)
@@ -191,8 +188,7 @@ class Answer(anywidget.AnyWidget):
                 "known": prediction.known,
                 "bars": [(texts.plain(label), p, texts.probability(p)) for label, p in ranking],
             },
-            "heat": heat.png if heat else b"",
-            "heat_box": list(heat.box) if heat else [],
+            "heat": _traits_of(heat) if heat else {},
         }
         labels = tuple(label for label, _ in ranking)
         return _Detail(line, labels, thumbnail(image, PREVIEW_SIDE), traits)
@@ -243,3 +239,8 @@ class Answer(anywidget.AnyWidget):
         except FeedbackError as error:
             _log.warning("%s", error)
             self.feedback = self.feedback | {"said": error.words, "can_undo": False}
+
+
+def _traits_of(heat: HeatMap) -> dict[str, Any]:
+    height, width = heat.cells.shape
+    return {"cells": heat.cells.tobytes(), "width": width, "height": height, "box": heat.box}

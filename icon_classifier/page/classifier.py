@@ -8,7 +8,7 @@ from collections.abc import Callable
 from PIL import Image
 
 from icon_classifier.errors import ImageTooLargeError, ModelError
-from icon_classifier.model.heatmap import HeatMap, overlay, relevance
+from icon_classifier.model.heatmap import HeatMap, relevance
 from icon_classifier.model.opening import open_model
 from icon_classifier.model.session import Model, Prediction
 from icon_classifier.page import texts
@@ -137,11 +137,11 @@ class Classifier:
         if prediction.evidence is None:
             return None
         model = self._opened()
-        heat = relevance(prediction.evidence, model.labels.index(prediction.label))
+        cells = relevance(prediction.evidence, model.labels.index(prediction.label))
         width, height = size
         left, top, right, bottom = model.info.pipeline.view(size)
         box = left / width, top / height, (right - left) / width, (bottom - top) / height
-        return HeatMap(overlay(heat), box)
+        return HeatMap(cells, box)
 
     def _opened(self) -> Model:
         if self._model is None:

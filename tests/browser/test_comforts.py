@@ -144,11 +144,23 @@ def test_drop_is_answered_on_every_screen(
     expect(page.locator(".ic-heat")).to_be_visible()
     expect(heat).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_text("the more it counted towards “grizzly”")).to_be_visible()
+    assert opacities(page) == (0, 190)
     assert troubles(page) == []
     assert fits(page)
     page.screenshot(path=artefacts / f"heat-{name}.png", full_page=True)
     heat.click()
     expect(page.locator(".ic-heat")).to_be_hidden()
+
+
+def opacities(page: Page) -> tuple[int, int]:
+    """Return the least and the greatest opacity of the heat map, 0 to 255."""
+    script = """canvas => {
+      const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+      const opacities = data.filter((_, index) => index % 4 === 3);
+      return [Math.min(...opacities), Math.max(...opacities)];
+    }"""
+    least, greatest = page.locator(".ic-heat").evaluate(script)
+    return least, greatest
 
 
 @pytest.mark.parametrize("look", [WIDE, PHONE], ids=["wide", "phone"])

@@ -15,14 +15,14 @@ from tests.support.servers import project_copy, voila
 
 async def say(visit: Visit, **content: Any) -> None:
     data = {"method": "custom", "content": content}
-    widget = next(key for key, state in visit.widgets.items() if "heat_box" in state)
+    widget = next(key for key, state in visit.widgets.items() if "heat" in state)
     await visit.send("comm_msg", {"comm_id": widget, "data": data})
 
 
 async def shown(visit: Visit) -> str:
     """Return the name of the photo that is shown."""
     await visit.load_widgets()
-    states = [state for state in visit.widgets.values() if "heat_box" in state]
+    states = [state for state in visit.widgets.values() if "heat" in state]
     return str(states[0]["feedback"].get("photo"))
 
 

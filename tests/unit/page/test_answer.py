@@ -1,6 +1,7 @@
 import logging
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -46,14 +47,16 @@ def test_heat_map_belongs_to_the_photo(photo: Image.Image) -> None:
 
     def explain(size: tuple[int, int], answer: Prediction) -> HeatMap | None:
         asked.append(f"{answer.label} {size}")
-        return HeatMap(b"png", (0.0, -0.1, 1.0, 1.2)) if len(asked) == 1 else None
+        cells = np.array([[0, 255, 128]], np.uint8)
+        return HeatMap(cells, (0.0, -0.1, 1.0, 1.2)) if len(asked) == 1 else None
 
     answer = Answer(explain, say=lambda _: None)
     answer.show((photo, prediction()), "line")
     assert asked == [f"class_0 {photo.size}"]
-    assert (answer.heat, answer.heat_box) == (b"png", [0.0, -0.1, 1.0, 1.2])
+    box = (0.0, -0.1, 1.0, 1.2)
+    assert answer.heat == {"cells": b"\x00\xff\x80", "width": 3, "height": 1, "box": box}
     answer.show((photo, prediction()), "line")
-    assert (answer.heat, answer.heat_box) == (b"", [])
+    assert answer.heat == {}
 
 
 def test_table_is_updated_in_steps_and_at_the_end(photo: Image.Image) -> None:
