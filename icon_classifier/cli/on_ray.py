@@ -16,10 +16,11 @@ from typing import Any
 
 import fsspec
 import ray
+from PIL import Image
 
 from icon_classifier.cli.predict import Record, error_record, find_photos, prediction_record
 from icon_classifier.errors import ImageError
-from icon_classifier.images import SUFFIXES, Limits, read_image
+from icon_classifier.images import SUFFIXES, Limits, read_image, read_image_file
 from icon_classifier.model.session import Model
 
 _CHUNK_SIZE = 2048
@@ -122,17 +123,22 @@ class _Worker:
         return {"record": records}
 
     def _classify(self, path: str) -> Record:
-        limits = Limits()
         try:
-            try:
-                # In an address "::" joins two; in a name it is only that.
-                with fsspec.open(path, "rb") if "://" in path else Path(path).open("rb") as file:
-                    data = file.read(limits.max_bytes + 1)
-            except (OSError, ValueError, ImportError) as error:  # ImportError: no s3fs, gcsfs, …
-                raise ImageError(
-                    f"cannot read {path}: {error}",
-                    words="This file cannot be opened; please check it.",
-                ) from error
-            return prediction_record(path, self._model.predict(read_image(data, limits)), self._top)
+            return prediction_record(path, self._model.predict(_read(path)), self._top)
         except ImageError as error:
             return error_record(path, error)
+
+
+def _read(path: str) -> Image.Image:
+    if "://" not in path:  # in a name "::" is nothing special, in an address it joins two
+        return read_image_file(path)
+    limits = Limits()
+    try:
+        with fsspec.open(path, "rb") as file:
+            data = file.read(limits.max_bytes + 1)
+    except (OSError, ValueError, ImportError) as error:  # ImportError: no s3fs, gcsfs, …
+        raise ImageError(
+            f"cannot read {path}: {error}",
+            words="This file cannot be opened; please check it.",
+        ) from error
+    return read_image(data, limits)
