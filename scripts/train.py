@@ -101,7 +101,7 @@ def train(parameters: Mapping[str, object], report: Path) -> None:
             raise SetupError(
                 f"{error.ename}: {error.evalue}\nThe cell that failed is in {report}."
             ) from error
-        except DeadKernelError as error:
+        except (DeadKernelError, AssertionError) as error:  # the second: nbclient after Ctrl-C
             raise SetupError(
                 "the kernel of the notebook ended: it was stopped, or the memory of this machine "
                 "does not suffice"
