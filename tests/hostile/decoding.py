@@ -15,6 +15,7 @@ from typing import Any
 
 from icon_classifier.errors import ImageError
 from icon_classifier.images import SUFFIXES, read_image
+from icon_classifier.system.memory import limit_process
 from tests.support.hostile_pictures import files
 
 
@@ -28,6 +29,7 @@ def peak(*, reset: bool = False) -> int:
 
 def main(step: int) -> None:
     """Decode every so many-th file; the large ones only where all are asked for."""
+    limit_process()  # as in the page and the API
     for number, (name, data) in enumerate(files(large=step == 1)):
         if number % step:
             continue

@@ -79,9 +79,34 @@ def tiny_blocks(size: int) -> bytes:
     lengths = [0, 0, 1, 2, *[0] * 13, 2]  # of the codes for 138 times 0 (18), for 0 and for 1
     numbers = [(0, 1), (2, 2), (0, 5), (0, 5), (len(lengths) - 4, 4), *((n, 3) for n in lengths)]
     numbers += [(3, 2), (0, 1), (127, 7), (0, 1), (106, 7), (3, 2), (1, 2), (0, 1), (1, 1)]
-    bits = "".join(f"{number:0{count}b}"[::-1] for number, count in numbers)
-    blocks = int((8 * bits)[::-1], 2).to_bytes(len(bits), "little")
+    blocks = _packed(_bits(numbers) * 8)
     return b"\x78\x01" + blocks * (size // len(blocks))
+
+
+def _bits(numbers: Sequence[tuple[int, int]]) -> str:
+    """Numbers, each in so many bits, the lowest one first."""
+    return "".join(f"{number:0{count}b}"[::-1] for number, count in numbers)
+
+
+def _packed(bits: str) -> bytes:
+    return int(bits[::-1], 2).to_bytes((len(bits) + 7) // 8, "little")
+
+
+def webp_of_tables(side: int) -> bytes:
+    """A lossless WebP whose blocks of 4 x 4 pixels use 65,536 sets of code tables in turn."""
+    blocks = (side + 3) // 4
+    head = [(0x2F, 8), (side - 1, 14), (side - 1, 14), (0, 1), (0, 3), (0, 1), (0, 1), (1, 1)]
+    sizes = [(0, 3), (0, 1)]  # of a block; no cache
+    eight = [(0, 1), (8, 4), *((int(at in (2, 11)), 3) for at in range(12)), (0, 1)]
+    for symbols in (280, 256):  # green and red: 0 to 255 in eight bits each
+        sizes += [*eight, *((int(symbol < 256), 1) for symbol in range(symbols))]
+    single = (0b0001, 4)  # one code, for 0, in no bits
+    codes = [f"{number:08b}" for number in range(256)]
+    image = "".join(codes[at & 255] + codes[at >> 8 & 255] for at in range(blocks**2))
+    data = _packed(_bits([*head, *sizes, *[single] * 3]) + image + _bits([single]) * 5 * 2**16)
+    data += bytes(len(data) % 2)
+    start = b"WEBPVP8L" + struct.pack("<I", len(data))
+    return b"RIFF" + struct.pack("<I", len(start + data)) + start + data
 
 
 def _pngs() -> Iterator[File]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 import icon_classifier.images  # noqa: F401 - lets Pillow write HEIF
-from tests.support.costly_pictures import chunk, costly_files, grid_file
+from tests.support.costly_pictures import chunk, costly_files, grid_file, webp_of_tables
 from tests.support.pictures import encode, gradient
 
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
@@ -165,6 +165,7 @@ def _bombs() -> Iterator[File]:
     cmyk = Image.new("CMYK", (5400, 5400))
     yield "JPEG of 29 megapixels, progressive, CMYK", encode(cmyk, "JPEG", progressive=True)
     yield "WEBP of 14 megapixels", encode(plain.crop((0, 0, 3700, 3700)), "WEBP", method=0)
+    yield "WEBP of 65,536 sets of tables", webp_of_tables(1200)
     yield "WEBP of 49 megapixels", encode(plain, "WEBP", method=0, quality=1)
     jpeg = bytearray(_good("JPEG"))
     place = jpeg.find(b"\xff\xc0") + 5
