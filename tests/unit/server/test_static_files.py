@@ -189,6 +189,17 @@ async def test_voilas_own_scripts_are_compressed_and_cached_by_version(make: Mak
     assert versioned.headers["Cache-Control"].endswith("immutable")
 
 
+async def test_scripts_that_the_slim_page_does_not_use_are_not_compressed_on_demand(
+    make: Make,
+) -> None:
+    """That takes fifteen times as long, and anybody may ask for them."""
+    app = make(template="slim")
+    static_files.install(app)
+    (response,) = await fetch(app, "/voila/static/voila.js", **{"Accept-Encoding": "gzip"})
+    assert response.code == 200
+    assert "Content-Encoding" not in response.headers
+
+
 def test_page_config_holds_the_labels_and_the_texts(make: Make, tmp_path: Path) -> None:
     app = make(template="slim")
     static_files.install(app)
