@@ -70,6 +70,12 @@ _MEMORY = 290_000_000
 _BYTES_A_PIXEL = {"AVIF": 9, "WEBP": 20}
 """Measured memory of the decoders that take more than the others and have no option for less."""
 
+_HEIF_BYTES = {None: (3, 5), 420: (5.8, 8), 422: (9, 14), 444: (10, 16)}
+"""The same for a HEIC by its subsampling, None for grey: with 8 bits, with more."""
+
+_HEIF_ALPHA_BYTES = (3, 5)
+"""What transparency adds to them."""
+
 _BYTES_A_VALUE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}
 """Memory of a pixel in Pillow by mode; all other modes take four bytes."""
 
@@ -156,7 +162,7 @@ def read_image(
         )
     with _opened(data) as image:
         _check_size(image, limits)
-        if image.format == "HEIF" and image.width * image.height > _LARGE:
+        if _needs_halving_in_rows(image):
             picture = _halve(image.size, _heif_rows(data, image.size), _converter(image))
             return _upright(picture, read_orientation(image))
         halved = _half_decoded(image)
@@ -314,12 +320,29 @@ def _most_pixels(image: Image.Image, limits: Limits) -> int:
         # All coefficients, of two bytes, are kept to the end of the file.
         samples = [across * down for _, across, down, _ in image.layer]
         cost = 2 * sum(samples) / max(samples) + 2
+    elif image.format == "HEIF":
+        cost = _heif_bytes(image)
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         # Beside the pixels of Pillow, the smaller copy and the rows in conversion.
         copy = 3 if image.mode == "F" else 1.2
         pixels = image.width * image.height
         cost = _BYTES_A_VALUE.get(image.mode, 4) + copy + _piece_bytes(image) / pixels
     return min(limits.max_pixels, int(_MEMORY / cost)) if cost else limits.max_pixels
+
+
+def _heif_bytes(image: Image.Image) -> float:
+    """Return the memory that decoding a pixel of a HEIC takes."""
+    is_deep = image.info.get("bit_depth", 8) > 8
+    cost = _HEIF_BYTES[image.info.get("chroma")][is_deep]
+    return cost + _HEIF_ALPHA_BYTES[is_deep] if image.mode.endswith("A") else cost
+
+
+def _needs_halving_in_rows(image: Image.Image) -> bool:
+    """Whether a HEIC would take too much memory as a picture of Pillow's of the same size."""
+    if image.format != "HEIF":
+        return False
+    pixels = image.width * image.height
+    return pixels > _LARGE or pixels * (_heif_bytes(image) + 4) > _MEMORY
 
 
 def _piece_bytes(image: TiffImagePlugin.TiffImageFile) -> int:

@@ -76,7 +76,7 @@ class ForkedProcess:
             if self._is_gone():
                 time.sleep(0.01)  # the parent is about to send the status
             elif self._pidfd is not None:
-                select.select([self._pidfd], [], [], min(left, 1.0))
+                _wait_readable(self._pidfd, min(left, 1.0))
         return status
 
     def send_signal(self, number: int) -> None:
@@ -100,9 +100,7 @@ class ForkedProcess:
             self._pidfd = None
 
     def _is_gone(self) -> bool:
-        if self._pidfd is None:
-            return True
-        return bool(select.select([self._pidfd], [], [], 0)[0])
+        return self._pidfd is None or _wait_readable(self._pidfd, 0)
 
     def _find_status(self) -> int | None:
         """Ask the parent; if that is gone too, perhaps the kernel has become our own child."""
@@ -117,3 +115,10 @@ class ForkedProcess:
         # The parent sends it within milliseconds of the end, or never.
         self._gone_since = self._gone_since or time.monotonic()
         return _EXIT_UNKNOWN if time.monotonic() - self._gone_since > 1.0 else None
+
+
+def _wait_readable(descriptor: int, seconds: float) -> bool:
+    """Wait for a descriptor of any number; ``select`` takes none from 1024 on."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))

@@ -55,7 +55,7 @@ HEAD_SECONDS = 10.0
 """How long a request's head may take where no proxy waits for slow ones. A proxy keeps connections
 for its next requests; it would meet one that is just being closed."""
 
-MAX_OFFLINE = 2**24
+MAX_OFFLINE = 2**23
 """Bytes that are kept for all pages that have lost their connection; a page's answers have some 100
 kB."""
 

@@ -147,6 +147,7 @@ def install(voila_app: Voila) -> None:
         headers |= voila_app.tornado_settings.get("headers", {})
         # Jupyter's handlers take theirs from the settings, tornado's plain ones have none.
         voila_app.app.settings["headers"] = headers
+        voila_app.app.settings["slim"] = configuration.template == SLIM
         voila_app.app.transforms += [partial(_Headers, headers), GZipContentEncoding]
         return with_delivery(init_handlers(), voila_app.server_url)
 
@@ -344,6 +345,12 @@ class _FileDelivery(StaticFileHandler):
         immutable = "v" in self.request.arguments or f"/{_VERSION}/" in path or _HASHED.search(path)
         self.set_header("Cache-Control", _IMMUTABLE if immutable else _REVALIDATE)
         self.clear_header("Expires")
+        if self.settings["slim"]:  # its own files are compressed beside them
+            # Compressing another of 800 kB would take as long as sending it fifteen times.
+            self._transforms = [
+                each for each in self._transforms if not isinstance(each, GZipContentEncoding)
+            ]
+            self.set_header("Vary", "Accept-Encoding")
         if self._encoding is not None:
             self.set_header("Content-Encoding", self._encoding)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from icon_classifier.errors import ImageTooLargeError
+from icon_classifier.structure.deflate import check_deflate
 from icon_classifier.structure.directories import check_exif
 from icon_classifier.structure.reading import expect, expect_unpacked, number_at
 
@@ -57,6 +58,7 @@ def without_texts(data: bytes) -> bytes:
             start = end
         at = end
     check_exif(exif)
+    check_deflate(data)
     return b"".join([*kept, data[start:]]) if kept else data
 
 

@@ -6,6 +6,8 @@ import re
 import struct
 from collections.abc import Iterator
 
+from icon_classifier.errors import ImageTooLargeError
+from icon_classifier.structure.deflate import check_deflate
 from icon_classifier.structure.jpeg import MAX_SCANS
 from icon_classifier.structure.reading import MAX_UNPACKED, expect, expect_unpacked, number_at
 
@@ -19,6 +21,10 @@ each row of each component; Pillow makes a Python object of each."""
 MAX_PIECES = 100_000
 """Strips or tiles of a TIFF. A picture has at most as many rows as `Limits.max_side`, and tiles are
 of 16 x 16 pixels at least; each costs Pillow 5 µs and 300 bytes."""
+
+MAX_ZSTD = 2**22
+"""Bytes of a TIFF compressed by Zstandard, which no camera or scanner writes: a block of 16 bytes
+costs 4 µs."""
 
 MAX_EXIF_ENTRIES = 100_000
 """Entries of EXIF, which has about 100; bytes that look like a header by chance may add 65,535."""
@@ -40,7 +46,9 @@ _PAGE_EXIF, _GPS, _INTEROPERABILITY = 34_665, 34_853, 40_965
 
 _PLAIN = 1
 _JPEGS = (6, 7)
+_DEFLATE = (8, 32_946)
 _LZMA = 34_925
+_ZSTD = 50_000
 """Compressions of strips and tiles; LZMA takes three times as long as others."""
 
 
@@ -56,6 +64,10 @@ def check_tiff(data: bytes) -> None:
         bits = page.get(_BITS, [1])
         most = MAX_UNPACKED // 3 if compression == _LZMA else MAX_UNPACKED
         expect_unpacked(width * height, max(sum(bits), bits[0] * samples), most)
+    if compression in _DEFLATE:
+        check_deflate(data)
+    elif compression == _ZSTD and len(data) > MAX_ZSTD:
+        raise ImageTooLargeError(f"expected at most {MAX_ZSTD} bytes of Zstandard")
     for offsets, sizes in ((_STRIPS, _STRIP_SIZES), (_TILES, _TILE_SIZES)):
         pieces = len(page.get(offsets, ()))
         expect(MAX_PIECES, pieces, "strips or tiles of a TIFF")

@@ -582,6 +582,57 @@ async def test_answers_that_nobody_reads_have_a_limit(server: Server, hangs_up: 
         await is_well(another)
 
 
+@LONG
+async def test_answers_that_many_connections_do_not_read_have_a_limit(server: Server) -> None:
+    """400 requests for all states on each of twelve connections of three pages."""
+    process = psutil.Process(server.process.pid)
+    async with contextlib.AsyncExitStack() as stack:
+        visits = [await stack.enter_async_context(await Visit.open(server.url)) for _ in range(4)]
+        before, most = process.memory_info().rss, 0
+        lines = [
+            await asyncio.to_thread(upgraded, server, visit.kernel_id, f"raw{number}")
+            for visit in visits[1:]
+            for number in range(4)
+        ]
+        asking = asyncio.gather(*(ask_for_states(line, 400) for line in lines))
+        while not asking.done():
+            most = max(most, process.memory_info().rss)
+            await asyncio.sleep(0.1)
+        await is_well(visits[0])
+        assert max(most, process.memory_info().rss) - before < 100e6
+        for line in lines:
+            line.close()
+
+
+@LONG
+@pytest.mark.parametrize("path", ["{script}", "/unknown", "/voila/api/shutdown/x"])
+async def test_files_and_error_pages_that_nobody_reads_have_a_limit(
+    server: Server, visit: Visit, path: str
+) -> None:
+    """600 connections, each with 20 requests of which no answer is read."""
+    page = (await AsyncHTTPClient().fetch(server.url, raise_error=False)).body.decode()
+    [script] = re.findall(r'src="([^"]+page-[^"]+\.js)"', page)
+    request = f"GET {path.format(script=script)} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    process, address = psutil.Process(server.process.pid), urlsplit(server.url)
+    before, size, most = process.memory_info().rss, server.log.stat().st_size, 0
+    lines = []
+    try:
+        for _ in range(600):
+            line = socket.socket()
+            lines.append(line)
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            with contextlib.suppress(ConnectionError):
+                await asyncio.to_thread(line.connect, (address.hostname, address.port))
+                line.sendall(20 * request)
+            most = max(most, process.memory_info().rss)
+        await is_well(visit)
+        assert max(most, process.memory_info().rss) - before < 100e6
+        assert server.log.stat().st_size - size < 20_000
+    finally:
+        for line in lines:
+            line.close()
+
+
 def test_message_of_many_lists_stops_nobody(server: Server, visit: Visit) -> None:
     parts = [b'{"msg_id":"a","msg_type":"x","session":"s"}', b"{}", b"{}"]
     wide = serialize_msg_to_ws_v1([*parts, b'{"a":[' + b"[]," * 340_000 + b"[]]}"], "shell")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from PIL import Image
 
@@ -73,12 +74,49 @@ def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", crc)
 
 
+def tiny_blocks(size: int) -> bytes:
+    """Deflated data of so many bytes: blocks of 95 bits, each with codes of its own for one 0."""
+    lengths = [0, 0, 1, 2, *[0] * 13, 2]  # of the codes for 138 times 0 (18), for 0 and for 1
+    numbers = [(0, 1), (2, 2), (0, 5), (0, 5), (len(lengths) - 4, 4), *((n, 3) for n in lengths)]
+    numbers += [(3, 2), (0, 1), (127, 7), (0, 1), (106, 7), (3, 2), (1, 2), (0, 1), (1, 1)]
+    blocks = _packed(_bits(numbers) * 8)
+    return b"\x78\x01" + blocks * (size // len(blocks))
+
+
+def _bits(numbers: Sequence[tuple[int, int]]) -> str:
+    """Numbers, each in so many bits, the lowest one first."""
+    return "".join(f"{number:0{count}b}"[::-1] for number, count in numbers)
+
+
+def _packed(bits: str) -> bytes:
+    return int(bits[::-1], 2).to_bytes((len(bits) + 7) // 8, "little")
+
+
+def webp_of_tables(side: int) -> bytes:
+    """A lossless WebP whose blocks of 4 x 4 pixels use 65,536 sets of code tables in turn."""
+    blocks = (side + 3) // 4
+    head = [(0x2F, 8), (side - 1, 14), (side - 1, 14), (0, 1), (0, 3), (0, 1), (0, 1), (1, 1)]
+    sizes = [(0, 3), (0, 1)]  # of a block; no cache
+    eight = [(0, 1), (8, 4), *((int(at in (2, 11)), 3) for at in range(12)), (0, 1)]
+    for symbols in (280, 256):  # green and red: 0 to 255 in eight bits each
+        sizes += [*eight, *((int(symbol < 256), 1) for symbol in range(symbols))]
+    single = (0b0001, 4)  # one code, for 0, in no bits
+    codes = [f"{number:08b}" for number in range(256)]
+    image = "".join(codes[at & 255] + codes[at >> 8 & 255] for at in range(blocks**2))
+    data = _packed(_bits([*head, *sizes, *[single] * 3]) + image + _bits([single]) * 5 * 2**16)
+    data += bytes(len(data) % 2)
+    start = b"WEBPVP8L" + struct.pack("<I", len(data))
+    return b"RIFF" + struct.pack("<I", len(start + data)) + start + data
+
+
 def _pngs() -> Iterator[File]:
     good = encode(Image.new("RGB", (64, 64)))
     head, rest = good[:33], good[33:]
     yield "PNG of 150,000 chunks", head + chunk(b"teSt", b"") * 150_000 + rest
     yield "PNG of 150,000 empty pieces", good[:-12] + chunk(b"IDAT", b"") * 150_000 + good[-12:]
     size = struct.pack(">IIBB", 7000, 7000, 16, 2)
+    idat = chunk(b"IDAT", tiny_blocks(5_000_000))
+    yield "PNG of 400,000 blocks of deflated data", head + idat + rest[-12:]
     yield "PNG of 49 megapixels of 48 bits", good[:16] + size + good[26:]
     numbers = struct.pack(">HHII", 0x0112, 5, 400_000, 8) + bytes(3_200_000)
     exif = b"MM\0*\0\0\0\x08\0\1" + numbers
@@ -167,9 +205,12 @@ def _tiffs() -> Iterator[File]:
     large: list[Tag] = [(256, 4, [7000]), (257, 4, [7000]), (262, 3, [2])]
     yield "TIFF of 49 megapixels of 48 bits", tiff([*large, (258, 3, [16] * 3), (259, 3, [8])])
     yield "TIFF of 49 megapixels, LZMA", tiff([*large, (258, 3, [8] * 3), (259, 3, [34_925])])
+    for name, compression in (("deflated", 8), ("Zstandard", 50_000)):
+        place: list[Tag] = [(259, 3, [compression]), (273, 4, [8 + 4096]), (279, 4, [4_990_000])]
+        yield f"TIFF of 5 MB of {name} data", tiff(place, tiny_blocks(5_000_000))
     good = encode(Image.new("L", (64, 64)), "JPEG", progressive=True)
     jpeg = good[:-2] + b"\xff\xda\0\x08\x01\x01\0\x01\x3f\0" * 1000 + good[-2:]
-    place: list[Tag] = [(259, 3, [7]), (273, 4, [8 + 4096]), (279, 4, [len(jpeg)])]
+    place = [(259, 3, [7]), (273, 4, [8 + 4096]), (279, 4, [len(jpeg)])]
     yield "TIFF of a JPEG of 1,000 scans", tiff(place, jpeg)
 
 
@@ -180,9 +221,9 @@ def box(name: bytes, body: bytes, version: int | None = None) -> bytes:
     return struct.pack(">I", len(body) + 8) + name + body
 
 
-def coded(kind: str, side: int) -> tuple[bytes, list[bytes]]:
+def coded(kind: str, side: int, **options: Any) -> tuple[bytes, list[bytes]]:
     """The coded data of a picture of one colour, and the properties that a decoder needs."""
-    file = encode(Image.new("RGB", (side, side), "red"), kind)
+    file = encode(Image.new("RGB", (side, side), "red"), kind, **options)
     start = file.index(b"ipco") - 4
     end, at, properties = start + struct.unpack_from(">I", file, start)[0], start + 8, []
     while at < end:
@@ -241,13 +282,20 @@ def refers(name: bytes, source: int, targets: Sequence[int]) -> bytes:
 
 
 def grid_file(
-    kind: str, rows: int, side: int, *, claimed: int = 0, shown: int = 64, padding: int = 0
+    kind: str,
+    rows: int,
+    side: int,
+    *,
+    claimed: int = 0,
+    shown: int = 64,
+    padding: int = 0,
+    **options: Any,
 ) -> bytes:
     """A grid of rows x rows tiles, each of `side` x `side` pixels, that all have the same bytes.
 
     `claimed` is their side by their property, `shown` by the grid; `padding` are bytes in each.
     """
-    data, needed = coded(kind, side)
+    data, needed = coded(kind, side, **options)
     data += bytes(padding)
     tile, whole = (struct.pack(">II", each, each) for each in (claimed or side, shown * rows))
     properties = [box(b"ispe", tile, 0), *needed, box(b"ispe", whole, 0)]

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 import icon_classifier.images  # noqa: F401 - lets Pillow write HEIF
-from tests.support.costly_pictures import chunk, costly_files, grid_file
+from tests.support.costly_pictures import chunk, costly_files, grid_file, webp_of_tables
 from tests.support.pictures import encode, gradient
 
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
@@ -154,6 +154,9 @@ def _bombs() -> Iterator[File]:
         struct.pack_into("<ii", data, 18, *sizes)
         yield f"BMP of {sizes}", bytes(data)
     yield "HEIC of 44 megapixels", grid_file("HEIF", 13, 512, shown=512)
+    yield "HEIC of 26 megapixels, fine", grid_file("HEIF", 10, 512, shown=512, chroma=444)
+    clear = Image.new("RGBA", (4600, 4600))
+    yield "HEIC of 21 megapixels, fine, transparent", encode(clear, "HEIF", chroma=444)
     plain = Image.new("RGB", (7000, 7000), "red")
     yield "JPEG of 49 megapixels", encode(plain, "JPEG")
     yield "JPEG of 49 megapixels, progressive", encode(plain, "JPEG", progressive=True)
@@ -162,6 +165,7 @@ def _bombs() -> Iterator[File]:
     cmyk = Image.new("CMYK", (5400, 5400))
     yield "JPEG of 29 megapixels, progressive, CMYK", encode(cmyk, "JPEG", progressive=True)
     yield "WEBP of 14 megapixels", encode(plain.crop((0, 0, 3700, 3700)), "WEBP", method=0)
+    yield "WEBP of 65,536 sets of tables", webp_of_tables(1200)
     yield "WEBP of 49 megapixels", encode(plain, "WEBP", method=0, quality=1)
     jpeg = bytearray(_good("JPEG"))
     place = jpeg.find(b"\xff\xc0") + 5

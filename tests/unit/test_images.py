@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -236,6 +237,27 @@ def test_heic_of_a_phone_is_halved() -> None:
         assert red > 250
         assert green < 5
         assert blue < 5
+
+
+@pytest.mark.parametrize(("options", "most"), [({"chroma": 422}, 32), ({"chroma": 444}, 29)])
+def test_pixels_of_a_heic_are_limited_by_the_memory_of_its_planes(
+    options: dict[str, int], most: int
+) -> None:
+    """libheif keeps them twice, and as RGB."""
+    with pytest.raises(ImageTooLargeError, match=f"at most {most}"):
+        read_image(grid_file("HEIF", 12, 512, shown=512, **options))
+
+
+def test_pixels_of_a_heic_are_limited_by_depth_and_transparency() -> None:
+    for mode, most in (("RGB;16", 36), ("RGBA", 32), ("RGBA;16", 22)):
+        values = np.zeros((64, 64, len(mode.split(";")[0])), np.uint16 if ";" in mode else np.uint8)
+        file = io.BytesIO()
+        pillow_heif.from_bytes(mode, (64, 64), values.tobytes()).save(file)
+        data = file.getvalue()
+        assert read_image(data).size == (64, 64)
+        sizes = struct.pack(">II", 64, 64), struct.pack(">II", 6100, 6100)
+        with pytest.raises(ImageTooLargeError, match=f"at most {most}"):
+            read_image(data.replace(*sizes))
 
 
 def test_pixels_of_a_tiff_are_limited_by_the_memory_of_its_pieces() -> None:

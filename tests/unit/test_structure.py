@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from icon_classifier.errors import ImageError
 from icon_classifier.images import read_image
-from icon_classifier.structure import check_structure
+from icon_classifier.structure import check_structure, deflate
 from tests.support.costly_pictures import (
     box,
     chunk,
@@ -74,6 +74,10 @@ HONEST = {
     "TIFF without sizes of its one strip": tiff([(279, 4, [])]),
     "HEIC of ten pictures": encode(FRAMES[0], "HEIF", save_all=True, append_images=FRAMES[:9]),
 }
+LARGE = photo(size=(2000, 1400))
+HONEST["PNG of 6 MB"] = encode(LARGE, compress_level=1)
+HONEST["PNG of 8 MB, not compressed"] = encode(LARGE, compress_level=0)
+HONEST["TIFF of 6 MB, deflated"] = encode(LARGE, "TIFF", compression="tiff_adobe_deflate")
 for _compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "lzma", "zstd", None):
     HONEST[f"TIFF, {_compression}"] = encode(photo(), "TIFF", compression=_compression)
 for _compression in ("group3", "group4"):
@@ -89,6 +93,10 @@ def test_honest_file_is_read(name: str) -> None:
     check_structure(HONEST[name])
     assert time.process_time() - started < 0.1
     assert read_image(HONEST[name]).mode == "RGB"
+
+
+def test_large_honest_files_are_large_enough_to_be_sampled() -> None:
+    assert min(len(HONEST[name]) for name in HONEST if "of 6 MB" in name) > deflate.MIN_BYTES
 
 
 def test_look_at_25_mb_takes_milliseconds() -> None:

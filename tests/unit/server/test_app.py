@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import tempfile
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
@@ -11,21 +12,32 @@ from icon_classifier.kernels.process import can_fork
 from icon_classifier.server.app import MAX_OFFLINE, PageKernelManager
 
 PIECE = 2**19
+MAX_PIECES = MAX_OFFLINE // PIECE
 
 
-@pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
-@pytest.mark.parametrize("too_much", [False, True])
-async def test_kernel_that_sends_too_much_to_a_page_that_is_gone_is_ended(
-    tmp_path: Path, too_much: bool
-) -> None:
-    """8 MB are kept, so that a page that comes back misses nothing."""
-    pieces = MAX_OFFLINE // PIECE + (1 if too_much else -1)
-    code = f"for _ in range({pieces}): display({{'text/plain': 'x' * {PIECE}}}, raw=True)"
+needs_fork = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
+
+
+@pytest.fixture
+async def visitors(tmp_path: Path) -> Any:
     options = {"root_dir": str(tmp_path), "preload": [], "warm_up_visit": "", "max_visitors": 2}
-    async with contextlib.AsyncExitStack() as stack:
-        sockets = stack.enter_context(tempfile.TemporaryDirectory())
+    with tempfile.TemporaryDirectory() as sockets:
         visitors = PageKernelManager(connection_dir=sockets, **options)
-        stack.push_async_callback(visitors.shutdown_all)
+        yield visitors
+        await visitors.shutdown_all()
+
+
+class Offline:
+    """A kernel whose page has lost its connection."""
+
+    def __init__(self, visitors: PageKernelManager, kernel_id: str, client: Any) -> None:
+        self.visitors = visitors
+        self.kernel_id = kernel_id
+        self.client = client
+        self.kept = visitors._kernel_buffers[kernel_id]["buffer"]
+
+    @classmethod
+    async def start(cls, visitors: PageKernelManager, stack: contextlib.AsyncExitStack) -> Self:
         kernel_id = await visitors.start_kernel()
         kernel = visitors.get_kernel(kernel_id)
         client = kernel.client()
@@ -35,21 +47,54 @@ async def test_kernel_that_sends_too_much_to_a_page_that_is_gone_is_ended(
         visitors.notify_connect(kernel_id)
         stream = kernel.connect_iopub()
         visitors.start_buffering(kernel_id, f"{kernel_id}:page", {"iopub": stream})
-        kept = visitors._kernel_buffers[kernel_id]["buffer"]
+        page = cls(visitors, kernel_id, client)
         async with asyncio.timeout(60):
-            while not kept:  # the socket is not connected yet
+            while not page.kept:  # the socket is not connected yet
                 client.kernel_info()
                 await asyncio.sleep(0.05)
-        client.execute(code)
+        return page
+
+    def send(self, pieces: int) -> None:
+        code = f"for _ in range({pieces}): display({{'text/plain': 'x' * {PIECE}}}, raw=True)"
+        self.client.execute(code)
+
+    async def until_kept(self, pieces: int) -> None:
         async with asyncio.timeout(60):
-            if too_much:
-                while kernel_id in visitors:
-                    await asyncio.sleep(0.05)
-                assert not kept
-            else:
-                while sum(len(parts[-1]) > PIECE for _, parts in kept) < pieces:
-                    await asyncio.sleep(0.05)
-                assert kernel_id in visitors
+            while sum(len(parts[-1]) > PIECE for _, parts in self.kept) < pieces:
+                await asyncio.sleep(0.05)
+
+    async def until_ended(self) -> None:
+        async with asyncio.timeout(60):
+            while self.kernel_id in self.visitors:
+                await asyncio.sleep(0.05)
+        assert not self.kept
+
+
+@needs_fork
+async def test_kernel_that_sends_too_much_to_a_page_that_is_gone_is_ended(
+    visitors: PageKernelManager,
+) -> None:
+    """8 MB are kept, so that a page that comes back misses nothing."""
+    async with contextlib.AsyncExitStack() as stack:
+        page = await Offline.start(visitors, stack)
+        page.send(MAX_PIECES - 1)
+        await page.until_kept(MAX_PIECES - 1)
+        assert page.kernel_id in visitors
+        page.send(2)
+        await page.until_ended()
+
+
+@needs_fork
+async def test_pages_that_are_gone_share_what_is_kept(visitors: PageKernelManager) -> None:
+    """The kernel that has most ends, also where another sends what is too much."""
+    async with contextlib.AsyncExitStack() as stack:
+        greedy, modest = [await Offline.start(visitors, stack) for _ in range(2)]
+        greedy.send(MAX_PIECES - 4)
+        await greedy.until_kept(MAX_PIECES - 4)
+        modest.send(5)
+        await greedy.until_ended()
+        await modest.until_kept(5)
+        assert modest.kernel_id in visitors
 
 
 @pytest.mark.parametrize(("variable", "options"), [("abc", {}), ("0", {"trusted_proxies": -1})])

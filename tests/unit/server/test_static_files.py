@@ -201,6 +201,17 @@ async def test_voilas_own_scripts_are_compressed_and_cached_by_version(make: Mak
     assert versioned.headers["Cache-Control"].endswith("immutable")
 
 
+async def test_scripts_that_the_slim_page_does_not_use_are_not_compressed_on_demand(
+    make: Make,
+) -> None:
+    """That takes fifteen times as long, and anybody may ask for them."""
+    app = make(template="slim")
+    static_files.install(app)
+    (response,) = await fetch(app, "/voila/static/voila.js", **{"Accept-Encoding": "gzip"})
+    assert response.code == 200
+    assert "Content-Encoding" not in response.headers
+
+
 def opening(folder: Path, code: str = "classifier = ui.Classifier()") -> str:
     """Write a notebook that runs some code; return its name."""
     cells = [nbformat.v4.new_markdown_cell("# Bears"), nbformat.v4.new_code_cell(code)]
