@@ -15,10 +15,20 @@ export PYTHONUNBUFFERED = 1
 .PHONY: test-exports test-hostile test-pythons test-scale soak fuzz
 .PHONY: bench bench-answers bench-api bench-bulk bench-heat bench-limit bench-page bench-parity bench-train bench-visitors
 
+### Every day
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^### / {print substr($$0, 5)} /^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
 app:  ## serve the page on http://localhost:8866 (PORT=... for another port)
 	@$(PYTHON) -m scripts.serve
+train:  ## train on DATA=folder, with a folder for each class, or by RECIPE=name; writes models/ and reports/ (ARGS='-p epochs 5')
+	$(SETUP) && $(RUN) -m scripts.train --recipe "$(RECIPE)" --data "$(DATA)" $(ARGS)
+notebook:  ## open train.ipynb in JupyterLab, and install that (ARGS='--port 9999')
+	$(SETUP) --extra notebook && $(RUN) -m jupyterlab train.ipynb $(ARGS)
+release-model:  ## check EXPORT=path and make it the page's model (ARGS=--worse accepts worse figures)
+	$(SETUP) && $(RUN) -m scripts.release_model "$(EXPORT)" $(ARGS)
+clean:  ## remove what was installed and built
+	rm -rf .venv build export.onnx web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+### To change the code
 setup:  ## install what serving and training need, compile the model
 	$(SETUP)
 # One thread for each of two workers: otherwise the threads of torch wait for each other.
@@ -30,20 +40,12 @@ lint:  ## ruff, ruff format, mypy --strict and import-linter; changes nothing
 	$(PREPARE) && $(LINT)
 format:  ## let ruff format the code and fix what it can
 	$(PREPARE) && $(RUN) -m ruff format . && $(RUN) -m ruff check --fix .
-notebook:  ## open train.ipynb in JupyterLab, and install that (ARGS='--port 9999')
-	$(SETUP) --extra notebook && $(RUN) -m jupyterlab train.ipynb $(ARGS)
-train:  ## train by train.ipynb: RECIPE=bears, or DATA=folder with a folder for each class (ARGS='-p compare True'); writes models/ and reports/
-	$(SETUP) && $(RUN) -m scripts.train --recipe "$(RECIPE)" --data "$(DATA)" $(ARGS)
-release-model:  ## check EXPORT=path and make it the page's model (ARGS=--worse accepts worse figures)
-	$(SETUP) && $(RUN) -m scripts.release_model "$(EXPORT)" $(ARGS)
 lock:  ## write the locked files from pyproject.toml (ARGS=--upgrade takes the newest versions)
 	@$(PLAIN) scripts.lock $(ARGS)
 audit:  ## look up every locked package in the advisory database
 	@$(PLAIN) scripts.tools audit -m pip_audit -s osv --no-deps --disable-pip -r requirements.txt -r requirements.lock
 deploy-check:  ## build and start the page as Heroku does; prints size, times and memory (minutes)
 	$(PREPARE) && $(RUN) -m scripts.deploy_check
-clean:  ## remove what was installed and built
-	rm -rf .venv build export.onnx web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 test-hostile:  ## all tests against hostile visitors and failures, the long ones too (minutes; ARGS=... for pytest)
 	$(PREPARE) && $(RUN) -m pytest -m "hostile or not hostile" tests/hostile tests/integration/test_kernels.py tests/integration/test_api.py $(ARGS)
 test-scale:  ## test several servers behind nginx, and Ray; installs both
@@ -56,6 +58,7 @@ soak:  ## visitors open and leave the page for MINUTES=10; fails if any resource
 	$(PREPARE) && $(RUN) -m tests.hostile.soak $(or $(MINUTES),10)
 fuzz:  ## fuzz the reading of photos for SECONDS=60, guided by coverage; installs atheris into build/
 	$(PREPARE) && $(RUN) -m scripts.tools fuzz -m tests.hostile.fuzz $(or $(SECONDS),60)
+### To measure
 bench:  ## cost of one visit, compared with the plain page that loads fastai in its kernel
 	$(PREPARE) && $(RUN) -m bench.bench_main
 bench-answers:  ## time from a photo to its answer on the page: drop, click, heat map

@@ -37,6 +37,17 @@ DEV_LINE = "# dev"
 """Divides requirements.lock: what serves and trains, and what tests need in addition."""
 
 
+_WHAT = {
+    "packages": "the packages that are needed, which takes some minutes",
+    "torch": "torch, about 200 MB",
+    "package": "this project itself",
+    "tests": "what tests need",
+    "notebook": "JupyterLab",
+    "scale": "Ray",
+}
+"""What each step installs."""
+
+
 class SetupError(Exception):
     """Set-up cannot continue; the text says what to do."""
 
@@ -92,9 +103,10 @@ def split_blocks(text: str) -> dict[str, str]:
 
 
 def pip_install(python: Path | str, *arguments: str | Path) -> None:
-    """Run pip without its compilation of what may never be imported: a third of the time."""
+    """Run pip, which prints errors alone, without its compilation: a third of the time."""
     run(
-        *(python, "-m", "pip", "install", "--no-compile", *arguments),
+        *(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+        *("--no-compile", *arguments),
         failure="pip could not install what is needed (its reason is above). Fix that and "
         "run the same command again; what was downloaded is kept.",
     )
@@ -162,7 +174,7 @@ def install_torch(python: Path, pins: list[str]) -> None:
 def install_package(python: Path) -> None:
     """Install this package in place: its command and its entry points."""
     os.environ["PYTHONWARNINGS"] = "ignore"  # setuptools warns of every editable installation
-    options = ("--quiet", "--no-deps", "--no-build-isolation", "--editable")
+    options = ("--no-deps", "--no-build-isolation", "--editable")
     pip_install(python, *options, ROOT)
     del os.environ["PYTHONWARNINGS"]
 
@@ -286,9 +298,14 @@ class Environment:
         failure = f"Could not create {self.folder} (the reason is above)."
         run(python, "-m", "venv", "--clear", self.folder, failure=failure)
 
+    def done(self) -> dict[str, str]:
+        """Return the state of each step that succeeded."""
+        done: dict[str, str] = json.loads(self.record.read_text()) if self.record.exists() else {}
+        return done
+
     def step(self, name: str, state: str, action: Callable[[], None]) -> None:
         """Run `action` unless it succeeded before with the same `state`."""
-        done: dict[str, str] = json.loads(self.record.read_text()) if self.record.exists() else {}
+        done = self.done()
         if done.get(name) == state:
             return
         self.unfinished.touch()
@@ -315,13 +332,20 @@ def install(
     python = environment.python
     packages, _, dev = (ROOT / "requirements.lock").read_text().partition(f"\n{DEV_LINE}\n")
     project = str(ROOT) + (ROOT / "pyproject.toml").read_text()
-    environment.step("packages", digest(packages), lambda: install_hashed(python, packages))
+    steps: list[tuple[str, str, Callable[[], None]]] = [
+        ("packages", digest(packages), lambda: install_hashed(python, packages)),
+        ("package", digest(project), lambda: install_package(python)),
+    ]
     if torch:
-        environment.step("torch", digest(str(pins)), lambda: install_torch(python, pins))
-    environment.step("package", digest(project), lambda: install_package(python))
+        steps.append(("torch", digest(str(pins)), lambda: install_torch(python, pins)))
     if tests:
-        environment.step("tests", digest(dev), lambda: install_hashed(python, dev))
+        steps.append(("tests", digest(dev), lambda: install_hashed(python, dev)))
     for name in extras:
         more = tool_requirements(name)
-        environment.step(name, digest(more), functools.partial(install_hashed, python, more))
+        steps.append((name, digest(more), functools.partial(install_hashed, python, more)))
+    done = environment.done()
+    missing = [(name, state, action) for name, state, action in steps if done.get(name) != state]
+    for number, (name, state, action) in enumerate(missing, 1):
+        print(f"{number} of {len(missing)}: installing {_WHAT[name]}.", flush=True)
+        environment.step(name, state, action)
     return python

@@ -72,7 +72,7 @@ def prepare_here() -> None:
     # The example photos of the page, and what builds this package.
     install_hashed(sys.executable, lock["fastbook"] + lock["setuptools"])
     # Not editable: a host may run the package from another folder than the one of the build.
-    pip_install(sys.executable, "--quiet", "--no-deps", "--no-build-isolation", ROOT)
+    pip_install(sys.executable, "--no-deps", "--no-build-isolation", ROOT)
     compile_model(sys.executable)
 
 

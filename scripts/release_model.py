@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from icon_classifier.cli.summary import summary
 from icon_classifier.conversion.convert import convert
 from icon_classifier.errors import IconClassifierError
 from icon_classifier.model.names import names_file
@@ -45,27 +46,18 @@ def check_figures(new: dict[str, Any], old: dict[str, Any]) -> None:
 
 
 def changes(new: dict[str, Any], old: dict[str, Any]) -> Iterator[str]:
-    """Yield one line for each difference between the metadata of two models."""
-    for name in ("labels", "recipe", "transforms", "temperature", "unsure"):
-        before, after = old.get(name), new.get(name)
-        if before != after:
-            yield f"{name}: {_short(before)} -> {_short(after)}"
-    before, after = ((each.get("figures") or {}).get("error") for each in (old, new))
-    if before != after:
-        yield f"error: {_percent(before)} -> {_percent(after)}"
+    """Yield one line for each difference between two models, as ``icon-classifier info`` has it."""
+    before, after = (dict(_about(each)) if each else {} for each in (old, new))
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            yield f"{name}: {before.get(name, 'none')} -> {after.get(name, 'none')}"
 
 
-def _short(value: object) -> str:
-    """Return a value of the metadata in one line; lists of labels without quotes, no banks."""
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return ", ".join(value)
-    if isinstance(value, dict) and "score" in value:
-        return f"{value['score']} below {value['threshold']:.4g}"
-    return str(value)
-
-
-def _percent(error: float | None) -> str:
-    return "unknown" if error is None else f"{error:.2%}"
+def _about(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from ((name, value) for name, value in summary(metadata) if name != "left out")
+    yield "recipe", metadata.get("recipe") or "unknown"
+    error = (metadata.get("figures") or {}).get("error")
+    yield "error", "unknown" if error is None else f"{error:.2%}"
 
 
 def bare_card(about: dict[str, Any]) -> str:
@@ -92,8 +84,11 @@ This model was released without a card: its training data and intended use are u
 def check_parity(export: Path) -> None:
     """Compare compiled model and Learner on photographs; :exc:`SetupError` if they differ."""
     command = [sys.executable, "-m", "bench.bench_parity", str(example_photo().parent), str(export)]
-    if subprocess.run(command, cwd=ROOT, check=False).returncode:
-        raise SetupError("the compiled model does not answer like its Learner (see above)")
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SetupError(
+            f"the compiled model does not answer like its Learner:\n{done.stdout}{done.stderr}"
+        )
 
 
 def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str]:
@@ -105,9 +100,11 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
     """
     if export.is_dir():
         export /= "export.pkl"
-    if not export.is_file():
+    if not export.is_file() or export.resolve() == (root / "export.pkl").resolve():
+        trained = [str(path.relative_to(root)) for path in sorted(root.glob("models/*/export.pkl"))]
         raise SetupError(
-            f"expected a file, got {export}; make release-model EXPORT=path/to/export.pkl"
+            f"expected a new model, got {export}; make release-model EXPORT=path/to/export.pkl"
+            + (f"; there are: {', '.join(trained)}" if trained else "")
         )
     with tempfile.TemporaryDirectory(dir=root, prefix=".release-") as folder:
         candidate = Path(folder) / "export.pkl"
@@ -142,13 +139,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("export", type=Path, help="the trained Learner")
     parser.add_argument("--worse", action="store_true", help="accept worse figures")
     arguments = parser.parse_args(argv)
+    print("Compiling the model and comparing it with its Learner, about half a minute.", flush=True)
     try:
         changed = release(arguments.export, worse=arguments.worse)
     except (SetupError, IconClassifierError) as error:
         print(f"\nNot released: {error}", file=sys.stderr)
         return 1
     print("\n".join(changed) or "The metadata is the same as before.")
-    print("Released. Look at the page (make app), then commit export.pkl and its card.")
+    print("\nReleased. Look at the page (make app), then commit export.pkl and its card.")
     print("To go back to the last committed model: git checkout export.pkl export.md")
     subprocess.run(["git", "status", "--short", "--", "export.*"], cwd=ROOT, check=False)
     return 0

@@ -46,9 +46,10 @@ def main() -> int:
     except SetupError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    print(f"Serving on http://localhost:{port} (Ctrl-C stops it).", flush=True)
+    print(f"In a few seconds: http://localhost:{port} (Ctrl-C stops it).", flush=True)
     os.chdir(ROOT)
     options = [f"--port={port}", "--Voila.port_retries=0", "--no-browser"]
+    options.append("--Voila.log_level=ERROR")  # other lines would hide the address
     os.execv(python, [str(python), "-m", "voila", NOTEBOOK, *options])  # noqa: S606 - our own
 
 

@@ -21,7 +21,7 @@ def tool_folder(name: str) -> Path:
     if not folder.exists():
         unfinished = folder.with_name(f"{name}-unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
-        install_hashed(sys.executable, locked, "--quiet", "--target", str(unfinished))
+        install_hashed(sys.executable, locked, "--target", str(unfinished))
         unfinished.rename(folder)
     return folder
 

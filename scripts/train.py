@@ -101,7 +101,7 @@ def train(parameters: Mapping[str, object], report: Path) -> None:
             raise SetupError(
                 f"{error.ename}: {error.evalue}\nThe cell that failed is in {report}."
             ) from error
-        except DeadKernelError as error:
+        except (DeadKernelError, AssertionError) as error:  # the second: nbclient after Ctrl-C
             raise SetupError(
                 "the kernel of the notebook ended: it was stopped, or the memory of this machine "
                 "does not suffice"
@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     except (SetupError, IconClassifierError) as error:
         print(f"\nNot trained: {error}", file=sys.stderr)
         return 1
-    print(f"The notebook with all figures: {report.relative_to(ROOT)}")
+    print(f"\nThe notebook with all figures: {report.relative_to(ROOT)}")
     return 0
 
 

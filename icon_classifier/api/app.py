@@ -135,7 +135,7 @@ class _Api:
         self._document = openapi_document(model.labels, settings)
         self._model_info = {
             "recipe": model.info.recipe,
-            "date": model.info.date,
+            "compiled": model.info.date,
             "export_sha256": model.info.export_sha256,
         }
 

@@ -137,7 +137,11 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
         # One address that is not public is enough to refuse: a host must not get to choose.
         refused = [] if exempt else [address for address in addresses if not is_public(address)]
         if refused or not addresses:
-            raise FetchError(f"expected public addresses of {host}, got {refused}")
+            raise FetchError(
+                f"expected public addresses of {host}, got {refused}",
+                words="This address is not on the public internet; "
+                "please use one that everybody can open.",
+            )
         failure: Exception = FetchError(f"{host} does not answer")
         for address in addresses:
             try:

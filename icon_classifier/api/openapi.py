@@ -170,7 +170,7 @@ def _schemas(labels: Sequence[str]) -> dict[str, Any]:
         ),
         "Model": _object(
             recipe={"type": ["string", "null"]},
-            date={"type": "string", "description": "Compilation time, ISO 8601, UTC."},
+            compiled={"type": "string", "description": "When, in ISO 8601 and UTC."},
             export_sha256={"type": "string", "description": "SHA-256 of its export.pkl."},
         ),
         "Labels": _object(labels={"type": "array", "items": {"enum": list(labels)}}),

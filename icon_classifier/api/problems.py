@@ -115,20 +115,22 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 async def _on_http_error(_: Request, error: Exception) -> Response:
     error = cast(HTTPException, error)
-    return _http_problem(error.status_code, error.headers)
+    methods = (error.headers or {}).get("Allow", "").replace(", ", " or ")
+    detail = f"Please send this request with {methods}; /docs shows how." if methods else ""
+    return _http_problem(error.status_code, error.headers, detail)
 
 
 async def _on_crash(_: Request, __: Exception) -> Response:
     return _http_problem(500)  # Starlette and uvicorn log the traceback
 
 
-def _http_problem(code: int, headers: Any = None) -> Response:
+def _http_problem(code: int, headers: Any = None, detail: str = "") -> Response:
     status = http.HTTPStatus(code)
     content = {
         "type": "about:blank",
         "title": status.phrase,
         "status": code,
-        "detail": status.description or IconClassifierError.words,
+        "detail": detail or status.description or IconClassifierError.words,
     }
     return ProblemResponse(content, code, headers)
 

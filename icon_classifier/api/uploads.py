@@ -15,6 +15,7 @@ from icon_classifier.api.settings import ApiSettings
 from icon_classifier.errors import (
     EmptyImageError,
     SlowUploadError,
+    UnsupportedImageError,
     UploadError,
     UploadTooLargeError,
 )
@@ -65,6 +66,8 @@ async def read_upload(
     ------
     UploadError
         If there is no photo, or the body is too large or too slow.
+    UnsupportedImageError
+        If it is JSON.
     BusyError
         If all requests together would take too much memory.
     """
@@ -83,6 +86,11 @@ async def read_upload(
         raise UploadError("the client disconnected while sending") from error
     if not data:
         raise EmptyImageError("expected a photo, got an empty body")
+    if media_type == "application/json":
+        raise UnsupportedImageError(
+            "expected a photo, got JSON",
+            words="Please send the photo itself as the body, or a form with files, not JSON.",
+        )
     return Upload((Photo("", data),), {})
 
 

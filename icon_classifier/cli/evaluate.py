@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,15 +13,23 @@ import numpy as np
 
 from icon_classifier.cli.predict import Record, classify_files, find_photos
 from icon_classifier.dataset.archive import read_folder
-from icon_classifier.dataset.layout import find_layout
+from icon_classifier.dataset.layout import Place, find_layout, set_of
 from icon_classifier.dataset.tables import is_table
 from icon_classifier.errors import DatasetError
 from icon_classifier.model.session import Model
 from icon_classifier.system.texts import csv_line, printable
 from icon_classifier.training.evaluation import Figures, evaluate
+from icon_classifier.training.model_card import class_rows
 
 MAX_LISTED = 20
 """How many photos of a kind, and pairs of classes, are printed; --json has all."""
+
+TEST_ALONE = (
+    "Only the test set is judged: the model may have been trained on the others ({} photos)."
+)
+MAYBE_TRAINED = (
+    "Photos that the model was trained on make it look better than it is: judge it by others."
+)
 
 _MIN_PROBABILITY = 1e-6
 """Records hold six digits; the logarithm of zero is not finite."""
@@ -41,12 +49,15 @@ class Report:
         Photos that could not be read.
     left_out : Counter
         Number of photos in folders that are not named like a class, by folder.
+    note : str
+        Whether the model may have been trained on these photos; empty for a test set.
     """
 
     figures: Figures
     wrong: list[Record]
     unreadable: list[Record]
     left_out: Counter[str]
+    note: str = ""
 
     def __str__(self) -> str:
         return "\n".join(report_lines(self))
@@ -54,6 +65,8 @@ class Report:
 
 def judge_folder(model: Model, folder: Path, *, threads: int) -> Report:
     """Classify the photos of a folder, and compare the answers with their classes.
+
+    Of a folder that holds a test set and others, only the test set is judged.
 
     Parameters
     ----------
@@ -71,40 +84,35 @@ def judge_folder(model: Model, folder: Path, *, threads: int) -> Report:
         There is no such folder, no photo has a label of the model, or none could be read.
     """
     names = dict(zip(model.info.raw.get("vocab", ()), model.labels, strict=False))
-    return judge(model, labelled_photos(folder, model.labels, names), threads=threads)
+    photos = dict(_find(folder, names | {label: label for label in model.labels}))
+    note = "" if set_of(folder.resolve().name) == "test" else MAYBE_TRAINED
+    others = [path for path, place in photos.items() if place and place.part != "test"]
+    if any(place and place.part == "test" for place in photos.values()):
+        note = TEST_ALONE.format(len(others))
+        for path in others:
+            del photos[path]
+    labelled = ((path, place and place.label) for path, place in photos.items())
+    return replace(judge(model, labelled, threads=threads), note=note)
 
 
-def labelled_photos(
-    folder: Path, labels: Sequence[str], others: Mapping[str, str] | None = None
-) -> Iterator[tuple[str, str | None]]:
-    """Yield the photos of a folder, each with its class if it has one of the model's.
-
-    Classes are found as in photos to train on: in names of folders, in tables, in names of files.
+def _find(folder: Path, names: Mapping[str, str]) -> Iterator[tuple[str, Place | None]]:
+    """Yield the photos of a folder in order, and where each belongs.
 
     Parameters
     ----------
     folder : Path
-        Whose photos to yield, in order.
-    labels : sequence of str
-        The classes.
-    others : mapping of str to str, optional
-        Labels by other names that they may have there.
-
-    Raises
-    ------
-    DatasetError
-        There is no such folder.
+        Their classes are found as in photos to train on.
+    names : mapping of str to str
+        The label for each name that a class may have there.
     """
     tables = {path: data for path, data in read_folder(folder, is_table) if isinstance(data, bytes)}
     photos = {}
     for path in find_photos([str(folder)]):
         relative = Path(path).relative_to(folder).as_posix()
         photos[PurePosixPath(unicodedata.normalize("NFC", relative))] = path
-    names = dict(others or {}) | {label: label for label in labels}
     layout = find_layout(photos, classes=names, tables=tables)
     for place, path in photos.items():
-        found = layout.places.get(place)
-        yield path, found.label if found else None
+        yield path, layout.places.get(place)
 
 
 def judge(model: Model, photos: Iterable[tuple[str, str | None]], *, threads: int) -> Report:
@@ -170,21 +178,18 @@ def report_lines(report: Report) -> Iterator[str]:
     """Yield the figures as Markdown, for a terminal and for the model card."""
     figures = report.figures
     low, high = figures.interval
-    judged = [each for each in figures.classes if each.photos]
-    recall = sum(each.recall for each in judged) / len(judged)
     yield (
         f"{figures.photos} photos, {figures.errors} wrong: {figures.error:.1%} "
-        f"(95 % interval {low:.1%} to {high:.1%}); mean recall {recall:.1%}."
+        f"(95 % interval {low:.1%} to {high:.1%}); mean recall {figures.mean_recall:.1%}."
     )
+    if report.note:
+        yield report.note
     if figures.accepted is not None:
         yield f'{1 - figures.accepted:.1%} are "not sure".'
     yield f"Probabilities are off by {figures.calibration_after:.1%} on average."
     yield ""
-    rows = [("class", "photos", "precision", "recall")]
-    for each in figures.classes:
-        precision = "none" if each.precision is None else f"{each.precision:.1%}"
-        recall_text = f"{each.recall:.1%}" if each.photos else "none"
-        rows.append((_cell(each.label), str(each.photos), precision, recall_text))
+    rows = [("class", "recall", "precision")]
+    rows += [(_cell(label), recall, precision) for label, recall, precision in class_rows(figures)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
         cells = [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
@@ -234,6 +239,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "wrong": report.wrong,
         "unreadable": report.unreadable,
         "left_out": dict(report.left_out),
+        "note": report.note,
     }
 
 

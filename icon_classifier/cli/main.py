@@ -16,7 +16,12 @@ from typing import Annotated, Any
 
 import typer
 
-from icon_classifier.errors import IconClassifierError, ModelDamagedError, SettingsError
+from icon_classifier.errors import (
+    ConversionError,
+    IconClassifierError,
+    ModelDamagedError,
+    SettingsError,
+)
 from icon_classifier.system.texts import is_printable, printable
 
 EXPORT, MODEL = "export.pkl", "export.onnx"  # as in model.opening, which is slow to import
@@ -35,13 +40,10 @@ def _model_folder(path: Path) -> Path:
     if folder.name in (EXPORT, MODEL) and folder.is_file():
         folder = folder.parent
     if folder.is_file():
-        raise SettingsError(
-            f"expected the folder of {EXPORT} or {MODEL}, got {path}; to make {MODEL} of another "
-            f"file: icon-classifier convert {path} {path.parent / MODEL}"
-        )
+        raise SettingsError(f"expected a folder with {EXPORT} or {MODEL}, got the file {path}")
     if not any((folder / name).is_file() for name in (EXPORT, MODEL)):
         raise SettingsError(
-            f"there is no {MODEL} in {folder.resolve()}; name the folder of the model: --model FOLDER"
+            f"there is no {MODEL} in {folder.resolve()}; name the model's folder with --model"
         )
     return folder
 
@@ -207,7 +209,13 @@ def convert(
     # Imported here: only this command needs torch, which takes seconds to import.
     from icon_classifier.conversion.convert import convert as compile_export
 
-    named = None if names is None else parse_names(names.replace(",", "\n").encode())
+    try:
+        named = None if names is None else parse_names(names.replace(",", "\n").encode())
+    except ConversionError as error:
+        raise ConversionError(
+            f"{error}; where names have commas, write a line for each class, as in False = cat, "
+            f"tabby, into {names_file(export)}"
+        ) from error
     compile_export(export, target, names=named)
     metadata = read_metadata(target)
     if as_json:

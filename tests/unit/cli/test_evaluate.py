@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def evaluate(folder: Path, *options: str | Path) -> str:
-    arguments = ["evaluate", folder / "test", "--model", folder, *options]
+def evaluate(folder: Path, *options: str | Path, photos: str = "test") -> str:
+    arguments = ["evaluate", folder / photos, "--model", folder, *options]
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception:
         raise result.exception
@@ -40,6 +41,7 @@ def test_report_has_errors_with_their_interval_and_the_wrong_photos(folder: Path
     output = evaluate(folder)
     assert output.startswith("4 photos, 1 wrong: 25.0% (95 % interval ")
     assert "mean recall 83.3%" in output
+    assert "| red   | 2 of 3 |    2 of 2 |\n| green | 0 of 0 |    0 of 0 |\n" in output
     assert "- red taken for blue: 1\n" in output
     assert (
         "left out, because it has no class of the model: 1 in "
@@ -69,6 +71,29 @@ def test_card_holds_the_latest_result_on_the_same_photos(folder: Path) -> None:
     )
     assert text.count("## Measured on") == 1
     assert str(folder) not in text
+
+
+def test_only_the_test_set_of_a_folder_is_judged(folder: Path) -> None:
+    shutil.copytree(folder / "test", folder / "all" / "test")
+    shutil.copytree(folder / "test" / "Blue", folder / "all" / "train" / "red")
+    (folder / "all" / "train" / "red" / "broken.jpg").unlink()
+    assert "trained on" not in evaluate(folder)
+
+    (folder / "test").rename(folder / "before")
+    (folder / "all").rename(folder / "test")
+    (folder / "test" / "test").rename(folder / "test" / "test_images")
+    output = evaluate(folder)
+    assert output.startswith("4 photos, 1 wrong")
+    assert (
+        "Only the test set is judged: the model may have been trained on the others (1 " in output
+    )
+    assert "left out, because it has no class of the model: 1 in " in output
+
+
+def test_photos_that_may_have_been_trained_on_are_no_proof(folder: Path) -> None:
+    (folder / "test").rename(folder / "photos")
+    output = evaluate(folder, photos="photos")
+    assert "Photos that the model was trained on make it look better than it is" in output
 
 
 def test_folders_of_other_names_are_listed(folder: Path) -> None:

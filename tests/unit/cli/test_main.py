@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from icon_classifier.cli.main import app
-from icon_classifier.errors import ModelDamagedError
+from icon_classifier.errors import ModelDamagedError, SettingsError
 from tests.support.models import write_model
 from tests.support.pictures import encode
 from tests.support.servers import ROOT
@@ -58,6 +59,29 @@ def test_predict_prints_an_error_for_a_missing_photo(folder: Path) -> None:
     code, output = run("predict", folder / "none.jpg", "--model", folder)
     assert code == 1
     assert output == f"{folder / 'none.jpg'}\tThere is no such file; please check its name.\n"
+
+
+def test_file_of_a_model_does_as_well_as_its_folder(folder: Path) -> None:
+    photo = folder / "photos" / "deep" / "red.PNG"
+    assert run("predict", photo, "--model", folder / "export.onnx")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("photos", "there is no export.onnx in .*/photos; name the model's folder with --model"),
+        ("photos/deep/red.PNG", "expected a folder with export.pkl or export.onnx, got the file "),
+    ],
+)
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_folder_without_a_model_is_refused(
+    folder: Path, model: str, reason: str, command: str
+) -> None:
+    result = CliRunner().invoke(
+        app, [command, str(folder / "photos"), "--model", str(folder / model)]
+    )
+    assert isinstance(result.exception, SettingsError)
+    assert re.match(reason, str(result.exception))
 
 
 def test_info_prints_the_metadata(folder: Path) -> None:

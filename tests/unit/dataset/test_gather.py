@@ -5,7 +5,7 @@ import shutil
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from icon_classifier.dataset.recipes import (
     folder_recipe,
     load_recipe,
 )
-from icon_classifier.dataset.sources import openverse, search, wikimedia
+from icon_classifier.dataset.sources import search
 from icon_classifier.dataset.sources.download import Timeouts
 from icon_classifier.dataset.store import original_name, photos_and_labels, valid_indices
 from icon_classifier.dataset.summary import summarize
@@ -50,12 +50,6 @@ PETS = Recipe(
 
 
 QUICK = Timeouts(connect=10, read=10, total=20, tries=1, pause=0)
-
-
-@pytest.fixture(name="server")
-def _server() -> Iterator[PhotoServer]:
-    with photo_server() as server:
-        yield server
 
 
 def coloured(number: int) -> bytes:
@@ -651,8 +645,6 @@ def _fake(server: PhotoServer, monkeypatch: pytest.MonkeyPatch) -> FakeDdgs:
     }
     fake = FakeDdgs(pages)
     monkeypatch.setattr(ddgs, "DDGS", fake)
-    monkeypatch.setattr(openverse, "HOST", server.base)
-    monkeypatch.setattr(wikimedia, "HOST", server.base)
     monkeypatch.setattr(search, "_WAITS", (0,))
     monkeypatch.setattr(search, "_PAUSE", 0)
     return fake

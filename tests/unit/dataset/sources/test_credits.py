@@ -1,8 +1,6 @@
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 from icon_classifier.dataset.clean import clean
@@ -10,16 +8,10 @@ from icon_classifier.dataset.journal import append_lines
 from icon_classifier.dataset.sources import search
 from icon_classifier.dataset.sources.credits import credit_lines, write_credits
 from icon_classifier.dataset.sources.download import Timeouts, download_photos
-from tests.support.photo_server import PhotoServer, body, photo_server
+from tests.support.photo_server import PhotoServer, body
 from tests.support.pictures import encode, gradient
 
 TIMEOUTS = Timeouts(tries=1, pause=0)
-
-
-@pytest.fixture(name="server")
-def _server() -> Iterator[PhotoServer]:
-    with photo_server() as server:
-        yield server
 
 
 def gathered(server: PhotoServer, root: Path, *found: dict[str, str], label: str = "bear") -> Path:

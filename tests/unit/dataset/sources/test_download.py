@@ -4,7 +4,6 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,12 +42,6 @@ SHORT = Timeouts(connect=10, read=1, total=2, tries=1, pause=0)
 
 DATA = bytes(range(256)) * 4000
 SUM = hashlib.sha256(DATA).hexdigest()
-
-
-@pytest.fixture(name="server")
-def _server() -> Iterator[PhotoServer]:
-    with photo_server() as server:
-        yield server
 
 
 def photo(seed: int = 0, kind: str = "PNG") -> bytes:

@@ -1,5 +1,4 @@
 import gzip
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -20,12 +19,6 @@ from tests.support.photo_server import (
     status,
     truncated,
 )
-
-
-@pytest.fixture(name="server")
-def _server() -> Iterator[PhotoServer]:
-    with photo_server() as server:
-        yield server
 
 
 def test_parameters_are_encoded_and_the_answer_is_decoded(server: PhotoServer) -> None:

@@ -1,18 +1,14 @@
-from collections.abc import Iterator
-
 import pytest
 
 from icon_classifier.dataset.sources import openverse
 from icon_classifier.dataset.sources.found import FoundPhoto, Query, RefusedError
-from tests.support.photo_searches import SearchApi, answer, openverse_photo, serve, throttled
-from tests.support.photo_server import photo_server, status
+from tests.support.photo_searches import SearchApi, answer, openverse_photo, throttled
+from tests.support.photo_server import status
 
 
 @pytest.fixture(name="api")
-def _api(monkeypatch: pytest.MonkeyPatch) -> Iterator[SearchApi]:
-    with photo_server() as server:
-        monkeypatch.setattr(openverse, "HOST", server.base)
-        yield serve(server)[0]
+def _api(apis: tuple[SearchApi, SearchApi]) -> SearchApi:
+    return apis[0]
 
 
 def test_photo_comes_with_its_page_licence_and_author(api: SearchApi) -> None:

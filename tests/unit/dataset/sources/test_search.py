@@ -1,6 +1,5 @@
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from ddgs.engines.bing_images import BingImages
 from ddgs.exceptions import DDGSException, RatelimitException, TimeoutException
 
 from icon_classifier.dataset.recipes import SearchSource
-from icon_classifier.dataset.sources import openverse, wikimedia
 from icon_classifier.dataset.sources.search import SOURCES, search_photos
 from icon_classifier.errors import DownloadError
 from tests.support.photo_searches import (
@@ -20,25 +18,11 @@ from tests.support.photo_searches import (
     SearchApi,
     nothing,
     openverse_photo,
-    serve,
     throttled,
     wikimedia_photo,
 )
 from tests.support.photo_searches import openverse as serve_openverse
 from tests.support.photo_server import PhotoHandler, PhotoServer, body, photo_server, status
-
-
-@pytest.fixture(name="server")
-def _server(monkeypatch: pytest.MonkeyPatch) -> Iterator[PhotoServer]:
-    with photo_server() as server:
-        monkeypatch.setattr(openverse, "HOST", server.base)
-        monkeypatch.setattr(wikimedia, "HOST", server.base)
-        yield server
-
-
-@pytest.fixture(name="apis")
-def _apis(server: PhotoServer) -> tuple[SearchApi, SearchApi]:
-    return serve(server)
 
 
 @pytest.fixture(name="fake")

@@ -1,24 +1,15 @@
-from collections.abc import Iterator
-
 import pytest
 
 from icon_classifier.dataset.sources import wikimedia
 from icon_classifier.dataset.sources.found import FoundPhoto, Query, RefusedError
 from tests.support import photo_searches
 from tests.support.photo_searches import WIKIMEDIA, SearchApi, answer, lagging, wikimedia_photo
-from tests.support.photo_server import PhotoServer, photo_server
-
-
-@pytest.fixture(name="server")
-def _server(monkeypatch: pytest.MonkeyPatch) -> Iterator[PhotoServer]:
-    with photo_server() as server:
-        monkeypatch.setattr(wikimedia, "HOST", server.base)
-        yield server
+from tests.support.photo_server import PhotoServer
 
 
 @pytest.fixture(name="api")
-def _api(server: PhotoServer) -> SearchApi:
-    return photo_searches.serve(server)[1]
+def _api(apis: tuple[SearchApi, SearchApi]) -> SearchApi:
+    return apis[1]
 
 
 def bears(count: int) -> list[dict[str, object]]:
