@@ -20,4 +20,4 @@ USER 1000
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/healthz', timeout=4)"]
-CMD ["sh", "-c", "exec voila icon_classifier.ipynb --port=$PORT --Voila.ip=0.0.0.0 --Voila.port_retries=0 --no-browser"]
+CMD ["sh", "-c", "exec voila icon_classifier.ipynb --port=$PORT --Voila.ip=0.0.0.0 --no-browser"]

@@ -177,6 +177,10 @@ def install_package(python: Path) -> None:
     options = ("--no-deps", "--no-build-isolation", "--editable")
     pip_install(python, *options, ROOT)
     del os.environ["PYTHONWARNINGS"]
+    # An installation in place leaves out the files that a wheel puts below the environment.
+    config = python.parents[1] / "etc" / "jupyter" / "jupyter_server_config.d"
+    config.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "icon_classifier" / "server" / "icon_classifier.json", config)
 
 
 def apt_install(package: str) -> bool:

@@ -37,6 +37,13 @@ def check_port_is_free(port: int) -> None:
             ) from None
 
 
+def command(python: str, port: int) -> list[str]:
+    """Return the command that serves the page on `port` of this machine."""
+    options = [f"--port={port}", "--no-browser"]
+    options.append("--Voila.log_level=ERROR")  # other lines would hide the address
+    return [python, "-m", "voila", NOTEBOOK, *options]
+
+
 def main() -> int:
     """Prepare and serve; return 1 with the reason on standard error if that fails."""
     try:
@@ -48,9 +55,7 @@ def main() -> int:
         return 1
     print(f"In a few seconds: http://localhost:{port} (Ctrl-C stops it).", flush=True)
     os.chdir(ROOT)
-    options = [f"--port={port}", "--Voila.port_retries=0", "--no-browser"]
-    options.append("--Voila.log_level=ERROR")  # other lines would hide the address
-    os.execv(python, [str(python), "-m", "voila", NOTEBOOK, *options])  # noqa: S606 - our own
+    os.execv(python, command(str(python), port))  # noqa: S606 - our own
 
 
 if __name__ == "__main__":

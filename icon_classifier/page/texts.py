@@ -191,5 +191,7 @@ PAGE_TEXTS = {
     "tell whoever runs it.",
     "details": "Details",
     "picture": "Picture",
+    "notebooks": "Choose a page",
+    "no_notebooks": "There is no page here.",
 }
 """Texts of the slim template and its script; words in braces are filled in there."""

@@ -169,7 +169,7 @@ def is_link_preview(headers: HTTPHeaders) -> bool:
     return "Range" not in headers and bool(_ROBOT.search(headers.get("User-Agent", "")))
 
 
-class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
+class PageHandler(static_files.NotebookHandler):
     """Voilà's page, for as many visitors as there is capacity for."""
 
     async def get(self, path: str | None = None) -> None:
@@ -182,6 +182,8 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
                 raise HTTPError(404)
             self.redirect_to_file(path)
             return
+        if path and not all(map(self.contents_manager.should_list, path.split("/"))):
+            raise HTTPError(404)
         headers, kernels = self.request.headers, self.kernel_manager
         if not is_visit(headers):
             self._describe()
@@ -200,17 +202,6 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]
         if not (title and self.current_user and is_link_preview(self.request.headers)):
             raise HTTPError(403)
         self.finish(preview.page(title, description, self.request, self.base_url))
-
-    def write(self, chunk: str | bytes | dict[str, Any]) -> None:
-        """Write a part of the page.
-
-        While a kernel takes long to start, Voilà sends a script every ten seconds to keep the
-        connection open. The slim page's Content-Security-Policy forbids inline scripts, and a
-        comment keeps the connection open as well.
-        """
-        if chunk == _HEARTBEAT and self.voila_configuration.template == static_files.SLIM:
-            chunk = "<!-- still starting -->\n"
-        super().write(chunk)
 
     def head(self, path: str | None = None) -> None:
         """Answer a HEAD request; starts no kernel."""
@@ -382,7 +373,6 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
         )
 
 
-_HEARTBEAT = "<script>window.voila_heartbeat()</script>\n"
 _HANDLERS = {
     KernelHandler: origins.KernelStateHandler,
     TornadoVoilaHandler: PageHandler,

@@ -1,7 +1,7 @@
 """Deliver pages and files: the slim template, compression, caching and security headers.
 
-:mod:`.app` installs this on the Voilà server of the public page. Apart from the template itself it
-works with Voilà's stock templates too.
+:mod:`.app` installs this on the Voilà server of the public page, and :mod:`.extension` a part of it
+on Jupyter's own server. Apart from the template itself it works with Voilà's stock templates too.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from jupyter_server.base.handlers import FileFindHandler
 from jupyter_server.utils import url_path_join
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
-from tornado.web import GZipContentEncoding, HTTPError, OutputTransform, StaticFileHandler
+from tornado.web import Finish, GZipContentEncoding, HTTPError, OutputTransform, StaticFileHandler
 from voila._version import __version__ as voila_version
 from voila.app import Voila
 from voila.paths import collect_static_paths, collect_template_paths
 from voila.static_file_handler import MultiStaticFileHandler, TemplateStaticFileHandler
+from voila.tornado.handler import TornadoVoilaHandler
 
 from icon_classifier.errors import ModelError, SettingsError
 from icon_classifier.model.info import read_labels, read_metadata
@@ -35,7 +36,10 @@ from icon_classifier.server import preview
 SLIM = "slim"
 """The name of this project's own template."""
 
-_MAX_MESSAGE = 10 * 2**20
+NOTEBOOK = "icon_classifier.ipynb"
+"""The notebook that shows the model, where a server is given a folder."""
+
+MAX_MESSAGE = 10 * 2**20
 """Bytes of a websocket's message that tornado accepts where its settings name no other number."""
 
 _TEMPLATE = Path(__file__).with_name(SLIM)
@@ -94,6 +98,7 @@ _PATH = re.compile(r"(?!/)[^\0-\x1f\\]*")
 _TEMPLATE_PATH = re.compile(r"\w[\w.-]*/static/.")
 _ENCODINGS = {"br": ".br", "gzip": ".gz"}
 _FILE_HANDLERS = (FileFindHandler, MultiStaticFileHandler, TemplateStaticFileHandler)
+_HEARTBEAT = "<script>window.voila_heartbeat()</script>\n"
 _VERSION = hashlib.sha256(voila_version.encode()).hexdigest()[:12]
 
 
@@ -124,10 +129,11 @@ def install(voila_app: Voila) -> None:
         )
     configuration = voila_app.voila_configuration
     if configuration.template == SLIM:
-        _use_slim_template(voila_app)
-    configuration.page_config_hook = _PageConfig(
+        voila_app.template_paths, voila_app.static_paths = slim_paths()
+    configuration.page_config_hook = PageConfig(
         Path(voila_app.root_dir),
-        voila_app.tornado_settings.get("websocket_max_message_size", _MAX_MESSAGE),
+        voila_app.notebook_path or NOTEBOOK,
+        voila_app.tornado_settings.get("websocket_max_message_size", MAX_MESSAGE),
         configuration.page_config_hook,
     )
     init_handlers = voila_app.init_handlers
@@ -142,29 +148,31 @@ def install(voila_app: Voila) -> None:
         # Jupyter's handlers take theirs from the settings, tornado's plain ones have none.
         voila_app.app.settings["headers"] = headers
         voila_app.app.transforms += [partial(_Headers, headers), GZipContentEncoding]
-        return _with_delivery(init_handlers(), voila_app.server_url)
+        return with_delivery(init_handlers(), voila_app.server_url)
 
     voila_app.init_handlers = init_handlers_with_delivery
 
 
-def _use_slim_template(voila_app: Voila) -> None:
-    """Put the slim template before Voilà's base; its files are served under ``/voila/static/``."""
+def slim_paths() -> tuple[list[str], list[str]]:
+    """Return the folders of the slim template and of its files, each before those of Voilà's base.
+
+    The files are served under ``/voila/static/``.
+    """
     apps = ["voila", "nbconvert"]
-    voila_app.template_paths = [str(_TEMPLATE), *collect_template_paths(apps, "base", prune=True)]
-    voila_app.static_paths = [
-        str(_TEMPLATE / "static"),
-        *collect_static_paths(apps, "base"),
-        DEFAULT_STATIC_FILES_PATH,
-    ]
+    templates = [str(_TEMPLATE), *collect_template_paths(apps, "base", prune=True)]
+    files = [str(_TEMPLATE / "static"), *collect_static_paths(apps, "base")]
+    return templates, [*files, DEFAULT_STATIC_FILES_PATH]
 
 
-class _PageConfig:
+class PageConfig:
     """Adds what the template gets: title, classes, texts, lasting URLs, the limit on a message.
 
     Parameters
     ----------
     folder : pathlib.Path
         The folder of export.onnx.
+    notebook : str
+        The path of the notebook whose page has the model's title; others have their own.
     max_message : int
         Bytes that a message of the page may have.
     hook : callable or None
@@ -172,15 +180,23 @@ class _PageConfig:
     """
 
     def __init__(
-        self, folder: Path, max_message: int, hook: Callable[..., dict[str, Any]] | None = None
+        self,
+        folder: Path,
+        notebook: str,
+        max_message: int,
+        hook: Callable[..., dict[str, Any]] | None = None,
     ) -> None:
         self._folder = folder
+        self._notebook = Path(notebook).name
         self._max_message = max_message
         self._hook = hook
 
     def __call__(self, current_page_config: dict[str, Any], **context: Any) -> dict[str, Any]:
+        """Add it; called for each page and for the list of notebooks, which ignores the result."""
         base_url = f"{context['base_url'].rstrip('/')}/"
         title, description, labels = about(self._folder)
+        if Path(context["notebook_path"]).name != self._notebook:
+            title = ""
         ours = {
             "fullStaticUrl": f"{base_url}voila/static/{_VERSION}",
             "title": title,
@@ -189,8 +205,10 @@ class _PageConfig:
             "maxMessage": self._max_message,
             "texts": PAGE_TEXTS,
         }
-        config = {**current_page_config, **ours}
-        return config if self._hook is None else self._hook(config, **context)
+        current_page_config.update(ours)
+        if self._hook is None:
+            return current_page_config
+        return self._hook(current_page_config, **context)
 
 
 def about(folder: str | Path) -> tuple[str, str, list[str]]:
@@ -209,6 +227,32 @@ def _about(model: Path, _: int) -> tuple[str, str, list[str]]:
     labels, recipe = read_labels(model), read_metadata(model).get("recipe")
     title = page_title(labels, recipe if isinstance(recipe, str) else None, model.parent)
     return title, description(labels), [plain(label) for label in labels]
+
+
+class NotebookHandler(TornadoVoilaHandler):  # type: ignore[misc]
+    """Voilà's page of a notebook, with the slim template too."""
+
+    _left = False
+
+    def on_connection_close(self) -> None:
+        """Note that the browser has gone before the page was complete; called by tornado."""
+        self._left = True
+        super().on_connection_close()
+
+    def write(self, chunk: str | bytes | dict[str, Any]) -> None:
+        """Write a part of the page.
+
+        While a kernel takes long to start, Voilà sends a script every ten seconds to keep the
+        connection open. The slim page's Content-Security-Policy forbids inline scripts, and a
+        comment keeps the connection open as well. Where the kernel has ended, because the page was
+        left, Voilà would do so for ever.
+        """
+        if chunk == _HEARTBEAT:
+            if self._left:
+                raise Finish
+            if self.voila_configuration.template == SLIM:
+                chunk = "<!-- still starting -->\n"
+        super().write(chunk)
 
 
 class _Headers(OutputTransform):
@@ -281,7 +325,7 @@ async def _after_others(sent: asyncio.Future[None]) -> None:
     await asyncio.sleep(0)
 
 
-def _with_delivery(handlers: list[Any], server_url: str) -> list[Any]:
+def with_delivery(handlers: list[Any], server_url: str) -> list[Any]:
     """Mix :class:`_FileDelivery` into the file handlers; serve static files with a version too.
 
     Voilà's own scripts keep their names when their contents change with a new version, so they are

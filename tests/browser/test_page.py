@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urljoin
 
 import nbformat
 import numpy as np
@@ -17,7 +16,7 @@ from icon_classifier.images import read_image
 from icon_classifier.model.session import Model
 from tests.support.models import write_model
 from tests.support.pictures import encode
-from tests.support.servers import NOTEBOOK, Server, jupyter, project_copy, voila
+from tests.support.servers import NOTEBOOK, Server, project_copy, voila
 
 NewPage = Callable[..., Page]
 READY = 60_000
@@ -40,13 +39,6 @@ def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     notebook.cells[-1].source = "widgets.VBox([lbl_hint, btn_upload, btn_run, out_pl, lbl_pred])"
     nbformat.write(notebook, folder / NOTEBOOK)
     with voila(folder) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def jupyter_server(project_model: Model) -> Iterator[Server]:
-    """Jupyter's own server with Voilà as its extension, as on Binder."""
-    with jupyter() as server:
         yield server
 
 
@@ -97,13 +89,6 @@ def test_link_to_the_page_shows_an_example(shipped: Server, new_page: NewPage) -
     image = page.request.get(address)
     assert image.headers["content-type"] == "image/jpeg"
     assert max(read_image(image.body()).size) == 640
-
-
-def test_jupyter_server_route_predicts(
-    jupyter_server: Server, new_page: NewPage, grizzly: Path
-) -> None:
-    page = new_page(urljoin(jupyter_server.url, f"voila/render/{NOTEBOOK}"))
-    classify(page, grizzly, "Prediction: grizzly; Probability: ")
 
 
 def test_another_model_shows_its_labels(colour_server: Server, new_page: NewPage) -> None:

@@ -113,6 +113,12 @@ async def test_page_is_the_slim_one_and_answers(server: Server) -> None:
     assert "Kernels are forked from process" in server.text
 
 
+def test_jupyters_server_loads_the_extension(environment: Environment) -> None:
+    listed = environment.run("python", "-m", "jupyter_server", "extension", "list")
+    for word in ("enabled", "OK"):
+        assert re.search(rf"icon_classifier\.server\.extension\s.*{word}", listed)
+
+
 def test_recipes_are_found_by_name(environment: Environment) -> None:
     code = (
         "from icon_classifier.dataset.recipes import load_recipe, recipe_names\n"

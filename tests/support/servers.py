@@ -134,24 +134,28 @@ def _wait(server: Server, ready: str) -> None:
 
 @contextlib.contextmanager
 def voila(
-    folder: Path = ROOT, *options: str, notebook: str = NOTEBOOK, path: Path = ROOT
+    folder: Path = ROOT, *options: str, notebook: str | None = NOTEBOOK, path: Path = ROOT
 ) -> Iterator[Server]:
-    """Voilà as it is run on a host: the notebook of a folder, with that folder's voila.json."""
+    """Voilà as it is run on a host: a notebook of a folder or all, with its voila.json."""
     port = free_port()
-    command = ["-m", "voila", notebook, f"--port={port}", "--Voila.port_retries=0", "--no-browser"]
-    with running(
-        [*command, *options], port=port, ready="voila/static/", cwd=folder, path=path
-    ) as server:
+    command = ["-m", "voila", f"--port={port}", "--Voila.port_retries=0", "--no-browser"]
+    names = [] if notebook is None else [notebook]
+    command += [*names, *options]
+    with running(command, port=port, ready="voila/static/", cwd=folder, path=path) as server:
         yield server
 
 
 @contextlib.contextmanager
-def jupyter(folder: Path = ROOT) -> Iterator[Server]:
-    """A Jupyter server with Voilà as its extension."""
+def jupyter(folder: Path = ROOT, *options: str, token: str = "") -> Iterator[Server]:
+    """A Jupyter server with Voilà and this package as its extensions.
+
+    Its kernels' sockets are files: of ports that are free now and then another test takes one.
+    """
     port = free_port()
     command = [
         *("-m", "jupyter_server", f"--port={port}", "--ServerApp.port_retries=0", "--no-browser"),
-        *("--allow-root", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"),
+        *("--allow-root", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"),
+        *("--KernelManager.transport=ipc", *options),
     ]
     with running(command, port=port, ready="api", cwd=folder) as server:
         yield server

@@ -118,7 +118,7 @@ def test_another_template_keeps_its_paths(make: Make) -> None:
 
 
 def test_template_and_script_use_every_text_and_no_other() -> None:
-    sources = [TEMPLATE / "index.html.j2", *(ROOT / "web" / "src").rglob("*.ts")]
+    sources = [*TEMPLATE.glob("*.html*"), *(ROOT / "web" / "src").rglob("*.ts")]
     source = "".join(path.read_text() for path in sources)
     reasons = {name for name in PAGE_TEXTS if name.startswith("ended_")}  # texts[`ended_${reason}`]
     assert "texts[`ended_${" in source
@@ -186,7 +186,7 @@ async def test_script_is_sent_compressed_and_cached_for_good(
 async def test_voilas_own_scripts_are_compressed_and_cached_by_version(make: Make) -> None:
     app = make(template="lab")
     static_files.install(app)
-    config = app.voila_configuration.page_config_hook({}, base_url="/")
+    config = app.voila_configuration.page_config_hook({}, base_url="/", notebook_path="page.ipynb")
     plain, versioned = await fetch(
         app,
         "/voila/static/voila.js",
@@ -205,9 +205,9 @@ def test_page_config_holds_the_labels_and_the_texts(make: Make, tmp_path: Path) 
     app = make(template="slim")
     static_files.install(app)
     hook = app.voila_configuration.page_config_hook
-    assert hook({}, base_url="/")["labels"] == []
+    assert hook({}, base_url="/", notebook_path="page.ipynb")["labels"] == []
     (tmp_path / "export.onnx").write_bytes(model_bytes())
-    config = hook({"kept": 1}, base_url="/")
+    config = hook({"kept": 1}, base_url="/", notebook_path="page.ipynb")
     assert config["labels"] == LABELS
     assert config["title"] == "Red, green or blue?"
     assert '<meta property="og:title" content="Red, green or blue?">' in config["head"]
@@ -225,14 +225,14 @@ def test_page_config_holds_the_limit_on_a_message(
     app = make(template="slim")
     app.tornado_settings = settings
     static_files.install(app)
-    config = app.voila_configuration.page_config_hook({}, base_url="/")
+    config = app.voila_configuration.page_config_hook({}, base_url="/", notebook_path="page.ipynb")
     assert config["maxMessage"] == limit
 
 
 def test_page_config_hook_of_the_owner_has_the_last_word(make: Make) -> None:
     app = make(template="slim", page_config_hook=lambda config, **_: {**config, "labels": ["own"]})
     static_files.install(app)
-    config = app.voila_configuration.page_config_hook({}, base_url="/")
+    config = app.voila_configuration.page_config_hook({}, base_url="/", notebook_path="page.ipynb")
     assert config["labels"] == ["own"]
     assert config["texts"] == PAGE_TEXTS
 
