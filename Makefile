@@ -31,11 +31,12 @@ clean:  ## remove what was installed and built
 ### To change the code
 setup:  ## install what serving and training need, compile the model
 	$(SETUP)
-# One thread for each of two workers: otherwise the threads of torch wait for each other.
-check:  ## lint and the quick unit tests, in about a minute (ARGS=... for pytest)
-	$(PREPARE) && $(LINT) && OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m "not slow and not hostile" tests/unit $(ARGS)
+# One thread for each worker: otherwise the threads of torch wait for each other.
+TEST = OMP_NUM_THREADS=1 $(RUN) -m pytest
+check:  ## lint and the quick unit tests beside it, in about a minute (ARGS=... for pytest)
+	$(PREPARE) && { ($(LINT)) > build/lint.log 2>&1 & $(TEST) -n 2 --dist worksteal -m "not slow and not hostile" tests/unit $(ARGS); tests=$$?; wait $$!; lint=$$?; cat build/lint.log; exit $$((tests | lint)); }
 test:  ## install what tests need, a browser included, and run all tests (ARGS=... for pytest)
-	$(PREPARE) && $(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PREPARE) && $(TEST) -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 lint:  ## ruff, ruff format, mypy --strict and import-linter; changes nothing
 	$(PREPARE) && $(LINT)
 format:  ## let ruff format the code and fix what it can

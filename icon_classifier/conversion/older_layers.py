@@ -249,6 +249,7 @@ def _source(cls: type) -> str:
     return "\n".join(inspect.getsource(base) for base in bases)
 
 
+@cache
 def _mentions(cls: type, name: str) -> bool:
     """Whether the source of a class or of its bases uses an attribute."""
     return re.search(rf"\bself\.{re.escape(name)}\b", _source(cls)) is not None
@@ -388,9 +389,10 @@ def check_layers_used(network: nn.Module, sample: torch.Tensor) -> None:
     """
     used = input_sizes(network, sample).keys()
     for parent in used:
-        if not type(parent).__module__.startswith(("timm.", "torchvision.")):
+        cls: type = type(parent)
+        if not cls.__module__.startswith(("timm.", "torchvision.")):
             continue
         for name, layer in parent.named_children():
             neutral = _NEUTRAL_LAYERS.fullmatch(type(layer).__name__)
-            if not (used & set(layer.modules()) or neutral or _mentions(type(parent), name)):
+            if not (used & set(layer.modules()) or neutral or _mentions(cls, name)):
                 raise _changed(parent, "layer", name)

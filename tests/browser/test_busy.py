@@ -1,12 +1,10 @@
 """What a visitor beyond the capacity sees, and that the others notice nothing."""
 
-import json
 from pathlib import Path
 
-import nbformat
 from playwright.sync_api import Browser, expect
 
-from tests.support.servers import voila
+from tests.support.servers import PAGE, voila, write_page
 
 CELL = """
 import ipywidgets as widgets
@@ -20,15 +18,8 @@ READY = 120_000
 def test_refused_page_loads_by_itself_when_there_is_capacity(
     browser: Browser, tmp_path: Path
 ) -> None:
-    cells = [nbformat.v4.new_code_cell(CELL)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "page.ipynb")
-    manager = "icon_classifier.server.app.PageKernelManager"
-    options = {
-        "VoilaConfiguration": {"multi_kernel_manager_class": manager},
-        "VisitorKernelManager": {"max_visitors": 1, "leave_timeout": 2},
-    }
-    (tmp_path / "voila.json").write_text(json.dumps(options))
-    with voila(tmp_path, notebook="page.ipynb") as server:
+    write_page(tmp_path, CELL, max_visitors=1, leave_timeout=2)
+    with voila(tmp_path, notebook=PAGE) as server:
         inside, outside = browser.new_context(), browser.new_context()
         first, second = inside.new_page(), outside.new_page()
         first.goto(server.url)

@@ -1,15 +1,13 @@
 """What a visitor sees whose kernel the server has ended, and how they go on."""
 
-import json
 from pathlib import Path
 
-import nbformat
 import pytest
 from playwright.sync_api import Browser, expect
 
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.page.texts import PAGE_TEXTS
-from tests.support.servers import voila
+from tests.support.servers import PAGE, voila, write_page
 
 CELL = """
 import time
@@ -31,16 +29,8 @@ READY = 120_000
 def test_page_whose_photo_took_too_long_says_so_and_can_be_reloaded(
     browser: Browser, tmp_path: Path
 ) -> None:
-    cells = [nbformat.v4.new_code_cell(CELL)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "page.ipynb")
-    options = {
-        "VoilaConfiguration": {
-            "multi_kernel_manager_class": "icon_classifier.server.app.PageKernelManager"
-        },
-        "PageKernelManager": {"template": "slim", "slot_timeout": 1},
-    }
-    (tmp_path / "voila.json").write_text(json.dumps(options))
-    with voila(tmp_path, notebook="page.ipynb") as server:
+    write_page(tmp_path, CELL, template="slim", slot_timeout=1)
+    with voila(tmp_path, notebook=PAGE) as server:
         page = browser.new_page()
         page.goto(server.url)
         button = page.get_by_role("button", name="Hold")

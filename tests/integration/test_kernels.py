@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import time
@@ -14,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
-import nbformat
 import psutil
 import pytest
 
@@ -23,7 +21,7 @@ from icon_classifier.kernels.process import can_fork
 from icon_classifier.page.texts import NOT_STARTED
 from icon_classifier.server.visitor import Message, Visit
 from icon_classifier.system.memory import usable_cores
-from tests.support.servers import Server, free_port, voila
+from tests.support.servers import PAGE, Server, free_port, voila, write_page
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
 
@@ -68,17 +66,8 @@ CAPACITY = 3
 @contextlib.contextmanager
 def serving(folder: Path, **options: float) -> Iterator[Server]:
     """Serve the page with options of its kernel manager."""
-    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernelspec})
-    notebook.cells = [nbformat.v4.new_code_cell(CELL)]
-    nbformat.write(notebook, folder / "page.ipynb")
-    manager = "icon_classifier.server.app.PageKernelManager"
-    settings = {
-        "VoilaConfiguration": {"multi_kernel_manager_class": manager},
-        "PageKernelManager": options,
-    }
-    (folder / "voila.json").write_text(json.dumps(settings))
-    with voila(folder, notebook="page.ipynb") as server:
+    write_page(folder, CELL, **options)
+    with voila(folder, notebook=PAGE) as server:
         yield server
 
 

@@ -1,15 +1,13 @@
 """The forked kernels serve any Voilà notebook: three plain widgets, no model, Voilà's own page."""
 
-import json
 from pathlib import Path
 
-import nbformat
 import psutil
 import pytest
 
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.server.visitor import Visit
-from tests.support.servers import voila
+from tests.support.servers import PAGE, voila, write_page
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
 
@@ -36,14 +34,8 @@ widgets.VBox([upload, button, label])
 async def test_kernels_without_a_model_are_forked_and_import_nothing_of_photos(
     tmp_path: Path,
 ) -> None:
-    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernelspec})
-    notebook.cells = [nbformat.v4.new_code_cell(CELL)]
-    nbformat.write(notebook, tmp_path / "page.ipynb")
-    manager = "icon_classifier.kernels.manager.VisitorKernelManager"
-    options = {"VoilaConfiguration": {"multi_kernel_manager_class": manager}}
-    (tmp_path / "voila.json").write_text(json.dumps(options))
-    with voila(tmp_path, notebook="page.ipynb") as server:
+    write_page(tmp_path, CELL, "icon_classifier.kernels.manager.VisitorKernelManager")
+    with voila(tmp_path, notebook=PAGE) as server:
         async with await Visit.open(server.url) as visit:
             size, parent, *modules = (await visit.classify(b"12345")).split()
         children = psutil.Process(server.process.pid).children()

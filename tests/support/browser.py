@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, Page
 
 ARGUMENTS = [
     "--no-sandbox",  # root in a container has no other choice
@@ -16,6 +21,15 @@ ARGUMENTS = [
 ]
 """Options of Chromium."""
 
+STOCK = (
+    "https://cdn.jsdelivr.net/npm/@fortawesome/",
+    "https://cdnjs.cloudflare.com/ajax/libs/mathjax/",
+)
+"""What Voilà's stock template requests from other hosts; nothing else may be requested."""
+
+TIMEOUT_MS = 90_000
+"""How long to wait for what is expected, in milliseconds; a loaded machine is slow."""
+
 
 def keep_file_choosers(page: Any) -> None:
     """Keep Playwright's interception of file choosers on for the whole life of a page.
@@ -24,3 +38,46 @@ def keep_file_choosers(page: Any) -> None:
     ``expect_file_chooser``, and on again for the next one: a click that falls between finds none.
     """
     page.on("filechooser", lambda _: None)
+
+
+@contextlib.contextmanager
+def watching(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open pages, each with a browser context of its own; an error in one fails the block."""
+    problems: list[str] = []
+    contexts = []
+
+    def watch(page: Page) -> None:
+        def on_console(message: Any) -> None:
+            url = message.location.get("url", "")
+            # A browser that a test took offline logs that by itself.
+            offline = "ERR_INTERNET_DISCONNECTED" in message.text
+            if message.type == "error" and not url.startswith(STOCK) and not offline:
+                problems.append(f"console: {message.text} ({url})")
+
+        def on_request(request: Any) -> None:
+            parts = urlsplit(request.url)
+            if request.url.startswith(STOCK):
+                return
+            if parts.scheme.startswith(("http", "ws")) and parts.hostname != "localhost":
+                problems.append(f"request to another host: {request.url}")
+
+        keep_file_choosers(page)
+        page.on("console", on_console)
+        page.on("pageerror", lambda error: problems.append(f"script: {error}"))
+        page.on("request", on_request)
+        page.on("websocket", on_request)
+
+    def open_page(url: str | None = None, **options: Any) -> Page:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        context.set_default_timeout(TIMEOUT_MS)
+        page = context.new_page()
+        watch(page)
+        if url is not None:
+            page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not problems, problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import random
 import shutil
@@ -17,9 +18,13 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import nbformat
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = "icon_classifier.ipynb"
+PAGE = "page.ipynb"
 START_SECONDS = 120.0
 
 
@@ -61,6 +66,22 @@ def project_copy(folder: Path, model: Path | None = None) -> Path:
     if model is not None:
         shutil.copy(model, folder / "export.onnx")
     return folder
+
+
+def write_page(
+    folder: Path,
+    cell: str,
+    manager: str = "icon_classifier.server.app.PageKernelManager",
+    **options: Any,
+) -> None:
+    """Write the notebook `PAGE` of one code cell, and a voila.json with its kernel manager."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    nbformat.write(notebook, folder / PAGE)
+    settings = {
+        "VoilaConfiguration": {"multi_kernel_manager_class": manager},
+        manager.rpartition(".")[2]: options,
+    }
+    (folder / "voila.json").write_text(json.dumps(settings))
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import yaml
 from scripts import deploy_check, prepare, release_model, server_process, slim
 from scripts.environment import ROOT, SetupError
 from tests.support.models import metadata
+from tests.support.servers import free_port
 
 
 def test_serving_needs_neither_torch_nor_unused_packages() -> None:
@@ -151,7 +152,7 @@ def test_kubernetes_manifest_names_the_port_of_the_image() -> None:
 
 
 def test_server_is_started_measured_and_stopped(tmp_path: Path) -> None:
-    port = server_process.free_port()
+    port = free_port()
     code = f"import socketserver as s; s.TCPServer(('127.0.0.1', {port}), None).serve_forever()"
     with server_process.start([sys.executable, "-c", code], tmp_path, {}, port) as server:
         assert 0 < server.bind_seconds < 30
@@ -164,7 +165,7 @@ def test_server_that_ends_raises_with_the_end_of_its_log(tmp_path: Path) -> None
     command = [sys.executable, "-c", "print('the reason')"]
     with (
         pytest.raises(SetupError, match="the reason"),
-        server_process.start(command, tmp_path, {}, server_process.free_port()),
+        server_process.start(command, tmp_path, {}, free_port()),
     ):
         pass
 

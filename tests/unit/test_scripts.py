@@ -17,6 +17,7 @@ import pytest
 from scripts import environment, lock, prepare, pythons, serve
 from scripts.environment import Environment, SetupError
 from tests.support.models import write_model
+from tests.support.servers import free_port
 
 PLATFORMS = "sys_platform == 'darwin' or sys_platform == 'linux' or sys_platform == 'win32'"
 
@@ -101,9 +102,7 @@ def test_report_without_requirements_has_no_cuda() -> None:
 
 def test_server_is_reachable_whatever_it_answers(refusing_server: str) -> None:
     assert environment.reachable(refusing_server)
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    assert not environment.reachable(f"http://127.0.0.1:{port}/")
+    assert not environment.reachable(f"http://127.0.0.1:{free_port()}/")
 
 
 def test_silent_server_is_unreachable_after_the_timeout(listener: int) -> None:
@@ -140,9 +139,7 @@ def test_port_in_use_is_refused_with_another_to_try(listener: int) -> None:
 
 
 def test_free_port_is_accepted() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    serve.check_port_is_free(port)
+    serve.check_port_is_free(free_port())
 
 
 def test_step_runs_once_for_each_state(tmp_path: Path) -> None:

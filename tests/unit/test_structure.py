@@ -46,6 +46,7 @@ def photo(mode: str = "RGB", size: tuple[int, int] = (320, 240)) -> Image.Image:
 
 JPEG = encode(photo(), "JPEG", progressive=True)
 FRAMES = [photo(size=(64, 48)).rotate(turn) for turn in range(100)]
+PALETTES = [frame.convert("P") for frame in FRAMES]
 ANIMATED = {"save_all": True, "append_images": FRAMES[1:]}
 EXTENDED_XMP = segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(65_000))
 HONEST = {
@@ -62,7 +63,7 @@ HONEST = {
     "PNG with zeros behind it": encode(photo()) + bytes(2_000_000),
     "APNG": encode(FRAMES[0], "PNG", **ANIMATED),
     "GIF of 100 frames with a comment": encode(
-        FRAMES[0], "GIF", comment=b"a comment " * 5000, **ANIMATED
+        PALETTES[0], "GIF", comment=b"a comment " * 5000, save_all=True, append_images=PALETTES[1:]
     ),
     "animated WEBP": encode(FRAMES[0], "WEBP", method=0, **ANIMATED),
     "animated AVIF": encode(FRAMES[0], "AVIF", speed=10, **ANIMATED),
@@ -71,7 +72,7 @@ HONEST = {
     "BMP in runs of one pixel": run_length_bmp(64, 64, (b"\1\5" * 64 + b"\0\0") * 64 + b"\0\1"),
     "TIFF of tiles": tiff([(322, 3, [16]), (323, 3, [16]), (324, 4, [8] * 16)]),
     "TIFF without sizes of its one strip": tiff([(279, 4, [])]),
-    "HEIC of ten pictures": encode(photo(), "HEIF", save_all=True, append_images=[photo()] * 9),
+    "HEIC of ten pictures": encode(FRAMES[0], "HEIF", save_all=True, append_images=FRAMES[:9]),
 }
 for _compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "lzma", "zstd", None):
     HONEST[f"TIFF, {_compression}"] = encode(photo(), "TIFF", compression=_compression)
