@@ -3,7 +3,8 @@
 Every photo of a folder is read by :func:`icon_classifier.read_image` and classified by both
 ``Learner.predict`` and :class:`icon_classifier.Model`. The exit code is 1 if a label differs, or a
 probability by more than 1e-4. The model's temperature is applied to the Learner's probabilities
-first, which are computed without it.
+first, which are computed without it. An up-to-date export.onnx beside the export is compared; else
+the export is compiled.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from icon_classifier.errors import ImageError
 from icon_classifier.images import read_image_file
+from icon_classifier.model.opening import is_up_to_date
 from icon_classifier.model.session import Model
 from icon_classifier.system.torch_setup import import_fastai
 from tests.support.learners import quiet
@@ -44,14 +46,15 @@ def tempered(probabilities: np.ndarray, model: Model) -> np.ndarray:
     return powers / powers.sum()
 
 
-def main(photos: Path, export: Path, compiled: Path | None = None) -> int:
+def main(photos: Path, export: Path) -> int:
     """Compare and print; return the exit code."""
-    if compiled is None:
+    beside = export.with_suffix(".onnx")
+    if is_up_to_date(beside, export):
+        model = Model.load(beside)
+    else:
         with tempfile.TemporaryDirectory() as folder:
             model, seconds = compile_in_subprocess(export, Path(folder))
         print(f"compiled in {seconds:.1f} s, imports included")
-    else:
-        model = Model.load(compiled)
     print(f"temperature {model.info.temperature:.4g}", flush=True)
 
     import_fastai()
@@ -96,6 +99,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("photos", type=Path, help="a folder of photos")
     parser.add_argument("export", type=Path, nargs="?", default=ROOT / "export.pkl")
-    parser.add_argument("compiled", type=Path, nargs="?", help="its export.onnx, if it is there")
     arguments = parser.parse_args()
-    raise SystemExit(main(arguments.photos, arguments.export, arguments.compiled))
+    raise SystemExit(main(arguments.photos, arguments.export))

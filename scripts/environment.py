@@ -341,7 +341,7 @@ def install(
         ("package", digest(project), lambda: install_package(python)),
     ]
     if torch:
-        steps.insert(1, ("torch", digest(str(pins)), lambda: install_torch(python, pins)))
+        steps.append(("torch", digest(str(pins)), lambda: install_torch(python, pins)))
     if tests:
         steps.append(("tests", digest(dev), lambda: install_hashed(python, dev)))
     for name in extras:

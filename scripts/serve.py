@@ -39,7 +39,9 @@ def check_port_is_free(port: int) -> None:
 
 def command(python: str, port: int) -> list[str]:
     """Return the command that serves the page on `port` of this machine."""
-    return [python, "-m", "voila", NOTEBOOK, f"--port={port}", "--no-browser"]
+    options = [f"--port={port}", "--no-browser"]
+    options.append("--Voila.log_level=ERROR")  # other lines would hide the address
+    return [python, "-m", "voila", NOTEBOOK, *options]
 
 
 def main() -> int:

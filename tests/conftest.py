@@ -21,7 +21,7 @@ def project_model() -> Model:
     return open_model(ROOT)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def colour_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Voilà with a model of three colours: another export needs no edit of the notebook."""
     folder = project_copy(tmp_path_factory.mktemp("colours"))

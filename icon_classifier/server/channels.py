@@ -103,7 +103,7 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
 
     def _refuse(self, kernel: KernelManager) -> NoReturn:
         if reason := origins.withheld(self.request, kernel):
-            self.log.warning(
+            self.log.error(
                 "Refused a page's WebSocket: %s. See docs/deploying.md, Behind a proxy.", reason
             )
         raise HTTPError(403)

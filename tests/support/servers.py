@@ -155,10 +155,7 @@ def _wait(server: Server, ready: str) -> None:
 
 @contextlib.contextmanager
 def voila(
-    folder: Path = ROOT,
-    *options: str,
-    notebook: str | None = NOTEBOOK,
-    path: Path = ROOT,
+    folder: Path = ROOT, *options: str, notebook: str | None = NOTEBOOK, path: Path = ROOT
 ) -> Iterator[Server]:
     """Voilà as it is run on a host: a notebook of a folder or all, with its voila.json."""
     port = free_port()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from scripts import environment, lock, prepare, serve
+from scripts import environment, lock, prepare, pythons, serve
 from scripts.environment import Environment, SetupError
 from tests.support.models import write_model
 from tests.support.servers import free_port
@@ -187,6 +188,22 @@ def test_only_pythons_that_run_and_have_wheels_are_used_the_newest_first(tmp_pat
     assert list(environment.usable_pythons(names).items()) == list(expected.items())
 
 
+def test_other_pythons_of_the_machine_are_found_on_path_and_where_pyenv_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "versions" / "3.14.1" / "bin"
+    kept.mkdir(parents=True)
+    found = program(kept / "python3", "echo 3 14")
+    for minor in environment.MINORS:
+        script = f"echo 3 {minor}" if minor in (12, sys.version_info[1]) else "exit 127"
+        program(tmp_path / f"python3.{minor}", script)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(pythons, "FOLDERS", (str(kept.parents[1]),))
+    expected = {14: found, 12: "python3.12"}
+    expected.pop(sys.version_info[1], None)
+    assert pythons.other_pythons() == expected
+
+
 def test_set_up_without_a_usable_python_says_what_to_install(tmp_path: Path) -> None:
     old = program(tmp_path / "old", "echo 3 9")
     with pytest.raises(SetupError, match=r"Python 3\.11 to 3\.14 is needed.*make app PYTHON="):
@@ -213,22 +230,30 @@ def test_python_without_torch_for_cpus_is_refused(
         environment.torch_index(Path(python), ["torch==2.13.0"])
 
 
-@pytest.mark.slow
 def test_older_python_is_taken_where_pip_has_no_torch_for_the_newest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[list[str]] = []
+    without_torch = {14, 13}
+    created: list[int] = []
 
-    def has_no_torch(python: Path, pins: list[str]) -> list[str]:
-        asked.append(pins)
-        raise SetupError("none")
+    def find_torch(python: Path, pins: list[str]) -> list[str]:
+        if created[-1] in without_torch:
+            raise SetupError("none")
+        return []
 
-    monkeypatch.setattr(environment, "torch_index", has_no_torch)
-    both = {14: sys.executable, 11: sys.executable}
-    monkeypatch.setattr(environment, "usable_pythons", lambda names: both)
-    Environment(tmp_path / "venv").create(["torch==2.13.0"])
-    assert asked == [["torch==2.13.0"]]  # not for the last one, which is taken anyway
-    assert "trying an older one" in capsys.readouterr().out
+    def usable(names: Sequence[str]) -> dict[int, str]:
+        return {minor: f"python3.{minor}" for minor in environment.MINORS}
+
+    monkeypatch.setattr(environment, "torch_index", find_torch)
+    monkeypatch.setattr(environment, "usable_pythons", usable)
+    monkeypatch.setattr(
+        Environment, "_create_with", lambda self, python, minor: created.append(minor)
+    )
+    Environment(tmp_path).create(["torch==2.13.0"])
+    assert created == [14, 13, 12]
+    without_torch.update(environment.MINORS)
+    Environment(tmp_path).create(["torch==2.13.0"])
+    assert created[3:] == [14, 13, 12, 11]  # serving needs none: the last one stays
 
 
 @pytest.mark.parametrize("compiled", [True, False])

@@ -61,8 +61,8 @@ async def ask(port: int, address: str = "/") -> bytes:
 async def test_address_of_more_than_two_kilobytes_is_refused(server: Any) -> None:
     port = server()
     assert await ask(port, "/" + "x" * 2047) == b"HTTP/1.1 200 OK"
-    assert await ask(port, "/" + "x" * 2048) == b"HTTP/1.1 414 Request-URI Too Long"
-    assert await ask(port, "/?" + '"' * 60_000) == b"HTTP/1.1 414 Request-URI Too Long"
+    assert (await ask(port, "/" + "x" * 2048)).startswith(b"HTTP/1.1 414 ")
+    assert (await ask(port, "/?" + '"' * 60_000)).startswith(b"HTTP/1.1 414 ")
 
 
 @pytest.mark.parametrize(("proxies", "limit"), [(0, 50), (1, 500)])
