@@ -527,7 +527,6 @@ def test_many_and_long_names_fit_on_a_phone(
         expect(page.locator(".ic-table")).to_contain_text(names[1])
         assert fits(page)
         page.screenshot(path=artefacts / "many-table.png", full_page=True)
-        page.context.close()  # while the server runs: else the page logs that it is gone
 
 
 def test_stock_template_shows_the_same_widgets(

@@ -27,6 +27,9 @@ STOCK = (
 )
 """What Voilà's stock template requests from other hosts; nothing else may be requested."""
 
+LOST = ("ERR_INTERNET_DISCONNECTED", "ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET")
+"""What a browser logs by itself where a test took it offline or ended its server."""
+
 TIMEOUT_MS = 90_000
 """How long to wait for what is expected, in milliseconds; a loaded machine is slow."""
 
@@ -49,9 +52,8 @@ def watching(browser: Browser) -> Iterator[Callable[..., Page]]:
     def watch(page: Page) -> None:
         def on_console(message: Any) -> None:
             url = message.location.get("url", "")
-            # A browser that a test took offline logs that by itself.
-            offline = "ERR_INTERNET_DISCONNECTED" in message.text
-            if message.type == "error" and not url.startswith(STOCK) and not offline:
+            lost = any(reason in message.text for reason in LOST)
+            if message.type == "error" and not url.startswith(STOCK) and not lost:
                 problems.append(f"console: {message.text} ({url})")
 
         def on_request(request: Any) -> None:
