@@ -63,8 +63,9 @@ def choose_resizing(
 
     The methods are compared at the smallest size, the sizes with the better method. Of all sizes
     whose errors are within a standard error of the fewest, the smallest is chosen (the
-    one-standard-error rule, Breiman et al. 1984). Nothing larger is tried where a smaller one would
-    be chosen even if the larger one made no error.
+    one-standard-error rule, Breiman et al. 1984). Nothing larger is tried after a size that made
+    more errors than the smallest, or where a smaller one would be chosen even if the larger one
+    made none.
 
     Parameters
     ----------
@@ -106,7 +107,8 @@ def choose_resizing(
     candidates = [best]
     for size in sizes[1:]:
         perfect = Trial(size, best.method, np.zeros(len(index)))
-        if _cheapest([*candidates, perfect]) is not perfect:
+        worse = candidates[-1].errors > best.errors
+        if worse or _cheapest([*candidates, perfect]) is not perfect:
             break
         candidates.append(attempt(size, best.method))
     trials += candidates[1:]

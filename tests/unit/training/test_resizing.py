@@ -54,6 +54,13 @@ def test_cheapest_of_equals_is_chosen() -> None:
     assert {size for size, *_ in asked} == {224}  # nothing is wrong: a larger one cannot be better
 
 
+def test_nothing_is_tried_after_a_size_that_is_worse() -> None:
+    same = {(224, "crop"): 1.0, (224, "squish"): 3.0, (320, "crop"): 3.0}
+    chosen, asked = choose(same)
+    assert chosen.image_size == 224
+    assert [size for size, *_ in asked] == [224, 224, 320]
+
+
 def trial(size: int, *wrong: int) -> Trial:
     return Trial(size, "crop", np.isin(np.arange(100), wrong).astype(float))
 
