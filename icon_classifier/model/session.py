@@ -89,17 +89,18 @@ class Model:
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            entry = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            outputs = [(output.name, output.shape) for output in self._session.get_outputs()]
         except Exception as error:
             # ONNX Runtime derives its errors from RuntimeError, ValueError and plain Exception.
             raise ModelDamagedError(f"ONNX Runtime cannot read the model: {error}") from error
-        entry = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if entry is None:
             raise ModelDamagedError(f"the model has no entry {METADATA_KEY!r} in its metadata")
         self.info = ModelInfo.from_json(entry)
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._outputs = [name for name, _ in outputs]
         if self._outputs[:2] != ["logits", "score"]:
             raise ModelDamagedError(f"expected outputs logits and score, got {self._outputs}")
-        classes = self._session.get_outputs()[0].shape[-1:]
+        classes = outputs[0][1][-1:]
         if isinstance(classes[0] if classes else None, int) and classes != [len(self.labels)]:
             raise ModelDamagedError(f"expected {len(self.labels)} logits, got {classes}")
         steps = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)  # (256, 1)

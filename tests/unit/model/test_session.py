@@ -97,6 +97,9 @@ def test_predict_many_returns_what_predict_returns(model: Model) -> None:
         pytest.param(b"", "ONNX Runtime", id="empty"),
         pytest.param(b"not a model", "ONNX Runtime", id="text"),
         pytest.param(model_bytes()[:200], "ONNX Runtime", id="truncated"),
+        pytest.param(
+            model_bytes().replace(b'"format"', b'"form\xffat'), "ONNX Runtime", id="no UTF-8"
+        ),
     ],
 )
 def test_bytes_that_are_not_an_onnx_model_are_refused(data: bytes, message: str) -> None:
