@@ -34,7 +34,7 @@ setup:  ## install what serving and training need, compile the model
 # One thread for each worker: otherwise the threads of torch wait for each other.
 TEST = OMP_NUM_THREADS=1 $(RUN) -m pytest
 check:  ## lint and the quick unit tests beside it, in about a minute (ARGS=... for pytest)
-	$(PREPARE) && { ($(LINT)) > build/lint.log 2>&1 & $(TEST) -n 2 --dist worksteal -m "not slow and not hostile" tests/unit $(ARGS); tests=$$?; wait $$!; lint=$$?; cat build/lint.log; exit $$((tests | lint)); }
+	$(PREPARE) && mkdir -p build && { ($(LINT)) > build/lint.log 2>&1 & $(TEST) -n 2 --dist worksteal -m "not slow and not hostile" tests/unit $(ARGS); tests=$$?; wait $$!; lint=$$?; cat build/lint.log; exit $$((tests | lint)); }
 test:  ## install what tests need, a browser included, and run all tests (ARGS=... for pytest)
 	$(PREPARE) && $(TEST) -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 lint:  ## ruff, ruff format, mypy --strict and import-linter; changes nothing

@@ -62,7 +62,9 @@ def test_report_says_what_it_takes_how_good_it_is_and_what_to_do_next(report: Pa
     assert "mean recall of the classes" in text
     assert re.search("wrong by the first lesson, [0-9]+ by this", text)
     assert re.search("^[0-9]+ wrong, [0-9]+ doubtful", text, re.MULTILINE)
-    assert re.search("None of [0-9]+ photos is wrong|after training on half of them, [0-9]+ of", text)
+    assert re.search(
+        "None of [0-9]+ photos is wrong|after training on half of them, [0-9]+ of", text
+    )
     assert "There is no model of these classes to compare with." in text
     assert f"make release-model EXPORT={os.path.relpath(report.parent)}/export.pkl" in text
 
