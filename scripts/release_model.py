@@ -81,10 +81,9 @@ This model was released without a card: its training data and intended use are u
 """
 
 
-def check_parity(export: Path, compiled: Path) -> None:
+def check_parity(export: Path) -> None:
     """Compare compiled model and Learner on photographs; :exc:`SetupError` if they differ."""
-    files = map(str, (example_photo().parent, export, compiled))
-    command = [sys.executable, "-m", "bench.bench_parity", *files]
+    command = [sys.executable, "-m", "bench.bench_parity", str(example_photo().parent), str(export)]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SetupError(
@@ -118,7 +117,7 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
         old = dict(Model.load(present).info.raw) if present.exists() else {}
         if old and not worse:
             check_figures(new, old)
-        check_parity(candidate, compiled)
+        check_parity(candidate)
         card = export.with_name(CARD)
         if card.is_file():
             shutil.copyfile(card, candidate.with_name(CARD))

@@ -345,7 +345,7 @@ class _FileDelivery(StaticFileHandler):
         immutable = "v" in self.request.arguments or f"/{_VERSION}/" in path or _HASHED.search(path)
         self.set_header("Cache-Control", _IMMUTABLE if immutable else _REVALIDATE)
         self.clear_header("Expires")
-        if self.settings["slim"]:  # its own files are compressed beside them
+        if self.settings.get("slim"):  # its own files are compressed beside them
             # Compressing another of 800 kB would take as long as sending it fifteen times.
             self._transforms = [
                 each for each in self._transforms if not isinstance(each, GZipContentEncoding)
