@@ -25,7 +25,7 @@ from icon_classifier import errors
 from icon_classifier.errors import TOO_SLOW, BusyError, ImageError, ImageTooLargeError
 from icon_classifier.images import Limits, read_image
 from icon_classifier.model.pipeline import Pipeline
-from icon_classifier.system.memory import limit_process
+from icon_classifier.system.memory import MAX_DECODING, limit_process, limited_growth
 
 MAX_SECONDS = 15
 """How long decoding a photo may take. Of the time on the clock, since that is what others wait; a
@@ -213,10 +213,11 @@ def main() -> None:
 
 def _answer(photo: bytes, mode: str, pipeline: Pipeline, limits: Limits) -> tuple[bool, bytes]:
     try:
-        image = read_image(photo, limits)
-        if image.mode != mode:  # fastai makes a photo grey before all else
-            image = image.convert(mode)
-        return True, np.asarray(pipeline(image)).tobytes()
+        with limited_growth(MAX_DECODING):
+            image = read_image(photo, limits)
+            if image.mode != mode:  # fastai makes a photo grey before all else
+                image = image.convert(mode)
+            return True, np.asarray(pipeline(image)).tobytes()
     except MemoryError:
         error: ImageError = ImageTooLargeError("decoding needs more memory than it may take")
     except ImageError as raised:

@@ -27,7 +27,7 @@ from icon_classifier.page.dropzone import ACCEPT as ACCEPT  # for the notebook
 from icon_classifier.page.dropzone import Dropped, DropZone
 from icon_classifier.page.examples import find_examples
 from icon_classifier.page.feedback import Feedback as Feedback  # for the notebook
-from icon_classifier.system import slots
+from icon_classifier.system import memory, slots
 
 LIMITS = Limits()
 """Limits on a photo; the same as everywhere else."""
@@ -62,7 +62,8 @@ def take_photo(upload: widgets.FileUpload) -> Image.Image:
             f"expected at most {LIMITS.max_bytes} bytes, got {file.size}",
             words=too_many_bytes(LIMITS.max_bytes),
         )
-    return read_image(file.content, LIMITS)
+    with memory.limited_growth(memory.MAX_DECODING):
+        return read_image(file.content, LIMITS)
 
 
 def show_photo(output: widgets.Output, image: Image.Image, side: int = 128) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Found once, before any fork: a child that looked them up would write to more of its memory. The
@@ -25,8 +26,10 @@ PER_ORDINARY_KERNEL = 170 * 2**20
 """Bytes that each takes where kernels cannot be forked."""
 
 MAX_GROWTH = 450 * 2**20
-"""Bytes that a kernel may allocate beyond what it starts with. The largest pictures take 300
-MB, and decoders ask for more than they use."""
+"""Bytes that a kernel may allocate beyond what it starts with, for its network above all."""
+
+MAX_DECODING = 280 * 2**20
+"""Bytes that decoding a picture may allocate. The largest that are read take 270 MB."""
 
 MAX_KERNELS = 200
 """However large the machine: what one event loop serves without getting slow."""
@@ -116,16 +119,47 @@ def limit_process() -> None:
     Beyond the limit Python raises MemoryError, which becomes a sentence for the visitor. There is
     no core file if it crashes: that would be a visitor's photo, on the disk.
     """
-    statm = _read(Path("/proc/self/statm"))
-    if not statm:
+    limit = _data_limit(MAX_GROWTH)
+    if limit is None:
         return
     import resource  # not on Windows
 
-    pages = int(statm.split()[5])  # private and writable
-    limit = pages * resource.getpagesize() + MAX_GROWTH
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     end_first("self")
+
+
+@contextlib.contextmanager
+def limited_growth(growth: int) -> Iterator[None]:
+    """Limit what a block of code may add to the memory of this process; Linux only.
+
+    Beyond the limit Python raises MemoryError. Other threads are limited with it.
+
+    Parameters
+    ----------
+    growth : int
+        Bytes beyond what the process has. A lower limit that it has already stays.
+    """
+    limit = _data_limit(growth)
+    if limit is None:
+        yield
+        return
+    import resource  # not on Windows
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    if before[0] != resource.RLIM_INFINITY:
+        limit = min(limit, before[0])
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _data_limit(growth: int) -> int | None:
+    """Return `growth` beyond the private, writable memory of this process, if that can be told."""
+    statm = _read(Path("/proc/self/statm"))
+    return int(statm.split()[5]) * os.sysconf("SC_PAGE_SIZE") + growth if statm else None
 
 
 def end_first(pid: int | str | None) -> None:

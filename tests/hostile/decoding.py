@@ -7,18 +7,15 @@ summary: none of them should be refused.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import resource
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from icon_classifier.errors import ImageError
 from icon_classifier.images import SUFFIXES, read_image
-from icon_classifier.system.memory import MAX_GROWTH
+from icon_classifier.system.memory import MAX_DECODING, limited_growth
 from tests.support.hostile_pictures import files
 
 
@@ -28,19 +25,6 @@ def peak(*, reset: bool = False) -> int:
         Path("/proc/self/clear_refs").write_text("5")
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
-
-
-@contextlib.contextmanager
-def limited_memory() -> Iterator[None]:
-    """Limit this process for the block as the page's and the API's are."""
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    pages = int(Path("/proc/self/statm").read_text().split()[5])
-    limit = pages * resource.getpagesize() + MAX_GROWTH
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def main(step: int) -> None:
@@ -56,7 +40,7 @@ def decode(name: str, data: bytes) -> dict[str, Any]:
     """Decode a file; return what it took."""
     before, started, words = peak(reset=True), time.process_time(), ""
     try:
-        with limited_memory():
+        with limited_growth(MAX_DECODING):
             size: tuple[int, int] | None = read_image(data).size
     except ImageError as error:
         size, words = None, error.words

@@ -9,6 +9,7 @@ from icon_classifier.system.memory import (
     MAX_KERNELS,
     PER_ORDINARY_KERNEL,
     kernel_capacity,
+    limited_growth,
     memory_limit,
     slot_count,
     usable_cores,
@@ -153,6 +154,17 @@ for _ in range(2):
         work()
 memory.trim_heap()
 """
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts private memory")
+def test_memory_of_a_block_is_limited_and_then_no_more() -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.raises(MemoryError), limited_growth(2**24):
+        bytearray(2**26)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    bytearray(2**26)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
