@@ -1,7 +1,6 @@
 # `make help` lists the targets; the work is done in scripts/ and icon_classifier/.
 # The newest Python that runs; scripts/environment.py then chooses the one for .venv.
 PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11; do $$python -c "" 2> /dev/null && echo $$python && exit; done; echo python3)
-RECIPE ?= $(if $(DATA),,bears)
 RUN = .venv/bin/python
 SETUP = @$(PYTHON) -m scripts.prepare
 PREPARE = $(SETUP) --tests

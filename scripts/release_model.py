@@ -48,6 +48,8 @@ def check_figures(new: dict[str, Any], old: dict[str, Any]) -> None:
 def changes(new: dict[str, Any], old: dict[str, Any]) -> Iterator[str]:
     """Yield one line for each difference between two models, as ``icon-classifier info`` has it."""
     before, after = (dict(_about(each)) if each else {} for each in (old, new))
+    if before.get("classes") != after.get("classes"):
+        before.pop("error", None)  # of other photos
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             yield f"{name}: {before.get(name, 'none')} -> {after.get(name, 'none')}"
@@ -102,10 +104,12 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
         export /= "export.pkl"
     if not export.is_file() or export.resolve() == (root / "export.pkl").resolve():
         trained = [str(path.relative_to(root)) for path in sorted(root.glob("models/*/export.pkl"))]
+        what = "that is the page's model" if export.is_file() else f"there is no file {export}"
         raise SetupError(
-            f"expected a new model, got {export}; make release-model EXPORT=path/to/export.pkl"
+            f"{what}; make release-model EXPORT=path/to/export.pkl"
             + (f"; there are: {', '.join(trained)}" if trained else "")
         )
+    print("Compiling the model and comparing it with its Learner, about half a minute.", flush=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".release-") as folder:
         candidate = Path(folder) / "export.pkl"
         shutil.copyfile(export, candidate)
@@ -139,7 +143,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("export", type=Path, help="the trained Learner")
     parser.add_argument("--worse", action="store_true", help="accept worse figures")
     arguments = parser.parse_args(argv)
-    print("Compiling the model and comparing it with its Learner, about half a minute.", flush=True)
     try:
         changed = release(arguments.export, worse=arguments.worse)
     except (SetupError, IconClassifierError) as error:

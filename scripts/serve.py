@@ -55,8 +55,7 @@ def main() -> int:
         return 1
     print(f"In a few seconds: http://localhost:{port} (Ctrl-C stops it).", flush=True)
     os.chdir(ROOT)
-    quiet = "--Voila.log_level=ERROR"  # other lines would hide the address
-    os.execv(python, [*command(str(python), port), quiet])  # noqa: S606 - our own
+    os.execv(python, command(str(python), port))  # noqa: S606 - our own
 
 
 if __name__ == "__main__":

@@ -31,7 +31,11 @@ NOTEBOOK = ROOT / "train.ipynb"
 
 def check(recipe: str, data: str) -> Recipe:
     """Return the recipe that the notebook will use; raise an error if it would end with one."""
-    plan = folder_recipe(data) if data and not recipe else load_recipe(recipe or "bears")
+    if not (recipe or data):
+        raise SettingsError(
+            "expected DATA=folder, which holds a folder of photos for each class, or RECIPE=name"
+        )
+    plan = load_recipe(recipe) if recipe else folder_recipe(data)
     check_own_photos(plan, data or None)
     return plan
 

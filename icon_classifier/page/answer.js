@@ -80,7 +80,7 @@ function question(model, texts) {
   const wrong = button(texts.it_is, () => open(list.hidden));
   const right = known ? [choice(texts.right, 0)] : [];
   const ask = h('span', {}, known ? texts.is_right : texts.what);
-  const ways = h('div', { className: 'ic-ways' }, ask, ...right, wrong);
+  const ways = h('div', { className: 'ic-ways' }, ask, ...right, ...(known ? [wrong] : []));
   const consent = h('p', { className: 'ic-quiet' }, texts.consent);
   const said = h('span', { role: 'status' });
   const undo = button(texts.undo, () => send({ kind: 'undo' }), { className: 'ic-link' });
@@ -91,7 +91,7 @@ function question(model, texts) {
     const state = model.get('feedback');
     if (state.photo !== photo) return; // another card is on its way
     const isUsed = element.contains(document.activeElement);
-    open(false);
+    open(!known && !state.said);
     said.textContent = state.said;
     ways.hidden = consent.hidden = Boolean(state.said);
     undo.hidden = !state.can_undo;

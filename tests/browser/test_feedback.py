@@ -112,6 +112,7 @@ def test_wrong_answer_is_put_right(
     assert kept() == ["_something_else"]
     drop(page, photo(tmp_path, "black"))
     expect(page.get_by_text("What is it?")).to_be_visible(timeout=READY)
+    expect(button(page, "red")).to_be_visible()
     expect(button(page, "Right")).to_have_count(0)
 
 

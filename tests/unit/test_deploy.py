@@ -225,7 +225,7 @@ def test_only_changed_metadata_is_listed() -> None:
 
 
 def test_missing_export_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="expected a new model, got"):
+    with pytest.raises(SetupError, match="there is no file"):
         release_model.release(tmp_path / "export.pkl", tmp_path)
 
 

@@ -37,6 +37,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--data", "{tmp}/nowhere"], "there is no folder {tmp}/nowhere: check its name"),
         (["--data", "{tmp}/photos"], "expected photos of at least two classes: "),
         (["--data", "{tmp}/photos", "--recipe", "bears"], "there are no photos of black, grizzly"),
+        ([], "expected DATA=folder, which holds a folder of photos for each class, or RECIPE=name"),
         (["--recipe", "bear"], "there is no recipe 'bear'; did you mean 'bears'?"),
         (["--recipe", "{tmp}/photos"], "for photos of your own: make train DATA={tmp}/photos"),
         (["--recipe", "shapes", "-p", "epoch", "1"], "did you mean 'epochs'?"),

@@ -211,6 +211,8 @@ def advise_on_classes(targets: Integers, answers: Integers, vocab: Sequence[str]
     worst = int(((errors + 1) / (photos + 2)).argmax())
     if not errors.any():
         fewest = int(photos.argmin())
+        if photos[fewest] == photos.max():
+            return f"Each class has {photos[fewest]} photos."
         return f"{vocab[fewest]} has the fewest photos, {photos[fewest]}."
     if errors[worst]:
         sentence = f"{vocab[worst]} is wrong most often, {errors[worst]} of {photos[worst]}"
@@ -255,7 +257,7 @@ def advise_on_quality(paths: Sequence[Path], wrong: npt.NDArray[np.bool_]) -> st
             f"{found} {theirs.sum()} of these {len(theirs)} are wrong, {others.sum()} of the other "
             f"{len(others)}: replace these."
         )
-    return f"{found} These are hardly wrong more often."
+    return f"{found} {'These are hardly wrong more often' if wrong.any() else 'None is wrong'}."
 
 
 def _named(paths: Sequence[Path], chosen: npt.NDArray[np.bool_]) -> str:

@@ -118,7 +118,10 @@ def paths(tmp_path: Path) -> list[Path]:
 def test_blurred_and_dark_photos_are_named(paths: list[Path]) -> None:
     wrong = np.zeros(30, bool)
 
+    assert advise_on_quality(paths, wrong).endswith("None is wrong.")
+    wrong[0] = True
     assert "These are hardly wrong more often." in advise_on_quality(paths, wrong)
+    wrong[0] = False
     wrong[[3, 7]] = True
     sentence = advise_on_quality(paths, wrong)
     assert "Far more blurred than the others: " in sentence
