@@ -43,6 +43,9 @@ DROP_TEXTS = {
 }
 """The texts of the drop zone; words in braces are filled in by its JavaScript."""
 
+OWN_BROWSER = "Answer in your own browser instead"
+"""The link to the page's static site, where the server knows of one."""
+
 BUSY = {
     "title": "Busy",
     "heading": "Just a moment",
@@ -218,6 +221,7 @@ PAGE_TEXTS = {
     "this page, see the server's log for what to change.",
     "ended_crowded": "Others are waiting, so this page has ended. Please reload it to go on.",
     "reload": "Reload the page",
+    "own_browser": OWN_BROWSER,
     "unknown_widget": "This page cannot show the widget “{name}” of {module}.",
     "widget_failed": "This part of the page could not be shown; please reload the page.",
     "output_failed": "Something went wrong on this page. Please reload it; if that does not help, "

@@ -73,8 +73,20 @@ _BUSY = """<!DOCTYPE html>
 <p>{reason}</p>
 <p>{retry}</p>
 <p><a href="{address}">{link}</a></p>
-</html>
+{site}</html>
 """
+_SITE = '<p><a href="{address}" rel="noreferrer">{link}</a></p>\n'
+
+
+class WebAddress(Unicode[str, str | bytes]):
+    """An option that is an http or https address, or empty."""
+
+    def validate(self, obj: object, value: object) -> str:
+        """Return the address; called by traitlets for each value, the default's too."""
+        address = super().validate(obj, value)
+        if address and not _WEB_ADDRESS.fullmatch(address):
+            raise TraitError(f"expected an http or https address as {self.name}, got {address!r}")
+        return address
 
 
 class PageKernelManager(VisitorKernelManager):
@@ -103,6 +115,10 @@ class PageKernelManager(VisitorKernelManager):
         min=0,
         help="Bytes that this folder may have; the variable FEEDBACK_MAX_BYTES, or 500 MB.",
     ).tag(config=True)
+    site_url = WebAddress(
+        help="Address of the page as a static site, which a full page and an ended one offer; the "
+        "variable SITE_URL, or none.",
+    ).tag(config=True)
 
     @default("preload")
     def _preload(self) -> list[str]:
@@ -124,10 +140,14 @@ class PageKernelManager(VisitorKernelManager):
     def _feedback_max_bytes(self) -> int:
         return _number_of(feedback.BYTES, feedback.MAX_BYTES)
 
+    @default("site_url")
+    def _site_url(self) -> str:
+        return os.environ.get("SITE_URL", "")
+
     def __init__(self, **kwargs: Any) -> None:
         try:
-            # Now: no kernel's parent is left if one of them is no number.
-            self.trusted_proxies, self.feedback_max_bytes  # noqa: B018
+            # Now: no kernel's parent is left if a variable is refused.
+            self.trusted_proxies, self.feedback_max_bytes, self.site_url  # noqa: B018
             super().__init__(**kwargs)
         except TraitError as error:
             raise SystemExit(f"This page cannot be served: {error}") from error
@@ -249,7 +269,9 @@ class PageHandler(static_files.NotebookHandler):
             name: text.format(seconds=RETRY_SECONDS)
             for name, text in {**texts.BUSY, **changes}.items()
         }
-        self.finish(_BUSY.format(seconds=RETRY_SECONDS, address=address, **sentences))
+        url = html.escape(self.kernel_manager.site_url)
+        site = _SITE.format(address=url, link=texts.OWN_BROWSER) if url else ""
+        self.finish(_BUSY.format(seconds=RETRY_SECONDS, address=address, site=site, **sentences))
 
 
 class _PlainErrors(JupyterHandler):
@@ -344,12 +366,15 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
     logs.install(voila.log)
     _raise_descriptor_limit()
     memory.return_freed()
+    # The notebooks are the owner's and run anyway. That Jupyter has not saved them on this machine
+    # would be a warning at each visit.
+    voila.contents_manager.mark_trusted_cells = lambda *_: None
     is_open = not any(name in voila.config for name in _LOGINS) and not (
         voila.token or voila.auto_token
     )
     if is_open:
         voila.identity_provider_class = Visitors
-    static_files.install(voila)
+    static_files.install(voila, kernels.site_url)
     notebook_renderer.VoilaExporter = PageExporter
     # Jupyter's error page asks for an icon there; Voilà does not set where.
     voila.tornado_settings = {
@@ -406,6 +431,7 @@ _HANDLERS = {
     TornadoVoilaHandler: PageHandler,
     VoilaKernelWebsocketHandler: ChannelsHandler,
 }
+_WEB_ADDRESS = re.compile(r"https?://[^\s/?#]\S*", re.IGNORECASE)
 _LOGINS = ("IdentityProvider", "PasswordIdentityProvider")
 # Not the phones of CUBOT.
 _ROBOT = re.compile(r"(?<!cu)bot\b|crawler|spider|preview|externalhit|^whatsapp/", re.IGNORECASE)

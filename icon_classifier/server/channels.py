@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from jupyter_client.manager import KernelManager
 from tornado.iostream import IOStream, StreamBufferFullError
 from tornado.web import Finish, HTTPError
-from tornado.websocket import WebSocketClosedError
+from tornado.websocket import WebSocketClosedError, WebSocketProtocol, WebSocketProtocol13
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
 from icon_classifier.errors import RequestError
@@ -120,6 +120,18 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             raise HTTPError(503, "the kernel does not answer") from error
         if self._is_closed:
             raise Finish
+
+    def get_websocket_protocol(self) -> WebSocketProtocol | None:
+        """Return what speaks the protocol, without pings; called by tornado.
+
+        Jupyter Server sends them, every 30 s, and closes a connection that has not answered for
+        90 s. Tornado would take both numbers, which are milliseconds, for seconds, and warn of the
+        second.
+        """
+        protocol: WebSocketProtocol | None = super().get_websocket_protocol()
+        if isinstance(protocol, WebSocketProtocol13):
+            protocol.params.ping_interval = None
+        return protocol
 
     async def open(self, kernel_id: str) -> None:
         """Connect to the kernel."""

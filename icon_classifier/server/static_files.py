@@ -108,7 +108,7 @@ def content_security_policy(directives: dict[str, str]) -> str:
     return "; ".join(f"{name} {sources}" for name, sources in directives.items())
 
 
-def install(voila_app: Voila) -> None:
+def install(voila_app: Voila, site_url: str = "") -> None:
     """Add the slim template, headers, compression and caching to a Voilà server.
 
     Headers that the owner set in ``Voila.tornado_settings["headers"]`` stay as they are.
@@ -118,6 +118,8 @@ def install(voila_app: Voila) -> None:
     voila_app : voila.app.Voila
         Configured, but not listening and without handlers yet: the constructor of the class that
         ``VoilaConfiguration.multi_kernel_manager_class`` names is the place to call this from.
+    site_url : str, optional
+        Where the page as a static site is.
 
     Raises
     ------
@@ -135,6 +137,7 @@ def install(voila_app: Voila) -> None:
         Path(voila_app.root_dir),
         voila_app.tornado_settings.get("websocket_max_message_size", MAX_MESSAGE),
         configuration.page_config_hook,
+        site_url,
     )
     init_handlers = voila_app.init_handlers
 
@@ -166,7 +169,7 @@ def slim_paths() -> tuple[list[str], list[str]]:
 
 
 class PageConfig:
-    """Adds what the template gets: title, classes, texts, lasting URLs, the limit on a message.
+    """Adds what the template gets: title, classes, texts, URLs, the limit on a message.
 
     Parameters
     ----------
@@ -176,14 +179,21 @@ class PageConfig:
         Bytes that a message of the page may have.
     hook : callable or None
         The owner's own ``VoilaConfiguration.page_config_hook``; it is called last.
+    site_url : str, optional
+        Where the page as a static site is.
     """
 
     def __init__(
-        self, folder: Path, max_message: int, hook: Callable[..., dict[str, Any]] | None = None
+        self,
+        folder: Path,
+        max_message: int,
+        hook: Callable[..., dict[str, Any]] | None = None,
+        site_url: str = "",
     ) -> None:
         self._folder = folder
         self._max_message = max_message
         self._hook = hook
+        self._site_url = site_url
 
     def __call__(self, current_page_config: dict[str, Any], **context: Any) -> dict[str, Any]:
         """Add it; called for each page and for the list of notebooks, which ignores the result."""
@@ -195,6 +205,7 @@ class PageConfig:
             "head": page.head(base_url),
             "labels": page.labels,
             "maxMessage": self._max_message,
+            "siteUrl": self._site_url,
             "texts": PAGE_TEXTS,
         }
         current_page_config.update(ours)

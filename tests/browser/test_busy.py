@@ -29,6 +29,7 @@ def test_refused_page_loads_by_itself_when_there_is_capacity(
         assert answer.status == 503
         expect(second.get_by_role("heading")).to_have_text("Just a moment")
         expect(second.get_by_text("tries again every 10 seconds")).to_be_visible()
+        expect(second.get_by_role("link")).to_have_text(["Try again now"])
         first.get_by_role("button", name="Answer").click()
         expect(first.get_by_text("Answered")).to_be_visible()
         inside.close()

@@ -54,6 +54,14 @@ def test_smoke_test_predicts_grizzly_and_shuts_the_kernel_down(page: Server) -> 
     assert "Kernel shutdown: " in page.text
 
 
+@pytest.mark.usefixtures("project_model")
+def test_log_of_a_visit_has_no_warning(page: Server) -> None:
+    """Lines without the server's name come from libraries, which log warnings alone."""
+    smoke(page.url)
+    fine = re.compile(r"\[Voila\] (?!WARNING|ERROR|CRITICAL)|    ")
+    assert not [line for line in page.text.splitlines() if not fine.match(line)]
+
+
 def predictions() -> float:
     with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=10) as answer:
         found = re.search(rb"^icon_classifier_predictions_total (.+)$", answer.read(), re.MULTILINE)

@@ -162,7 +162,7 @@ def voila(
     command = ["-m", "voila", f"--port={port}", "--Voila.port_retries=0", "--no-browser"]
     names = [] if notebook is None else [notebook]
     command += [*names, *options]
-    with running(command, port=port, ready="voila/static/", cwd=folder, path=path) as server:
+    with running(command, port=port, ready="healthz", cwd=folder, path=path) as server:
         yield server
 
 

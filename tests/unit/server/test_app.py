@@ -113,3 +113,16 @@ def test_page_is_not_served_with_an_impossible_size_of_feedback(
     monkeypatch.setenv("FEEDBACK_MAX_BYTES", "5" if options else "5 MB")
     with pytest.raises(SystemExit, match=r"cannot be served: .*(FEEDBACK|feedback)_(MAX|max)_.*"):
         PageKernelManager(**options)
+
+
+@pytest.mark.parametrize(
+    "address", ["site.example", "ftp://site.example", "https://", "javascript:1"]
+)
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_page_is_not_served_with_an_impossible_address_of_the_site(
+    monkeypatch: pytest.MonkeyPatch, address: str, way: str
+) -> None:
+    monkeypatch.setenv("SITE_URL", address if way == "variable" else "")
+    expected = f"cannot be served: expected an http or https address as site_url, got '{address}'"
+    with pytest.raises(SystemExit, match=expected):
+        PageKernelManager(**({"site_url": address} if way == "option" else {}))
