@@ -1,4 +1,4 @@
-"""What it takes to open the page, beside Voilà's stock page and Gradio's: ``make bench-page``.
+"""What opening the page takes, beside Jupyter's, stock Voilà's and Gradio's: ``make bench-page``.
 
 A Chromium with an empty cache opens each page, then opens it again, both through 4 Mbit/s each way
 with 100 ms of latency (as Chromium's developer tools emulate them), and once more without either.
@@ -12,17 +12,19 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from bench.rivals.gradio_app import VERSION, gradio_app
 from bench.rivals.plain import write_plain_page
 from scripts.browser import find_browser
-from tests.support.servers import ROOT, voila
+from tests.support.servers import NOTEBOOK, ROOT, Server, jupyter, voila
 
 ROUNDS = 5
 LINE = {
@@ -54,13 +56,29 @@ class Visit:
 
     usable: float = 0
     paint: float = 0
+    cpu: float = 0
     requests: int = 0
     received: float = 0
     over_http: float = 0
 
 
-def visit(context: BrowserContext, url: str, *, slow: bool) -> Visit:
+def cpu_seconds(server: Server) -> float:
+    """CPU time of a server and its processes, those that have ended included."""
+    process = psutil.Process(server.process.pid)
+    tree = [process, *process.children(recursive=True)]
+    return sum(sum(each.cpu_times()[:4]) for each in tree)
+
+
+@contextmanager
+def jupyter_page() -> Iterator[Server]:
+    """Our page on Jupyter's own server."""
+    with jupyter() as server:
+        yield replace(server, url=f"{server.url}voila/render/{NOTEBOOK}")
+
+
+def visit(context: BrowserContext, server: Server, *, slow: bool) -> Visit:
     """Open a page and leave it."""
+    before = cpu_seconds(server)
     page = context.new_page()
     page.add_init_script(WATCH)
     devtools = context.new_cdp_session(page)
@@ -86,9 +104,10 @@ def visit(context: BrowserContext, url: str, *, slow: bool) -> Visit:
     devtools.on("Network.webSocketCreated", count)
     devtools.on("Network.loadingFinished", add)
     devtools.on("Network.webSocketFrameReceived", add_frame)
-    page.goto(url, wait_until="commit", timeout=120_000)
+    page.goto(server.url, wait_until="commit", timeout=120_000)
     page.wait_for_selector("html[data-usable]", state="attached", timeout=120_000)
     page.wait_for_load_state("networkidle", timeout=120_000)
+    seen.cpu = cpu_seconds(server) - before
     seen.usable = page.evaluate("document.documentElement.dataset.usable / 1000")
     seen.paint = page.evaluate(
         "performance.getEntriesByName('first-contentful-paint')[0]?.startTime / 1000"
@@ -98,14 +117,14 @@ def visit(context: BrowserContext, url: str, *, slow: bool) -> Visit:
     return seen
 
 
-def measure(browser: Browser, url: str) -> dict[str, float]:
+def measure(browser: Browser, server: Server) -> dict[str, float]:
     """Visit a page three times: first, again, and first without the slow line."""
     context = browser.new_context()
-    first = visit(context, url, slow=True)
-    again = visit(context, url, slow=True)
+    first = visit(context, server, slow=True)
+    again = visit(context, server, slow=True)
     context.close()
     context = browser.new_context()
-    near = visit(context, url, slow=False)
+    near = visit(context, server, slow=False)
     context.close()
     return {
         "first visit, usable button, s": first.usable,
@@ -115,6 +134,7 @@ def measure(browser: Browser, url: str) -> dict[str, float]:
         "first visit, requests": first.requests,
         "repeat visit, usable button, s": again.usable,
         "loopback, usable button, s": near.usable,
+        "CPU of server and kernel, s": near.cpu,
     }
 
 
@@ -126,6 +146,7 @@ def main(*only: str) -> None:
         plain = write_plain_page(folder, ROOT / "export.pkl").name
         rivals = {
             "slim": voila(),
+            "Jupyter": jupyter_page(),
             "stock, ours": voila(ROOT, "--template=lab"),
             "plain": voila(folder, notebook=plain),
             f"Gradio {VERSION}": gradio_app(),
@@ -141,11 +162,11 @@ def main(*only: str) -> None:
         )
         for server in servers.values():  # to warm up: caches of files, imports, the warm parent
             context = browser.new_context()
-            visit(context, server.url, slow=False)
+            visit(context, server, slow=False)
             context.close()
         for _ in range(ROUNDS):
             for name, server in servers.items():
-                for what, value in measure(browser, server.url).items():
+                for what, value in measure(browser, server).items():
                     figures[what][name].append(value)
         browser.close()
     print(f"{'':<32}" + "".join(f"{name:>15}" for name in servers))
