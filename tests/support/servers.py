@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -39,6 +40,12 @@ class Server:
     @property
     def text(self) -> str:
         return self.log.read_text(errors="replace")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What Voilà's log warns of; a line without its name is a warning of a library."""
+        fine = re.compile(r"\[Voila\] (?!WARNING|ERROR|CRITICAL)|    ")
+        return [line for line in self.text.splitlines() if not fine.match(line)]
 
 
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
