@@ -206,7 +206,7 @@ class Answer(anywidget.AnyWidget):
                 self.set_trait(name, value)
             self.preview = detail.preview
             self.opened = index
-            self.feedback = self._feedback.state(detail.preview) if self._feedback else {}
+            self._show_feedback()
 
     def _on_message(self, _: object, content: Any, __: object) -> None:
         match content:
@@ -224,21 +224,26 @@ class Answer(anywidget.AnyWidget):
                 and 0 <= index <= len(self._shown.labels)
             ):
                 label = (*self._shown.labels, None)[index]
-                self._say_after(partial(self._feedback.keep, self._shown.preview, label))
+                self._judge(partial(self._feedback.keep, label=label))
             case {"kind": "undo", "photo": str(photo)} if (
                 self._feedback is not None and photo == self.feedback.get("photo")
             ):
-                self._say_after(partial(self._feedback.undo, self._shown.preview))
+                self._judge(self._feedback.undo)
             case _:
                 _log.warning("refused a message of the answer widget: %.200r", content)
 
-    def _say_after(self, act: Callable[[], dict[str, Any]]) -> None:
-        """Show what became of a photo that the visitor has judged."""
+    def _judge(self, act: Callable[[bytes], None]) -> None:
+        """Keep or undo the photo that is shown, and show what became of it."""
         try:
-            self.feedback = act()
+            act(self._shown.preview)
         except FeedbackError as error:
             _log.warning("%s", error)
             self.feedback = self.feedback | {"said": error.words, "can_undo": False}
+        else:
+            self._show_feedback()
+
+    def _show_feedback(self) -> None:
+        self.feedback = self._feedback.state(self._shown.preview) if self._feedback else {}
 
 
 def _traits_of(heat: HeatMap) -> dict[str, Any]:

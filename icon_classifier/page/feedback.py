@@ -75,7 +75,7 @@ class Feedback:
         said = texts.kept(self._kept[name][0]) if name in self._kept else ""
         return {"photo": name, "said": said, "can_undo": bool(said)} if photo else {}
 
-    def keep(self, photo: bytes, label: str | None) -> dict[str, Any]:
+    def keep(self, photo: bytes, label: str | None) -> None:
         """Keep a photo. If this page has kept it under another label, it moves.
 
         Parameters
@@ -84,11 +84,6 @@ class Feedback:
             A JPEG without any metadata.
         label : str or None
             What it shows; None for none of the classes.
-
-        Returns
-        -------
-        dict
-            As :meth:`state` does.
 
         Raises
         ------
@@ -116,15 +111,9 @@ class Feedback:
         except OSError as error:
             raise FeedbackError(f"cannot keep a photo: {error}") from error
         self._kept[name] = label, target if is_new else None
-        return self.state(photo)
 
-    def undo(self, photo: bytes) -> dict[str, Any]:
+    def undo(self, photo: bytes) -> None:
         """Remove a photo that this page has kept; nothing where it has not.
-
-        Returns
-        -------
-        dict
-            As :meth:`state` does.
 
         Raises
         ------
@@ -137,7 +126,6 @@ class Feedback:
                 file.unlink(missing_ok=True)
             except OSError as error:
                 raise FeedbackError(f"cannot remove a photo: {error}") from error
-        return self.state(photo)
 
     def _size(self) -> int:
         size = 0
