@@ -192,6 +192,9 @@ def convert(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the model's metadata as JSON.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Leave out what the model is.")
+    ] = False,
     trust: Annotated[bool, typer.Option("--trust", hidden=True)] = False,
 ) -> None:
     """Compile export.pkl to export.onnx, and print what it is; nothing in export.pkl is run."""
@@ -222,7 +225,8 @@ def convert(
         _print_json(metadata)
         return
     print(f"Compiled {export} to {target} ({target.stat().st_size / 1e6:.1f} MB).")
-    _print_rows(summary(metadata))
+    if not quiet:
+        _print_rows(summary(metadata))
     card = export.with_suffix(".md")
     for note in notes(metadata, card.read_text("utf-8", "replace") if card.is_file() else ""):
         print(f"Note: {note}")

@@ -42,6 +42,9 @@ def test_convert_prints_what_the_model_is(export: Path) -> None:
     assert output.startswith(f"Compiled {export} to {export.with_suffix('.onnx')} (")
     assert "classes:            False, True\n" in output
     assert "Note: Visitors will read the classes as False, True." in output
+    first, *rest = convert(export, "--quiet").splitlines()
+    assert first.startswith("Compiled ")
+    assert [line.partition(":")[0] for line in rest] == ["Note"]
     assert json.loads(convert(export, "--json"))["labels"] == ["False", "True"]
 
 
