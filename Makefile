@@ -16,14 +16,14 @@ export PYTHONUNBUFFERED = 1
 
 ### Every day
 help:  ## list the targets
-	@awk -F ':.*## ' '/^### / {print substr($$0, 5)} /^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
-app:  ## serve the page on http://localhost:8866 (PORT=... for another port)
+	@awk -F ':.*## ' '/^### / {print substr($$0, 5)} /^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2} END {print "Options: make test ARGS=\"-k smoke\""}' Makefile
+app:  ## serve the page on http://localhost:8866 (or PORT=...)
 	@$(PYTHON) -m scripts.serve
-train:  ## train on DATA=folder, with a folder for each class, or by RECIPE=name; writes models/ and reports/ (ARGS='-p epochs 5')
+train:  ## train on DATA=folder of classes, or by RECIPE=name
 	$(SETUP) && $(RUN) -m scripts.train --recipe "$(RECIPE)" --data "$(DATA)" $(ARGS)
-notebook:  ## open train.ipynb in JupyterLab, and install that (ARGS='--port 9999')
+notebook:  ## open train.ipynb in JupyterLab, which it installs
 	$(SETUP) --extra notebook && $(RUN) -m jupyterlab train.ipynb $(ARGS)
-release-model:  ## check EXPORT=path and make it the page's model (ARGS=--worse accepts worse figures)
+release-model:  ## check EXPORT=path, then make it the page's model
 	$(SETUP) && $(RUN) -m scripts.release_model "$(EXPORT)" $(ARGS)
 clean:  ## remove what was installed and built
 	rm -rf .venv build export.onnx web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -32,50 +32,50 @@ setup:  ## install what serving and training need, compile the model
 	$(SETUP)
 # One thread for each worker: otherwise the threads of torch wait for each other.
 TEST = OMP_NUM_THREADS=1 $(RUN) -m pytest
-check:  ## lint and the quick unit tests beside it, in about a minute (ARGS=... for pytest)
+check:  ## lint and the quick unit tests (a minute)
 	$(PREPARE) && mkdir -p build && { ($(LINT)) > build/lint.log 2>&1 & $(TEST) -n 2 --dist worksteal -m "not slow and not hostile" tests/unit $(ARGS); tests=$$?; wait $$!; lint=$$?; cat build/lint.log; exit $$((tests | lint)); }
-test:  ## install what tests need, a browser included, and run all tests (ARGS=... for pytest)
+test:  ## all tests; installs a browser (minutes)
 	$(PREPARE) && $(TEST) -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
-lint:  ## ruff, ruff format, mypy --strict and import-linter; changes nothing
+lint:  ## ruff, ruff format, mypy --strict and import-linter
 	$(PREPARE) && $(LINT)
 format:  ## let ruff format the code and fix what it can
 	$(PREPARE) && $(RUN) -m ruff format . && $(RUN) -m ruff check --fix .
-lock:  ## write the locked files from pyproject.toml (ARGS=--upgrade takes the newest versions)
+lock:  ## write the locked files (ARGS=--upgrade: newest versions)
 	@$(PLAIN) scripts.lock $(ARGS)
-audit:  ## look up every locked package in the advisory database
+audit:  ## look up each locked package in the advisory database
 	@$(PLAIN) scripts.tools audit -m pip_audit -s osv --no-deps --disable-pip -r requirements.txt -r requirements.lock
-deploy-check:  ## build and start the page as Heroku does; prints size, times and memory (minutes)
+deploy-check:  ## build and start the page as Heroku does (minutes)
 	$(PREPARE) && $(RUN) -m scripts.deploy_check
-test-hostile:  ## all tests against hostile visitors and failures, the long ones too (minutes; ARGS=... for pytest)
+test-hostile:  ## hostile visitors and failures, all of it (minutes)
 	$(PREPARE) && $(RUN) -m pytest -m "hostile or not hostile" tests/hostile tests/integration/test_kernels.py tests/integration/test_api.py $(ARGS)
-test-scale:  ## test several servers behind nginx, and Ray; installs both
+test-scale:  ## several servers behind nginx, and Ray; installs both
 	$(PREPARE) --extra scale --program nginx && $(RUN) -m pytest tests/scale $(ARGS)
-test-pythons:  ## test serving, the API and the command line on every other Python of this machine, 3.11 to 3.14 (minutes; ARGS=... for pytest)
+test-pythons:  ## what serves, on this machine's other Pythons (minutes)
 	$(PREPARE) && $(RUN) -m scripts.pythons $(ARGS)
-test-exports:  ## convert real networks (resnet50, convnext, vit, ...) and compare them with Learner.predict (minutes; ARGS='resnet50 alexnet')
+test-exports:  ## convert real networks (ARGS='resnet50 vit'; minutes)
 	$(PREPARE) && $(RUN) -m bench.bench_exports $(ARGS)
-soak:  ## visitors open and leave the page for MINUTES=10; fails if any resource has grown
+soak:  ## visitors for MINUTES=10; fails if any resource has grown
 	$(PREPARE) && $(RUN) -m tests.hostile.soak $(or $(MINUTES),10)
-fuzz:  ## fuzz the reading of photos for SECONDS=60, guided by coverage; installs atheris into build/
+fuzz:  ## fuzz the reading of photos for SECONDS=60
 	$(PREPARE) && $(RUN) -m scripts.tools fuzz -m tests.hostile.fuzz $(or $(SECONDS),60)
 ### To measure
-bench:  ## cost of one visit, compared with the plain page that loads fastai in its kernel
+bench:  ## cost of a visit, beside a page that loads fastai
 	$(PREPARE) && $(RUN) -m bench.bench_main
-bench-answers:  ## time from a photo to its answer on the page: drop, click, heat map
+bench-answers:  ## time from a photo to its answer
 	$(PREPARE) && $(RUN) -m bench.bench_answers
-bench-api:  ## the JSON API compared with a plain Starlette app and Gradio's API; installs wrk
+bench-api:  ## the JSON API beside Starlette and Gradio; installs wrk
 	$(PREPARE) --program wrk && $(RUN) -m bench.bench_api
-bench-bulk:  ## photos per second of the command line, compared with learn.get_preds (PHOTOS=folder)
+bench-bulk:  ## photos per second of the command line (PHOTOS=folder)
 	$(PREPARE) && $(RUN) -m bench.bench_bulk $(PHOTOS)
-bench-heat:  ## compare the heat map with Grad-CAM (PHOTOS=folder)
+bench-heat:  ## the heat map beside Grad-CAM (PHOTOS=folder)
 	$(PREPARE) && $(RUN) -m scripts.tools heat -m bench.bench_heat $(PHOTOS)
-bench-limit:  ## whether twenty visitors are answered under a hard limit of 512 MB (ARGS='photo.jpg --megabytes 512')
+bench-limit:  ## twenty visitors under a hard limit of 512 MB
 	$(PREPARE) && $(RUN) -m bench.bench_limit $(ARGS)
-bench-page:  ## cost of opening the page, compared with Voilà's stock page and Gradio's
+bench-page:  ## opening the page, beside Jupyter's, Voilà's, Gradio's
 	$(PREPARE) && $(RUN) -m bench.bench_page
-bench-parity:  ## compare the answers of export.onnx with the Learner's (PHOTOS=folder)
+bench-parity:  ## answers of export.onnx beside Learner's (PHOTOS=folder)
 	$(PREPARE) && $(RUN) -m bench.bench_parity $(PHOTOS)
-bench-train:  ## quality, "not sure" and speed of training over five splits: DATA=folder of sets, each a folder of classes (ARGS=--plain)
+bench-train:  ## training over five splits: DATA=folder of sets
 	$(PREPARE) && $(RUN) -m bench.bench_train $(DATA) $(ARGS)
-bench-visitors:  ## many visitors at the same time, compared with the plain page and Gradio's (minutes)
+bench-visitors:  ## many visitors at the same time, beside Gradio (minutes)
 	$(PREPARE) && $(RUN) -m bench.bench_visitors

@@ -121,6 +121,7 @@ def test_every_target_is_explained_and_phony() -> None:
         ["make", "-s", "help"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout
     assert targets == set(re.findall(r"^make (\S+)", listed, re.MULTILINE))
+    assert max(map(len, listed.splitlines())) <= 80
 
 
 def test_training_installs_no_browser() -> None:
