@@ -154,7 +154,7 @@ def apply(exact: bytes, settings: Mapping[str, Any]) -> bytes:
 
 def _metadata(model: bytes) -> str:
     properties = onnx.load_from_string(model).metadata_props
-    return next(entry.value for entry in properties if entry.key == METADATA_KEY)
+    return next(str(entry.value) for entry in properties if entry.key == METADATA_KEY)
 
 
 def _find_photos(folder: Path, reader: Model) -> _Photos:
@@ -227,13 +227,16 @@ def _body(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     Names are those of the modules in ``torch.nn.Sequential(resampling, Graph(network))``.
     """
     outputs = {output.name for output in model.graph.output}
-    return [
+    body = [
         node
         for node in model.graph.node
         if node.name.startswith("/1/network")
         and not node.name.startswith("/1/network.1")
         and not outputs.intersection(node.output)
     ]
+    if not body:
+        raise ConversionError("this model cannot be quantized: it has no layers of a network")
+    return body
 
 
 def _find_ranges(model: onnx.ModelProto, photos: Iterator[_Floats]) -> _Ranges:
@@ -342,7 +345,7 @@ def _compare(exact: bytes, int8: bytes, photos: _Photos) -> Comparison:
     models = Model(exact, keep_memory=True), Model(int8, keep_memory=True)
     labels, unsure, differences, wrong = 0, 0, [0.0], []
     seconds: list[list[float]] = []
-    for (path, target), photo in zip(photos.items(), _arrays(models[0], list(photos)), strict=True):
+    for target, photo in zip(photos.values(), _arrays(models[0], list(photos)), strict=True):
         answers, taken = [], []
         for model in models:
             start = time.thread_time()
