@@ -166,8 +166,8 @@ def convert(
     int8: Annotated[
         str | None,
         typer.Option(
-            help="A folder of photos: make the model a quarter as large and about twice as fast, "
-            "calibrated on half of them and judged on the others; '' for an exact model again.",
+            help="A folder of photos: compile to 8-bit integers, smaller and faster, calibrated "
+            "on half of them and judged on the others; '' for an exact model again.",
             show_default=False,
         ),
     ] = None,

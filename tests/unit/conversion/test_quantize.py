@@ -206,6 +206,19 @@ def test_model_stays_quantized_until_the_export_changes(
     assert "int8" not in metadata(convert(export).read_bytes())
 
 
+@pytest.mark.slow
+def test_learner_with_ranges_needs_no_photos(trained: Path, int8: bytes, tmp_path: Path) -> None:
+    from fastai.vision.all import load_learner
+
+    settings = metadata(int8)["int8"]
+    for kept, expected in ((settings, settings), (settings | {"ranges": {}}, None), (True, None)):
+        with learners.quiet():
+            learn = load_learner(trained)
+            learn.icon_classifier["int8"] = kept
+            export = learners.export(learn, tmp_path)
+        assert metadata(convert(export).read_bytes()).get("int8") == expected
+
+
 def test_too_few_photos_are_refused(tmp_path: Path) -> None:
     folder = draw(tmp_path / "photos", 7)
     shutil.copytree(folder / "red", folder / "copies")
