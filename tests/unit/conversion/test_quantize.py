@@ -48,6 +48,7 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     import torch
 
+    torch.manual_seed(0)
     learn = learners.make_learner(photos, concat_pool=False, lin_ftrs=[], ps=0.0)
     body, head = learn.model.cpu().eval()
     paths = sorted(photos.rglob("*.png"))
