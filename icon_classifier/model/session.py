@@ -86,9 +86,6 @@ class Model:
         # Threads that spin while they wait take the cores from other processes: on a busy machine a
         # photo then costs twice the processor time and takes twice as long.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Processors without VNNI add two products of 8 bits in 16, which can overflow. With this,
-        # they take a slower way, and a model of 8-bit integers answers the same everywhere.
-        options.add_session_config_entry("session.x64quantprecision", "1")
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])

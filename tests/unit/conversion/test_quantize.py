@@ -119,6 +119,25 @@ def test_weights_of_the_body_are_integers_and_the_head_is_float(int8: bytes) -> 
 
 
 @pytest.mark.slow
+def test_pairs_of_products_cannot_overflow_16_bits(int8: bytes) -> None:
+    """Without VNNI, processors add two products of an activation and a weight in 16 bits."""
+    model = onnx.load_from_string(int8)
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    weights = {
+        node.output[0]: arrays[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in arrays
+    }
+    pointwise = [
+        weights[node.input[1]]
+        for node in model.graph.node
+        if node.op_type == "Conv" and weights[node.input[1]].shape[1] > 1
+    ]
+    assert pointwise
+    assert max(np.abs(each.astype(int)).max() for each in pointwise) * 255 * 2 <= 2**15 - 1
+
+
+@pytest.mark.slow
 def test_metadata_tell_what_was_calibrated_and_judged(exact: Path, int8: bytes) -> None:
     before, after = metadata(exact.read_bytes()), metadata(int8)
     settings = after.pop("int8")
