@@ -1,4 +1,4 @@
-"""The command line: ``icon-classifier predict``, ``convert``, ``info``, ``api`` and ``smoke``.
+"""The command line: ``icon-classifier predict``, ``convert``, ``site``, ``api`` and others.
 
 Each command imports what it needs itself: ONNX Runtime and the other libraries take a second.
 """
@@ -6,6 +6,7 @@ Each command imports what it needs itself: ONNX Runtime and the other libraries 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -294,6 +295,32 @@ def api(
     except ModuleNotFoundError as error:
         raise _missing_extra(error, "api") from error
     serve(app_from_environment(model), host=host, port=port, root_path=root_path)
+
+
+@app.command()
+def site(
+    out: Annotated[Path, typer.Argument(help="The folder to write: a new one, or a site's.")],
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Keep all weights in float32: twice the size.")
+    ] = False,
+    model: ModelFolder = Path(),
+) -> None:
+    """Write the page as static files, which any web server serves; it answers in the browser."""
+    from icon_classifier.model.info import read_model_file
+    from icon_classifier.model.opening import open_model
+    from icon_classifier.site.build import write_site
+
+    open_model(model)  # compiles export.pkl where that is necessary
+    data = read_model_file(model / MODEL)
+    if not exact:
+        try:
+            from icon_classifier.compact.half import halve
+        except ModuleNotFoundError as error:
+            raise _missing_extra(error, "train") from error
+        data = halve(data)
+    write_site(out, model, data)
+    print(f"Wrote {out} ({len(data) / 1e6:.1f} MB of weights); to look at it, run")
+    print(f"  python -m http.server -d {shlex.quote(str(out))}")
 
 
 @app.command()
