@@ -91,12 +91,12 @@ def write_site(target: str | Path, folder: str | Path, model: bytes) -> None:
     """
     target, folder = Path(target), Path(folder)
     _check(target)
-    site = _Site(folder, Model(model), model)
+    files = _files(folder, Model(model), model)
     target.mkdir(parents=True, exist_ok=True)
-    for name, data in site.files.items():
+    for name, data in files.items():
         write_file(target / name, data)
     for path in target.iterdir():
-        if _HASHED.fullmatch(path.name) and path.name not in site.files:
+        if _HASHED.fullmatch(path.name) and path.name not in files:
             path.unlink()
 
 
@@ -113,110 +113,111 @@ def _check(target: Path) -> None:
         )
 
 
-class _Site:
-    """The files of a site by their names, in the order in which they are written."""
+class _Files(dict[str, bytes]):
+    """What to write: contents by names, in this order."""
 
-    def __init__(self, folder: Path, model: Model, data: bytes) -> None:
-        self.files: dict[str, bytes] = {}
-        info = model.info
-        title = page_title(model.labels, info.recipe, folder)
-        description = texts.description(model.labels, texts.SITE_TEXTS["privacy"])
-        style = [*(_SLIM / "static").glob("style-*.css"), _PAGE / "dropzone.css"]
-        style += [_PAGE / "answer.css", *_HERE.glob("site.css")]
-
-        examples = [self._example(each) for each in find_examples(model.labels, folder)]
-        icons = {
-            "svg": self._add("icon.svg", (_SLIM / "icon.svg").read_bytes()),
-            "png": self._add("icon.png", (_HERE / "icon.png").read_bytes()),
-        }
-        names = {
-            "style": self._add("style.css", b"\n".join(path.read_bytes() for path in style)),
-            "script": self._built("site.js"),
-            "dropzone": self._add("dropzone.js", (_PAGE / "dropzone.js").read_bytes()),
-            "answer": self._add("answer.js", (_PAGE / "answer.js").read_bytes()),
-            "worker": self._built("worker.js"),
-        }
-        shell = ["./", "manifest.webmanifest", *names.values(), *icons.values()]
-        heif = {"script": self._built("heif.js"), **self._large(self._built("heif.wasm.gz"))}
-        config = {
-            "texts": texts.SITE_TEXTS,
-            "drop": {
-                "texts": texts.SITE_DROP_TEXTS,
-                "accept": ACCEPT,
-                "max_bytes": Limits().max_bytes,
-                "max_photos": texts.MAX_PHOTOS,
-                "shrinks": False,
-                "live": True,
-                "examples": examples,
-            },
-            "answer": {"texts": texts.ANSWER_TEXTS},
-            "line": texts.LINES | {"names": texts.any_of(model.labels)},
-            "summary": texts.SUMMARIES,
-            "words": _words(),
-            "modules": {"dropzone": names["dropzone"], "answer": names["answer"]},
-            "worker": names["worker"],
-            "files": {
-                "model": self._large(self._add("export.onnx", data)),
-                "runtime": self._large(self._built("ort.wasm.gz")),
-                "heif": heif,
-            },
-            "model": {
-                "labels": model.labels,
-                "shown": [texts.plain(label) for label in model.labels],
-                "mode": info.mode,
-                "transforms": info.pipeline.to_json(),
-                "mean": info.raw["mean"],
-                "std": info.raw["std"],
-                "temperature": info.temperature,
-                "threshold": info.threshold,
-                "evidence": model.can_explain,
-            },
-        }
-        version = _hash(json.dumps([config, names, icons]).encode())
-        self.files["LICENSES.txt"] = _read_built("LICENSES.txt")
-        self.files["manifest.webmanifest"] = _json(_manifest(title, description, icons))
-        lists = {"shell": shell, "later": [name for name in self.files if name not in shell]}
-        self.files["sw.js"] = (
-            _read_built("sw.js")
-            .replace(b'"__FILES__"', _json(lists))
-            .replace(b"__VERSION__", version.encode())
-        )
-        page = {
-            "policy": "; ".join(f"{name} {sources}" for name, sources in _POLICY.items()),
-            "head": head(title, description, examples[0]["file"] if examples else ""),
-            "title": title,
-            "introduction": _introduction(folder),
-            "about": about(info),
-            "no_script": texts.SITE_TEXTS["no_script"],
-            "config": config | {"version": version},
-            "icons": icons,
-            **names,
-        }
-        self.files["index.html"] = _render(page).encode()
-
-    def _add(self, name: str, data: bytes) -> str:
+    def add(self, name: str, data: bytes) -> str:
         """Add a file, and return its name with its hash."""
         stem, _, suffix = name.partition(".")
         hashed = f"{stem}-{_hash(data)}.{suffix}"
-        self.files[hashed] = data
+        self[hashed] = data
         return hashed
 
-    def _built(self, name: str) -> str:
-        return self._add(name, _read_built(name))
+    def copy_of(self, path: Path) -> str:
+        """Add a file of the package."""
+        return self.add(path.name, path.read_bytes())
 
-    def _large(self, name: str) -> dict[str, Any]:
-        """Describe a file whose progress is shown and whose content is checked."""
-        data = self.files[name]
-        return {"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    def checked(self, name: str, data: bytes) -> dict[str, Any]:
+        """Add a file whose progress the page shows and whose content it checks."""
+        hashed = self.add(name, data)
+        return {"name": hashed, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
-    def _example(self, example: Example) -> dict[str, str]:
-        """Add an example as a JPEG without its metadata, which may say where it was taken."""
-        photo = thumbnail(read_image_file(example.path), _EXAMPLE_SIDE)
-        return {
-            "name": example.name,
-            "thumbnail": base64.b64encode(example.thumbnail).decode(),
-            "file": self._add("example.jpg", photo),
-        }
+
+def _files(folder: Path, model: Model, data: bytes) -> _Files:
+    files = _Files()
+    title = page_title(model.labels, model.info.recipe, folder)
+    description = texts.description(model.labels, texts.SITE_TEXTS["privacy"])
+    examples = [_example(files, each) for each in find_examples(model.labels, folder)]
+    icons = {"svg": files.copy_of(_SLIM / "icon.svg"), "png": files.copy_of(_HERE / "icon.png")}
+    (slim,) = (_SLIM / "static").glob("style-*.css")
+    styles = [slim, _PAGE / "dropzone.css", _PAGE / "answer.css", _HERE / "site.css"]
+    style = files.add("style.css", b"\n".join(path.read_bytes() for path in styles))
+    script = files.copy_of(_BUILT / "site.js")
+    heif = {
+        "script": files.copy_of(_BUILT / "heif.js"),
+        **files.checked("heif.bin", (_BUILT / "heif.bin").read_bytes()),
+    }
+    config = {
+        "texts": texts.SITE_TEXTS,
+        "drop": {
+            "texts": texts.SITE_DROP_TEXTS,
+            "accept": ACCEPT,
+            "max_bytes": Limits().max_bytes,
+            "max_photos": texts.MAX_PHOTOS,
+            "shrinks": False,
+            "live": True,
+            "examples": examples,
+        },
+        "answer": {"texts": texts.ANSWER_TEXTS},
+        "line": texts.LINES | {"names": texts.any_of(model.labels)},
+        "summary": texts.SUMMARIES,
+        "words": _words(),
+        "modules": {name: files.copy_of(_PAGE / f"{name}.js") for name in ("dropzone", "answer")},
+        "worker": files.copy_of(_BUILT / "worker.js"),
+        "files": {
+            "model": files.checked("export.onnx", data),
+            "runtime": files.checked("ort.bin", (_BUILT / "ort.bin").read_bytes()),
+            "heif": heif,
+        },
+        "model": _model(model),
+    }
+    later = [heif["script"], heif["name"]]  # only for a HEIC where the browser reads none
+    kept = ["./", "manifest.webmanifest", *(name for name in files if name not in later)]
+    manifest = _json(_manifest(title, description, icons))
+    page = {
+        "policy": "; ".join(f"{name} {sources}" for name, sources in _POLICY.items()),
+        "head": head(title, description, examples[0]["file"] if examples else ""),
+        "title": title,
+        "introduction": _introduction(folder),
+        "about": about(model.info),
+        "config": config,
+        "icons": icons,
+        "style": style,
+        "script": script,
+    }
+    version = _hash(_render(page) + manifest)
+    worker = (_BUILT / "sw.js").read_text("utf-8").replace("__VERSION__", version)
+    worker = worker.replace('"__FILES__"', json.dumps({"shell": kept, "later": later}))
+    files["LICENSES.txt"] = (_BUILT / "LICENSES.txt").read_bytes()
+    files["manifest.webmanifest"] = manifest
+    files["sw.js"] = worker.encode()
+    files["index.html"] = _render(page | {"config": config | {"version": version}})
+    return files
+
+
+def _model(model: Model) -> dict[str, Any]:
+    """Return what a photo is transformed with and an answer is made of."""
+    info = model.info
+    return {
+        "labels": model.labels,
+        "shown": [texts.plain(label) for label in model.labels],
+        "mode": info.mode,
+        "transforms": info.pipeline.to_json(),
+        "mean": info.mean.tolist(),
+        "std": info.std.tolist(),
+        "temperature": info.temperature,
+        "threshold": info.threshold,
+        "evidence": model.can_explain,
+    }
+
+
+def _example(files: _Files, example: Example) -> dict[str, str]:
+    """Add an example as a JPEG without its metadata, which may say where it was taken."""
+    return {
+        "name": example.name,
+        "thumbnail": base64.b64encode(example.thumbnail).decode(),
+        "file": files.add("example.jpg", thumbnail(read_image_file(example.path), _EXAMPLE_SIDE)),
+    }
 
 
 def _words() -> dict[str, str]:
@@ -266,16 +267,11 @@ def _manifest(title: str, description: str, icons: Mapping[str, str]) -> dict[st
     }
 
 
-def _render(page: Mapping[str, Any]) -> str:
+def _render(page: Mapping[str, Any]) -> bytes:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    return environment.get_template("index.html.j2").render(page)
-
-
-def _read_built(name: str) -> bytes:
-    path = _BUILT / name
-    return path.read_bytes() if path.exists() else b""  # TODO: until they are there
+    return environment.get_template("index.html.j2").render(page, texts=texts.SITE_TEXTS).encode()
 
 
 def _hash(data: bytes) -> str:
