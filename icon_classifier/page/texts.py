@@ -108,16 +108,15 @@ SITE_TEXTS = {
     "loading": "Loading the model…",
     "progress": "Loading the model: {loaded} of {total} MB, about {seconds} s left",
     "waiting": "Your photo is answered as soon as the model is loaded.",
-    "ready": "The model is loaded: this page also works without a connection.",
-    "wasm": "This browser cannot run the model, for it has no WebAssembly; please use another one.",
+    "wasm": "This browser cannot run the model; please update it or use another one.",
     "memory": "There is too little memory to run the model; please close other pages and try "
     "again.",
     "missing": "The model could not be loaded; please check your connection and try again.",
     "damaged": "The model arrived damaged; please try again. If that does not help, tell whoever "
     "runs this page.",
     "retry": "Try again",
-    "live": "Live",
-    "live_stop": "Stop",
+    "incomplete": "This page did not load completely; please reload it.",
+    "live_unsure": "Not sure; closest: {label}",
     "update": "There is a new version of this page.",
     "update_use": "Use it",
 }

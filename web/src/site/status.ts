@@ -4,6 +4,7 @@ import { config, fill } from './config';
 import type { FailureReason } from './messages';
 
 const MEGABYTE = 1e6;
+const TICK = 250; // milliseconds
 const SETTLED = 500; // milliseconds after which the rate says something
 
 const { texts } = config;
@@ -41,27 +42,40 @@ export function statusLines(box: Element, retry: () => void, update: () => void)
   box.append(loading);
   const failure = offer(box, texts.retry, retry);
   const news = offer(box, texts.update_use, update);
+  let now = { loaded: 0, total: 0 };
   let first: { loaded: number; at: number } | undefined;
+  let timer: number | undefined;
+
+  function draw(): void {
+    const { loaded, total } = now;
+    // What is there from the last visit is not loaded again.
+    if (!first || (loaded === total && loading.hidden)) return;
+    const passed = performance.now() - first.at;
+    const rate = (loaded - first.loaded) / passed;
+    const isKnown = passed > SETTLED && rate > 0 && loaded < total;
+    const megabytes = (bytes: number) => (bytes / MEGABYTE).toFixed(1);
+    const seconds = Math.ceil((total - loaded) / rate / 1000);
+    const values = { loaded: megabytes(loaded), total: megabytes(total), seconds };
+    words.textContent = isKnown ? fill(texts.progress, values) : texts.loading;
+    Object.assign(bar, { max: total, value: loaded });
+    loading.hidden = false;
+  }
+
+  function stop(): void {
+    clearInterval(timer);
+    timer = first = undefined;
+    loading.hidden = true;
+  }
 
   return {
     progress(loaded: number, total: number): void {
-      // What is there from the last visit is not loaded again.
-      if (loaded === total && loading.hidden) return;
-      const at = performance.now();
-      first ??= { loaded, at };
-      const rate = (loaded - first.loaded) / (at - first.at);
-      const seconds = Math.ceil((total - loaded) / rate / 1000);
-      const megabytes = (count: number) => (count / MEGABYTE).toFixed(1);
-      const values = { loaded: megabytes(loaded), total: megabytes(total), seconds };
-      const isKnown = at - first.at > SETTLED && loaded < total && rate > 0;
-      words.textContent = isKnown ? fill(texts.progress, values) : texts.loading;
-      Object.assign(bar, { max: total, value: loaded });
-      loading.hidden = false;
+      now = { loaded, total };
+      first ??= { loaded, at: performance.now() };
+      timer ??= setInterval(draw, TICK);
     },
-    ready: () => (loading.hidden = true),
+    ready: stop,
     failed(reason: FailureReason): void {
-      loading.hidden = true;
-      first = undefined;
+      stop();
       // Another try does not bring a browser what it lacks.
       failure(texts[reason], reason !== 'wasm');
     },
