@@ -301,7 +301,7 @@ def api(
 def site(
     out: Annotated[Path, typer.Argument(help="The folder to write: a new one, or a site's.")],
     exact: Annotated[
-        bool, typer.Option("--exact", help="Keep all weights in float32: twice the size.")
+        bool, typer.Option("--exact", help=f"Publish {MODEL} as it is: twice the size.")
     ] = False,
     model: ModelFolder = Path(),
 ) -> None:
@@ -316,7 +316,7 @@ def site(
         try:
             from icon_classifier.compact.half import halve
         except ModuleNotFoundError as error:
-            raise _missing_extra(error, "train") from error
+            raise SettingsError(f"{_missing_extra(error, 'train')}, or add --exact") from error
         data = halve(data)
     write_site(out, model, data)
     print(f"Wrote {out} ({len(data) / 1e6:.1f} MB of weights); to look at it, run")
