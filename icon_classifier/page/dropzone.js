@@ -170,9 +170,11 @@ function camera(model, texts, take, say) {
     opener.focus();
     if (live) model.send({ kind: 'closed' });
   }
-  async function frame() {
-    const picture = stream && (await createImageBitmap(video));
-    if (stream) model.send({ kind: 'frame' }, undefined, [picture]);
+  async function follow() {
+    const frame = stream && (await createImageBitmap(video).catch(() => null));
+    if (!stream) return;
+    if (frame) model.send({ kind: 'frame' }, undefined, [frame]);
+    else requestAnimationFrame(follow); // the camera has just begun
   }
   async function open(button) {
     opener = button;
@@ -188,6 +190,7 @@ function camera(model, texts, take, say) {
     video.srcObject = stream;
     element.hidden = false;
     shoot.focus();
+    if (live) follow();
   }
   shoot.addEventListener('click', async () => {
     if (!video.videoWidth) return;
@@ -196,10 +199,7 @@ function camera(model, texts, take, say) {
     take([new File([photo], 'camera.jpg', { type: 'image/jpeg' })]);
   });
   close.addEventListener('click', stop);
-  if (live) {
-    video.addEventListener('loadeddata', frame);
-    model.on('msg:custom', ({ kind }) => kind === 'next' && requestAnimationFrame(frame));
-  }
+  model.on('msg:custom', ({ kind }) => kind === 'next' && requestAnimationFrame(follow));
   element.addEventListener('keydown', (event) => event.key === 'Escape' && stop());
   return { element, open, stop };
 }

@@ -10,6 +10,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.support.servers import free_port
 
@@ -47,6 +48,10 @@ class SiteHost(http.server.ThreadingHTTPServer):
         """Send what is held."""
         self.held.clear()
         self._released.set()
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection as its handler left it."""
+        self.close_request(request)
 
     def wait(self) -> None:
         self._released.wait(_PATIENCE)

@@ -39,7 +39,7 @@ async function start(): Promise<void> {
       draw(dropzone, photos.widget, part('drop')),
     ]);
   } catch (error) {
-    console.error(error);
+    console.warn(error);
     showLine(config.texts.incomplete);
     return;
   }
