@@ -7,7 +7,7 @@ import { Network, type Pixels } from './network';
 import { seen, transformed } from './pipeline';
 import { Failure, isMemory, Problem } from './problem';
 
-export { resize } from './resize';
+export { pictureOf, resize } from './resize';
 
 const PREVIEW_SIDE = 640;
 const THUMBNAIL_SIDE = 72;
