@@ -1,4 +1,4 @@
-"""The command line: ``icon-classifier predict``, ``convert``, ``info``, ``api`` and ``smoke``.
+"""The command line: ``icon-classifier predict``, ``convert``, ``site``, ``api`` and others.
 
 Each command imports what it needs itself: ONNX Runtime and the other libraries take a second.
 """
@@ -6,6 +6,7 @@ Each command imports what it needs itself: ONNX Runtime and the other libraries 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ from icon_classifier.errors import (
     ConversionError,
     IconClassifierError,
     ModelDamagedError,
+    ModelError,
     SettingsError,
 )
 from icon_classifier.system.texts import is_printable, printable
@@ -189,13 +191,21 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    int8: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder of photos: compile to 8-bit integers, smaller and faster, calibrated "
+            "on half of them and judged on the others; '' for an exact model again.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the model's metadata as JSON.")
     ] = False,
     trust: Annotated[bool, typer.Option("--trust", hidden=True)] = False,
 ) -> None:
     """Compile export.pkl to export.onnx, and print what it is; nothing in export.pkl is run."""
-    from icon_classifier.cli.summary import notes, summary
+    from icon_classifier.cli.summary import comparison, notes, summary
     from icon_classifier.model.info import read_metadata
     from icon_classifier.model.names import names_file, parse_names
     from icon_classifier.model.opening import is_up_to_date
@@ -203,7 +213,7 @@ def convert(
     if trust:
         print("--trust is no longer needed: nothing in export.pkl is run.", file=sys.stderr)
     target = export.with_suffix(".onnx") if target is None else target
-    if if_needed and names is None and is_up_to_date(target, export):
+    if if_needed and names is None and int8 is None and is_up_to_date(target, export):
         print(f"{target} is up to date.")
         return
     # Imported here: only this command needs torch, which takes seconds to import.
@@ -216,13 +226,18 @@ def convert(
             f"{error}; where names have commas, write a line for each class, as in False = cat, "
             f"tabby, into {names_file(export)}"
         ) from error
-    compile_export(export, target, names=named)
+    was_int8 = int8 is None and _is_int8(target)
+    compile_export(export, target, names=named, int8=int8)
     metadata = read_metadata(target)
     if as_json:
         _print_json(metadata)
         return
     print(f"Compiled {export} to {target} ({target.stat().st_size / 1e6:.1f} MB).")
     _print_rows(summary(metadata))
+    if int8:
+        _print_rows(comparison(metadata["int8"]["judged"]))
+    if was_int8 and "int8" not in metadata:
+        print(f"Note: {target} was quantized and is exact now; --int8 PHOTOS quantizes it again.")
     card = export.with_suffix(".md")
     for note in notes(metadata, card.read_text("utf-8", "replace") if card.is_file() else ""):
         print(f"Note: {note}")
@@ -283,6 +298,32 @@ def api(
 
 
 @app.command()
+def site(
+    out: Annotated[Path, typer.Argument(help="The folder to write: a new one, or a site's.")],
+    exact: Annotated[
+        bool, typer.Option("--exact", help=f"Publish {MODEL} as it is: twice the size.")
+    ] = False,
+    model: ModelFolder = Path(),
+) -> None:
+    """Write the page as static files, which any web server serves; it answers in the browser."""
+    from icon_classifier.model.info import read_model_file
+    from icon_classifier.model.opening import open_model
+    from icon_classifier.site.build import write_site
+
+    open_model(model)  # compiles export.pkl where that is necessary
+    data = read_model_file(model / MODEL)
+    if not exact:
+        try:
+            from icon_classifier.compact.half import halve
+        except ModuleNotFoundError as error:
+            raise SettingsError(f"{_missing_extra(error, 'train')}, or add --exact") from error
+        data = halve(data)
+    write_site(out, model, data)
+    print(f"Wrote {out} ({len(data) / 1e6:.1f} MB of weights); to look at it, run")
+    print(f"  python -m http.server -d {shlex.quote(str(out))}")
+
+
+@app.command()
 def smoke(
     url: Annotated[str, typer.Argument(help="The address of a served page.")],
     photo: Annotated[
@@ -295,6 +336,15 @@ def smoke(
     from icon_classifier.server.visitor import smoke as visit
 
     print(visit(url, photo, label, timeout))
+
+
+def _is_int8(model: Path) -> bool:
+    from icon_classifier.model.info import read_metadata
+
+    try:
+        return "int8" in read_metadata(model)
+    except ModelError:
+        return False
 
 
 def _print_json(metadata: Mapping[str, Any]) -> None:
