@@ -1,7 +1,7 @@
 // Pillow's resampling of pictures with 8 bits a channel, to the byte: weights of 22 bits, along each
 // row, then along each column, with 8 bits in between.
 
-import type { PadMode } from './messages';
+import type { PadMode } from '../site/messages';
 
 /** A picture of which parts are read when they are needed; a value is a byte. */
 export interface Picture {
