@@ -13,14 +13,11 @@ server is gone. Medians.
 from __future__ import annotations
 
 import argparse
-import io
-import mimetypes
+import shutil
 import statistics
 import sys
 import tempfile
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -33,6 +30,7 @@ from icon_classifier.model.session import Model
 from icon_classifier.site.build import write_site
 from scripts.browser import find_browser
 from tests.support.browser import ARGUMENTS
+from tests.support.site_host import SiteHost, site_host
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_MS = 120_000
@@ -99,41 +97,12 @@ addEventListener('DOMContentLoaded', () => {
 });
 """
 
-
-class Server(ThreadingHTTPServer):
-    """Serves a site below a path, and other files; counts the bytes."""
-
-    daemon_threads = True
-
-    def __init__(self, site: Path) -> None:
-        self.files = {f"/repository/{path.name}": path.read_bytes() for path in site.iterdir()}
-        self.files["/repository/"] = self.files["/repository/index.html"]
-        self.sent = 0
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.base = f"http://localhost:{self.server_port}/repository/"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        """Close all connections, and take no more."""
-        self.shutdown()
-        self.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        data = self.server.files.get(self.path)
-        kind, _ = mimetypes.guess_type("index.html" if self.path.endswith("/") else self.path)
-        self.send_response(404 if data is None else 200)
-        self.send_header("Content-Type", kind or "application/octet-stream")
-        self.send_header("Content-Length", str(len(data or b"")))
-        self.end_headers()
-        self.wfile.write(data or b"")
-        self.server.sent += len(data or b"")
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing for each request."""
+# Bytes that have arrived when the page can be used.
+SIZE = """
+() => performance.getEntries()
+  .filter((entry) => entry.responseEnd <= document.documentElement.dataset.usable)
+  .reduce((sum, entry) => sum + entry.transferSize, 0)
+"""
 
 
 @dataclass
@@ -154,22 +123,23 @@ class Parity:
         )
 
 
-def compare(page: Page, server: Server, photos: list[Path], model: Model) -> dict[str, Parity]:
-    """Classify photos as they are and as PNG, and compare with a model."""
-    labels = page.evaluate(OPEN, server.base)
-    parities = {"as it is": Parity(), "as PNG": Parity()}
+def compare(page: Page, site: str, folder: Path, photos: list[Path], model: Model) -> list[Parity]:
+    """Classify photos as they are and as PNG by a site, and compare with a model.
+
+    Copies are written into a folder that the site's host serves as ``photos/``.
+    """
+    labels = page.evaluate(OPEN, site)
+    parities = [Parity(), Parity()]
     for number, path in enumerate(photos):
         image = read_image_file(path)
         expected = model.predict(image)
-        file = io.BytesIO()
-        image.save(file, "PNG", compress_level=1)
-        forms = (path.suffix, path.read_bytes()), (".png", file.getvalue())
-        for place, (parity, (suffix, data)) in enumerate(
-            zip(parities.values(), forms, strict=True)
-        ):
-            address = f"/photo{place}{suffix}"
-            server.files[address] = data
-            answer = page.evaluate("(parts) => classify(...parts)", [2 * number + place, address])
+        copies = [folder / f"{number}{path.suffix}", folder / f"{number}-copy.png"]
+        if not copies[0].exists():
+            shutil.copy(path, copies[0])
+            image.save(copies[1], compress_level=1)
+        for parity, copy in zip(parities, copies, strict=True):
+            address = f"../photos/{copy.name}"
+            answer = page.evaluate("(parts) => classify(...parts)", [copy.name, address])
             if answer["kind"] != "answer":
                 parity.refused.append(f"{path.name} ({answer['reason']})")
                 continue
@@ -182,38 +152,32 @@ def compare(page: Page, server: Server, photos: list[Path], model: Model) -> dic
     return parities
 
 
-def visit(browser: Browser, site: Path, photo: Path) -> dict[str, float]:
-    """Open the page on a slow network, ask it, and come again: with the server, and without."""
-    server = Server(site)
+def visit(browser: Browser, folder: Path, site: str, photo: Path) -> dict[str, float]:
+    """Open the page on a slow network, ask it, and come again: with its host, and without."""
     context = browser.new_context()
     context.set_default_timeout(TIMEOUT_MS)
     context.add_init_script(WATCH)
     figures: dict[str, float] = {}
 
-    def come(what: str) -> Page:
-        page, before = context.new_page(), server.sent
+    def come(what: str, host: SiteHost) -> None:
+        page, asked = context.new_page(), len(host.paths)
         devtools = context.new_cdp_session(page)
         devtools.send("Network.enable")
         devtools.send("Network.emulateNetworkConditions", LINE)
-        received: list[float] = []
-        devtools.on(
-            "Network.loadingFinished", lambda event: received.append(event["encodedDataLength"])
-        )
-        page.goto(server.base, wait_until="commit")
+        page.goto(f"{host.url}{site}/", wait_until="commit")
         figures[f"{what}, usable, s"] = _when(page, "usable")
-        if what == "first visit":
-            figures[f"{what}, usable, kB"] = sum(received) / 1e3
+        figures[f"{what}, usable, kB"] = page.evaluate(SIZE) / 1e3
         figures[f"{what}, model ready, s"] = _when(page, "ready")
         page.evaluate("() => navigator.serviceWorker.ready")
-        figures[f"{what}, MB in all"] = (server.sent - before) / 1e6
+        figures[f"{what}, in all, kB"] = _bytes(folder, host.paths[asked:]) / 1e3
         page.set_input_files("input[multiple]", photo)
         figures[f"{what}, first answer, s"] = _when(page, "answered") - _when(page, "chosen")
-        return page
+        page.close()
 
-    come("first visit").close()
-    come("second visit").close()
-    server.stop()
-    come("offline").close()
+    with site_host(folder) as host:
+        come("first visit", host)
+        come("second visit", host)
+    come("offline", host)
     context.close()
     return figures
 
@@ -224,33 +188,40 @@ def _when(page: Page, name: str) -> float:
     return float(page.evaluate("name => document.documentElement.dataset[name]", name)) / 1e3
 
 
-def main(photos: Path, folder: Path, rounds: int) -> int:
+def _bytes(folder: Path, paths: list[str]) -> int:
+    """Return the size of what was requested, uncompressed and without headers."""
+    files = (folder / (f"{path}index.html" if path.endswith("/") else path)[1:] for path in paths)
+    return sum(file.stat().st_size for file in files)
+
+
+def main(photos: Path, project: Path, rounds: int) -> int:
     """Measure and print; return the exit code."""
-    model = open_model(folder)
-    exact = (folder / "export.onnx").read_bytes()
+    model = open_model(project)
+    exact = (project / "export.onnx").read_bytes()
     paths = [path for path in sorted(photos.rglob("*")) if is_photo_file(path) and _is_read(path)]
     if not paths:
         sys.exit(f"there is no photo in {photos}")
     failed = False
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
+        folder = Path(temporary)
+        (folder / "photos").mkdir()
         browser = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
-        sites = {}
         for weights, data in {"float16": halve(exact), "float32": exact}.items():
-            sites[weights] = Path(temporary, weights)
-            write_site(sites[weights], folder, data)
-            server = Server(sites[weights])
-            page = browser.new_page()
-            page.goto(f"{server.base}LICENSES.txt")
-            for form, parity in compare(page, server, paths, model).items():
-                print(f"{weights} weights ({len(data) / 1e6:.1f} MB), photos {form}: {parity}")
+            write_site(folder / weights, project, data)
+            with site_host(folder) as host:
+                page = browser.new_page()
+                page.goto(f"{host.url}{weights}/LICENSES.txt")
+                site = f"{host.url}{weights}/"
+                found = compare(page, site, folder / "photos", paths, model)
+                page.close()
+            for form, parity in zip(("as they are", "as PNG"), found, strict=True):
+                print(f"{weights} ({len(data) / 1e6:.1f} MB), photos {form}: {parity}", flush=True)
                 most = TARGETS.get((weights, form), TARGET)
                 failed |= parity.same_label < parity.photos or parity.difference > most
-            page.close()
-            server.stop()
-        visits = [visit(browser, sites["float16"], paths[0]) for _ in range(rounds)]
+        visits = [visit(browser, folder, "float16", paths[0]) for _ in range(rounds)]
         browser.close()
     for what in visits[0]:
-        print(f"{what:<32}{statistics.median(figures[what] for figures in visits):>8.2f}")
+        print(f"{what:<32}{statistics.median(figures[what] for figures in visits):>10.2f}")
     return int(failed)
 
 

@@ -6,7 +6,6 @@
 //   node build.mjs --check    fail if the committed files differ from what would be written
 
 import { build } from 'esbuild';
-import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -67,10 +66,14 @@ async function bundlePage() {
 }
 
 async function bundleSite() {
-  const entries = ['worker.ts', 'site.ts', 'sw.ts', 'heif.js'].map((name) => `src/site/${name}`);
   return build({
     ...OPTIONS,
-    entryPoints: entries.filter((path) => existsSync(join(here, path))),
+    entryPoints: {
+      site: 'src/site/site.ts',
+      sw: 'src/site/sw.ts',
+      worker: 'src/worker/worker.ts',
+      heif: 'src/worker/libheif.js',
+    },
     outdir: site,
     // What libheif would need in Node.
     external: ['fs', 'path'],

@@ -194,6 +194,23 @@ def test_page_says_what_voilas_page_says(site: Path) -> None:
     assert config["texts"] == texts.SITE_TEXTS
 
 
+def test_scripts_use_every_text_and_no_other(site: Path) -> None:
+    web = ROOT / "web" / "src"
+    scripts = [path for path in web.rglob("*.ts") if path.parent != web]
+    source = "".join(path.read_text() for path in scripts)
+    # What Python uses itself, and what comments name.
+    used = {*re.findall(r"\btexts\.(\w+)", source), "privacy", "no_script"} - {"py", "line"}
+    config = config_of(site)
+    assert used | alternatives(source, "FailureReason") == config["texts"].keys()
+    assert alternatives(source, "ProblemReason") == config["words"].keys()
+
+
+def alternatives(source: str, name: str) -> set[str]:
+    """Return the strings that a type of the scripts allows."""
+    (declared,) = re.findall(rf"type {name} =([^;]+);", source)
+    return set(re.findall(r"'(\w+)'", declared))
+
+
 def test_model_of_the_page_is_that_of_the_file(project: Path, out: Path) -> None:
     data = model_bytes(temperature=1.5, mean=[0.485, 0.456, 0.406])
     write_site(out, project, data)
