@@ -60,7 +60,7 @@ _POLICY = {
 }
 
 # export-1a2b3c4d.onnx
-_HASHED = re.compile(r"[a-z]+-[0-9a-f]{8}(\.[a-z]+)+")
+_HASHED = re.compile(r"[a-z]+-([0-9a-f]{8})\.[a-z]+")
 _MARK = '<script id="site-config"'
 
 
@@ -83,7 +83,7 @@ def write_site(target: str | Path, folder: str | Path, model: bytes) -> None:
     Raises
     ------
     SettingsError
-        If the target is a file, or a folder that holds something else.
+        If the target is a file, or a folder that holds something else; if the notebook is none.
     ModelDamagedError
         If the model cannot be read.
     OSError
@@ -96,7 +96,7 @@ def write_site(target: str | Path, folder: str | Path, model: bytes) -> None:
     for name, data in files.items():
         write_file(target / name, data)
     for path in target.iterdir():
-        if _HASHED.fullmatch(path.name) and path.name not in files:
+        if path.name not in files and _is_ours(path):
             path.unlink()
 
 
@@ -111,6 +111,12 @@ def _check(target: Path) -> None:
             f"expected a new folder for the site, an empty one or one with a site, got {target}, "
             "which holds other files"
         )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file has the hash of its content in its name."""
+    named = _HASHED.fullmatch(path.name)
+    return named is not None and named[1] == _hash(path.read_bytes())
 
 
 class _Files(dict[str, bytes]):
@@ -237,15 +243,16 @@ def _words() -> dict[str, str]:
 
 def _introduction(folder: Path) -> str:
     """Return the text of the notebook before its first code as HTML, without its title."""
-    try:
-        cells = json.loads((folder / NOTEBOOK).read_text("utf-8"))["cells"]
-    except OSError:
-        return ""
     sources = []
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            break
-        sources.append("".join(cell["source"]))
+    try:
+        for cell in json.loads((folder / NOTEBOOK).read_text("utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                break
+            sources.append("".join(cell["source"]))
+    except FileNotFoundError:
+        return ""
+    except (ValueError, KeyError, TypeError) as error:
+        raise SettingsError(f"{folder / NOTEBOOK} is not a notebook: {error!r}") from error
     text = re.sub(r"^# .*\n?", "", "\n\n".join(sources), count=1, flags=re.MULTILINE)
     return str(markdown2html(text))
 

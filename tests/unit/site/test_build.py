@@ -114,6 +114,12 @@ def kept(site: Path) -> tuple[list[str], list[str]]:
     return lists["shell"], lists["later"]
 
 
+def alternatives(source: str, name: str) -> set[str]:
+    """Return the strings that a type of the scripts allows."""
+    (declared,) = re.findall(rf"type {name} =([^;]+);", source)
+    return set(re.findall(r"'(\w+)'", declared))
+
+
 def test_names_have_the_hash_of_the_content(site: Path) -> None:
     files = contents(site)
     assert set(files) >= PLAIN_NAMES
@@ -205,12 +211,6 @@ def test_scripts_use_every_text_and_no_other(site: Path) -> None:
     assert alternatives(source, "ProblemReason") == config["words"].keys()
 
 
-def alternatives(source: str, name: str) -> set[str]:
-    """Return the strings that a type of the scripts allows."""
-    (declared,) = re.findall(rf"type {name} =([^;]+);", source)
-    return set(re.findall(r"'(\w+)'", declared))
-
-
 def test_model_of_the_page_is_that_of_the_file(project: Path, out: Path) -> None:
     data = model_bytes(temperature=1.5, mean=[0.485, 0.456, 0.406])
     write_site(out, project, data)
@@ -299,9 +299,18 @@ def test_title_of_the_notebook_is_not_repeated(project: Path, out: Path) -> None
     assert "Later." not in html
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": [5]}'])
+def test_notebook_that_is_none_is_refused(project: Path, out: Path, text: str) -> None:
+    (project / NOTEBOOK).write_text(text)
+    with pytest.raises(SettingsError, match="is not a notebook"):
+        write_site(out, project, model_bytes())
+    assert not out.exists()
+
+
 def test_other_files_of_a_site_stay(project: Path, out: Path) -> None:
     write_site(out, project, model_bytes())
     (out / "README.md").write_text("sdk: static")
+    (out / "photo-12345678.jpg").write_text("of the owner")
     (out / ".git").mkdir()
     old = contents(out)
 
@@ -309,6 +318,7 @@ def test_other_files_of_a_site_stay(project: Path, out: Path) -> None:
 
     files = contents(out)
     assert files["README.md"] == b"sdk: static"
+    assert files["photo-12345678.jpg"] == b"of the owner"
     assert (out / ".git").is_dir()
     assert [name.split("-")[0] for name in sorted(files)].count("export") == 1
     assert config_of(out)["files"]["model"]["name"] not in old
