@@ -11,7 +11,7 @@ import type { Widget } from './widget';
 const part = (id: string): HTMLElement => document.getElementById(id) as HTMLElement;
 
 /** Draw a widget with its front-end module. */
-async function draw(name: string, model: Widget, el: HTMLElement): Promise<void> {
+async function draw(name: string, model: Widget<never>, el: HTMLElement): Promise<void> {
   const module = await import(new URL(name, document.baseURI).href);
   module.default.render({ model, el });
 }
