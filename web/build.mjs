@@ -6,7 +6,6 @@
 //   node build.mjs --check    fail if the committed files differ from what would be written
 
 import { build } from 'esbuild';
-import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -23,6 +22,12 @@ const shim = (name) => join(here, 'src', 'shims', name);
 const BINARIES = {
   'ort.bin': 'node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm',
   'heif.bin': 'node_modules/libheif-js/libheif-wasm/libheif.wasm',
+};
+
+// Where a package's own file of its licence is missing, or is not all of it.
+const LICENCES = {
+  'onnxruntime-web': 'licences/onnxruntime-web.txt',
+  'libheif-js': 'node_modules/libheif-js/libheif-wasm/LICENSE',
 };
 
 const OPTIONS = {
@@ -67,10 +72,14 @@ async function bundlePage() {
 }
 
 async function bundleSite() {
-  const entries = ['worker.ts', 'site.ts', 'sw.ts', 'heif.js'].map((name) => `src/site/${name}`);
   return build({
     ...OPTIONS,
-    entryPoints: entries.filter((path) => existsSync(join(here, path))),
+    entryPoints: {
+      site: 'src/site/site.ts',
+      sw: 'src/site/sw.ts',
+      worker: 'src/worker/worker.ts',
+      heif: 'src/worker/libheif.js',
+    },
     outdir: site,
     // What libheif would need in Node.
     external: ['fs', 'path'],
@@ -90,10 +99,13 @@ async function licences({ outputs }, others = []) {
   );
   const texts = [...folders].sort().map(async (folder) => {
     const about = JSON.parse(await readFile(join(here, folder, 'package.json'), 'utf8'));
-    const files = await readdir(join(here, folder));
-    const file = files.find((name) => /^licen[cs]e/i.test(name));
-    const text = file ? await readFile(join(here, folder, file), 'utf8') : '';
-    return `${about.name} ${about.version} (${about.license})\n\n${text.trim()}\n`;
+    const names = await readdir(join(here, folder));
+    const name = names.find((each) => /^licen[cs]e/i.test(each));
+    const path = LICENCES[about.name] ?? (name && join(folder, name));
+    const text = path ? await readFile(join(here, path), 'utf8') : '';
+    // Whoever passes a library on under this licence says where its source is.
+    const source = about.license.startsWith('LGPL') ? `Source: ${about.repository.url}\n\n` : '';
+    return `${about.name} ${about.version} (${about.license})\n\n${source}${text.trim()}\n`;
   });
   return (await Promise.all(texts)).join(`\n${'-'.repeat(78)}\n\n`);
 }

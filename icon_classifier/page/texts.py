@@ -112,8 +112,7 @@ SITE_TEXTS = {
     "memory": "There is too little memory to run the model; please close other pages and try "
     "again.",
     "missing": "The model could not be loaded; please check your connection and try again.",
-    "damaged": "The model arrived damaged; please try again. If that does not help, tell whoever "
-    "runs this page.",
+    "damaged": "The model arrived damaged; please try again, or tell whoever runs this page.",
     "retry": "Try again",
     "incomplete": "This page did not load completely; please reload it.",
     "live_unsure": "Not sure; closest: {label}",

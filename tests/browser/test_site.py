@@ -64,7 +64,7 @@ def photos(tmp_path: Path) -> Callable[..., list[Path]]:
 
     def write(*names: str) -> list[Path]:
         for name in names:
-            colour = re.findall("red|green|blue|gray", name)[0]
+            colour = re.findall("red|lime|blue|gray", name)[0]
             (tmp_path / name).write_bytes(encode(Image.new("RGB", (50, 40), colour)))
         return [tmp_path / name for name in names]
 
@@ -206,7 +206,7 @@ def test_several_photos_fill_a_table(
     expect(line(page)).to_have_text(re.compile("Prediction: red"))
     expect(page.locator(".ic-card")).to_be_visible()
     expect(page.locator(".ic-table tr[aria-current=true]")).to_contain_text("=red.png")
-    drop(page, *photos("green.png"))
+    drop(page, *photos("lime.png"))
     expect(line(page)).to_have_text(re.compile("Prediction: green"), timeout=READY)
     expect(page.locator(".ic-table")).to_have_count(0)
 

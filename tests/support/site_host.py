@@ -61,6 +61,10 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     server: SiteHost
 
     def do_GET(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the browser has left
+            self._respond()
+
+    def _respond(self) -> None:
         self.server.paths.append(self.path)
         name = self.path.rpartition("/")[2]
 

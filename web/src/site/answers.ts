@@ -5,7 +5,7 @@ import type { Reply } from './classifier';
 import { config, fill } from './config';
 import { csv } from './csv';
 import type { Answer } from './messages';
-import { Widget, type Message } from './widget';
+import { Widget } from './widget';
 
 const MAX_LIVE_BARS = 5; // without the others behind “more”, which each frame would close
 
@@ -15,14 +15,20 @@ interface Detail {
   traits: { answer: object; heat: object; preview: Uint8Array };
 }
 
+/** A row of the table: a photo's answer, or the problem. */
 interface Row {
   name: string;
   problem?: string;
   label?: string;
+  shown?: string;
+  probability?: number;
   number?: string;
   known?: boolean;
-  [name: string]: unknown;
+  thumbnail?: Uint8Array | null;
 }
+
+/** What the answer's module sends. */
+type Message = { kind: 'open'; index: number } | { kind: 'csv' };
 
 const NOTHING = { answer: {}, heat: {}, preview: new Uint8Array() };
 const probability = (value: number): string => value.toFixed(4);
@@ -49,8 +55,23 @@ const detailOf = (reply: Reply): Detail =>
     ? { line: reply, traits: NOTHING }
     : { line: lineOf(reply), traits: traitsOf(reply) };
 
+function rowOf(name: string, reply: Reply): Row {
+  if (typeof reply === 'string') return { name, problem: reply };
+  const { labels, shown } = config.model;
+  const [index, value] = reply.ranking[0];
+  return {
+    name,
+    label: labels[index],
+    shown: shown[index],
+    probability: value,
+    number: probability(value),
+    known: reply.known,
+    thumbnail: reply.thumbnail,
+  };
+}
+
 export class Answers {
-  readonly widget: Widget;
+  readonly widget: Widget<Message>;
   private rows: Row[] = [];
   private details: Detail[] = [];
   private shown: Detail = { line: '', traits: NOTHING };
@@ -81,22 +102,23 @@ export class Answers {
   /** Add a photo to the table, which will have `count`. */
   addRow(name: string, reply: Reply, count: number): void {
     this.details.push(detailOf(reply));
-    this.rows = [...this.rows, typeof reply === 'string' ? { name, problem: reply } : row(name, reply)];
+    this.rows = [...this.rows, rowOf(name, reply)];
     this.widget.set({ rows: this.rows });
     if (this.rows.length < count) return;
-    const answered = this.rows.filter(({ problem }) => problem === undefined).length;
-    const text = answered === count ? config.summary.all : config.summary.some;
-    this.shown = { line: fill(text, { answered, count, failed: count - answered }), traits: NOTHING };
-    this.say(this.shown.line);
+    const failed = this.rows.filter(({ problem }) => problem).length;
+    const values = { answered: count - failed, count, failed };
+    const line = fill(failed ? config.summary.some : config.summary.all, values);
+    this.shown = { ...this.shown, line };
+    this.say(line);
   }
 
   /** Show the answer for a frame of the camera, for as long as it is open. */
   follow(answer: Answer): void {
-    const { traits } = detailOf(answer);
-    const { label, known, bars } = traits.answer as any;
+    const { ranking, known } = answer;
+    const label = config.model.shown[ranking[0][0]];
     const line = known ? label : fill(config.texts.live_unsure, { label });
     if (line !== this.line) this.say(line); // not with each frame, for it is read out
-    this.widget.set({ ...traits, answer: { label, known, bars: bars.slice(0, MAX_LIVE_BARS) } });
+    this.widget.set(traitsOf({ ...answer, ranking: ranking.slice(0, MAX_LIVE_BARS) }));
   }
 
   /** The camera is closed: show what was there before. */
@@ -117,37 +139,15 @@ export class Answers {
   }
 
   private receive(message: Message): void {
-    if (message.kind === 'open') {
-      const index = message.index as number;
-      this.open(this.details[index], index);
-    } else if (message.kind === 'csv') {
-      this.widget.reply({ kind: 'csv', text: this.csv() });
-    }
+    if (message.kind === 'open') this.open(this.details[message.index], message.index);
+    else this.widget.reply({ kind: 'csv', text: this.csv() });
   }
 
   private csv(): string {
-    const known = (value?: boolean) => (value === undefined ? '' : value ? 'yes' : 'no');
-    const rows = this.rows.map((row) => [
-      row.name,
-      row.label ?? '',
-      row.number ?? '',
-      known(row.known),
-      row.problem ?? '',
-    ]);
+    const rows = this.rows.map(({ name, label = '', number = '', known, problem = '' }) => {
+      const isKnown = known === undefined ? '' : known ? 'yes' : 'no';
+      return [name, label, number, isKnown, problem];
+    });
     return csv([['file', 'label', 'probability', 'known', 'problem'], ...rows]);
   }
-}
-
-/** A row of the table; see add_row in icon_classifier/page/answer.py. */
-function row(name: string, { ranking: [[index, value]], known, thumbnail }: Answer): Row {
-  const { labels, shown } = config.model;
-  return {
-    name,
-    label: labels[index],
-    shown: shown[index],
-    probability: value,
-    number: probability(value),
-    known,
-    thumbnail,
-  };
 }

@@ -3,7 +3,18 @@
 import type { Answers } from './answers';
 import type { Classifier, Reply } from './classifier';
 import { config } from './config';
-import { Widget, type Message } from './widget';
+import { Widget } from './widget';
+
+interface Photo {
+  kind: 'photo';
+  name: string;
+  /** Of the photos of one drop, from 0. */
+  index: number;
+  count: number;
+}
+
+/** What the drop zone sends. A frame comes along, or the file if it is not too large. */
+type Message = Photo | { kind: 'example'; index: number } | { kind: 'frame' } | { kind: 'closed' };
 
 const MAX_NAME = 200;
 
@@ -11,7 +22,7 @@ const bytes = (base64: string): Uint8Array =>
   Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 
 export class Photos {
-  readonly widget: Widget;
+  readonly widget: Widget<Message>;
   private readonly ready: Promise<void>;
   private isReady!: () => void;
   /** Counts how often the camera was closed. */
@@ -26,8 +37,8 @@ export class Photos {
       name,
       thumbnail: bytes(thumbnail),
     }));
-    this.widget = new Widget({ ...config.drop, examples }, (message, buffers) =>
-      this.receive(message, buffers as Blob[]),
+    this.widget = new Widget({ ...config.drop, examples }, (message, [content]) =>
+      this.receive(message, content),
     );
   }
 
@@ -37,35 +48,28 @@ export class Photos {
     this.say('');
   }
 
-  private async receive(message: Message, [source]: (Blob | ImageBitmap)[]): Promise<void> {
+  private async receive(message: Message, content: unknown): Promise<void> {
     if (message.kind === 'closed') {
       this.closed += 1;
-      this.answers.restore();
-      return;
+      return this.answers.restore();
     }
     if (!this.classifier.isReady) this.say(config.texts.waiting);
-    if (message.kind === 'frame') await this.follow(source as ImageBitmap);
-    else {
-      await this.answer(message, source as Blob | undefined);
-      this.widget.reply({ kind: 'done' });
-    }
+    if (message.kind === 'frame') return this.follow(content as ImageBitmap);
+    if (message.kind === 'example') this.answers.show(await this.example(message.index));
+    else await this.photo(message, content as Blob | undefined);
+    this.widget.reply({ kind: 'done' });
   }
 
-  private async answer(message: Message, file?: Blob): Promise<void> {
-    const { index, count, name } = message as unknown as Record<string, number> & { name: string };
-    if (message.kind === 'example') {
-      this.answers.show(await this.example(config.drop.examples[index].file));
-    } else if (count === 1) {
-      this.answers.show(await this.reply(file));
-    } else {
-      if (index === 0) this.answers.clear();
-      this.answers.addRow(name.slice(0, MAX_NAME), await this.reply(file), count);
-    }
+  private async photo({ name, index, count }: Photo, file?: Blob): Promise<void> {
+    if (count === 1) return this.answers.show(await this.reply(file));
+    if (index === 0) this.answers.clear();
+    this.answers.addRow(name.slice(0, MAX_NAME), await this.reply(file), count);
   }
 
-  private async example(name: string): Promise<Reply> {
+  private async example(index: number): Promise<Reply> {
     try {
-      const response = await fetch(new URL(name, document.baseURI));
+      const address = new URL(config.drop.examples[index].file, document.baseURI);
+      const response = await fetch(address);
       return response.ok ? this.reply(await response.blob()) : config.words.unexpected;
     } catch {
       return config.words.unexpected;

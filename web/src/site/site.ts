@@ -3,7 +3,7 @@
 import { Answers } from './answers';
 import { Classifier } from './classifier';
 import { config } from './config';
-import { keepFiles, useNewVersion } from './offline';
+import { keepFiles } from './offline';
 import { Photos } from './photos';
 import { statusLines } from './status';
 import type { Widget } from './widget';
@@ -11,7 +11,7 @@ import type { Widget } from './widget';
 const part = (id: string): HTMLElement => document.getElementById(id) as HTMLElement;
 
 /** Draw a widget with its front-end module. */
-async function draw(name: string, model: Widget, el: HTMLElement): Promise<void> {
+async function draw(name: string, model: Widget<never>, el: HTMLElement): Promise<void> {
   const module = await import(new URL(name, document.baseURI).href);
   module.default.render({ model, el });
 }
@@ -19,7 +19,7 @@ async function draw(name: string, model: Widget, el: HTMLElement): Promise<void>
 async function start(): Promise<void> {
   const line = document.querySelector('.ic-line') as HTMLElement;
   const showLine = (text: string) => (line.textContent = text);
-  const status = statusLines(part('status'), () => classifier.start(), useNewVersion);
+  const status = statusLines(part('status'), () => classifier.start());
   const classifier = new Classifier({
     progress: status.progress,
     ready() {

@@ -16,32 +16,32 @@ function make<K extends keyof HTMLElementTagNameMap>(
   return Object.assign(document.createElement(tag), properties);
 }
 
-/** A line that is read out, and its button. */
-function offer(box: Element, caption: string, act: () => void) {
+/** Add a line that is read out, and its button; return what shows a text and what can be done. */
+function notice(box: Element, caption: string): (text: string, act?: () => void) => void {
   const line = make('p', { role: 'status' });
   const button = make('button', { type: 'button', className: 'ic-button', hidden: true });
   button.textContent = caption;
-  button.addEventListener('click', () => {
-    show('');
-    act();
-  });
   box.append(line, button);
-  function show(text: string, hasButton = text !== ''): void {
+  const show = (text: string, act?: () => void) => {
     line.textContent = text;
-    button.hidden = !hasButton;
-  }
+    button.hidden = !act;
+    button.onclick = () => {
+      show('');
+      act?.();
+    };
+  };
   return show;
 }
 
-export function statusLines(box: Element, retry: () => void, update: () => void) {
+export function statusLines(box: Element, retry: () => void) {
   // Its numbers are not read out: they change all the time.
   const loading = make('label', { hidden: true });
   const words = make('span');
   const bar = make('progress', { className: 'ic-bar' });
   loading.append(words, bar);
   box.append(loading);
-  const failure = offer(box, texts.retry, retry);
-  const news = offer(box, texts.update_use, update);
+  const failure = notice(box, texts.retry);
+  const news = notice(box, texts.update_use);
   let now = { loaded: 0, total: 0 };
   let first: { loaded: number; at: number } | undefined;
   let timer: number | undefined;
@@ -77,8 +77,8 @@ export function statusLines(box: Element, retry: () => void, update: () => void)
     failed(reason: FailureReason): void {
       stop();
       // Another try does not bring a browser what it lacks.
-      failure(texts[reason], reason !== 'wasm');
+      failure(texts[reason], reason === 'wasm' ? undefined : retry);
     },
-    newVersion: () => news(texts.update),
+    newVersion: (use: () => void) => news(texts.update, use),
   };
 }

@@ -27,7 +27,7 @@ async function take(cache: Cache, name: string): Promise<void> {
   if (await cache.match(entry(name))) return;
   const hash = HASH.exec(name)?.[1];
   const response = await fetch(new URL(name, scope), { cache: hash ? 'default' : 'no-cache' });
-  const data = await response.clone().arrayBuffer();
+  const data = await response.arrayBuffer();
   const isPage = name === './';
   // A host may answer with files of two versions while one takes the place of the other.
   if (
@@ -37,7 +37,8 @@ async function take(cache: Cache, name: string): Promise<void> {
   ) {
     throw new Error(`expected ${name} of version ${VERSION}, got another answer`);
   }
-  await cache.put(entry(name), response);
+  // A new response: that of a redirection would be refused as a page.
+  await cache.put(entry(name), new Response(data, response));
 }
 
 async function install(): Promise<void> {

@@ -1,14 +1,10 @@
 // The model that a front-end module of anywidget is given, where the page itself is the kernel.
 
-export interface Message {
-  kind: string;
-  [name: string]: unknown;
-}
-
 type Traits = Record<string, unknown>;
-type Listener = (content?: Message) => void;
+type Listener = (content?: object) => void;
 
-export class Widget {
+/** `Message` is what its module sends. */
+export class Widget<Message> {
   private readonly listeners = new Map<string, Listener[]>();
 
   constructor(
@@ -36,11 +32,11 @@ export class Widget {
   }
 
   /** Send the module a message, as Python does. */
-  reply(message: Message): void {
+  reply(message: { kind: string; text?: string }): void {
     this.emit('msg:custom', message);
   }
 
-  private emit(event: string, content?: Message): void {
+  private emit(event: string, content?: object): void {
     for (const listener of this.listeners.get(event) ?? []) listener(content);
   }
 }

@@ -1,6 +1,6 @@
 // What happens to a photo before the network sees it; the same as icon_classifier/model/pipeline.py.
 
-import type { ModelInfo, Step } from './messages';
+import type { ModelInfo, Step } from '../site/messages';
 import { Problem } from './problem';
 import { type Box, type Picture, pictureOf, resize } from './resize';
 

@@ -1,6 +1,6 @@
 // Why a photo, or the model, cannot be used.
 
-import type { FailureReason, ProblemReason } from './messages';
+import type { FailureReason, ProblemReason } from '../site/messages';
 
 /** A photo cannot be used. */
 export class Problem extends Error {

@@ -1,7 +1,7 @@
-// Pillow's resampling of pictures with 8 bits a channel, to the byte: weights of 22 bits, first
-// along each row, then along each column, with 8 bits in between.
+// Pillow's resampling of pictures with 8 bits a channel, to the byte: weights of 22 bits, along each
+// row, then along each column, with 8 bits in between.
 
-import type { PadMode } from './messages';
+import type { PadMode } from '../site/messages';
 
 /** A picture of which parts are read when they are needed; a value is a byte. */
 export interface Picture {
@@ -29,14 +29,35 @@ interface Filter {
 }
 
 const PRECISION = 22;
-const ROWS = 256;
+// Rows or columns of a picture that are read at a time.
+const STRIP = 256;
 
 const sinc = (x: number): number => (x === 0 ? 1 : Math.sin(x * Math.PI) / (x * Math.PI));
+
+// Pillow has these two numbers in single precision.
+const hamming = (x: number): number => Math.fround(0.54) + Math.fround(0.46) * Math.cos(x);
 
 function cubic(x: number): number {
   x = Math.abs(x);
   if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
   return x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
+}
+
+// Magic Kernel Sharp of 2013 and 2021, by John Costella.
+function sharp2013(x: number): number {
+  x = Math.abs(x);
+  if (x < 0.5) return 17 / 16 - 1.75 * x * x;
+  if (x < 1.5) return (1 - x) * (1.75 - x);
+  return x < 2.5 ? -0.125 * (x - 2.5) ** 2 : 0;
+}
+
+function sharp2021(x: number): number {
+  x = Math.abs(x);
+  if (x < 0.5) return 577 / 576 - (239 / 144) * x * x;
+  if (x < 1.5) return (35 / 36) * (x - 1) * (x - 239 / 140);
+  if (x < 2.5) return (1 / 6) * (x - 2) * (65 / 24 - x);
+  if (x < 3.5) return (1 / 36) * (x - 3) * (x - 3.75);
+  return x < 4.5 ? (-1 / 288) * (x - 4.5) ** 2 : 0;
 }
 
 /** By Pillow's numbers. */
@@ -45,10 +66,9 @@ const FILTERS: Record<number, Filter> = {
   2: { support: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
   3: { support: 2, weight: cubic },
   4: { support: 0.5, weight: (x) => (x > -0.5 && x <= 0.5 ? 1 : 0) },
-  5: {
-    support: 1,
-    weight: (x) => (Math.abs(x) < 1 ? sinc(x) * (0.54 + 0.46 * Math.cos(x * Math.PI)) : 0),
-  },
+  5: { support: 1, weight: (x) => (Math.abs(x) < 1 ? sinc(x) * hamming(x * Math.PI) : 0) },
+  6: { support: 2.5, weight: sharp2013 },
+  7: { support: 4.5, weight: sharp2021 },
 };
 
 /** Where in a side of `length` a place is that may lie beyond it; -1 for a 0. */
@@ -109,7 +129,8 @@ function taps(
   resample: number,
 ): Taps {
   const length = end - start;
-  const filter = FILTERS[resample];
+  // Pillow copies a side that stays as it is; two of its filters would change it.
+  const filter = length === size ? undefined : FILTERS[resample];
   const result = filter ? weighted(length, size, filter) : nearest(length, size);
   const { places, weights } = result;
   for (let i = 0; i < places.length; i++) {
@@ -123,8 +144,8 @@ const HALF = 1 << (PRECISION - 1);
 
 const clipped = (sum: number): number => Math.min(255, Math.max(0, sum >> PRECISION));
 
-/** Resample rows of `values`, `length` values each, into `target`. */
-function horizontally(
+/** Resample rows of `length` values each into `target`. */
+function resampleRows(
   { count, places, weights }: Taps,
   values: Uint8Array,
   length: number,
@@ -146,11 +167,16 @@ function horizontally(
   }
 }
 
-/** Resample columns of `values`, whose rows have `length` values each. */
-function vertically({ count, places, weights }: Taps, values: Uint8Array, length: number) {
-  const result = new Uint8Array((places.length / count) * length);
+/** Resample columns, in rows of `length` values each, into rows of `target` that lie `pitch` apart. */
+function resampleColumns(
+  { count, places, weights }: Taps,
+  values: Uint8Array,
+  length: number,
+  target: Uint8Array,
+  pitch: number,
+): void {
   const sums = new Int32Array(length);
-  for (let tap = 0, to = 0; tap < places.length; tap += count, to += length) {
+  for (let tap = 0, to = 0; tap < places.length; tap += count, to += pitch) {
     sums.fill(HALF);
     for (let i = tap; i < tap + count; i++) {
       const row = places[i]! * length;
@@ -158,9 +184,8 @@ function vertically({ count, places, weights }: Taps, values: Uint8Array, length
       if (weight === 0) continue;
       for (let x = 0; x < length; x++) sums[x]! += Math.imul(values[row + x]!, weight);
     }
-    for (let x = 0; x < length; x++) result[to + x] = clipped(sums[x]!);
+    for (let x = 0; x < length; x++) target[to + x] = clipped(sums[x]!);
   }
-  return result;
 }
 
 /** A picture that is in memory. */
@@ -182,26 +207,48 @@ export function pictureOf(
   return { width, height, channels, read };
 }
 
-/** Resize a part of a picture; `resample` is the number of Pillow's filter. */
+/**
+ * Resize a part of a picture.
+ *
+ * @param part What lies beyond the picture is padded.
+ * @param size Width and height of the result.
+ * @param resample The number of Pillow's filter.
+ */
 export function resize(
   picture: Picture,
-  [left, top, right, bottom]: Box,
+  part: Box,
   [width, height]: [number, number],
   mode: PadMode,
   resample: number,
 ): Uint8Array {
   const { channels } = picture;
-  // What of the part is within the picture, for padding only repeats that.
-  const x = [Math.max(0, left), Math.min(right, picture.width)] as const;
-  const y = [Math.max(0, top), Math.min(bottom, picture.height)] as const;
-  const across = taps(x[1] - x[0], [left - x[0], right - x[0]], width, mode, resample);
-  const down = taps(y[1] - y[0], [top - y[0], bottom - y[0]], height, mode, resample);
-  const pitch = width * channels;
-  const narrow = new Uint8Array((y[1] - y[0]) * pitch);
-  for (let row = y[0]; row < y[1]; row += ROWS) {
-    const strip = picture.read([x[0], row, x[1], Math.min(row + ROWS, y[1])]);
-    const target = narrow.subarray((row - y[0]) * pitch);
-    horizontally(across, strip, (x[1] - x[0]) * channels, channels, target);
+  // Padding repeats what of the part is within the picture.
+  const [left, top] = [Math.max(0, part[0]), Math.max(0, part[1])];
+  const [right, bottom] = [Math.min(part[2], picture.width), Math.min(part[3], picture.height)];
+  const columns = right - left;
+  const rows = bottom - top;
+  const across = taps(columns, [part[0] - left, part[2] - left], width, mode, resample);
+  const down = taps(rows, [part[1] - top, part[3] - top], height, mode, resample);
+  const result = new Uint8Array(width * height * channels);
+  const isPadded = columns < part[2] - part[0] || rows < part[3] - part[1];
+  // Pillow 13 begins with the pass that shrinks more; pipeline.py with the rows where it pads.
+  if (!isPadded && rows - height > Math.max(0, 2 * (columns - width))) {
+    const short = new Uint8Array(columns * height * channels);
+    for (let x = 0; x < columns; x += STRIP) {
+      const end = Math.min(x + STRIP, columns);
+      const strip = picture.read([left + x, top, left + end, bottom]);
+      const target = short.subarray(x * channels);
+      resampleColumns(down, strip, (end - x) * channels, target, columns * channels);
+    }
+    resampleRows(across, short, columns * channels, channels, result);
+    return result;
   }
-  return vertically(down, narrow, pitch);
+  const narrow = new Uint8Array(width * rows * channels);
+  for (let y = 0; y < rows; y += STRIP) {
+    const strip = picture.read([left, top + y, right, top + Math.min(y + STRIP, rows)]);
+    const target = narrow.subarray(y * width * channels);
+    resampleRows(across, strip, columns * channels, channels, target);
+  }
+  resampleColumns(down, narrow, width * channels, result, width * channels);
+  return result;
 }

@@ -1,7 +1,7 @@
 // The network, run by ONNX Runtime Web; the same as icon_classifier/model/session.py.
 
 import * as ort from 'onnxruntime-web/wasm';
-import type { Heat, ModelInfo } from './messages';
+import type { Heat, ModelInfo } from '../site/messages';
 import { Failure, isMemory } from './problem';
 
 export interface Pixels {
@@ -35,6 +35,14 @@ export class Network {
     } catch (error) {
       throw new Failure(isMemory(error) ? 'memory' : 'wasm', { cause: error });
     }
+  }
+
+  /** Run once on an empty picture, since browsers compile what runs. */
+  async warmUp(): Promise<void> {
+    const { mode, transforms } = this.info;
+    const [width, height] = transforms.at(-1)!.size;
+    const channels = mode === 'L' ? 1 : 3;
+    await this.predict({ pixels: new Uint8Array(width * height * channels), width, height }, true);
   }
 
   async predict(photo: Pixels, explain: boolean): Promise<Prediction> {
