@@ -24,6 +24,12 @@ const BINARIES = {
   'heif.bin': 'node_modules/libheif-js/libheif-wasm/libheif.wasm',
 };
 
+// Where a package's own file of its licence is missing, or is not all of it.
+const LICENCES = {
+  'onnxruntime-web': 'licences/onnxruntime-web.txt',
+  'libheif-js': 'node_modules/libheif-js/libheif-wasm/LICENSE',
+};
+
 const OPTIONS = {
   absWorkingDir: here,
   bundle: true,
@@ -93,10 +99,13 @@ async function licences({ outputs }, others = []) {
   );
   const texts = [...folders].sort().map(async (folder) => {
     const about = JSON.parse(await readFile(join(here, folder, 'package.json'), 'utf8'));
-    const files = await readdir(join(here, folder));
-    const file = files.find((name) => /^licen[cs]e/i.test(name));
-    const text = file ? await readFile(join(here, folder, file), 'utf8') : '';
-    return `${about.name} ${about.version} (${about.license})\n\n${text.trim()}\n`;
+    const names = await readdir(join(here, folder));
+    const name = names.find((each) => /^licen[cs]e/i.test(each));
+    const path = LICENCES[about.name] ?? (name && join(folder, name));
+    const text = path ? await readFile(join(here, path), 'utf8') : '';
+    // Whoever passes a library on under this licence says where its source is.
+    const source = about.license.startsWith('LGPL') ? `Source: ${about.repository.url}\n\n` : '';
+    return `${about.name} ${about.version} (${about.license})\n\n${source}${text.trim()}\n`;
   });
   return (await Promise.all(texts)).join(`\n${'-'.repeat(78)}\n\n`);
 }

@@ -14,13 +14,16 @@ export async function load(
   const cache = await globalThis.caches?.open(`icon-classifier ${base}`).catch(() => undefined);
   const kept = await cache?.match(url);
   if (kept) {
-    progress(file.bytes);
-    return new Uint8Array(await kept.arrayBuffer());
+    const data = new Uint8Array(await kept.arrayBuffer());
+    if (await isWhole(data, file)) {
+      progress(file.bytes);
+      return data;
+    }
+    // Or the service worker would answer with it again.
+    await cache!.delete(url);
   }
   const data = await fetched(url, cache ? 'no-store' : 'default', progress);
-  if (data.length !== file.bytes || (await differs(data, file.sha256))) {
-    throw new Failure('damaged');
-  }
+  if (!(await isWhole(data, file))) throw new Failure('damaged');
   // The storage may be full: then the file is fetched again the next time.
   await cache?.put(url, new Response(data)).catch(() => {});
   return data;
@@ -67,9 +70,10 @@ export async function unpacked(data: Uint8Array<ArrayBuffer>): Promise<Uint8Arra
   }
 }
 
-/** Whether the SHA-256 is another; where the page did not come by HTTPS, browsers compute none. */
-async function differs(data: Uint8Array<ArrayBuffer>, sha256: string): Promise<boolean> {
-  if (!isSecureContext) return false;
+/** Whether a file is as it was written; without HTTPS, browsers compute no hash. */
+async function isWhole(data: Uint8Array<ArrayBuffer>, { bytes, sha256 }: SiteFile) {
+  if (data.length !== bytes) return false;
+  if (!isSecureContext) return true;
   const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', data));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('') !== sha256;
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('') === sha256;
 }

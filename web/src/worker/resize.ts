@@ -34,10 +34,30 @@ const STRIP = 256;
 
 const sinc = (x: number): number => (x === 0 ? 1 : Math.sin(x * Math.PI) / (x * Math.PI));
 
+// Pillow has these two numbers in single precision.
+const hamming = (x: number): number => Math.fround(0.54) + Math.fround(0.46) * Math.cos(x);
+
 function cubic(x: number): number {
   x = Math.abs(x);
   if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
   return x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
+}
+
+// Magic Kernel Sharp of 2013 and 2021, by John Costella.
+function sharp2013(x: number): number {
+  x = Math.abs(x);
+  if (x < 0.5) return 17 / 16 - 1.75 * x * x;
+  if (x < 1.5) return (1 - x) * (1.75 - x);
+  return x < 2.5 ? -0.125 * (x - 2.5) ** 2 : 0;
+}
+
+function sharp2021(x: number): number {
+  x = Math.abs(x);
+  if (x < 0.5) return 577 / 576 - (239 / 144) * x * x;
+  if (x < 1.5) return (35 / 36) * (x - 1) * (x - 239 / 140);
+  if (x < 2.5) return (1 / 6) * (x - 2) * (65 / 24 - x);
+  if (x < 3.5) return (1 / 36) * (x - 3) * (x - 3.75);
+  return x < 4.5 ? (-1 / 288) * (x - 4.5) ** 2 : 0;
 }
 
 /** By Pillow's numbers. */
@@ -46,10 +66,9 @@ const FILTERS: Record<number, Filter> = {
   2: { support: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
   3: { support: 2, weight: cubic },
   4: { support: 0.5, weight: (x) => (x > -0.5 && x <= 0.5 ? 1 : 0) },
-  5: {
-    support: 1,
-    weight: (x) => (Math.abs(x) < 1 ? sinc(x) * (0.54 + 0.46 * Math.cos(x * Math.PI)) : 0),
-  },
+  5: { support: 1, weight: (x) => (Math.abs(x) < 1 ? sinc(x) * hamming(x * Math.PI) : 0) },
+  6: { support: 2.5, weight: sharp2013 },
+  7: { support: 4.5, weight: sharp2021 },
 };
 
 /** Where in a side of `length` a place is that may lie beyond it; -1 for a 0. */
@@ -110,7 +129,8 @@ function taps(
   resample: number,
 ): Taps {
   const length = end - start;
-  const filter = FILTERS[resample];
+  // Pillow copies a side that stays as it is; two of its filters would change it.
+  const filter = length === size ? undefined : FILTERS[resample];
   const result = filter ? weighted(length, size, filter) : nearest(length, size);
   const { places, weights } = result;
   for (let i = 0; i < places.length; i++) {
