@@ -41,7 +41,7 @@ def summary(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def comparison(judged: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what quantizing a model changed; see `icon_classifier.conversion.quantize.Comparison`.
+    """Yield what quantizing a model changed; see `icon_classifier.compact.comparison.Comparison`.
 
     Parameters
     ----------
