@@ -10,9 +10,9 @@ LINT = $(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m my
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help app setup check test lint format notebook train release-model lock audit deploy-check clean
+.PHONY: help app setup check test lint format notebook train release-model site lock audit deploy-check clean
 .PHONY: test-exports test-hostile test-pythons test-scale soak fuzz
-.PHONY: bench bench-answers bench-api bench-bulk bench-heat bench-limit bench-page bench-parity bench-train bench-visitors
+.PHONY: bench bench-answers bench-api bench-bulk bench-heat bench-limit bench-page bench-parity bench-site bench-train bench-visitors
 
 ### Every day
 help:  ## list the targets
@@ -25,6 +25,8 @@ notebook:  ## open train.ipynb in JupyterLab, which it installs
 	$(SETUP) --extra notebook && $(RUN) -m jupyterlab train.ipynb $(ARGS)
 release-model:  ## check EXPORT=path, then make it the page's model
 	$(SETUP) && $(RUN) -m scripts.release_model "$(EXPORT)" $(ARGS)
+site:  ## write the page as static files into OUT=build/site
+	$(SETUP) && $(RUN) -m icon_classifier site "$(or $(OUT),build/site)" $(ARGS)
 clean:  ## remove what was installed and built
 	rm -rf .venv build export.onnx web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 ### To change the code
@@ -75,6 +77,8 @@ bench-page:  ## opening the page, beside Jupyter's, Voilà's, Gradio's
 	$(PREPARE) && $(RUN) -m bench.bench_page
 bench-parity:  ## answers of export.onnx beside Learner's (PHOTOS=folder)
 	$(PREPARE) && $(RUN) -m bench.bench_parity $(PHOTOS)
+bench-site:  ## the static site in Chromium (PHOTOS=folder)
+	$(PREPARE) && $(RUN) -m bench.bench_site $(PHOTOS) $(ARGS)
 bench-train:  ## training over five splits: DATA=folder of sets
 	$(PREPARE) && $(RUN) -m bench.bench_train $(DATA) $(ARGS)
 bench-visitors:  ## many visitors at the same time, beside Gradio (minutes)

@@ -39,10 +39,16 @@ The text of an error is for the log and may name files; :attr:`IconClassifierErr
 visitor: one plain sentence that says what to do next, and never a path or a traceback.
 """
 
+from collections.abc import Iterable
+
 from icon_classifier.formats import FORMATS
 
-*_SOME, _LAST = FORMATS.values()
-_FORMATS = f"{', '.join(_SOME)} or {_LAST}"
+
+def not_a_picture(formats: Iterable[str]) -> str:
+    """Return the words for a file of none of these formats."""
+    *some, last = formats
+    names = f"{', '.join(some)} or {last}"
+    return f"This file is not a picture that can be read; please choose a {names}."
 
 
 class IconClassifierError(Exception):
@@ -90,7 +96,7 @@ class EmptyImageError(ImageError):
 class UnsupportedImageError(ImageError):
     """The file is not a picture, or of a format that is not read."""
 
-    words = f"This file is not a picture that can be read; please choose a {_FORMATS}."
+    words = not_a_picture(FORMATS.values())
 
 
 class DamagedImageError(ImageError):

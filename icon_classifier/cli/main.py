@@ -1,4 +1,4 @@
-"""The command line: ``icon-classifier predict``, ``convert``, ``info``, ``api`` and ``smoke``.
+"""The command line: ``icon-classifier predict``, ``convert``, ``site``, ``api`` and others.
 
 Each command imports what it needs itself: ONNX Runtime and the other libraries take a second.
 """
@@ -6,9 +6,11 @@ Each command imports what it needs itself: ONNX Runtime and the other libraries 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,6 +22,7 @@ from icon_classifier.errors import (
     ConversionError,
     IconClassifierError,
     ModelDamagedError,
+    ModelError,
     SettingsError,
 )
 from icon_classifier.system.texts import is_printable, printable
@@ -189,6 +192,14 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    int8: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder of photos: compile to 8-bit integers, smaller and faster, calibrated "
+            "on half of them and judged on the others; '' for an exact model again.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the model's metadata as JSON.")
     ] = False,
@@ -198,7 +209,7 @@ def convert(
     trust: Annotated[bool, typer.Option("--trust", hidden=True)] = False,
 ) -> None:
     """Compile export.pkl to export.onnx, and print what it is; nothing in export.pkl is run."""
-    from icon_classifier.cli.summary import notes, summary
+    from icon_classifier.cli.summary import comparison, notes, summary
     from icon_classifier.model.info import read_metadata
     from icon_classifier.model.names import names_file, parse_names
     from icon_classifier.model.opening import is_up_to_date
@@ -206,7 +217,7 @@ def convert(
     if trust:
         print("--trust is no longer needed: nothing in export.pkl is run.", file=sys.stderr)
     target = export.with_suffix(".onnx") if target is None else target
-    if if_needed and names is None and is_up_to_date(target, export):
+    if if_needed and names is None and int8 is None and is_up_to_date(target, export):
         print(f"{target} is up to date.")
         return
     # Imported here: only this command needs torch, which takes seconds to import.
@@ -219,7 +230,8 @@ def convert(
             f"{error}; where names have commas, write a line for each class, as in False = cat, "
             f"tabby, into {names_file(export)}"
         ) from error
-    compile_export(export, target, names=named)
+    was_int8 = int8 is None and _is_int8(target)
+    compile_export(export, target, names=named, int8=int8)
     metadata = read_metadata(target)
     if as_json:
         _print_json(metadata)
@@ -227,6 +239,10 @@ def convert(
     print(f"Compiled {export} to {target} ({target.stat().st_size / 1e6:.1f} MB).")
     if not quiet:
         _print_rows(summary(metadata))
+    if int8:
+        _print_rows(comparison(metadata["int8"]["judged"]))
+    if was_int8 and "int8" not in metadata:
+        print(f"Note: {target} was quantized and is exact now; --int8 PHOTOS quantizes it again.")
     card = export.with_suffix(".md")
     for note in notes(metadata, card.read_text("utf-8", "replace") if card.is_file() else ""):
         print(f"Note: {note}")
@@ -287,6 +303,66 @@ def api(
 
 
 @app.command()
+def site(
+    out: Annotated[Path, typer.Argument(help="The folder to write: a new one, or a site's.")],
+    exact: Annotated[
+        bool, typer.Option("--exact", help=f"Publish {MODEL} as it is: twice the size.")
+    ] = False,
+    int8: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of photos: publish 8-bit integers, half the size, calibrated on half "
+            "of them and judged on the others.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of photos: print how the published model's answers differ.",
+            show_default=False,
+        ),
+    ] = None,
+    model: ModelFolder = Path(),
+) -> None:
+    """Write the page as static files, which any web server serves; it answers in the browser.
+
+    Weights are stored in half precision. A model that would change more than 0.5 % of the labels
+    is refused.
+    """
+    from icon_classifier.cli.summary import comparison
+    from icon_classifier.model.info import read_model_file
+    from icon_classifier.model.opening import open_model
+    from icon_classifier.model.session import Model
+    from icon_classifier.site.build import check_target, write_site
+
+    if exact and (int8 or compare):
+        raise SettingsError("expected --exact alone, got it with --int8 or --compare")
+    check_target(out)
+    is_int8 = "int8" in open_model(model).info.raw  # compiles export.pkl where that is necessary
+    if is_int8 and int8:
+        raise SettingsError(f"{MODEL} has 8-bit integers already; leave --int8 out")
+    data = read_model_file(model / MODEL)
+    if not exact:
+        try:
+            from icon_classifier.compact.comparison import compare as compare_models
+            from icon_classifier.compact.half import halve
+            from icon_classifier.compact.int8 import quantize
+            from icon_classifier.compact.photos import find_photos
+        except ModuleNotFoundError as error:
+            raise SettingsError(f"{_missing_extra(error, 'train')}, or add --exact") from error
+        smaller = quantize(data, int8) if int8 else halve(data)
+        if int8:
+            _print_rows(comparison(Model(smaller).info.raw["int8"]["judged"]))
+        if compare:
+            _print_rows(comparison(asdict(compare_models(data, smaller, find_photos(compare)))))
+        data = smaller
+    write_site(out, model, data)
+    print(f"Wrote {out} ({len(data) / 1e6:.1f} MB of weights); to look at it, run")
+    print(f"  python -m http.server -d {shlex.quote(str(out))}")
+
+
+@app.command()
 def smoke(
     url: Annotated[str, typer.Argument(help="The address of a served page.")],
     photo: Annotated[
@@ -299,6 +375,15 @@ def smoke(
     from icon_classifier.server.visitor import smoke as visit
 
     print(visit(url, photo, label, timeout))
+
+
+def _is_int8(model: Path) -> bool:
+    from icon_classifier.model.info import read_metadata
+
+    try:
+        return "int8" in read_metadata(model)
+    except ModelError:
+        return False
 
 
 def _print_json(metadata: Mapping[str, Any]) -> None:

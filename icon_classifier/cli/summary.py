@@ -33,9 +33,30 @@ def summary(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "not sure", f"{unsure['score']} below {unsure['threshold']:.4g}" if unsure else never
     if metadata["temperature"] != 1:  # one trained here has it in its head
         yield "temperature", f"{metadata['temperature']:.4g}"
+    if int8 := metadata.get("int8"):
+        yield "weights", f"8-bit integers, calibrated on {int8['photos']} photos"
     yield "heat map", "yes" if evidence is True else f"no: {evidence}"
     for part in learner.get("left_out", ()):
         yield "left out", part
+
+
+def comparison(judged: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a smaller model changes.
+
+    Parameters
+    ----------
+    judged : mapping
+        A `icon_classifier.compact.comparison.Comparison`, as it is in the metadata's ``int8``.
+    """
+    photos = judged["photos"]
+    yield "judged on", f"{photos} photos; exact and smaller:"
+    yield "same label", f"{judged['same_label']} of {photos}"
+    yield "same not sure", f"{judged['same_unsure']} of {photos}"
+    yield "probabilities", f"differ by {judged['largest_difference']:.2g} at most"
+    if judged["errors"]:
+        yield "wrong labels", "{} and {}".format(*judged["errors"])
+    yield "time", "{:.1f} and {:.1f} ms of one core".format(*judged["milliseconds"])
+    yield "size", "{:.1f} and {:.1f} MB".format(*judged["megabytes"])
 
 
 def history(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -24,13 +24,20 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from icon_classifier.compact.int8 import apply, quantize
 from icon_classifier.conversion.archive import Archive, open_archive
 from icon_classifier.conversion.learner import ExportedLearner, read_learner
 from icon_classifier.conversion.other_files import check_start
 from icon_classifier.conversion.transforms import Transforms
 from icon_classifier.errors import ConversionError, ModelError, UnsupportedLearnerError
 from icon_classifier.files import sha256_of, write_file
-from icon_classifier.model.info import FORMAT, METADATA_KEY, ModelInfo, compiler_sha256
+from icon_classifier.model.info import (
+    FORMAT,
+    METADATA_KEY,
+    ModelInfo,
+    compiler_sha256,
+    read_metadata,
+)
 from icon_classifier.model.names import format_names, names_file, parse_names, read_names, rename
 from icon_classifier.model.opening import is_up_to_date
 from icon_classifier.model.session import softmax
@@ -65,6 +72,7 @@ def convert(
     target: str | Path | None = None,
     *,
     names: Mapping[str, str] | None = None,
+    int8: str | Path | None = None,
 ) -> Path:
     """Compile export.pkl to export.onnx.
 
@@ -77,6 +85,10 @@ def convert(
     names : mapping of str to str, optional
         Names of classes for people. They are written to a file beside `export`, from which they
         are read if none are given.
+    int8 : str or pathlib.Path, optional
+        A folder of photos to quantize by; "" for an exact model. By default `target` stays what it
+        is where it was compiled from the same `export`; else the Learner decides, and is exact
+        where it says nothing.
 
     Returns
     -------
@@ -90,7 +102,8 @@ def convert(
     UnsupportedLearnerError
         It is not a Learner that can be reproduced exactly.
     ConversionError
-        It is missing or damaged, the names do not fit, or the target cannot be written.
+        It is missing or damaged, the names do not fit, the photos are too few, quantizing changes
+        too many labels, or the target cannot be written.
     """
     export = Path(export)
     target = export.with_suffix(".onnx") if target is None else Path(target)
@@ -111,7 +124,7 @@ def convert(
     except OSError as error:
         raise ConversionError(f"cannot read {export}: {error.strerror}") from error
     with _lock(export) as waited:
-        if waited and names is None and is_up_to_date(target, export):
+        if waited and names is None and int8 is None and is_up_to_date(target, export):
             _log.info("%s was compiled by another process meanwhile", target)
             return target
         archive = open_archive(export)
@@ -139,6 +152,13 @@ def convert(
         }
         with _naming(export), one_thread():
             compiled = _compile(learner, archive, sources)
+        if int8:
+            compiled = quantize(compiled, Path(int8))
+        elif int8 is None and (settings := _kept_settings(target, digest, learner.notes)):
+            try:
+                compiled = apply(compiled, settings)
+            except ConversionError as error:
+                _log.warning("%s is no longer quantized: %s", target, error)
         try:
             if content is not None and names is not None:
                 write_file(names_path, content)
@@ -147,6 +167,18 @@ def convert(
             raise ConversionError(f"cannot write {target}: {error.strerror}") from error
     _log.info("wrote %s (%.1f MB)", target, len(compiled) / 1e6)
     return target
+
+
+def _kept_settings(target: Path, digest: str, notes: Mapping[str, Any]) -> Any:
+    """Return how a target compiled from the same export.pkl is quantized, else what the notes say.
+
+    None for an exact model.
+    """
+    try:
+        metadata = read_metadata(target)
+    except ModelError:
+        metadata = {}
+    return (metadata if metadata.get("export_sha256") == digest else notes).get("int8")
 
 
 @contextmanager

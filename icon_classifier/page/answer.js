@@ -118,12 +118,15 @@ function heatMap({ cells, width, height, box: [left, top, across, down] }) {
   return element;
 }
 
-/** The photo, the bars, and the button that lays the heat map over the photo. */
+/** The photo, the bars, and the button that lays the heat map over the photo; of a frame of the
+ * camera only the bars. */
 function card(model, texts) {
   const answer = model.get('answer');
-  const frame = h('div', { className: 'ic-frame' });
-  frame.append(image(model.get('preview'), 'image/jpeg', { alt: texts.preview }));
+  const preview = model.get('preview');
   const side = h('div', { className: 'ic-side' }, bars(answer, texts));
+  if (!preview.byteLength) return { element: h('div', { className: 'ic-card' }, side) };
+  const frame = h('div', { className: 'ic-frame' });
+  frame.append(image(preview, 'image/jpeg', { alt: texts.preview }));
   if (model.get('heat').cells) {
     const heat = heatMap(model.get('heat'));
     const legend = h('p', { className: 'ic-quiet', role: 'status' });
@@ -241,11 +244,13 @@ function render({ model, el }) {
     if (!answer.bars) return one.replaceChildren();
     const next = card(model, texts);
     // With the photo in it, or all below would jump when it is decoded.
-    await next.element.querySelector('img').decode();
+    const photo = next.element.querySelector('img');
+    await photo?.decode();
     if (answer !== model.get('answer')) return;
     one.replaceChildren(next.element);
     asked = next.update;
     // The line above may be out of sight after a click on a row of a long table.
+    if (!photo) return;
     document.querySelector('.ic-line')?.scrollIntoView({ behavior: 'smooth', block: 'nearest' });
   }
 

@@ -54,14 +54,16 @@ async function shrink(file) {
   }
 }
 
-/** What travels for a file; null if it is too large. */
-async function prepare(file, maxBytes) {
+/** What travels for a file; null if it is too large. On a page without a kernel, the file itself. */
+async function prepare(file, model) {
+  const shrinks = model.get('shrinks') !== false;
   let best = file;
-  if (file.size > SMALL) {
+  if (shrinks && file.size > SMALL) {
     const small = await shrink(file);
     if (small && small.size < file.size) best = small;
   }
-  return best.size > maxBytes ? null : new Uint8Array(await best.arrayBuffer());
+  if (best.size > model.get('max_bytes')) return null;
+  return shrinks ? best.arrayBuffer() : best;
 }
 
 /** The line that shows that something is going on; it waits a moment, so as not to flicker. */
@@ -97,7 +99,10 @@ function progressLine() {
 function sender(model, work, texts) {
   let line = Promise.resolve(); // batches wait for each other
   let done = () => {};
-  model.on('msg:custom', (message) => message.kind === 'done' && done());
+  model.on('msg:custom', ({ kind, text }) => {
+    if (kind === 'done') done();
+    if (kind === 'say') work.say(text);
+  });
 
   const answered = () =>
     new Promise((resolve) => {
@@ -122,12 +127,12 @@ function sender(model, work, texts) {
         for (const [index, file] of files.entries()) {
           const text = count > 1 ? fill(texts.counting, { index: index + 1, count }) : '';
           work.show(text || texts.preparing, index, count);
-          const bytes = await prepare(file, model.get('max_bytes')).catch(() => null);
+          const content = await prepare(file, model).catch(() => null);
           await last;
           work.show(text || texts.looking, index, count);
           last = answered();
           const message = { kind: 'photo', name: file.name ?? '', index, count };
-          model.send(message, undefined, bytes ? [bytes.buffer] : []);
+          model.send(message, undefined, content ? [content] : []);
         }
         await last;
         work.say(note);
@@ -144,8 +149,10 @@ function sender(model, work, texts) {
   };
 }
 
-/** A camera in the page; phones use their own through the file chooser. */
-function camera(texts, take, say) {
+/** A camera in the page. With `live` its frames are sent too, each when the last
+ * is answered. */
+function camera(model, texts, take, say) {
+  const live = model.get('live');
   const video = h('video', { muted: true, playsInline: true, autoplay: true });
   video.setAttribute('aria-label', texts.viewfinder);
   const shoot = h('button', { className: 'ic-button ic-main', type: 'button' }, texts.shoot);
@@ -156,10 +163,18 @@ function camera(texts, take, say) {
   let opener;
 
   function stop() {
-    for (const track of stream?.getTracks() ?? []) track.stop();
+    if (!stream) return;
+    for (const track of stream.getTracks()) track.stop();
     stream = video.srcObject = null;
     element.hidden = true;
-    opener?.focus();
+    opener.focus();
+    if (live) model.send({ kind: 'closed' });
+  }
+  async function follow() {
+    const frame = stream && (await createImageBitmap(video).catch(() => null));
+    if (!stream) return;
+    if (frame) model.send({ kind: 'frame' }, undefined, [frame]);
+    else requestAnimationFrame(follow); // the camera has just begun
   }
   async function open(button) {
     opener = button;
@@ -175,6 +190,7 @@ function camera(texts, take, say) {
     video.srcObject = stream;
     element.hidden = false;
     shoot.focus();
+    if (live) follow();
   }
   shoot.addEventListener('click', async () => {
     if (!video.videoWidth) return;
@@ -183,6 +199,7 @@ function camera(texts, take, say) {
     take([new File([photo], 'camera.jpg', { type: 'image/jpeg' })]);
   });
   close.addEventListener('click', stop);
+  model.on('msg:custom', ({ kind }) => kind === 'next' && requestAnimationFrame(follow));
   element.addEventListener('keydown', (event) => event.key === 'Escape' && stop());
   return { element, open, stop };
 }
@@ -250,6 +267,7 @@ function render({ model, el }) {
   const send = sender(model, work, texts);
   const most = model.get('max_photos');
   const take = (files) => {
+    viewfinder.stop();
     const note = files.length > most ? texts.too_many : '';
     if (files.length) send.photos(files.slice(0, most), note);
   };
@@ -264,11 +282,13 @@ function render({ model, el }) {
   choose.addEventListener('click', () => files.click());
   const ways = h('div', { className: 'ic-ways' }, choose);
 
-  const viewfinder = camera(texts, take, work.say);
+  const viewfinder = camera(model, texts, take, work.say);
   const isPhone = matchMedia('(pointer: coarse)').matches;
+  // A phone has a camera of its own, which the file chooser opens.
+  const hasOwn = isPhone && !(model.get('live') && navigator.mediaDevices);
   if (isPhone || navigator.mediaDevices) {
     const shoot = h('button', { className: 'ic-button', type: 'button' }, texts.camera);
-    shoot.addEventListener('click', () => (isPhone ? phone.click() : viewfinder.open(shoot)));
+    shoot.addEventListener('click', () => (hasOwn ? phone.click() : viewfinder.open(shoot)));
     ways.append(shoot);
   }
 

@@ -92,6 +92,44 @@ FEEDBACK_TEXTS = {
 FEEDBACK_ENOUGH = "Thank you, that is enough for one visit."
 FEEDBACK_FULL = "Thank you, but no more photos can be kept here."
 
+LINES = {
+    "known": "Prediction: {label}; Probability: {probability}",
+    "unsure": "Not sure: this does not look like {names}; closest: {label} ({probability}).",
+}
+"""The answer as one line; words in braces are filled in here and by the static site."""
+
+SUMMARIES = {
+    "all": "{count} photos answered.",
+    "some": "{answered} of {count} photos answered; {failed} could not be read.",
+}
+"""The line above the answers for several photos; filled in here and by the static site."""
+
+SITE_TEXTS = {
+    "privacy": "Your photo does not leave this device.",
+    "no_script": "This page needs JavaScript: it classifies photos in your own browser. Please "
+    "allow JavaScript for this page, then reload it.",
+    "loading": "Loading the model…",
+    "progress": "Loading the model: {loaded} of {total} MB, about {seconds} s left",
+    "waiting": "Your photo is answered as soon as the model is loaded.",
+    "wasm": "This browser cannot run the model; please update it or use another one.",
+    "memory": "There is too little memory to run the model; please close other pages and try "
+    "again.",
+    "missing": "The model could not be loaded; please check your connection and try again.",
+    "damaged": "The model arrived damaged; please try again, or tell whoever runs this page.",
+    "retry": "Try again",
+    "incomplete": "This page did not load completely; please reload it.",
+    "live_unsure": "Not sure; closest: {label}",
+    "update": "There is a new version of this page.",
+    "update_use": "Use it",
+}
+"""The texts of the static site alone; words in braces are filled in by its script."""
+
+SITE_DROP_TEXTS = DROP_TEXTS | {
+    "privacy": SITE_TEXTS["privacy"],
+    "slow": "This is taking a while: this device is slow or busy. Please wait, or reload.",
+}
+"""The texts of the drop zone on the static site."""
+
 ABOUT = {
     "summary": "About this model",
     "classes": "It tells {count} classes apart: {names}.",
@@ -137,9 +175,9 @@ def hint(labels: Sequence[str]) -> str:
     return f"Choose a photo, then press the button: {_which(labels)}?"
 
 
-def description(labels: Sequence[str], *, asks: bool) -> str:
+def description(labels: Sequence[str], privacy: str) -> str:
     """Return the sentences that say what the page does, for where a link to it is shown."""
-    return f"Show it a photo, and it answers: {_which(labels)}? {privacy(asks=asks)}"
+    return f"Show it a photo, and it answers: {_which(labels)}? {privacy}"
 
 
 def privacy(*, asks: bool) -> str:
@@ -177,14 +215,18 @@ def line(prediction: Prediction, labels: Sequence[str]) -> str:
     labels : sequence of str
         All classes of the model.
     """
-    if prediction.known:
-        return str(prediction)
-    known = f"any of the {len(labels)} that this page knows"
-    names = known if are_many(labels) else either(labels)
-    return (
-        f"Not sure: this does not look like {names}; "
-        f"closest: {plain(prediction.label)} ({probability(prediction.probability)})."
+    # The template of a known photo is that of Prediction itself.
+    return LINES["known" if prediction.known else "unsure"].format(
+        names=any_of(labels),
+        label=prediction.label if prediction.known else plain(prediction.label),
+        probability=probability(prediction.probability),
     )
+
+
+def any_of(labels: Sequence[str]) -> str:
+    """Return all classes as the line of a photo that looks like none of them names them."""
+    known = f"any of the {len(labels)} that this page knows"
+    return known if are_many(labels) else either(labels)
 
 
 def probability(value: float) -> str:
@@ -203,9 +245,9 @@ def percent(share: float) -> str:
 
 def summary(answered: int, count: int) -> str:
     """Return the line above the answers for several photos."""
-    if answered == count:
-        return f"{count} photos answered."
-    return f"{answered} of {count} photos answered; {count - answered} could not be read."
+    return SUMMARIES["all" if answered == count else "some"].format(
+        answered=answered, count=count, failed=count - answered
+    )
 
 
 PAGE_TEXTS = {

@@ -31,7 +31,7 @@ from icon_classifier.errors import ModelError, SettingsError
 from icon_classifier.model.info import read_labels, read_metadata
 from icon_classifier.page import feedback
 from icon_classifier.page.examples import example_files
-from icon_classifier.page.texts import PAGE_TEXTS, description, plain
+from icon_classifier.page.texts import PAGE_TEXTS, description, plain, privacy
 from icon_classifier.page.title import page_title
 from icon_classifier.server import preview
 
@@ -252,7 +252,7 @@ def describe(folder: str | Path, notebook: str) -> Page:
     except (OSError, ModelError):
         # The kernel reports what is wrong with the file; the page only leaves them out.
         return Page()
-    sentences = description(labels, asks=bool(os.environ.get(feedback.FOLDER)))
+    sentences = description(labels, privacy(asks=bool(os.environ.get(feedback.FOLDER))))
     return Page(title, sentences, list(map(plain, labels)), bool(example_files(labels, folder)))
 
 

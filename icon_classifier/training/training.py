@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from icon_classifier.conversion.convert import convert
 from icon_classifier.dataset.recipes import Recipe, Training
 from icon_classifier.dataset.sources.credits import credit_lines
 from icon_classifier.dataset.splits import assign_folds
 from icon_classifier.errors import TrainingError
+from icon_classifier.model.info import read_metadata
 from icon_classifier.training.evaluation import (
     Figures,
     evaluate,
@@ -241,7 +243,9 @@ def evaluate_learner(learn: Any) -> Figures:
     )
 
 
-def export_probe(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") -> Path:
+def export_probe(
+    probe: Probe, recipe: Recipe, path: str | Path = "export.pkl", *, int8: bool = False
+) -> Path:
     """Write export.pkl and its model card.
 
     Parameters
@@ -252,6 +256,14 @@ def export_probe(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") 
         Its title and its use go into the card.
     path : str or Path
         The file to write.
+    int8 : bool, optional
+        Whether export.onnx is to be of 8-bit integers. They are calibrated on the photos of the
+        training; the file holds the ranges, so that ``convert`` needs no photos.
+
+    Raises
+    ------
+    ConversionError
+        With 8-bit integers too many labels change.
     """
     photos, training, figures = probe.photos, probe.training, probe.figures
     data, strength = describe_photos(photos.paths, photos.labels), probe.choice.strength
@@ -277,6 +289,10 @@ def export_probe(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") 
         "training": settings,
     }
     written = save_export(probe.learn, notes, path)
+    folder = photos.paths[0].parents[1]
+    if int8:
+        notes["int8"] = read_metadata(convert(written, int8=folder))["int8"]
+        written = save_export(probe.learn, notes, path)
     counts = ", ".join(f"{count} of {label}" for label, count in data["classes"].items())
     card = Card(
         title=recipe.title,
@@ -293,7 +309,7 @@ def export_probe(probe: Probe, recipe: Recipe, path: str | Path = "export.pkl") 
         training=settings,
         versions=notes["versions"],
         date=probe.learn.icon_classifier["date"],
-        credits=credit_lines(photos.paths[0].parents[1]),
+        credits=credit_lines(folder),
     )
     write_card(card, written.parent)
     return written

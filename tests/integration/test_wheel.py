@@ -133,3 +133,12 @@ def test_command_line_predicts(environment: Environment) -> None:
     photo = environment.folder.parent / "photo.png"
     photo.write_bytes(encode(Image.new("RGB", (40, 30), "blue"), "PNG"))
     assert "blue" in environment.run("icon-classifier", "predict", str(photo))
+
+
+def test_wheel_has_all_files_of_the_static_site(environment: Environment) -> None:
+    environment.run("icon-classifier", "site", "../site", "--exact")
+    names = {path.name.split("-")[0] for path in (environment.folder.parent / "site").iterdir()}
+    assert names == {
+        *("index.html", "sw.js", "manifest.webmanifest", "LICENSES.txt", "style", "icon"),
+        *("site", "worker", "dropzone", "answer", "export", "ort", "heif"),
+    }

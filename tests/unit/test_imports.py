@@ -16,6 +16,7 @@ MODULES = [
     "kernels.manager",
     "server.app",
     "server.visitor",
+    "site.build",
     # `make train` tells what is wrong with a recipe or its photos before it loads torch.
     "dataset.recipes",
     "dataset.gather",

@@ -99,7 +99,16 @@ def test_workflows_may_only_read_the_repository() -> None:
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
         workflow = yaml.safe_load(path.read_text())
         assert workflow["permissions"] == {"contents": "read"}, path
-        assert not [job for job in workflow["jobs"].values() if "permissions" in job], path
+        jobs = {name for name, job in workflow["jobs"].items() if "permissions" in job}
+        assert jobs == ({"deploy"} if path.name == "pages.yml" else set()), path
+
+
+def test_job_that_publishes_may_do_nothing_else_and_runs_nothing_of_the_repository() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "pages.yml").read_text())
+    deploy = workflow["jobs"]["deploy"]
+    assert deploy["permissions"] == {"pages": "write", "id-token": "write"}
+    (step,) = deploy["steps"]
+    assert step["uses"].startswith("actions/deploy-pages@")
 
 
 def test_every_supported_python_is_tested_and_declared() -> None:

@@ -96,3 +96,25 @@ def test_another_export_is_not_overwritten(export: Path) -> None:
         with pytest.raises(ConversionError, match=r"ends in \.onnx, got .* once for each"):
             convert(export, target)
     assert other.read_bytes() == export.read_bytes()
+
+
+@pytest.mark.slow
+def test_int8_prints_what_changes_and_lasts_until_the_export_changes(
+    export: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(24):
+        Image.effect_noise((70, 60), 10 * i + 1).save(folder / f"{i}.png")
+    output = convert(export, "--int8", folder)
+    assert "weights:            8-bit integers, calibrated on 12 photos\n" in output
+    assert "judged on:          12 photos; exact and smaller:\n" in output
+    assert "same label:         12 of 12\n" in output
+    assert "wrong labels" not in output  # no folder is named like a class
+    assert convert(export, "--if-needed") == f"{export.with_suffix('.onnx')} is up to date.\n"
+    assert "8-bit integers, calibrated on 12 photos" in convert(export, "--names", NAMES)
+    with export.open("ab") as file:  # another file, with the same Learner
+        file.write(bytes(1))
+    output = convert(export, "--if-needed")
+    assert "8-bit integers" not in output
+    assert "is exact now; --int8 PHOTOS quantizes it again.\n" in output

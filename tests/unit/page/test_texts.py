@@ -38,9 +38,17 @@ def test_many_or_long_names_are_counted() -> None:
     )
 
 
-def test_line_of_a_known_photo() -> None:
-    assert texts.line(prediction(known=True), ["black_bear", "teddy"]) == (
-        "Prediction: black_bear; Probability: 0.7500"
+def test_line_of_a_known_photo_is_that_of_the_prediction() -> None:
+    line = texts.line(prediction(known=True), ["black_bear", "teddy"])
+    assert line == "Prediction: black_bear; Probability: 0.7500" == str(prediction(known=True))
+
+
+@pytest.mark.parametrize("label", ["{label}", "{names}", "{0}", "{"])
+def test_line_fills_in_no_label_twice(label: str) -> None:
+    ranking = ((label, 0.75), ("b", 0.25))
+    unsure = Prediction(label, 0.75, ranking, known=False, score=1.0)
+    assert texts.line(unsure, [label, "b"]) == (
+        f"Not sure: this does not look like {label} or b; closest: {label} (0.7500)."
     )
 
 
@@ -63,7 +71,13 @@ def test_summary() -> None:
     assert texts.summary(2, 3) == "2 of 3 photos answered; 1 could not be read."
 
 
-@pytest.mark.parametrize("texts", [texts.DROP_TEXTS, texts.ANSWER_TEXTS, texts.FEEDBACK_TEXTS])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        *(texts.DROP_TEXTS, texts.ANSWER_TEXTS, texts.FEEDBACK_TEXTS),
+        *(texts.SITE_TEXTS, texts.SITE_DROP_TEXTS),
+    ],
+)
 def test_texts_are_plain(texts: dict[str, str]) -> None:
     for text in texts.values():
         assert text == text.strip()

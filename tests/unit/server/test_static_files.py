@@ -118,7 +118,7 @@ def test_another_template_keeps_its_paths(make: Make) -> None:
 
 
 def test_template_and_script_use_every_text_and_no_other() -> None:
-    sources = [*TEMPLATE.glob("*.html*"), *(ROOT / "web" / "src").rglob("*.ts")]
+    sources = [*TEMPLATE.glob("*.html*"), *(ROOT / "web" / "src").glob("*.ts")]
     source = "".join(path.read_text() for path in sources)
     reasons = {name for name in PAGE_TEXTS if name.startswith("ended_")}  # texts[`ended_${reason}`]
     assert "texts[`ended_${" in source

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from icon_classifier.conversion.convert import convert
 from icon_classifier.dataset.recipes import Training, load_recipe
-from icon_classifier.errors import DatasetError, RecipeError, TrainingError
+from icon_classifier.errors import ConversionError, DatasetError, RecipeError, TrainingError
 from icon_classifier.images import read_image_file
 from icon_classifier.model.session import Model
 from icon_classifier.training import pretrained
@@ -119,6 +119,29 @@ def test_compiled_model_says_not_sure_by_the_same_score(
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[::8] = 255
     assert not model.predict(Image.fromarray(stripes)).known
+
+
+@pytest.mark.slow
+def test_export_keeps_the_ranges_of_8_bit_integers(
+    probe: Probe, loaded: Photos, tmp_path: Path
+) -> None:
+    """The 18 photos are too few: each gets a mirror image."""
+    for path in loaded.paths:
+        target = tmp_path / "photos" / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            image.save(target)
+            ImageOps.mirror(image).save(target.with_stem(f"{path.stem}-mirrored"))
+    paths = sorted((tmp_path / "photos").rglob("?.png"))
+    copy = replace(probe, photos=replace(loaded, paths=paths))
+    with quiet():
+        export = export_probe(copy, load_recipe("shapes"), tmp_path / "export.pkl", int8=True)
+    export.with_suffix(".onnx").unlink()
+    model = Model.load(convert(export))
+    assert model.info.raw["int8"]["photos"] == 18
+    assert f"\nTrained {model.info.raw['trained']}." in (tmp_path / "export.md").read_text()
+    with quiet(), pytest.raises(ConversionError, match="at least 20 different photos, got 18"):
+        export_probe(probe, load_recipe("shapes"), tmp_path / "export.pkl", int8=True)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])

@@ -1,0 +1,69 @@
+// HEIC photos, decoded by libheif, which is loaded with the first that the browser cannot decode.
+
+import type { WorkerConfig } from '../site/messages';
+import { checkSize } from './decode';
+import { load, unpacked } from './files';
+import { Problem } from './problem';
+
+/** What of libheif is used; see the README of libheif-js. */
+interface Libheif {
+  HeifDecoder: new () => { decode(data: Uint8Array): HeifImage[] };
+}
+
+interface HeifImage {
+  get_width(): number;
+  get_height(): number;
+  is_primary(): boolean;
+  display(target: ImageData, callback: (result: ImageData | null) => void): void;
+  free(): void;
+}
+
+type Files = WorkerConfig['files']['heif'];
+
+export class Heif {
+  private library?: Promise<Libheif>;
+
+  constructor(
+    private readonly files: Files,
+    private readonly base: string,
+  ) {}
+
+  /** Decode a photo, upright. */
+  async decode(file: Blob): Promise<ImageData> {
+    const { HeifDecoder } = await this.open();
+    const images = new HeifDecoder().decode(new Uint8Array(await file.arrayBuffer()));
+    const image = images.find((each) => each.is_primary());
+    if (!image) throw new Problem('damaged');
+    try {
+      const size = { width: image.get_width(), height: image.get_height() };
+      checkSize(size);
+      const target = new ImageData(size.width, size.height);
+      const result = await new Promise<ImageData | null>((resolve) =>
+        image.display(target, resolve),
+      );
+      if (!result) throw new Problem('damaged');
+      return result;
+    } finally {
+      images.forEach((each) => each.free());
+    }
+  }
+
+  private async open(): Promise<Libheif> {
+    this.library ??= this.load();
+    try {
+      return await this.library;
+    } catch {
+      // Without a connection, say; the next photo tries again.
+      this.library = undefined;
+      throw new Problem('unsupported');
+    }
+  }
+
+  private async load(): Promise<Libheif> {
+    const [module, data] = await Promise.all([
+      import(new URL(this.files.script, this.base).href),
+      load(this.files, this.base),
+    ]);
+    return module.default({ wasmBinary: await unpacked(data) });
+  }
+}
