@@ -6,10 +6,12 @@ import { Heif } from './heif';
 import type { FromWorker, ModelInfo, ToWorker, WorkerConfig } from '../site/messages';
 import { Network, type Pixels } from './network';
 import { seen, transformed } from './pipeline';
-import { pixelsOf, shrunk } from './pixels';
+import { pixelsOf, readsPixels, shrunk } from './pixels';
 import { Failure, isMemory, Problem } from './problem';
+import { pictureOf, resize } from './resize';
 
-export { pictureOf, resize } from './resize';
+// For tests.
+export { pictureOf, readsPixels, resize };
 
 const PREVIEW_SIDE = 640;
 const THUMBNAIL_SIDE = 72;
@@ -76,6 +78,7 @@ class Server {
 
   private async open(): Promise<Network> {
     const start = performance.now();
+    if (!(await readsPixels())) throw new Failure('wasm');
     const { model: info, files } = this.config;
     const loaded = { runtime: 0, model: 0 };
     const total = files.runtime.bytes + files.model.bytes;
