@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -303,21 +304,53 @@ def site(
     exact: Annotated[
         bool, typer.Option("--exact", help=f"Publish {MODEL} as it is: twice the size.")
     ] = False,
+    int8: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of photos: publish 8-bit integers, half the size, calibrated on half "
+            "of them and judged on the others.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of photos: print how the published model's answers differ.",
+            show_default=False,
+        ),
+    ] = None,
     model: ModelFolder = Path(),
 ) -> None:
-    """Write the page as static files, which any web server serves; it answers in the browser."""
+    """Write the page as static files, which any web server serves; it answers in the browser.
+
+    Weights are stored in half precision. A model that would change more than 0.5 % of the labels
+    is refused.
+    """
+    from icon_classifier.cli.summary import comparison
     from icon_classifier.model.info import read_model_file
     from icon_classifier.model.opening import open_model
-    from icon_classifier.site.build import write_site
+    from icon_classifier.model.session import Model
+    from icon_classifier.site.build import check_target, write_site
 
-    open_model(model)  # compiles export.pkl where that is necessary
+    if exact and (int8 or compare):
+        raise SettingsError("expected --exact alone, got it with --int8 or --compare")
+    check_target(out)
+    is_int8 = "int8" in open_model(model).info.raw  # compiles export.pkl where that is necessary
+    if is_int8 and int8:
+        raise SettingsError(f"{MODEL} has 8-bit integers already; leave --int8 out")
     data = read_model_file(model / MODEL)
     if not exact:
         try:
             from icon_classifier.compact.half import halve
+            from icon_classifier.conversion.quantize import judge, quantize
         except ModuleNotFoundError as error:
             raise SettingsError(f"{_missing_extra(error, 'train')}, or add --exact") from error
-        data = halve(data)
+        smaller = quantize(data, int8) if int8 else halve(data)
+        if int8:
+            _print_rows(comparison(Model(smaller).info.raw["int8"]["judged"]))
+        if compare:
+            _print_rows(comparison(asdict(judge(data, smaller, compare))))
+        data = smaller
     write_site(out, model, data)
     print(f"Wrote {out} ({len(data) / 1e6:.1f} MB of weights); to look at it, run")
     print(f"  python -m http.server -d {shlex.quote(str(out))}")

@@ -41,18 +41,18 @@ def summary(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def comparison(judged: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what quantizing a model changed; see `icon_classifier.conversion.quantize.Comparison`.
+    """Yield what a smaller model changes.
 
     Parameters
     ----------
     judged : mapping
-        That entry of the metadata's ``int8``.
+        A `icon_classifier.conversion.quantize.Comparison`, as it is in the metadata's ``int8``.
     """
     photos = judged["photos"]
-    yield "judged on", f"{photos} other photos; exact and quantized:"
+    yield "judged on", f"{photos} photos; exact and smaller:"
     yield "same label", f"{judged['same_label']} of {photos}"
     yield "same not sure", f"{judged['same_unsure']} of {photos}"
-    yield "probabilities", f"differ by {judged['largest_difference']:.3f} at most"
+    yield "probabilities", f"differ by {judged['largest_difference']:.2g} at most"
     if judged["errors"]:
         yield "wrong labels", "{} and {}".format(*judged["errors"])
     yield "time", "{:.1f} and {:.1f} ms of one core".format(*judged["milliseconds"])

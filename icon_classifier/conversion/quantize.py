@@ -1,4 +1,4 @@
-"""Quantize a compiled model to 8-bit integers, and judge on photos what that changes.
+"""Quantize a compiled model to 8-bit integers, and judge on photos what a smaller model changes.
 
 The network's body is quantized statically, per channel, by ranges of its activations on photos. Its
 head, the score and the evidence stay float32: an error there is an error of the answer, and the
@@ -62,7 +62,7 @@ _Ranges = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a quantized model changes, on photos that it was not calibrated on.
+    """What a smaller model changes, on photos that it was not calibrated on.
 
     Attributes
     ----------
@@ -121,15 +121,22 @@ def quantize(exact: bytes, folder: Path) -> bytes:
         "ranges": _find_ranges(_fold(exact), _arrays(reader, calibration)),
     }
     settings |= _fit(reader, exact, apply(exact, settings), calibration)
-    comparison = _compare(exact, apply(exact, settings), judged)
-    changed = comparison.photos - comparison.same_label
-    if changed > MAX_CHANGED_LABELS * comparison.photos:
-        raise ConversionError(
-            f"8-bit integers change the labels of {changed} of {comparison.photos} photos, "
-            f"expected at most {MAX_CHANGED_LABELS:.1%}; nothing was written. Convert without "
-            "--int8, or give more photos of every class"
-        )
+    comparison = _judge(exact, apply(exact, settings), judged)
     return apply(exact, settings | {"judged": asdict(comparison)})
+
+
+def judge(exact: bytes, smaller: bytes, folder: Path) -> Comparison:
+    """Compare a smaller model with the exact one on photos; see :func:`quantize`.
+
+    Raises
+    ------
+    ConversionError
+        There are no photos, or more than `MAX_CHANGED_LABELS` of the labels change.
+    """
+    photos = _find_photos(folder, Model(exact))
+    if not photos:
+        raise ConversionError(f"expected a folder of photos, got {folder} with none")
+    return _judge(exact, smaller, photos)
 
 
 def apply(exact: bytes, settings: Mapping[str, Any]) -> bytes:
@@ -343,6 +350,18 @@ def _fit(reader: Model, exact: bytes, int8: bytes, paths: Sequence[Path]) -> dic
 
 def _upside_down(photo: Image.Image) -> Image.Image:
     return photo.transpose(Image.Transpose.ROTATE_180)
+
+
+def _judge(exact: bytes, smaller: bytes, photos: _Photos) -> Comparison:
+    comparison = _compare(exact, smaller, photos)
+    changed = comparison.photos - comparison.same_label
+    if changed > MAX_CHANGED_LABELS * comparison.photos:
+        raise ConversionError(
+            f"the smaller model would change the labels of {changed} of {comparison.photos} "
+            f"photos, expected at most {MAX_CHANGED_LABELS:.1%}; nothing was written. Keep the "
+            "exact one, or give more photos of every class"
+        )
+    return comparison
 
 
 def _compare(exact: bytes, int8: bytes, photos: _Photos) -> Comparison:

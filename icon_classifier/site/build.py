@@ -90,7 +90,7 @@ def write_site(target: str | Path, folder: str | Path, model: bytes) -> None:
         If a file cannot be written.
     """
     target, folder = Path(target), Path(folder)
-    _check(target)
+    check_target(target)
     files = _files(folder, Model(model), model)
     target.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
@@ -100,7 +100,8 @@ def write_site(target: str | Path, folder: str | Path, model: bytes) -> None:
             path.unlink()
 
 
-def _check(target: Path) -> None:
+def check_target(target: Path) -> None:
+    """Raise a SettingsError where :func:`write_site` would refuse a folder."""
     if target.exists() and not target.is_dir():
         raise SettingsError(f"expected a folder for the site, got the file {target}")
     if not target.exists() or all(path.name.startswith(".") for path in target.iterdir()):

@@ -1,14 +1,18 @@
-import hashlib
+"""``icon-classifier site`` as its user sees it."""
+
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from icon_classifier.cli.main import app
-from icon_classifier.errors import ModelDamagedError, SettingsError
+from icon_classifier.errors import ConversionError, ModelDamagedError, SettingsError
+from icon_classifier.model.session import Model
 from tests.support.models import write_model
 from tests.support.servers import ROOT
 
@@ -22,8 +26,16 @@ main()
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    """The folder of a model of three colours."""
     write_model(tmp_path)
     return tmp_path
+
+
+def site(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(app, ["site", *map(str, arguments)])
+    if result.exception:
+        raise result.exception
+    return result.output
 
 
 def published(out: Path) -> bytes:
@@ -33,27 +45,61 @@ def published(out: Path) -> bytes:
 
 def test_site_is_written_and_says_how_to_look_at_it(folder: Path) -> None:
     out = folder / "my site"
-    result = CliRunner().invoke(app, ["site", str(out), "--model", str(folder)])
-    assert result.exit_code == 0
-    assert f"python -m http.server -d '{out}'" in result.stdout
-    assert "red" in (out / "index.html").read_text()
+    assert f"python -m http.server -d '{out}'" in site(out, "--model", folder)
+    assert "Red, green or blue?" in (out / "index.html").read_text()
 
 
 def test_exact_publishes_the_model_as_it_is(folder: Path) -> None:
-    arguments = ["site", str(folder / "out"), "--exact", "--model", str(folder)]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    site(folder / "out", "--exact", "--model", folder)
     assert published(folder / "out") == (folder / "export.onnx").read_bytes()
 
 
 def test_weights_are_stored_in_half_precision(tmp_path: Path) -> None:
-    arguments = ["site", str(tmp_path), "--model", str(ROOT)]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    site(tmp_path, "--model", ROOT)
     share = len(published(tmp_path)) / (ROOT / "export.onnx").stat().st_size
     assert share == pytest.approx(0.5, abs=0.02)
-    text = (tmp_path / "index.html").read_text()
-    found = re.search(r'"sha256": "(\w+)"', text[text.index('"model": {"bytes"') :])
-    assert found
-    assert found[1] == hashlib.sha256(published(tmp_path)).hexdigest()
+
+
+def test_compare_prints_what_half_precision_changes(folder: Path) -> None:
+    for colour in ("red", "green", "blue"):
+        (folder / "photos" / colour).mkdir(parents=True)
+        Image.new("RGB", (20, 20), colour).save(folder / "photos" / colour / "1.png")
+    output = site(folder / "out", "--compare", folder / "photos", "--model", folder)
+    assert "same label:         3 of 3\n" in output
+    assert "probabilities:      differ by 0 at most\n" in output
+    assert "wrong labels:       0 and 0\n" in output
+
+
+def test_folder_without_photos_is_refused(folder: Path) -> None:
+    with pytest.raises(ConversionError, match="expected a folder of photos"):
+        site(folder / "out", "--compare", folder, "--model", folder)
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--int8", "--compare"])
+def test_exact_model_is_not_compared_with_itself(folder: Path, option: str) -> None:
+    with pytest.raises(SettingsError, match="expected --exact alone"):
+        site(folder / "out", "--exact", option, folder, "--model", folder)
+
+
+@pytest.mark.slow
+def test_int8_publishes_a_quantized_model_and_leaves_the_exact_one(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    shutil.copy(tiny_export, tmp_path / "export.pkl")
+    (tmp_path / "photos").mkdir()
+    for i in range(24):
+        Image.effect_noise((70, 60), 10 * i + 1).save(tmp_path / "photos" / f"{i}.png")
+    output = site(tmp_path / "out", "--int8", tmp_path / "photos", "--model", tmp_path)
+    assert "judged on:          12 photos; exact and smaller:\n" in output
+    assert "int8" in Model(published(tmp_path / "out")).info.raw
+    assert "int8" not in Model.load(tmp_path / "export.onnx").info.raw
+
+
+def test_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
+    write_model(tmp_path, int8={})
+    with pytest.raises(SettingsError, match="8-bit integers already"):
+        site(tmp_path / "out", "--int8", tmp_path, "--model", tmp_path)
 
 
 def test_without_onnx_only_the_exact_model_is_published(folder: Path) -> None:
@@ -68,12 +114,12 @@ def test_without_onnx_only_the_exact_model_is_published(folder: Path) -> None:
 
 def test_damaged_model_is_refused(folder: Path) -> None:
     (folder / "export.onnx").write_bytes(b"nothing")
-    result = CliRunner().invoke(app, ["site", str(folder / "out"), "--model", str(folder)])
-    assert isinstance(result.exception, ModelDamagedError)
+    with pytest.raises(ModelDamagedError):
+        site(folder / "out", "--model", folder)
     assert not (folder / "out").exists()
 
 
 def test_folder_of_something_else_is_refused(folder: Path) -> None:
-    result = CliRunner().invoke(app, ["site", str(folder), "--model", str(folder)])
-    assert isinstance(result.exception, SettingsError)
+    with pytest.raises(SettingsError, match="expected a new folder"):
+        site(folder, "--model", folder)
     assert [path.name for path in folder.iterdir()] == ["export.onnx"]

@@ -6,15 +6,16 @@ export async function keepFiles(offer: (use: () => void) => void): Promise<void>
   const { serviceWorker } = navigator;
   const registration = await serviceWorker.register(new URL('sw.js', document.baseURI));
   const use = () => {
+    if (!registration.waiting) return location.reload(); // another tab uses it already
     serviceWorker.addEventListener('controllerchange', () => location.reload());
-    registration.waiting?.postMessage('use');
+    registration.waiting.postMessage('use');
   };
   const look = () => {
     // The first version is not news.
     if (registration.waiting && serviceWorker.controller) offer(use);
   };
+  const watch = () => registration.installing?.addEventListener('statechange', look);
   look();
-  registration.addEventListener('updatefound', () =>
-    registration.installing?.addEventListener('statechange', look),
-  );
+  watch();
+  registration.addEventListener('updatefound', watch);
 }
