@@ -36,6 +36,8 @@ export class Network {
       // ONNX Runtime's words where it could not even start.
       const reason = /no available backend/.test(String(error)) ? 'wasm' : 'damaged';
       throw new Failure(isMemory(error) ? 'memory' : reason, { cause: error });
+    } finally {
+      ort.env.wasm.wasmBinary = undefined; // 14 MB
     }
   }
 

@@ -16,7 +16,7 @@ export interface Picture {
 /** Left, top, right and bottom in pixels; what lies beyond the picture is padded. */
 export type Box = [number, number, number, number];
 
-/** For each value of the result, `count` of the source: their places, -1 for 0, and weights. */
+/** For each value of the result, `count` places in a side of the source, and their weights. */
 interface Taps {
   count: number;
   places: Int32Array;
