@@ -167,7 +167,7 @@ function resampleRows(
   }
 }
 
-/** Resample columns, in rows of `length` values each, into rows of `target` that lie `pitch` apart. */
+/** Resample columns, in rows of `length` values, into rows of `target` that lie `pitch` apart. */
 function resampleColumns(
   { count, places, weights }: Taps,
   values: Uint8Array,
