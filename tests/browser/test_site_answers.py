@@ -19,7 +19,8 @@ from icon_classifier.model.heatmap import relevance
 from icon_classifier.model.pipeline import METHODS, PAD_MODES, Pipeline
 from icon_classifier.model.session import Model
 from icon_classifier.site.build import write_site
-from tests.support.browser import watching
+from scripts.browser import find_browser
+from tests.support.browser import ARGUMENTS, watching
 from tests.support.models import LABELS, SIZE, model_bytes
 from tests.support.pictures import encode, gradient, turned
 from tests.support.site_host import SiteHost, site_host
@@ -296,3 +297,15 @@ def test_browser_that_returns_noise_for_pixels_is_noticed(
         }"""
     )
     assert not page.evaluate("site.module.readsPixels()")
+
+
+def test_model_is_loaded_and_answers_without_https(
+    browser: Browser, host: SiteHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "url", host.url.replace("localhost", "site.test"))
+    rule = "--host-resolver-rules=MAP site.test localhost"
+    with browser.browser_type.launch(executable_path=find_browser(), args=[*ARGUMENTS, rule]) as it:
+        page = it.new_page()
+        worker = SiteWorker(page, host, "colours")
+        assert not page.evaluate("isSecureContext")
+        assert worker.predict(encode(gradient()))["kind"] == "answer"
