@@ -156,8 +156,11 @@ def test_photo_of_more_than_24_megapixels_is_halved_first(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_jpeg_is_turned_upright(orientation: int, worker: SiteWorker) -> None:
-    file = turned(orientation)
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_photo_is_turned_upright(kind: str, orientation: int, worker: SiteWorker) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = encode(gradient(), kind, quality=95, exif=exif)
     steps = [{"op": "crop_pad", "size": read_image(file).size, "pad_mode": "zeros"}]
     result = worker.transform(file, "RGB", steps).astype(int)
     # Another decoder may round otherwise.
