@@ -13,7 +13,7 @@ server is gone. Medians.
 from __future__ import annotations
 
 import argparse
-import shutil
+import io
 import statistics
 import sys
 import tempfile
@@ -31,6 +31,7 @@ from icon_classifier.site.build import write_site
 from scripts.browser import find_browser
 from tests.support.browser import ARGUMENTS
 from tests.support.site_host import SiteHost, site_host
+from tests.support.site_worker import SiteWorker
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_MS = 120_000
@@ -42,33 +43,6 @@ LINE = {
 }
 TARGET = 0.01
 TARGETS = {("float32", "as PNG"): 0.001}
-
-# Opens the site's worker on a page of its own.
-OPEN = """
-async (base) => {
-  const text = await (await fetch(base)).text();
-  const found = new DOMParser().parseFromString(text, 'text/html').querySelector('#site-config');
-  const { worker: name, model, files } = JSON.parse(found.textContent);
-  const worker = new Worker(new URL(name, base), { type: 'module' });
-  const waiting = new Map();
-  const isOpen = new Promise((resolve, reject) => {
-    worker.onmessage = ({ data }) => {
-      if (data.kind === 'ready') resolve();
-      if (data.kind === 'failed') reject(new Error(data.reason));
-      waiting.get(data.id)?.(data);
-    };
-  });
-  worker.postMessage({ kind: 'open', config: { model, files }, base });
-  window.classify = async (id, address) => {
-    const source = await (await fetch(address)).blob();
-    const answered = new Promise((resolve) => waiting.set(id, resolve));
-    worker.postMessage({ kind: 'predict', id, source, explain: false, preview: false });
-    return await answered;
-  };
-  await isOpen;
-  return model.labels;
-}
-"""
 
 # Notes when the page can be used, when the model is there and when the line changes, in ms.
 WATCH = """
@@ -123,29 +97,23 @@ class Parity:
         )
 
 
-def compare(page: Page, site: str, folder: Path, photos: list[Path], model: Model) -> list[Parity]:
-    """Classify photos as they are and as PNG by a site, and compare with a model.
-
-    Copies are written into a folder that the site's host serves as ``photos/``.
-    """
-    labels = page.evaluate(OPEN, site)
-    parities = [Parity(), Parity()]
-    for number, path in enumerate(photos):
+def compare(worker: SiteWorker, photos: list[Path], model: Model) -> dict[str, Parity]:
+    """Classify photos by a site, as they are and as PNG, and compare with a model."""
+    parities = {"as they are": Parity(), "as PNG": Parity()}
+    for path in photos:
         image = read_image_file(path)
         expected = model.predict(image)
-        copies = [folder / f"{number}{path.suffix}", folder / f"{number}-copy.png"]
-        if not copies[0].exists():
-            shutil.copy(path, copies[0])
-            image.save(copies[1], compress_level=1)
-        for parity, copy in zip(parities, copies, strict=True):
-            address = f"../photos/{copy.name}"
-            answer = page.evaluate("(parts) => classify(...parts)", [copy.name, address])
+        copy = io.BytesIO()
+        image.save(copy, "PNG", compress_level=1)
+        files = path.read_bytes(), copy.getvalue()
+        for parity, file in zip(parities.values(), files, strict=True):
+            answer = worker.predict(file)
             if answer["kind"] != "answer":
                 parity.refused.append(f"{path.name} ({answer['reason']})")
                 continue
-            ranking = {labels[index]: probability for index, probability in answer["ranking"]}
+            ranking = {model.labels[index]: p for index, p in answer["ranking"]}
             parity.photos += 1
-            parity.same_label += labels[answer["ranking"][0][0]] == expected.label
+            parity.same_label += next(iter(ranking)) == expected.label
             parity.same_known += answer["known"] == expected.known
             differences = [abs(ranking[label] - p) for label, p in expected.ranking]
             parity.difference = max(parity.difference, *differences)
@@ -204,17 +172,14 @@ def main(photos: Path, project: Path, rounds: int) -> int:
     failed = False
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
         folder = Path(temporary)
-        (folder / "photos").mkdir()
         browser = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
         for weights, data in {"float16": halve(exact), "float32": exact}.items():
             write_site(folder / weights, project, data)
             with site_host(folder) as host:
                 page = browser.new_page()
-                page.goto(f"{host.url}{weights}/LICENSES.txt")
-                site = f"{host.url}{weights}/"
-                found = compare(page, site, folder / "photos", paths, model)
+                found = compare(SiteWorker(page, host, weights), paths, model)
                 page.close()
-            for form, parity in zip(("as they are", "as PNG"), found, strict=True):
+            for form, parity in found.items():
                 print(f"{weights} ({len(data) / 1e6:.1f} MB), photos {form}: {parity}", flush=True)
                 most = TARGETS.get((weights, form), TARGET)
                 failed |= parity.same_label < parity.photos or parity.difference > most

@@ -341,15 +341,17 @@ def site(
     data = read_model_file(model / MODEL)
     if not exact:
         try:
+            from icon_classifier.compact.comparison import compare as compare_models
             from icon_classifier.compact.half import halve
-            from icon_classifier.conversion.quantize import judge, quantize
+            from icon_classifier.compact.int8 import quantize
+            from icon_classifier.compact.photos import find_photos
         except ModuleNotFoundError as error:
             raise SettingsError(f"{_missing_extra(error, 'train')}, or add --exact") from error
         smaller = quantize(data, int8) if int8 else halve(data)
         if int8:
             _print_rows(comparison(Model(smaller).info.raw["int8"]["judged"]))
         if compare:
-            _print_rows(comparison(asdict(judge(data, smaller, compare))))
+            _print_rows(comparison(asdict(compare_models(data, smaller, find_photos(compare)))))
         data = smaller
     write_site(out, model, data)
     print(f"Wrote {out} ({len(data) / 1e6:.1f} MB of weights); to look at it, run")

@@ -46,7 +46,7 @@ def comparison(judged: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     Parameters
     ----------
     judged : mapping
-        A `icon_classifier.conversion.quantize.Comparison`, as it is in the metadata's ``int8``.
+        A `icon_classifier.compact.comparison.Comparison`, as it is in the metadata's ``int8``.
     """
     photos = judged["photos"]
     yield "judged on", f"{photos} photos; exact and smaller:"

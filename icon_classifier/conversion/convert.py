@@ -24,10 +24,10 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from icon_classifier.compact.int8 import apply, quantize
 from icon_classifier.conversion.archive import Archive, open_archive
 from icon_classifier.conversion.learner import ExportedLearner, read_learner
 from icon_classifier.conversion.other_files import check_start
-from icon_classifier.conversion.quantize import apply, quantize
 from icon_classifier.conversion.transforms import Transforms
 from icon_classifier.errors import ConversionError, ModelError, UnsupportedLearnerError
 from icon_classifier.files import sha256_of, write_file

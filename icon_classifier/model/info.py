@@ -181,7 +181,7 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
 
 @functools.cache
 def compiler_sha256() -> str:
-    """Hash the code that a compiled model depends on: all files of ``conversion/`` and ``model/``.
+    """Hash the code that a compiled model depends on: ``compact``, ``conversion`` and ``model``.
 
     Returns
     -------
@@ -190,7 +190,7 @@ def compiler_sha256() -> str:
     """
     package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for folder in ("conversion", "model"):
+    for folder in ("compact", "conversion", "model"):
         for path in sorted((package / folder).rglob("*.py")):
             name = path.relative_to(package).as_posix()
             digest.update(f"{name} {sha256_of(path)}\n".encode())

@@ -71,7 +71,7 @@ def test_compare_prints_what_half_precision_changes(folder: Path) -> None:
 
 
 def test_folder_without_photos_is_refused(folder: Path) -> None:
-    with pytest.raises(ConversionError, match="expected a folder of photos"):
+    with pytest.raises(ConversionError, match="expected photos to compare two models on"):
         site(folder / "out", "--compare", folder, "--model", folder)
     assert not (folder / "out").exists()
 

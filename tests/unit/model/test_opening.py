@@ -145,8 +145,8 @@ from icon_classifier.model.opening import is_up_to_date
 package, model, export = map(Path, sys.argv[1:])
 assert Path(info.__file__).is_relative_to(package)
 assert is_up_to_date(model, export)
-for path in sorted((package / "conversion").glob("*")) + sorted((package / "model").glob("*")):
-    if path.suffix == ".py":
+for path in sorted(package.glob("*/*.py")):
+    if path.parent.name in ("compact", "conversion", "model"):
         content = path.read_bytes()
         path.write_bytes(content + b"#")
         info.compiler_sha256.cache_clear()
@@ -171,7 +171,8 @@ def test_a_change_to_any_file_of_the_compiler_makes_the_model_stale(
     )
     assert not done.stderr
     results = dict(line.split() for line in done.stdout.splitlines())
-    files = [*(PACKAGE / "conversion").glob("*.py"), *(PACKAGE / "model").glob("*.py")]
+    packages = ("compact", "conversion", "model")
+    files = [path for package in packages for path in (PACKAGE / package).glob("*.py")]
     assert sorted(results) == sorted(path.relative_to(PACKAGE).as_posix() for path in files)
     assert set(results.values()) == {"False"}
     assert Model.load(model).labels == tuple(LABELS)
