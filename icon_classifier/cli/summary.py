@@ -49,7 +49,7 @@ def comparison(judged: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         That entry of the metadata's ``int8``.
     """
     photos = judged["photos"]
-    yield "judged on", f"{photos} other photos; exact and quantized:"
+    yield "judged on", f"{photos} photos; the exact model and this one:"
     yield "same label", f"{judged['same_label']} of {photos}"
     yield "same not sure", f"{judged['same_unsure']} of {photos}"
     yield "probabilities", f"differ by {judged['largest_difference']:.3f} at most"
