@@ -91,7 +91,7 @@ def test_int8_publishes_a_quantized_model_and_prints_what_it_changes(tmp_path: P
         for i in range(24):
             photo.crop((i, 0, *photo.size)).save(tmp_path / "grizzly" / f"{i}.png")
     output = site(tmp_path / "out", "--int8", tmp_path / "grizzly", "--model", ROOT)
-    assert "judged on:          12 photos; exact and smaller:\n" in output
+    assert "judged on:          12 photos; the exact model and this one:\n" in output
     assert "wrong labels:       0 and 0\n" in output
     assert Model(published(tmp_path / "out")).info.raw["int8"]["photos"] == 12
 
