@@ -1,6 +1,6 @@
-// Build the scripts of the page and of the static site into the Python package, with the licences of
-// the bundled packages. The page's have a hash in their names, and gzip and brotli versions; the
-// site's have plain names, because whoever writes a site adds the hashes.
+// Build the scripts of the page and of the static site into the Python package, with the licences
+// of the bundled packages. The page's have a hash in their names, and gzip and brotli versions; the
+// site's have plain names, because `icon-classifier site` adds the hashes.
 //
 //   node build.mjs            write the files
 //   node build.mjs --check    fail if the committed files differ from what would be written

@@ -49,7 +49,7 @@ def comparison(judged: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         A `icon_classifier.compact.comparison.Comparison`, as it is in the metadata's ``int8``.
     """
     photos = judged["photos"]
-    yield "judged on", f"{photos} photos; exact and smaller:"
+    yield "judged on", f"{photos} photos; the exact model and this one:"
     yield "same label", f"{judged['same_label']} of {photos}"
     yield "same not sure", f"{judged['same_unsure']} of {photos}"
     yield "probabilities", f"differ by {judged['largest_difference']:.2g} at most"

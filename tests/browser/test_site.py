@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pillow_heif
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
@@ -178,20 +179,23 @@ def test_several_photos_fill_a_table(
 ) -> None:
     names = ["=red.png", '"blue"; gray.png', "gray, <b>.png", "no\u202ered\x1b.png"]
     files = photos(*names)
+    heic = tmp_path / "blue.heic"
+    pillow_heif.from_pillow(Image.new("RGB", (64, 64), "blue")).save(heic)
     bad = tmp_path / "-bad.jpg"
     bad.write_bytes(b"no picture")
     huge = tmp_path / "huge.png"
     huge.write_bytes(b"\0" * (25 * 2**20 + 1))
     page = new_page(f"{host.url}colours/", **PHONE)
     ready(page)
-    drop(page, *files, bad, huge)
-    expect(line(page)).to_have_text("4 of 6 photos answered; 2 could not be read.", timeout=READY)
+    drop(page, *files, heic, bad, huge)
+    expect(line(page)).to_have_text("5 of 7 photos answered; 2 could not be read.", timeout=READY)
     rows = page.locator(".ic-table tbody tr")
-    expect(rows).to_have_count(6)
-    expect(rows.locator("img")).to_have_count(4)
+    expect(rows).to_have_count(7)
+    expect(rows.locator("img")).to_have_count(5)
     expect(rows.nth(2)).to_contain_text("not sure closest: ")
-    expect(rows.nth(4)).to_contain_text("not a picture")
-    expect(rows.nth(5)).to_contain_text("larger than 25 MB")
+    expect(rows.nth(4)).to_contain_text("blue.heic")
+    expect(rows.nth(5)).to_contain_text("not a picture")
+    expect(rows.nth(6)).to_contain_text("larger than 25 MB")
     assert troubles(page) == []
     assert fits(page)
     page.screenshot(path=artefacts / "site-table.png", full_page=True)
@@ -199,11 +203,11 @@ def test_several_photos_fill_a_table(
         button(page, "Download as CSV").click()
     table = Path(download.value.path()).read_bytes().decode()
     answers = [cells[1:] for cells in csv.reader(table.splitlines()[1:])]
-    everyone = [*names, bad.name, huge.name]
+    everyone = [*names, heic.name, bad.name, huge.name]
     written = [[name, *cells] for name, cells in zip(everyone, answers, strict=True)]
     heads = ["file", "label", "probability", "known", "problem"]
     assert table == "".join(f"{csv_line(cells)}\r\n" for cells in [heads, *written])
-    assert [cells[2] for cells in answers] == ["yes", "yes", "no", "yes", "", ""]
+    assert [cells[2] for cells in answers] == ["yes", "yes", "no", "yes", "yes", "", ""]
     button(page, "=red.png").click()
     expect(line(page)).to_have_text(re.compile("Prediction: red"))
     expect(page.locator(".ic-card")).to_be_visible()

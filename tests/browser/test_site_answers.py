@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pillow_heif
 import pytest
 from PIL import ExifTags, Image
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from icon_classifier.errors import ImageError
 from icon_classifier.images import Limits, read_image
@@ -19,8 +19,9 @@ from icon_classifier.model.heatmap import relevance
 from icon_classifier.model.pipeline import METHODS, PAD_MODES, Pipeline
 from icon_classifier.model.session import Model
 from icon_classifier.site.build import write_site
-from tests.support.browser import watching
-from tests.support.models import LABELS, model_bytes
+from scripts.browser import find_browser
+from tests.support.browser import ARGUMENTS, watching
+from tests.support.models import LABELS, SIZE, model_bytes
 from tests.support.pictures import encode, gradient, turned
 from tests.support.site_host import SiteHost, site_host
 from tests.support.site_worker import SiteWorker
@@ -29,19 +30,36 @@ CASES = 40
 """How many random pictures a test takes."""
 
 
+GREY_STEPS = [
+    {"op": "resize", "size": (14, 12), "method": "pad", "pad_mode": "border", "resample": 3},
+    {"op": "crop_pad", "size": (SIZE, SIZE), "pad_mode": "zeros"},
+]
+
+MODELS = {
+    "colours": model_bytes(),
+    "grey": model_bytes(mode="L", transforms=GREY_STEPS, unsure=None, temperature=0.5),
+}
+
+
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteHost]:
-    """Serves the site of a model of three colours."""
+    """Serves a site of each model."""
     folder = tmp_path_factory.mktemp("sites")
-    write_site(folder / "colours", tmp_path_factory.mktemp("project"), model_bytes())
+    for name, data in MODELS.items():
+        write_site(folder / name, tmp_path_factory.mktemp("project"), data)
     with site_host(folder) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
-def worker(browser: Browser, host: SiteHost) -> Iterator[SiteWorker]:
+def open_site(browser: Browser, host: SiteHost) -> Iterator[Callable[[str], SiteWorker]]:
     with watching(browser) as open_page:
-        yield SiteWorker(open_page(), host, "colours")
+        yield lambda name: SiteWorker(open_page(), host, name)
+
+
+@pytest.fixture(scope="module")
+def worker(open_site: Callable[[str], SiteWorker]) -> SiteWorker:
+    return open_site("colours")
 
 
 @pytest.fixture
@@ -138,8 +156,11 @@ def test_photo_of_more_than_24_megapixels_is_halved_first(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_jpeg_is_turned_upright(orientation: int, worker: SiteWorker) -> None:
-    file = turned(orientation)
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_photo_is_turned_upright(kind: str, orientation: int, worker: SiteWorker) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = encode(gradient(), kind, quality=95, exif=exif)
     steps = [{"op": "crop_pad", "size": read_image(file).size, "pad_mode": "zeros"}]
     result = worker.transform(file, "RGB", steps).astype(int)
     # Another decoder may round otherwise.
@@ -158,25 +179,27 @@ def test_colour_profile_of_a_photo_changes_nothing(worker: SiteWorker) -> None:
     assert np.array_equal(tagged, plain)
 
 
-def test_answer_is_that_of_the_model(worker: SiteWorker) -> None:
-    model = Model(model_bytes())
+@pytest.mark.parametrize("name", MODELS)
+def test_answer_is_that_of_the_model(name: str, open_site: Callable[[str], SiteWorker]) -> None:
+    worker, model = open_site(name), Model(MODELS[name])
     for picture in (gradient(), gradient("L"), gradient("RGBA"), Image.new("RGB", (9, 50), "red")):
         file = encode(picture)
         image = read_image(file)
         expected = model.predict(image, explain=True)
         answer = worker.predict(file)
-        assert [LABELS[index] for index, _ in answer["ranking"]] == [
-            label for label, _ in expected.ranking
-        ]
-        probabilities = [probability for _, probability in answer["ranking"]]
-        assert probabilities == pytest.approx([p for _, p in expected.ranking], abs=1e-6)
+        ranking = [(LABELS[index], probability) for index, probability in answer["ranking"]]
+        assert dict(ranking) == pytest.approx(dict(expected.ranking), abs=1e-5)
+        assert ranking == sorted(ranking, key=lambda entry: -entry[1])
         assert answer["score"] == pytest.approx(expected.score, abs=1e-5)
         assert answer["known"] == expected.known
         assert expected.evidence is not None
-        cells = relevance(expected.evidence, LABELS.index(expected.label))
+        cells = relevance(expected.evidence, LABELS.index(ranking[0][0]))
         heat = np.array(answer["heat"]["cells"]).reshape(cells.shape)
         assert np.abs(heat - cells.astype(int)).max() <= 1
-        assert answer["heat"]["box"] == [0, 0, 1, 1]
+        left, top, right, bottom = model.info.pipeline.view(image.size)
+        sides = np.array([*image.size, *image.size])
+        box = np.array([left, top, right - left, bottom - top]) / sides
+        assert answer["heat"]["box"] == pytest.approx(box)
 
 
 def test_previews_are_small_jpegs_of_the_upright_photo(worker: SiteWorker) -> None:
@@ -240,3 +263,52 @@ def test_photo_too_narrow_to_pad_is_refused(worker: SiteWorker) -> None:
     step = {"op": "resize", "size": (224, 224), "pad_mode": "zeros", "resample": 2}
     with pytest.raises(Exception, match="too_narrow"):
         worker.transform(file, "RGB", [{**step, "method": "pad"}])
+
+
+def test_files_are_fetched_once_and_again_where_the_kept_ones_are_damaged(
+    new_page: Callable[..., Page], host: SiteHost
+) -> None:
+    def requests() -> list[str]:
+        return sorted(path[-4:] for path in host.paths if path.endswith((".bin", ".onnx")))
+
+    page = new_page()
+    host.paths.clear()
+    for _ in range(2):
+        SiteWorker(page, host, "colours")
+        assert requests() == [".bin", "onnx"]
+    page.evaluate(
+        """async (name) => {
+          const cache = await caches.open(name);
+          for (const request of await cache.keys()) await cache.put(request, new Response('?'));
+        }""",
+        f"icon-classifier {host.url}colours/",
+    )
+    SiteWorker(page, host, "colours")
+    assert requests() == [".bin", ".bin", "onnx", "onnx"]
+
+
+def test_browser_that_returns_noise_for_pixels_is_noticed(
+    new_page: Callable[..., Page], host: SiteHost
+) -> None:
+    page = new_page()
+    SiteWorker(page, host, "colours")
+    assert page.evaluate("site.module.readsPixels()")
+    page.evaluate(
+        """() => {
+          const { prototype } = OffscreenCanvasRenderingContext2D;
+          prototype.getImageData = (x, y, width, height) => new ImageData(width, height);
+        }"""
+    )
+    assert not page.evaluate("site.module.readsPixels()")
+
+
+def test_model_is_loaded_and_answers_without_https(
+    browser: Browser, host: SiteHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "url", host.url.replace("localhost", "site.test"))
+    rule = "--host-resolver-rules=MAP site.test localhost"
+    with browser.browser_type.launch(executable_path=find_browser(), args=[*ARGUMENTS, rule]) as it:
+        page = it.new_page()
+        worker = SiteWorker(page, host, "colours")
+        assert not page.evaluate("isSecureContext")
+        assert worker.predict(encode(gradient()))["kind"] == "answer"

@@ -108,7 +108,7 @@ def test_int8_prints_what_changes_and_lasts_until_the_export_changes(
         Image.effect_noise((70, 60), 10 * i + 1).save(folder / f"{i}.png")
     output = convert(export, "--int8", folder)
     assert "weights:            8-bit integers, calibrated on 12 photos\n" in output
-    assert "judged on:          12 photos; exact and smaller:\n" in output
+    assert "judged on:          12 photos; the exact model and this one:\n" in output
     assert "same label:         12 of 12\n" in output
     assert "wrong labels" not in output  # no folder is named like a class
     assert convert(export, "--if-needed") == f"{export.with_suffix('.onnx')} is up to date.\n"

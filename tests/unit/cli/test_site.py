@@ -1,7 +1,6 @@
 """``icon-classifier site`` as its user sees it."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typer.testing import CliRunner
 from icon_classifier.cli.main import app
 from icon_classifier.errors import ConversionError, ModelDamagedError, SettingsError
 from icon_classifier.model.session import Model
+from icon_classifier.page.examples import fastbook_photo
 from tests.support.models import write_model
 from tests.support.servers import ROOT
 
@@ -83,17 +83,17 @@ def test_exact_model_is_not_compared_with_itself(folder: Path, option: str) -> N
 
 
 @pytest.mark.slow
-def test_int8_publishes_a_quantized_model_and_leaves_the_exact_one(
-    tiny_export: Path, tmp_path: Path
-) -> None:
-    shutil.copy(tiny_export, tmp_path / "export.pkl")
-    (tmp_path / "photos").mkdir()
-    for i in range(24):
-        Image.effect_noise((70, 60), 10 * i + 1).save(tmp_path / "photos" / f"{i}.png")
-    output = site(tmp_path / "out", "--int8", tmp_path / "photos", "--model", tmp_path)
-    assert "judged on:          12 photos; exact and smaller:\n" in output
-    assert "int8" in Model(published(tmp_path / "out")).info.raw
-    assert "int8" not in Model.load(tmp_path / "export.onnx").info.raw
+def test_int8_publishes_a_quantized_model_and_prints_what_it_changes(tmp_path: Path) -> None:
+    grizzly = fastbook_photo("grizzly.jpg")
+    assert grizzly
+    with Image.open(grizzly) as photo:
+        (tmp_path / "grizzly").mkdir()
+        for i in range(24):
+            photo.crop((i, 0, *photo.size)).save(tmp_path / "grizzly" / f"{i}.png")
+    output = site(tmp_path / "out", "--int8", tmp_path / "grizzly", "--model", ROOT)
+    assert "judged on:          12 photos; the exact model and this one:\n" in output
+    assert "wrong labels:       0 and 0\n" in output
+    assert Model(published(tmp_path / "out")).info.raw["int8"]["photos"] == 12
 
 
 def test_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 // Files of strangers become upright pictures, within the limits of icon_classifier/images.py.
 
 import { isMemory, Problem } from './problem';
+import { orientationOf, upright } from './webp';
 
 const MAX_BYTES = 25 * 2 ** 20;
 const MAX_PIXELS = 50_000_000;
@@ -9,6 +10,7 @@ const MAX_SIDE = 65_535;
 
 // What the formats that are read begin with.
 const PICTURE = /^(\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8|BM|RIFF.{4}WEBP|.{4}ftypavi)/s;
+const WEBP = /^RIFF.{4}WEBP/s;
 const HEIF = /^.{4}ftyp(hei|hev|mif1|msf1)/s;
 // Most browsers cannot decode it.
 const TIFF = /^(II\*\0|MM\0\*)/;
@@ -45,7 +47,9 @@ async function decodeFile(file: Blob, decodeHeif?: DecodeHeif): Promise<ImageBit
   const isHeif = HEIF.test(start);
   if (!isHeif && !PICTURE.test(start) && !TIFF.test(start)) throw new Problem('unsupported');
   try {
-    return await bitmapOf(file);
+    if (!WEBP.test(start)) return await bitmapOf(file);
+    const bitmap = await bitmapOf(file, { imageOrientation: 'none' });
+    return upright(bitmap, orientationOf(await file.arrayBuffer()));
   } catch (error) {
     if (isMemory(error)) throw new Problem('memory');
     if (isHeif && decodeHeif) return bitmapOf(await decodeHeif(file));
@@ -54,5 +58,9 @@ async function decodeFile(file: Blob, decodeHeif?: DecodeHeif): Promise<ImageBit
 }
 
 /** Decode without a conversion of colours, as Pillow does; browsers turn a file upright. */
-const bitmapOf = (source: Blob | ImageData): Promise<ImageBitmap> =>
-  createImageBitmap(source, { colorSpaceConversion: 'none', premultiplyAlpha: 'premultiply' });
+const bitmapOf = (source: Blob | ImageData, more?: ImageBitmapOptions): Promise<ImageBitmap> =>
+  createImageBitmap(source, {
+    colorSpaceConversion: 'none',
+    premultiplyAlpha: 'premultiply',
+    ...more,
+  });

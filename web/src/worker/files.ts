@@ -62,8 +62,8 @@ function joined(parts: Uint8Array[], length: number): Uint8Array<ArrayBuffer> {
 
 /** Unpack a gzip file. */
 export async function unpacked(data: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
+  const stream = new Blob([data]).stream().pipeThrough(new DecompressionStream('gzip'));
   try {
-    const stream = new Blob([data]).stream().pipeThrough(new DecompressionStream('gzip'));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   } catch (error) {
     throw new Failure('damaged', { cause: error });

@@ -5,9 +5,11 @@ import { checkSize } from './decode';
 import { load, unpacked } from './files';
 import { Problem } from './problem';
 
-/** What of libheif is used; see the README of libheif-js. */
-interface Libheif {
-  HeifDecoder: new () => { decode(data: Uint8Array): HeifImage[] };
+// What of libheif is used; see the README of libheif-js.
+
+/** It keeps the last file's memory until it is given another one. */
+interface HeifDecoder {
+  decode(data: Uint8Array): HeifImage[];
 }
 
 interface HeifImage {
@@ -21,7 +23,7 @@ interface HeifImage {
 type Files = WorkerConfig['files']['heif'];
 
 export class Heif {
-  private library?: Promise<Libheif>;
+  private decoder?: Promise<HeifDecoder>;
 
   constructor(
     private readonly files: Files,
@@ -30,8 +32,8 @@ export class Heif {
 
   /** Decode a photo, upright. */
   async decode(file: Blob): Promise<ImageData> {
-    const { HeifDecoder } = await this.open();
-    const images = new HeifDecoder().decode(new Uint8Array(await file.arrayBuffer()));
+    const decoder = await this.open();
+    const images = decoder.decode(new Uint8Array(await file.arrayBuffer()));
     const image = images.find((each) => each.is_primary());
     if (!image) throw new Problem('damaged');
     try {
@@ -48,22 +50,23 @@ export class Heif {
     }
   }
 
-  private async open(): Promise<Libheif> {
-    this.library ??= this.load();
+  private async open(): Promise<HeifDecoder> {
+    this.decoder ??= this.load();
     try {
-      return await this.library;
+      return await this.decoder;
     } catch {
       // Without a connection, say; the next photo tries again.
-      this.library = undefined;
+      this.decoder = undefined;
       throw new Problem('unsupported');
     }
   }
 
-  private async load(): Promise<Libheif> {
+  private async load(): Promise<HeifDecoder> {
     const [module, data] = await Promise.all([
       import(new URL(this.files.script, this.base).href),
       load(this.files, this.base),
     ]);
-    return module.default({ wasmBinary: await unpacked(data) });
+    const { HeifDecoder } = module.default({ wasmBinary: await unpacked(data) });
+    return new HeifDecoder();
   }
 }

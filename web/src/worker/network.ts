@@ -33,7 +33,11 @@ export class Network {
       const session = await ort.InferenceSession.create(model, { executionProviders: ['wasm'] });
       return new Network(session, info);
     } catch (error) {
-      throw new Failure(isMemory(error) ? 'memory' : 'wasm', { cause: error });
+      // ONNX Runtime's words where it could not even start.
+      const reason = /no available backend/.test(String(error)) ? 'wasm' : 'damaged';
+      throw new Failure(isMemory(error) ? 'memory' : reason, { cause: error });
+    } finally {
+      ort.env.wasm.wasmBinary = undefined; // 14 MB
     }
   }
 

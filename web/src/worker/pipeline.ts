@@ -1,4 +1,4 @@
-// What happens to a photo before the network sees it; the same as icon_classifier/model/pipeline.py.
+// What happens to a photo before the network sees it: what icon_classifier/model/pipeline.py does.
 
 import type { ModelInfo, Step } from '../site/messages';
 import { Problem } from './problem';
@@ -59,7 +59,7 @@ export function transformed(photo: Picture, { mode, transforms }: ModelInfo) {
 }
 
 /** Left, top, width and height of the part that the model sees, as fractions of the photo's. */
-export function seen(width: number, height: number, steps: Step[]): [number, number, number, number] {
+export function seen(width: number, height: number, steps: Step[]): Box {
   // A point (x, y) between two steps is at (left + x * across, top + y * down) in the photo.
   let [left, top, across, down] = [0, 0, 1, 1];
   let [w, h] = [width, height];

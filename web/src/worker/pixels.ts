@@ -55,6 +55,20 @@ export function pixelsOf(bitmap: ImageBitmap): Picture {
   return width * height > LARGE ? halved(picture) : picture;
 }
 
+/** Whether pixels are read as they are: some browsers return noise, to hide which device it is. */
+export async function readsPixels(): Promise<boolean> {
+  const side = 16;
+  const values = Uint8ClampedArray.from({ length: side * side * 4 }, (_, i) =>
+    i % 4 === 3 ? 255 : (i * 37) % 256,
+  );
+  const bitmap = await createImageBitmap(new ImageData(values, side, side));
+  const read = pixelsOf(bitmap).read([0, 0, side, side]);
+  bitmap.close();
+  // A few changed bits would not change an answer.
+  const differences = read.map((value, i) => Math.abs(value - values[i + Math.floor(i / 3)]!));
+  return differences.reduce((sum, each) => sum + each, 0) <= read.length;
+}
+
 /** Pillow's `reduce(2)`: the rounded mean of each two by two pixels. */
 function halved(picture: Picture): Picture {
   const { channels } = picture;

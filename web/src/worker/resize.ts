@@ -16,7 +16,7 @@ export interface Picture {
 /** Left, top, right and bottom in pixels; what lies beyond the picture is padded. */
 export type Box = [number, number, number, number];
 
-/** For each value of the result, `count` of the source: their places, -1 for 0, and weights. */
+/** For each value of the result, `count` places in a side of the source, and their weights. */
 interface Taps {
   count: number;
   places: Int32Array;
@@ -167,7 +167,7 @@ function resampleRows(
   }
 }
 
-/** Resample columns, in rows of `length` values each, into rows of `target` that lie `pitch` apart. */
+/** Resample columns, in rows of `length` values, into rows of `target` that lie `pitch` apart. */
 function resampleColumns(
   { count, places, weights }: Taps,
   values: Uint8Array,

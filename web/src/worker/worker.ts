@@ -6,10 +6,12 @@ import { Heif } from './heif';
 import type { FromWorker, ModelInfo, ToWorker, WorkerConfig } from '../site/messages';
 import { Network, type Pixels } from './network';
 import { seen, transformed } from './pipeline';
-import { pixelsOf, shrunk } from './pixels';
+import { pixelsOf, readsPixels, shrunk } from './pixels';
 import { Failure, isMemory, Problem } from './problem';
+import { pictureOf, resize } from './resize';
 
-export { pictureOf, resize } from './resize';
+// For tests.
+export { pictureOf, readsPixels, resize };
 
 const PREVIEW_SIDE = 640;
 const THUMBNAIL_SIDE = 72;
@@ -49,8 +51,8 @@ export async function transform(source: Blob | ImageBitmap, info: ModelInfo): Pr
 
 const send = (message: FromWorker): void => globalThis.postMessage(message);
 
-/** Answers photos, one after another; those that come before the model wait for it. */
-class Server {
+/** Loads the model, and answers photos one after another; the first waits for the model. */
+class Session {
   private readonly heif: Heif;
   private readonly network: Promise<Network>;
   private queue: Promise<void> = Promise.resolve();
@@ -64,8 +66,8 @@ class Server {
     this.network = this.open();
     this.network.catch((error) => {
       console.warn(error, error.cause);
-      const reason = error instanceof Failure ? error.reason : isMemory(error) ? 'memory' : 'wasm';
-      send({ kind: 'failed', reason });
+      const other = isMemory(error) ? 'memory' : 'wasm';
+      send({ kind: 'failed', reason: error instanceof Failure ? error.reason : other });
     });
   }
 
@@ -76,6 +78,7 @@ class Server {
 
   private async open(): Promise<Network> {
     const start = performance.now();
+    if (!(await readsPixels())) throw new Failure('wasm');
     const { model: info, files } = this.config;
     const loaded = { runtime: 0, model: 0 };
     const total = files.runtime.bytes + files.model.bytes;
@@ -103,19 +106,19 @@ class Server {
       send({ kind: 'answer', id, ...prediction, heat, preview: shown, thumbnail });
     } catch (error) {
       if (error instanceof Failure) return; // it is said once, for all photos
+      const other = isMemory(error) ? 'memory' : 'unexpected';
+      send({ kind: 'problem', id, reason: error instanceof Problem ? error.reason : other });
       if (!(error instanceof Problem)) console.warn(error);
-      const reason = error instanceof Problem ? error.reason : isMemory(error) ? 'memory' : 'unexpected';
-      send({ kind: 'problem', id, reason });
     }
   }
 }
 
-let server: Server;
+let session: Session;
 
 // Tests and the benchmark import this module into a page.
 if (!('document' in globalThis)) {
   globalThis.addEventListener('message', ({ data }: MessageEvent<ToWorker>) => {
-    if (data.kind === 'open') server = new Server(data.config, data.base);
-    else server.predict(data);
+    if (data.kind === 'open') session = new Session(data.config, data.base);
+    else session.predict(data);
   });
 }
