@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+import PIL
 from PIL import Image, ImageOps
 
 from icon_classifier.errors import TOO_NARROW, ImageTooLargeError, ModelDamagedError
@@ -31,6 +32,10 @@ MAX_PADDED_PIXELS = 500_000_000
 
 MAX_STRIP_PIXELS = 4_000_000
 """Padded pixels that are held in memory at the same time."""
+
+_COLUMNS_FIRST = int(PIL.__version__.partition(".")[0]) >= 13
+"""Whether Pillow begins with the columns where the height shrinks by more than twice what the width
+does; see its pull request 9549."""
 
 _Size = tuple[int, int]
 _Box = tuple[int, int, int, int]
@@ -318,10 +323,10 @@ def _pad_and_resize(
 ) -> Image.Image:
     """Pad, then resize, without ever holding the whole padded picture.
 
-    Pillow resizes in two passes with 8 bits in between: first each row to the new width, then each
-    column to the new height. In the first pass rows are independent, so it may be done in strips,
-    and rows that padding adds may be added after it: the pixels are the same, and a panorama of 50
-    megapixels takes megabytes instead of gigabytes.
+    Pillow resizes in two passes with 8 bits in between: each row to the new width, and each column
+    to the new height. In the first pass rows are independent, so it may be done in strips, and rows
+    that padding adds may be added after it: the pixels are the same, and a panorama of 50 megapixels
+    takes megabytes instead of gigabytes.
     """
     if not any(padding):
         return image.resize(size, resample)
@@ -333,6 +338,15 @@ def _pad_and_resize(
             f"from {image.width} x {image.height}",
             words=TOO_NARROW,
         )
+    if _COLUMNS_FIRST and height - size[1] > max(0, 2 * (width - size[0])):
+        turned = _pad_and_resize(
+            image.transpose(Image.Transpose.TRANSPOSE),
+            (top, left, bottom, right),
+            pad_mode,
+            size[::-1],
+            resample,
+        )
+        return turned.transpose(Image.Transpose.TRANSPOSE)
     narrow = Image.new(image.mode, (size[0], image.height))
     rows = max(1, MAX_STRIP_PIXELS // width)
     for y in range(0, image.height, rows):

@@ -230,9 +230,9 @@ export function resize(
   const across = taps(columns, [part[0] - left, part[2] - left], width, mode, resample);
   const down = taps(rows, [part[1] - top, part[3] - top], height, mode, resample);
   const result = new Uint8Array(width * height * channels);
-  const isPadded = columns < part[2] - part[0] || rows < part[3] - part[1];
-  // Pillow 13 begins with the pass that shrinks more; pipeline.py with the rows where it pads.
-  if (!isPadded && rows - height > Math.max(0, 2 * (columns - width))) {
+  const [narrower, lower] = [part[2] - part[0] - width, part[3] - part[1] - height];
+  // Pillow 13 begins with the columns where that saves more, see its pull request 9549.
+  if (lower > Math.max(0, 2 * narrower)) {
     const short = new Uint8Array(columns * height * channels);
     for (let x = 0; x < columns; x += STRIP) {
       const end = Math.min(x + STRIP, columns);
