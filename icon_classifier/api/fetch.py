@@ -10,6 +10,7 @@ Sheet".
 from __future__ import annotations
 
 import asyncio
+import io
 import ipaddress
 import socket
 import ssl
@@ -215,13 +216,15 @@ class Fetcher:
         self._backend = backend or PinnedBackend(settings.fetch_hosts)
         self._context = context or httpx.create_ssl_context(trust_env=False)
 
-    async def fetch(self, url: str) -> bytes:
+    async def fetch(self, url: str, reserve: Callable[[int], None] = lambda _: None) -> bytes:
         """Download what a URL points to.
 
         Parameters
         ----------
         url : str
             http or https, without user name and password.
+        reserve : callable, optional
+            Reserves a number of bytes, see :meth:`.limits.Budget.reservation`.
 
         Returns
         -------
@@ -234,10 +237,12 @@ class Fetcher:
             If the URL is not allowed, does not answer in time, or answers with an error.
         ImageError
             If the body is empty or too large.
+        BusyError
+            If all requests together would take too much memory.
         """
         try:
             async with asyncio.timeout(self._settings.fetch_seconds):
-                return await self._fetch(url)
+                return await self._fetch(url, reserve)
         except TimeoutError as error:
             raise FetchError(
                 f"{url} took longer than {self._settings.fetch_seconds} s",
@@ -246,7 +251,7 @@ class Fetcher:
         except _FETCH_ERRORS as error:
             raise FetchError(f"{url}: {error!r}") from error
 
-    async def _fetch(self, url: str) -> bytes:
+    async def _fetch(self, url: str, reserve: Callable[[int], None]) -> bytes:
         # A client for each photo: no cookie and no connection is shared between visitors.
         # trust_env is off: no proxy of the environment, no password from ~/.netrc.
         transport = _Transport(self._backend, self._context)
@@ -267,10 +272,10 @@ class Fetcher:
                     if response.has_redirect_location:
                         target = _check_url(target.join(response.headers["location"]))
                         continue
-                    return await self._read_body(response)
+                    return await self._read_body(response, reserve)
         raise FetchError(f"{url} redirects more than {self._settings.fetch_redirects} times")
 
-    async def _read_body(self, response: httpx.Response) -> bytes:
+    async def _read_body(self, response: httpx.Response, reserve: Callable[[int], None]) -> bytes:
         if response.status_code != 200:
             raise FetchError(
                 f"expected status 200 from {response.url}, got {response.status_code}",
@@ -281,16 +286,17 @@ class Fetcher:
         if encoding.lower() != "identity":
             raise FetchError(f"expected an uncompressed body from {response.url}, got {encoding}")
         max_bytes = self._settings.max_bytes
-        data = bytearray()
+        data = io.BytesIO()
         async for chunk in response.aiter_raw():
-            data += chunk
-            if len(data) > max_bytes:
+            reserve(len(chunk))
+            data.write(chunk)
+            if data.tell() > max_bytes:
                 raise ImageTooLargeError(
                     f"expected at most {max_bytes} bytes from {response.url}, got more"
                 )
-        if not data:
+        if not data.tell():
             raise EmptyImageError(f"expected a photo from {response.url}, got an empty body")
-        return bytes(data)
+        return data.getvalue()
 
 
 _FETCH_ERRORS = (

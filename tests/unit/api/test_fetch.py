@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from icon_classifier.api.fetch import Fetcher, PinnedBackend, is_public, resolve
 from icon_classifier.api.settings import ApiSettings
-from icon_classifier.errors import EmptyImageError, FetchError, ImageTooLargeError
+from icon_classifier.errors import BusyError, EmptyImageError, FetchError, ImageTooLargeError
 
 PUBLIC = "93.184.215.14"
 OTHER = "151.101.1.69"
@@ -329,6 +329,15 @@ async def test_body_larger_than_allowed_is_refused(web):
     assert (
         len(await make_fetcher(Internet({PUBLIC: web})).fetch("http://pictures.example/")) == 1001
     )
+
+
+async def test_memory_is_reserved_while_a_body_comes(web):
+    def reserve(size):
+        raise BusyError(f"{size} bytes are not free")
+
+    web.response = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1001
+    with pytest.raises(BusyError):
+        await make_fetcher(Internet({PUBLIC: web})).fetch("http://pictures.example/", reserve)
 
 
 async def test_slow_body_times_out(web):
