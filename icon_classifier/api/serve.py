@@ -26,6 +26,10 @@ _MIN_CHUNK_BYTES = 1024
 """Bytes of a body's chunks on average, once there are more than the maximum of any size: each costs
 microseconds, in which nobody else is answered."""
 
+_MAX_PIPELINED = 8
+"""Requests of a connection that wait for the answer to another: uvicorn starts to work on all that
+it receives, 2,000 in 64 kB. Browsers send none before they have an answer."""
+
 _MAX_CONNECTIONS = 512
 _BACKLOG = 128
 """Connections that are accepted at a time, before those above the maximum are closed."""
@@ -42,7 +46,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class _Protocol(HttpToolsProtocol):
-    """Closes connections whose headers are too slow or too long, or whose chunks are too small.
+    """Closes connections whose headers are too slow or too long, or chunks or requests too many.
 
     uvicorn limits how long a connection may idle between requests, but neither the duration nor
     the size of headers; and its own limit on connections responds with plain text.
@@ -80,6 +84,9 @@ class _Protocol(HttpToolsProtocol):
             self._start_timer()
 
     def on_headers_complete(self) -> None:
+        """Take on a request; an error here ends the connection with 400."""
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            raise ValueError("expected fewer requests before an answer")
         self._stop_timer()
         self._chunks = self._body_bytes = 0
         if len(self.tasks) >= _MAX_CONNECTIONS:  # those without a request make room themselves
@@ -87,7 +94,7 @@ class _Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
-        """Count a chunk; the parser turns what is raised here into 400, and the connection ends."""
+        """Count a chunk; an error here ends the connection with 400."""
         self._chunks += 1
         if self._chunks > _MAX_CHUNKS + self._body_bytes // _MIN_CHUNK_BYTES:
             raise ValueError("expected larger chunks")

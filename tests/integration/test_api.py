@@ -232,6 +232,20 @@ def test_body_of_tiny_chunks_is_refused(model: Model) -> None:
         assert send([*pieces, *[bytes(2048)] * 5000]).startswith(b"HTTP/1.1 200 ")
 
 
+def test_many_requests_before_an_answer_are_refused(model: Model) -> None:
+    """Work on all of them would begin, and nobody else be answered meanwhile."""
+    request = b"GET /labels HTTP/1.1\r\nHost: x\r\n\r\n"
+    with serving(model) as address:
+        with socket.create_connection(address) as connection:
+            connection.sendall(request * 2000)
+            answers = read_to_end(connection)
+        assert answers.count(b"HTTP/1.1 200 ") < 10
+        assert b"HTTP/1.1 400 " in answers
+        with socket.create_connection(address) as connection:
+            connection.sendall(request * 5 + request.replace(b"Host", b"Connection: close\r\nHost"))
+            assert read_to_end(connection).count(b"HTTP/1.1 200 ") == 6
+
+
 def test_uvicorn_command_serves_the_app(tmp_path: Path) -> None:
     write_model(tmp_path)
     port = free_port()
