@@ -128,6 +128,7 @@ def _pngs() -> Iterator[File]:
         "PNG whose EXIF has 300 headers of a directory of 500 entries",
         head + chunk(b"eXIf", directory * 300) + rest,
     )
+    yield "PNG whose EXIF has 20,000 headers", head + chunk(b"eXIf", b"MM\0*" * 20_000) + rest
     webp = encode(Image.new("RGB", (64, 64)), "WEBP", exif=b"Exif\0\0" + exif)
     yield "WEBP whose orientation is 400,000 numbers", webp
     yield "WEBP of 150,000 chunks", webp[:30] + b"XXXX\0\0\0\0" * 150_000
@@ -340,6 +341,20 @@ def _items(kind: str) -> Iterator[File]:
         f"{kind} of 80 pictures with the same EXIF",
         items(kind, described, properties, references, data + exif),
     )
+    numbers = bytes(4) + b"MM\0*\0\0\0\x08\0\1" + struct.pack(">HHII", 0x0112, 5, 400_000, 8)
+    numbers += bytes(3_200_000)
+    yield (
+        f"{kind} whose orientation is 400,000 numbers",
+        items(
+            kind,
+            [part, (b"Exif", [(len(data), len(numbers))], [])],
+            properties,
+            refers(b"cdsc", 2, [1]),
+            data + numbers,
+        ),
+    )
+    plain = items(kind, [part], properties, b"", data)
+    yield f"{kind} of two tables of extents", plain + box(b"iloc", bytes(4), 0)
     nothing = struct.pack(">BBH", 0, 0, 1) + struct.pack(">HHH", 1, 0, 65_535)
     yield (
         f"{kind} of 65,535 extents of nothing",
@@ -358,6 +373,21 @@ def _items(kind: str) -> Iterator[File]:
         yield f"{kind} of 20 times {turns}", items(kind, [turned], [*large, turn], b"", data)
     if kind == "AVIF":
         yield "AVIF of 900 tiles larger than they say", grid_file(kind, 30, 512, claimed=64)
+        # The short header of a still picture's sequence, with 16 bits for each side.
+        bits = f"000{1}{1}00000{15:b}{15:b}" + 2 * f"{7999:016b}" + "000000"
+        header = b"\x0a\7" + int(bits, 2).to_bytes(7)
+        for what, units in (
+            ("64 megapixels in a frame", header),
+            ("30,000 units", b"\x12\0" * 30_000),
+        ):
+            whole = name, [(0, len(units))], part[2]
+            yield f"AVIF of {what}", items(kind, [whole], properties, b"", units)
+        data, needed = coded(kind, 64, subsampling="4:4:4")
+        size = box(b"ispe", struct.pack(">II", 5900, 5900), 0)
+        yield (
+            "AVIF of 35 megapixels without subsampling",
+            items(kind, [(name, [(0, len(data))], part[2])], [size, *needed], b"", data),
+        )
         frame, needed = coded(kind, 512)
         size = box(b"ispe", struct.pack(">II", 512, 512), 0)
         repeated = name, [(0, 1000 * len(frame))], part[2]
