@@ -331,6 +331,16 @@ async def test_body_larger_than_allowed_is_refused(web):
     )
 
 
+async def test_body_of_tiny_chunks_is_refused(web):
+    head, end = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0\r\n\r\n"
+    web.response = head + b"1\r\na\r\n" * 100 + b"400\r\n%s\r\n" % bytes(1024) * 1000 + end
+    fetcher = make_fetcher(Internet({PUBLIC: web}))
+    assert len(await fetcher.fetch("http://pictures.example/")) == 100 + 1024 * 1000
+    web.response = head + b"1\r\na\r\n" * 1000 + end
+    with pytest.raises(FetchError, match="larger chunks"):
+        await fetcher.fetch("http://pictures.example/")
+
+
 async def test_memory_is_reserved_while_a_body_comes(web):
     def reserve(size):
         raise BusyError(f"{size} bytes are not free")
