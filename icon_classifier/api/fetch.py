@@ -30,6 +30,9 @@ ALLOWED_PORTS = (80, 443, 8080, 8443)
 
 MAX_URL_LENGTH = 2048
 
+_MAX_READ = 2**14
+"""Bytes that are read at a time: a host may send 25 bytes for each answer that another follows."""
+
 _MAX_CHUNKS = 200
 """Pieces of a body, beyond one for each 512 bytes: each takes 50 µs, in which nobody else is
 answered."""
@@ -150,12 +153,35 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
         failure: Exception = FetchError(f"{host} does not answer")
         for address in addresses:
             try:
-                return await self._inner.connect_tcp(
+                stream = await self._inner.connect_tcp(
                     address, port, _CONNECT_TIMEOUT, local_address, socket_options
                 )
+                return _Slices(stream)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
+
+
+class _Slices(httpcore.AsyncNetworkStream):
+    """A connection of which little is read at a time, so that others are answered meanwhile."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._stream.read(min(max_bytes, _MAX_READ), timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(self, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
+        return _Slices(await self._stream.start_tls(*args, **kwargs))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 class _Stream(httpx.AsyncByteStream):

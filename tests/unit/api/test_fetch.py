@@ -341,6 +341,22 @@ async def test_body_of_tiny_chunks_is_refused(web):
         await fetcher.fetch("http://pictures.example/")
 
 
+async def test_little_is_read_at_a_time(web):
+    """A host may send thousands of answers in 64 kB, and nobody else is served meanwhile."""
+    sizes = []
+
+    class Recorder(Internet):
+        async def connect_tcp(self, *args, **options):
+            stream = await super().connect_tcp(*args, **options)
+            read = stream.read
+            stream.read = lambda size, timeout=None: sizes.append(size) or read(size, timeout)
+            return stream
+
+    fetcher = make_fetcher(Recorder({PUBLIC: web}))
+    assert await fetcher.fetch("http://pictures.example/") == b"photo"
+    assert 0 < max(sizes) <= 2**14
+
+
 async def test_memory_is_reserved_while_a_body_comes(web):
     def reserve(size):
         raise BusyError(f"{size} bytes are not free")
