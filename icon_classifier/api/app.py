@@ -178,8 +178,7 @@ class _Api:
         with self._memory.reservation(client) as reserve:
             with self._downloads.reservation(client) as start:
                 start(1)
-                data = await self._fetcher.fetch(url)
-            reserve(len(data))
+                data = await self._fetcher.fetch(url, reserve)
             [result] = await self._classify(request, client, [data])
         return self._answer(result)
 

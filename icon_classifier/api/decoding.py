@@ -41,6 +41,9 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 
+_PIECE = 2**20
+"""Bytes of a photo that are passed to a process at a time."""
+
 _HEADER = struct.Struct("!?I")
 """Precedes an answer: whether it holds pixels, not an error; its length in bytes."""
 
@@ -139,7 +142,9 @@ class Decoders:
         assert process.stdout
         try:
             process.stdin.write(len(photo).to_bytes(4))
-            process.stdin.write(photo)
+            for start in range(0, len(photo), _PIECE):  # asyncio copies what does not fit the pipe
+                process.stdin.write(memoryview(photo)[start : start + _PIECE])
+                await process.stdin.drain()
             decoded, length = _HEADER.unpack(await process.stdout.readexactly(_HEADER.size))
             answer = await process.stdout.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError) as error:

@@ -10,6 +10,7 @@ Sheet".
 from __future__ import annotations
 
 import asyncio
+import io
 import ipaddress
 import socket
 import ssl
@@ -28,6 +29,13 @@ ALLOWED_PORTS = (80, 443, 8080, 8443)
 """Ports of web servers; anything else would reach services of another kind."""
 
 MAX_URL_LENGTH = 2048
+
+_MAX_READ = 2**14
+"""Bytes that are read at a time: a host may send 25 bytes for each answer that another follows."""
+
+_MAX_CHUNKS = 200
+"""Pieces of a body, beyond one for each 512 bytes: each takes 50 µs, in which nobody else is
+answered."""
 
 _CONNECT_TIMEOUT = 4.0  # seconds, for each address
 _MAX_RESOLVER_THREADS = 64
@@ -145,12 +153,35 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
         failure: Exception = FetchError(f"{host} does not answer")
         for address in addresses:
             try:
-                return await self._inner.connect_tcp(
+                stream = await self._inner.connect_tcp(
                     address, port, _CONNECT_TIMEOUT, local_address, socket_options
                 )
+                return _Slices(stream)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
+
+
+class _Slices(httpcore.AsyncNetworkStream):
+    """A connection of which little is read at a time, so that others are answered meanwhile."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._stream.read(min(max_bytes, _MAX_READ), timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(self, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
+        return _Slices(await self._stream.start_tls(*args, **kwargs))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 class _Stream(httpx.AsyncByteStream):
@@ -215,13 +246,15 @@ class Fetcher:
         self._backend = backend or PinnedBackend(settings.fetch_hosts)
         self._context = context or httpx.create_ssl_context(trust_env=False)
 
-    async def fetch(self, url: str) -> bytes:
+    async def fetch(self, url: str, reserve: Callable[[int], None] = lambda _: None) -> bytes:
         """Download what a URL points to.
 
         Parameters
         ----------
         url : str
             http or https, without user name and password.
+        reserve : callable, optional
+            Reserves a number of bytes, see :meth:`.limits.Budget.reservation`.
 
         Returns
         -------
@@ -234,10 +267,12 @@ class Fetcher:
             If the URL is not allowed, does not answer in time, or answers with an error.
         ImageError
             If the body is empty or too large.
+        BusyError
+            If all requests together would take too much memory.
         """
         try:
             async with asyncio.timeout(self._settings.fetch_seconds):
-                return await self._fetch(url)
+                return await self._fetch(url, reserve)
         except TimeoutError as error:
             raise FetchError(
                 f"{url} took longer than {self._settings.fetch_seconds} s",
@@ -246,7 +281,7 @@ class Fetcher:
         except _FETCH_ERRORS as error:
             raise FetchError(f"{url}: {error!r}") from error
 
-    async def _fetch(self, url: str) -> bytes:
+    async def _fetch(self, url: str, reserve: Callable[[int], None]) -> bytes:
         # A client for each photo: no cookie and no connection is shared between visitors.
         # trust_env is off: no proxy of the environment, no password from ~/.netrc.
         transport = _Transport(self._backend, self._context)
@@ -267,10 +302,10 @@ class Fetcher:
                     if response.has_redirect_location:
                         target = _check_url(target.join(response.headers["location"]))
                         continue
-                    return await self._read_body(response)
+                    return await self._read_body(response, reserve)
         raise FetchError(f"{url} redirects more than {self._settings.fetch_redirects} times")
 
-    async def _read_body(self, response: httpx.Response) -> bytes:
+    async def _read_body(self, response: httpx.Response, reserve: Callable[[int], None]) -> bytes:
         if response.status_code != 200:
             raise FetchError(
                 f"expected status 200 from {response.url}, got {response.status_code}",
@@ -281,16 +316,21 @@ class Fetcher:
         if encoding.lower() != "identity":
             raise FetchError(f"expected an uncompressed body from {response.url}, got {encoding}")
         max_bytes = self._settings.max_bytes
-        data = bytearray()
+        data = io.BytesIO()
+        chunks = 0
         async for chunk in response.aiter_raw():
-            data += chunk
-            if len(data) > max_bytes:
+            chunks += 1
+            if chunks > _MAX_CHUNKS + data.tell() // 512:
+                raise FetchError(f"expected larger chunks from {response.url}")
+            reserve(len(chunk))
+            data.write(chunk)
+            if data.tell() > max_bytes:
                 raise ImageTooLargeError(
                     f"expected at most {max_bytes} bytes from {response.url}, got more"
                 )
-        if not data:
+        if not data.tell():
             raise EmptyImageError(f"expected a photo from {response.url}, got an empty body")
-        return bytes(data)
+        return data.getvalue()
 
 
 _FETCH_ERRORS = (

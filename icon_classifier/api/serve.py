@@ -20,11 +20,16 @@ from icon_classifier.system import logs
 from icon_classifier.system.clients import client_address
 
 _MAX_HEADER_SECONDS = 10.0
-_MAX_HEADER_BYTES = 64 * 2**10
-_MAX_CHUNKS = 200
-_MIN_CHUNK_BYTES = 1024
-"""Bytes of a body's chunks on average, once there are more than the maximum of any size: each costs
-microseconds, in which nobody else is answered."""
+_MAX_HEADERS = 200
+"""Lines of a request's head and trailer, each of which is kept in 200 bytes and more."""
+
+_MAX_OVERHEAD = 64 * 2**10
+"""Bytes of a request that are no body, beyond one for each 64 of the body: its head, the headers of
+chunks, each of which costs microseconds in which nobody else is answered, and what follows them."""
+
+_MAX_PIPELINED = 8
+"""Requests of a connection that wait for the answer to another: uvicorn starts to work on all that
+it receives, 2,000 in 64 kB. Browsers send none before they have an answer."""
 
 _MAX_CONNECTIONS = 512
 _BACKLOG = 128
@@ -42,16 +47,14 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class _Protocol(HttpToolsProtocol):
-    """Closes connections whose headers are too slow or too long, or whose chunks are too small.
+    """Closes connections whose headers are too slow or too long, or chunks or requests too many.
 
     uvicorn limits how long a connection may idle between requests, but neither the duration nor
     the size of headers; and its own limit on connections responds with plain text.
     """
 
     _timer: asyncio.TimerHandle | None = None
-    _header_bytes = 0
-    _chunks = 0
-    _body_bytes = 0
+    _overhead = 0
     _opened = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -66,12 +69,9 @@ class _Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._timer is not None:
-            self._header_bytes += len(data)
+        self._overhead += len(data)
         super().data_received(data)
-        # Checked after parsing: the data may hold the end of the headers and the start of a body.
-        if self._timer is not None and self._header_bytes > _MAX_HEADER_BYTES:
-            self._stop_timer()
+        if self._overhead > _MAX_OVERHEAD:  # after parsing, which finds what is body
             self.transport.close()
 
     def on_message_begin(self) -> None:
@@ -80,21 +80,27 @@ class _Protocol(HttpToolsProtocol):
             self._start_timer()
 
     def on_headers_complete(self) -> None:
+        """Take on a request; an error here ends the connection with 400."""
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            raise ValueError("expected fewer requests before an answer")
         self._stop_timer()
-        self._chunks = self._body_bytes = 0
         if len(self.tasks) >= _MAX_CONNECTIONS:  # those without a request make room themselves
             self.app = _refuse  # for this connection only, which its response closes
         super().on_headers_complete()
 
-    def on_chunk_header(self) -> None:
-        """Count a chunk; the parser turns what is raised here into 400, and the connection ends."""
-        self._chunks += 1
-        if self._chunks > _MAX_CHUNKS + self._body_bytes // _MIN_CHUNK_BYTES:
-            raise ValueError("expected larger chunks")
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; an error here ends the connection with 400."""
+        if len(self.headers) >= _MAX_HEADERS:
+            raise ValueError("expected fewer headers")
+        super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
+        self._overhead -= len(body) + len(body) // 64
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._overhead = 0
+        super().on_message_complete()
 
     def _close_an_idle_one(self) -> None:
         """Close a connection without a request: the oldest of the client that has most of them."""
@@ -112,7 +118,6 @@ class _Protocol(HttpToolsProtocol):
         return answered and not self.transport.is_closing()
 
     def _start_timer(self) -> None:
-        self._header_bytes = 0
         self._timer = self.loop.call_later(_MAX_HEADER_SECONDS, self._on_timer)
 
     def _stop_timer(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
@@ -60,7 +62,7 @@ async def read_upload(
     settings : ApiSettings
         The limits.
     reserve : callable
-        Reserves a number of bytes, see :meth:`.limits.MemoryBudget.reservation`.
+        Reserves a number of bytes, see :meth:`.limits.Budget.reservation`.
 
     Raises
     ------
@@ -81,23 +83,26 @@ async def read_upload(
         if media_type == "multipart/form-data":
             return await _read_form(limited, settings)
         # Any other type is ignored (curl sends that of a plain form); the bytes decide.
-        data = await limited.body()
+        file = _PhotoFile(settings.max_bytes)
+        async for chunk in limited.stream():
+            file.write(chunk)
     except ClientDisconnect as error:
         raise UploadError("the client disconnected while sending") from error
-    if not data:
+    if not file.tell():
         raise EmptyImageError("expected a photo, got an empty body")
     if media_type == "application/json":
         raise UnsupportedImageError(
             "expected a photo, got JSON",
             words="Please send the photo itself as the body, or a form with files, not JSON.",
         )
-    return Upload((Photo("", data),), {})
+    return Upload((Photo("", file.getvalue()),), {})
 
 
 async def _read_form(request: Request, settings: ApiSettings) -> Upload:
-    parser = _InMemoryParser(
+    parser = _PhotoParser(
         request.headers,
         request.stream(),
+        settings.max_bytes,
         # One more than allowed, which the check below reports.
         max_files=settings.max_files + 1,
         max_fields=_MAX_FIELDS,
@@ -112,24 +117,57 @@ async def _read_form(request: Request, settings: ApiSettings) -> Upload:
             f"expected a valid form: {error.message}",
             words="This form cannot be read; please send a valid multipart/form-data body.",
         ) from error
-    photos, fields = [], {}
-    for name, value in form.multi_items():
-        if isinstance(value, str):
-            fields[name] = value
-        elif value.filename or value.size:  # browsers send an empty part if no file is chosen
-            photos.append(Photo(value.filename or "", await value.read()))
-    await form.close()
+    fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+    # Browsers send an empty part if no file is chosen.
+    photos = tuple(photo for photo in parser.photos if photo.name or photo.data)
     if not photos:
         raise UploadError("expected a file in the form, got none")
     if len(photos) > settings.max_files:
         raise UploadTooLargeError(f"expected at most {settings.max_files} photos, got more")
-    return Upload(tuple(photos), fields)
+    return Upload(photos, fields)
 
 
-class _InMemoryParser(MultiPartParser):
+class _PhotoFile(io.BytesIO):
+    """Keeps a photo: one byte more than allowed at most, which shows that it is too large.
+
+    Unlike pieces that are joined, it needs no memory for a second copy.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__()
+        self._max_bytes = max_bytes
+
+    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
+        return super().write(data[: self._max_bytes + 1 - self.tell()])
+
+
+class _PhotoParser(MultiPartParser):
     """Keeps photos in memory, which the memory budget limits, not in temporary files."""
 
-    spool_max_size = 2**62
+    def __init__(
+        self, headers: Headers, stream: AsyncGenerator[bytes], max_bytes: int, **limits: int
+    ) -> None:
+        super().__init__(headers, stream, **limits)
+        self._max_bytes = max_bytes
+        self.photos: list[Photo] = []
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        if file := self._current_part.file:
+            file.file.close()
+            self._photo = _PhotoFile(self._max_bytes)
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file:
+            self._photo.write(memoryview(data)[start:end])
+        else:
+            super().on_part_data(data, start, end)
+
+    def on_part_end(self) -> None:
+        if file := self._current_part.file:
+            self.photos.append(Photo(file.filename or "", self._photo.getvalue()))
+        else:
+            super().on_part_end()
 
 
 class _LimitedBody:

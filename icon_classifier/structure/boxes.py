@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 
 from icon_classifier.errors import DamagedImageError, ImageTooLargeError
@@ -21,7 +22,10 @@ MAX_FRAMES = 100_000
 
 MAX_TILE_PIXELS = 200_000_000
 """Pixels of all pictures of which others are made in an AVIF or HEIC. The tiles of a grid cover it,
-and those of its gain map a quarter of it; libheif decodes tiles of any size at 5 ns a pixel."""
+and those of its gain map a quarter of it; libheif decodes tiles of any size at 5 ns a pixel.
+
+Pixels count again for each time that they are cropped, turned or mirrored, which libheif does as
+often as a picture says. So this is also the limit for one picture: it may be all three."""
 
 MAX_METADATA = 2**26
 """Bytes of metadata in an AVIF or HEIC; those that describe several pictures are kept for each."""
@@ -46,6 +50,8 @@ MAX_UNITS = 20_000
 
 _BOXES_OF_BOXES = {b"iprp", b"ipco", b"moov", b"trak", b"mdia", b"minf", b"stbl"}
 
+_TRANSFORMATIONS = {b"clap", b"imir", b"irot"}
+
 _ITEM_TABLES = {b"iinf", b"iloc", b"iref", b"ipma"}
 
 Extents = list[tuple[int, int]]
@@ -55,7 +61,7 @@ Extents = list[tuple[int, int]]
 def check_items(data: bytes) -> None:
     """Check the boxes of an AVIF or HEIC (ISO/IEC 14496-12 and 23008-12)."""
     number = 0
-    areas = [0]  # in pixels, of the properties, which count from 1
+    areas = [0]  # in pixels, of the properties, which count from 1; -1 of a transformation
     tables: dict[bytes, tuple[int, int]] = {}
     copied = 0  # bytes of profiles and metadata
     planes = 0.0  # bytes of a pixel in its planes
@@ -73,7 +79,8 @@ def check_items(data: bytes) -> None:
             stop = min(at + size, end) if size else end
             if parent == b"ipco":
                 width, height = number_at(data, start + 4, 4), number_at(data, start + 8, 4)
-                areas.append(width * height if name == b"ispe" else 0)
+                area = width * height if name == b"ispe" else 0
+                areas.append(-1 if name in _TRANSFORMATIONS else area)
                 if name == b"av1C":  # depth and subsampling
                     flags = number_at(data, start + 2, 1)
                     chroma = 2 / (1 + (flags >> 3 & 1)) / (1 + (flags >> 2 & 1))
@@ -137,9 +144,10 @@ def _read_extents(data: bytes, at: int, end: int) -> dict[int, Extents]:
 
 
 def _read_areas(data: bytes, at: int, end: int, areas: list[int]) -> dict[int, int]:
-    """Return the pixels of each item that is a picture."""
+    """Return the pixels of each item that is a picture, once more for each transformation."""
     wide, narrow = 4 if number_at(data, at, 1) else 2, not number_at(data, at + 3, 1) & 1
-    found = {}
+    found: dict[int, int] = {}
+    times: Counter[int] = Counter()
     at += 8
     while at < end:
         item, count = number_at(data, at, wide), number_at(data, at + wide, 1)
@@ -148,8 +156,13 @@ def _read_areas(data: bytes, at: int, end: int, areas: list[int]) -> dict[int, i
             size = 1 if narrow else 2
             index = number_at(data, at, size) & (0x7F if narrow else 0x7FFF)
             at += size
-            if index < len(areas) and areas[index]:
-                found[item] = areas[index]
+            area = areas[index] if index < len(areas) else 0
+            if area > 0:
+                found[item] = max(area, found.get(item, 0))
+            times[item] -= min(area, 0)
+    for item in found:
+        found[item] *= 1 + times[item]
+        expect(MAX_TILE_PIXELS, found[item], "pixels of a picture and its transformations")
     return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from icon_classifier.errors import ImageTooLargeError
 from icon_classifier.structure.deflate import check_deflate
-from icon_classifier.structure.jpeg import MAX_SCANS
+from icon_classifier.structure.jpeg import MAX_SCANS, check_sequential_jpeg
 from icon_classifier.structure.reading import MAX_UNPACKED, expect, expect_unpacked, number_at
 
 MAX_ENTRIES = 1_000
@@ -43,6 +43,13 @@ _TEXT = {1, 2, 7}
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES = 256, 257, 258, 259, 277
 _STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES = 273, 279, 324, 325
 _PAGE_EXIF, _GPS, _INTEROPERABILITY = 34_665, 34_853, 40_965
+_NUMBERS = {
+    *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES),
+    *(_PAGE_EXIF, _GPS, _INTEROPERABILITY),
+}
+
+_LETTERS = dict(zip((1, 3, 4, 6, 8, 9, 13, 16, 17), "BHIbhiIQq", strict=True))
+"""Types of whole numbers, which libtiff takes one for the other, as `struct` names them."""
 
 _PLAIN = 1
 _JPEGS = (6, 7)
@@ -69,16 +76,20 @@ def check_tiff(data: bytes) -> None:
     elif compression == _ZSTD and len(data) > MAX_ZSTD:
         raise ImageTooLargeError(f"expected at most {MAX_ZSTD} bytes of Zstandard")
     for offsets, sizes in ((_STRIPS, _STRIP_SIZES), (_TILES, _TILE_SIZES)):
-        pieces = len(page.get(offsets, ()))
-        expect(MAX_PIECES, pieces, "strips or tiles of a TIFF")
-        if compression != _PLAIN:
-            # Two that share their bytes are read twice. Without sizes libtiff lets each end where
-            # the file does.
-            total = sum(page.get(sizes) or [len(data)] * pieces)
-            expect(len(data), total, "bytes in all strips or tiles of a TIFF")
+        pieces = page.get(offsets, [])
+        expect(MAX_PIECES, len(pieces), "strips or tiles of a TIFF")
+        if compression == _PLAIN:
+            continue
+        # Without sizes libtiff lets each end where the file does, also a single one of size 0.
+        lengths = page.get(sizes, []) if len(pieces) > 1 else []
+        lengths = lengths or [len(data)] * len(pieces)
+        # Two that share their bytes are read twice.
+        expect(len(data), sum(map(abs, lengths)), "bytes in all strips or tiles of a TIFF")
         if compression in _JPEGS and pieces:  # each may have one scan for each component
-            scans = data.count(b"\xff\xda") - 4 * pieces
+            scans = data.count(b"\xff\xda") - 4 * len(pieces)
             expect(MAX_SCANS, scans, "further scans of the JPEGs in a TIFF")
+            for at, length in zip(pieces, lengths, strict=False):
+                check_sequential_jpeg(data, at, at + length)
 
 
 def check_exif(exif: bytes) -> None:
@@ -95,17 +106,16 @@ def check_exif(exif: bytes) -> None:
 
 
 def _read_numbers(data: bytes, offset: int | None = None) -> dict[int, list[int]]:
-    """Return the whole numbers of a directory of a TIFF, the first one by default, by tag."""
+    """Return numbers of a directory of a TIFF, the first one by default, by tag."""
     order = "<" if data.startswith(b"II") else ">"
     found: dict[int, list[int]] = {}
     values = 0
     for number, (tag, kind, amount, at) in enumerate(_entries(data, 0, offset), 1):
         expect(MAX_ENTRIES, number, "entries of a directory")
-        values += 0 if kind in _TEXT else amount
+        values += amount if kind not in _TEXT or tag in _NUMBERS else 0
         expect(MAX_VALUES, values, "numbers in a directory")
-        letter = {3: "H", 4: "I", 13: "I", 16: "Q"}.get(kind)
-        if amount and letter:
-            numbers = struct.unpack_from(f"{order}{amount}{letter}", data, at)
+        if amount and tag in _NUMBERS and kind in _LETTERS:
+            numbers = struct.unpack_from(f"{order}{amount}{_LETTERS[kind]}", data, at)
             found.setdefault(tag, list(numbers))
     return found
 

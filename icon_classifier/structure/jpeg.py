@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
-from icon_classifier.errors import DamagedImageError, ImageTooLargeError
+from icon_classifier.errors import (
+    DamagedImageError,
+    ImageTooLargeError,
+    UnsupportedImageError,
+)
 from icon_classifier.structure.reading import expect, number_at
 
 MAX_SEGMENTS = 2_000
@@ -44,7 +48,12 @@ _WITHOUT_LENGTH = {0x01, 0xC8, 0xD8, 0xD9, *range(0xF0, 0xFE)}
 
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
-_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_SEQUENTIAL = {0xC0, 0xC1}
+
+_PROGRESSIVE = 0xC2
+
+MAX_HEAD = 10
+"""Segments before the frame of a JPEG in a TIFF, which mostly has none there."""
 
 
 def check_jpeg(data: bytes) -> None:
@@ -73,7 +82,8 @@ def check_jpeg(data: bytes) -> None:
         elif marker in _FRAMES:
             pixels = number_at(data, start + 1, 2) * number_at(data, start + 3, 2)
             components = number_at(data, start + 5, 1)
-            samples, progressive = pixels * components, marker in _PROGRESSIVE
+            samples, progressive = pixels * components, marker == _PROGRESSIVE
+            _expect_frame({*_SEQUENTIAL, _PROGRESSIVE}, marker)
         elif marker == 0xDA:
             scans += 1
             expect(MAX_SCANS, scans, "scans of a JPEG")
@@ -91,3 +101,32 @@ def check_jpeg(data: bytes) -> None:
         at = len(data)
     if data.find(b"\xff" * MAX_FILL, 0, at) >= 0:
         raise DamagedImageError(f"expected at most {MAX_FILL} bytes of 0xff in a row, got more")
+
+
+def check_sequential_jpeg(data: bytes, at: int, end: int) -> None:
+    """Check that a JPEG in a TIFF is sequential: each further scan of another costs as much again.
+
+    Parameters
+    ----------
+    data : bytes
+        The TIFF.
+    at, end : int
+        Where the JPEG is.
+    """
+    for _ in range(MAX_HEAD):
+        found = _MARKER.search(data, at, end)
+        if found is None:
+            return
+        marker, at = data[found.end() - 1], found.end()
+        if marker in _FRAMES:
+            _expect_frame(_SEQUENTIAL, marker)
+            return
+        if marker not in _WITHOUT_LENGTH:
+            at += max(2, number_at(data, at, 2))
+    expect(MAX_HEAD, MAX_HEAD + 1, "segments before the frame of a JPEG")
+
+
+def _expect_frame(allowed: set[int], marker: int) -> None:
+    """Refuse what no browser shows, above all arithmetic coding: it takes time, but no bytes."""
+    if marker not in allowed:
+        raise UnsupportedImageError(f"expected a JPEG of a usual kind, got marker {marker:#x}")

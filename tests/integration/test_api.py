@@ -222,14 +222,45 @@ def test_body_of_tiny_chunks_is_refused(model: Model) -> None:
         body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in [*chunks, b""])
         head = b"POST /classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
         with socket.create_connection(address) as connection:
-            connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + body)
             return read_to_end(connection)
 
     with serving(model) as address:
-        assert send([PHOTO[at : at + 1] for at in range(1000)]).startswith(b"HTTP/1.1 400 ")
+        assert send([b"x"] * 200_000) == b""
         pieces = [PHOTO[at : at + 10] for at in range(0, len(PHOTO), 10)]
         assert send(pieces).startswith(b"HTTP/1.1 200 ")
         assert send([*pieces, *[bytes(2048)] * 5000]).startswith(b"HTTP/1.1 200 ")
+
+
+def test_head_of_many_lines_is_refused(model: Model) -> None:
+    """Each is kept, in many times its bytes."""
+    with serving(model) as address, socket.create_connection(address) as connection:
+        connection.sendall(b"GET /labels HTTP/1.1\r\n" + b"a: b\r\n" * 1000)
+        assert read_to_end(connection).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("line", [b"a: b\r\n", b"a" * 100, b": " + b"a" * 100])
+def test_endless_end_of_a_body_closes_the_connection(model: Model, line: bytes) -> None:
+    """A body of chunks may end with further headers."""
+    with serving(model) as address, socket.create_connection(address) as connection:
+        connection.sendall(b"POST /classify HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na")
+        with pytest.raises(ConnectionError):
+            connection.sendall(line * 1_000_000)
+
+
+def test_many_requests_before_an_answer_are_refused(model: Model) -> None:
+    """Work on all of them would begin, and nobody else be answered meanwhile."""
+    request = b"GET /labels HTTP/1.1\r\nHost: x\r\n\r\n"
+    with serving(model) as address:
+        with socket.create_connection(address) as connection:
+            connection.sendall(request * 2000)
+            answers = read_to_end(connection)
+        assert answers.count(b"HTTP/1.1 200 ") < 10
+        assert b"HTTP/1.1 400 " in answers
+        with socket.create_connection(address) as connection:
+            connection.sendall(request * 5 + request.replace(b"Host", b"Connection: close\r\nHost"))
+            assert read_to_end(connection).count(b"HTTP/1.1 200 ") == 6
 
 
 def test_uvicorn_command_serves_the_app(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def _jpegs() -> Iterator[File]:
     start = good.index(b"\xff\xda")
     one = b"\xff\xda\0\x08\x01\x01\0\0\x3f\0"
     yield "JPEG of 49 megapixels in parts", _resized(good[:start], 7000) + one + bytes(100)
+    yield "JPEG of arithmetic coding", good.replace(b"\xff\xc0", b"\xff\xc9")
+    yield "JPEG of progressive arithmetic coding", progressive.replace(b"\xff\xc2", b"\xff\xca")
 
 
 def segment(marker: int, body: bytes) -> bytes:
@@ -126,6 +128,7 @@ def _pngs() -> Iterator[File]:
         "PNG whose EXIF has 300 headers of a directory of 500 entries",
         head + chunk(b"eXIf", directory * 300) + rest,
     )
+    yield "PNG whose EXIF has 20,000 headers", head + chunk(b"eXIf", b"MM\0*" * 20_000) + rest
     webp = encode(Image.new("RGB", (64, 64)), "WEBP", exif=b"Exif\0\0" + exif)
     yield "WEBP whose orientation is 400,000 numbers", webp
     yield "WEBP of 150,000 chunks", webp[:30] + b"XXXX\0\0\0\0" * 150_000
@@ -165,7 +168,7 @@ def tiff(tags: Sequence[Tag], rest: bytes = b"") -> bytes:
     place = 8 + 4096
     body, entries = b"", b""
     for tag, (kind, values) in sorted(merged.items()):
-        letter = {3: "H", 4: "I", 5: "Q"}[kind]
+        letter = {3: "H", 4: "I", 5: "Q", 8: "h"}[kind]
         packed = struct.pack(f"<{len(values)}{letter}", *values)
         entry = struct.pack("<HHI", tag, kind, len(values))
         if len(packed) > 4:
@@ -208,10 +211,22 @@ def _tiffs() -> Iterator[File]:
     for name, compression in (("deflated", 8), ("Zstandard", 50_000)):
         place: list[Tag] = [(259, 3, [compression]), (273, 4, [8 + 4096]), (279, 4, [4_990_000])]
         yield f"TIFF of 5 MB of {name} data", tiff(place, tiny_blocks(5_000_000))
-    good = encode(Image.new("L", (64, 64)), "JPEG", progressive=True)
-    jpeg = good[:-2] + b"\xff\xda\0\x08\x01\x01\0\x01\x3f\0" * 1000 + good[-2:]
-    place = [(259, 3, [7]), (273, 4, [8 + 4096]), (279, 4, [len(jpeg)])]
-    yield "TIFF of a JPEG of 1,000 scans", tiff(place, jpeg)
+    yield (
+        "TIFF of two strips with the same bytes, whose compression is a signed number",
+        tiff([(257, 4, [128]), (273, 4, [8] * 2), (259, 8, [8]), (279, 4, [3000] * 2)]),
+    )
+    good = encode(Image.new("L", (64, 64)), "JPEG")
+    progressive = encode(Image.new("L", (64, 64)), "JPEG", progressive=True)
+    jpegs = {
+        "a JPEG of 1,000 scans": good[:-2] + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" * 1000 + good[-2:],
+        "a progressive JPEG": progressive,
+        "a JPEG of arithmetic coding": good.replace(b"\xff\xc0", b"\xff\xc9"),
+        "a JPEG with 100 comments": good[:2] + segment(0xFE, b"") * 100 + good[2:],
+    }
+    for name, jpeg in jpegs.items():
+        for length in (len(jpeg), 0):  # of the only strip libtiff does not believe that it is empty
+            place = [(259, 3, [7]), (273, 4, [8 + 4096]), (279, 4, [length])]
+            yield f"TIFF of {name}, {length} bytes", tiff(place, jpeg)
 
 
 def box(name: bytes, body: bytes, version: int | None = None) -> bytes:
@@ -326,6 +341,20 @@ def _items(kind: str) -> Iterator[File]:
         f"{kind} of 80 pictures with the same EXIF",
         items(kind, described, properties, references, data + exif),
     )
+    numbers = bytes(4) + b"MM\0*\0\0\0\x08\0\1" + struct.pack(">HHII", 0x0112, 5, 400_000, 8)
+    numbers += bytes(3_200_000)
+    yield (
+        f"{kind} whose orientation is 400,000 numbers",
+        items(
+            kind,
+            [part, (b"Exif", [(len(data), len(numbers))], [])],
+            properties,
+            refers(b"cdsc", 2, [1]),
+            data + numbers,
+        ),
+    )
+    plain = items(kind, [part], properties, b"", data)
+    yield f"{kind} of two tables of extents", plain + box(b"iloc", bytes(4), 0)
     nothing = struct.pack(">BBH", 0, 0, 1) + struct.pack(">HHH", 1, 0, 65_535)
     yield (
         f"{kind} of 65,535 extents of nothing",
@@ -337,8 +366,28 @@ def _items(kind: str) -> Iterator[File]:
     )
     many = [*properties, *[box(b"free", b"")] * 30_000]
     yield f"{kind} of 30,000 properties", items(kind, [part], many, b"", data)
+    large = [box(b"ispe", struct.pack(">II", 4000, 4000), 0), *needed]
+    for turn in (box(b"irot", b"\1"), box(b"imir", b"\1"), box(b"clap", bytes(32))):
+        turned = name, part[1], [*part[2], *[len(large) + 1] * 20]
+        turns = turn[4:8].decode()
+        yield f"{kind} of 20 times {turns}", items(kind, [turned], [*large, turn], b"", data)
     if kind == "AVIF":
         yield "AVIF of 900 tiles larger than they say", grid_file(kind, 30, 512, claimed=64)
+        # The short header of a still picture's sequence, with 16 bits for each side.
+        bits = f"000{1}{1}00000{15:b}{15:b}" + 2 * f"{7999:016b}" + "000000"
+        header = b"\x0a\7" + int(bits, 2).to_bytes(7)
+        for what, units in (
+            ("64 megapixels in a frame", header),
+            ("30,000 units", b"\x12\0" * 30_000),
+        ):
+            whole = name, [(0, len(units))], part[2]
+            yield f"AVIF of {what}", items(kind, [whole], properties, b"", units)
+        data, needed = coded(kind, 64, subsampling="4:4:4")
+        size = box(b"ispe", struct.pack(">II", 5900, 5900), 0)
+        yield (
+            "AVIF of 35 megapixels without subsampling",
+            items(kind, [(name, [(0, len(data))], part[2])], [size, *needed], b"", data),
+        )
         frame, needed = coded(kind, 512)
         size = box(b"ispe", struct.pack(">II", 512, 512), 0)
         repeated = name, [(0, 1000 * len(frame))], part[2]

@@ -260,6 +260,22 @@ def test_pixels_of_a_heic_are_limited_by_depth_and_transparency() -> None:
             read_image(data.replace(*sizes))
 
 
+def test_pixels_are_limited_by_the_memory_of_the_decoder() -> None:
+    small = Image.new("RGB", (64, 64))
+    jpeg = bytearray(encode(small, "JPEG", progressive=True, subsampling=0))
+    struct.pack_into(">HH", jpeg, jpeg.index(b"\xff\xc2") + 5, 6100, 6100)
+    # The sides of a lossless WebP, less one, are two numbers of 14 bits.
+    webp = bytearray(encode(small, "WEBP", lossless=True))
+    struct.pack_into("<I", webp, webp.index(b"VP8L") + 9, 3849 | 3849 << 14)
+    for data, most in (
+        (jpeg, 36),
+        (webp, 14),
+        (tiff([(256, 4, [6700]), (257, 4, [6700]), (258, 3, [32]), (339, 3, [3])]), 41),
+    ):
+        with pytest.raises(ImageTooLargeError, match=f"at most {most}...... pixels"):
+            read_image(data)
+
+
 def test_pixels_of_a_tiff_are_limited_by_the_memory_of_its_pieces() -> None:
     tags = [(256, 4, [7000]), (257, 4, [6000]), (278, 4, [6000]), (259, 3, [8])]
     tags += [(258, 3, [8, 8, 8]), (277, 3, [3]), (262, 3, [2])]

@@ -26,7 +26,7 @@ PHOTO = encode(gradient(), "JPEG")
 class Fetcher:
     """Finds a photo at one URL and nothing elsewhere."""
 
-    async def fetch(self, url):
+    async def fetch(self, url, reserve):
         if url != "https://example.org/photo.jpg":
             raise FetchError(f"there is no {url}")
         return PHOTO
@@ -258,12 +258,12 @@ def test_slow_downloads_of_one_client_leave_some_for_others(model):
             self.started = 0
             self.opened = threading.Event()
 
-        async def fetch(self, url):
+        async def fetch(self, url, reserve):
             if "slow" in url:
                 self.started += 1
                 while not self.opened.is_set():
                     await asyncio.sleep(0.001)
-            return await super().fetch("https://example.org/photo.jpg")
+            return await super().fetch("https://example.org/photo.jpg", reserve)
 
     def fetch_from(address, url):
         headers = {"X-Forwarded-For": address}

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -108,6 +109,18 @@ async def test_photo_that_took_too_long_is_called_so(decoders: Decoders) -> None
     with pytest.raises(ImageTooLargeError) as error:
         await photo
     assert error.value.words == TOO_SLOW
+
+
+async def test_photo_is_not_copied_for_its_process(decoders: Decoders) -> None:
+    photo = bytes(20_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnsupportedImageError):
+            await decoders.decode(photo, "a")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 5_000_000
 
 
 async def test_process_that_died_while_idle_costs_no_photo(decoders: Decoders) -> None:

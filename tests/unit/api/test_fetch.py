@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from icon_classifier.api.fetch import Fetcher, PinnedBackend, is_public, resolve
 from icon_classifier.api.settings import ApiSettings
-from icon_classifier.errors import EmptyImageError, FetchError, ImageTooLargeError
+from icon_classifier.errors import BusyError, EmptyImageError, FetchError, ImageTooLargeError
 
 PUBLIC = "93.184.215.14"
 OTHER = "151.101.1.69"
@@ -329,6 +329,41 @@ async def test_body_larger_than_allowed_is_refused(web):
     assert (
         len(await make_fetcher(Internet({PUBLIC: web})).fetch("http://pictures.example/")) == 1001
     )
+
+
+async def test_body_of_tiny_chunks_is_refused(web):
+    head, end = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0\r\n\r\n"
+    web.response = head + b"1\r\na\r\n" * 100 + b"400\r\n%s\r\n" % bytes(1024) * 1000 + end
+    fetcher = make_fetcher(Internet({PUBLIC: web}))
+    assert len(await fetcher.fetch("http://pictures.example/")) == 100 + 1024 * 1000
+    web.response = head + b"1\r\na\r\n" * 1000 + end
+    with pytest.raises(FetchError, match="larger chunks"):
+        await fetcher.fetch("http://pictures.example/")
+
+
+async def test_little_is_read_at_a_time(web):
+    """A host may send thousands of answers in 64 kB, and nobody else is served meanwhile."""
+    sizes = []
+
+    class Recorder(Internet):
+        async def connect_tcp(self, *args, **options):
+            stream = await super().connect_tcp(*args, **options)
+            read = stream.read
+            stream.read = lambda size, timeout=None: sizes.append(size) or read(size, timeout)
+            return stream
+
+    fetcher = make_fetcher(Recorder({PUBLIC: web}))
+    assert await fetcher.fetch("http://pictures.example/") == b"photo"
+    assert 0 < max(sizes) <= 2**14
+
+
+async def test_memory_is_reserved_while_a_body_comes(web):
+    def reserve(size):
+        raise BusyError(f"{size} bytes are not free")
+
+    web.response = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1001
+    with pytest.raises(BusyError):
+        await make_fetcher(Internet({PUBLIC: web})).fetch("http://pictures.example/", reserve)
 
 
 async def test_slow_body_times_out(web):

@@ -26,7 +26,7 @@ PHOTO = encode(gradient(), "JPEG")
 class Fetcher:
     """Finds a photo at every second URL; test_fetch tests the real one."""
 
-    async def fetch(self, url):
+    async def fetch(self, url, reserve):
         if len(url) % 2 or len(url) > 2048:
             raise FetchError(f"there is no {url}")
         return PHOTO

@@ -145,6 +145,21 @@ async def test_client_whose_pages_are_all_busy_gives_up_one_too(tmp_path: Path) 
 
 @forking
 @pytest.mark.slow
+async def test_page_that_is_not_served_yet_is_not_given_up(tmp_path: Path) -> None:
+    async with (
+        managing(tmp_path, max_visitors=2) as visitors,
+        visitors.reserve("many") as reserved,
+    ):
+        assert reserved
+        starting = await visitors.start_kernel()
+        served = await open_page(visitors, "many")
+        assert await open_page(visitors, "one")
+        assert starting in visitors
+        assert served not in visitors
+
+
+@forking
+@pytest.mark.slow
 async def test_clients_at_the_same_moment_never_exceed_the_capacity(tmp_path: Path) -> None:
     async with managing(tmp_path, max_visitors=3) as visitors:
         for _ in range(3):
@@ -187,6 +202,7 @@ async def test_start_that_fails_takes_no_place_and_is_no_work(
             assert error.value.status_code == 503
             assert error.value.log_message == KernelError.words
         assert visitors.visitors == 0
+        monkeypatch.setattr(visitors.fork_server, "slot_watch", None)  # it is no work, too
         assert visitors.works
         monkeypatch.setattr(manager, "MAX_STUCK", 0.05)
         assert not visitors.works

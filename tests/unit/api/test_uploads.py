@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+from starlette.requests import Request
+from starlette.types import Message
+
+from icon_classifier.api.settings import ApiSettings
+from icon_classifier.api.uploads import Upload, read_upload
+from icon_classifier.errors import UploadError
+
+SETTINGS = ApiSettings(max_bytes=20_000_000, max_body=50_000_000)
+PIECE = 2**16
+HEAD = b'--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\n'
+FORM = "multipart/form-data; boundary=x"
+
+
+async def read(pieces: Iterator[bytes], media_type: str) -> Upload:
+    async def receive() -> Message:
+        piece = next(pieces, b"")
+        return {"type": "http.request", "body": piece, "more_body": bool(piece)}
+
+    headers = [(b"content-type", media_type.encode())]
+    request = Request({"type": "http", "headers": headers}, receive)
+    return await read_upload(request, SETTINGS, lambda size: None)
+
+
+def pieces(size: int) -> Iterator[bytes]:
+    return (bytes(PIECE) for _ in range(size // PIECE))
+
+
+def form(*sizes: int) -> Iterator[bytes]:
+    for size in sizes:
+        yield HEAD
+        yield from pieces(size)
+        yield b"\r\n"
+    yield b"--x--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "expected"),
+    [
+        (pieces(19_000_000), "image/jpeg", 19_000_000),
+        (pieces(48_000_000), "image/jpeg", 20_000_000),
+        (form(19_000_000, 19_000_000), FORM, 38_000_000),
+        (form(48_000_000), FORM, 20_000_000),
+    ],
+)
+async def test_photos_take_no_more_memory_than_their_bytes(
+    body: Iterator[bytes], media_type: str, expected: int
+) -> None:
+    """Of a photo that is too large one byte more than allowed is kept."""
+    tracemalloc.start()
+    try:
+        upload = await read(body, media_type)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(len(photo.data) for photo in upload.photos) == pytest.approx(expected, rel=0.01)
+    assert most < 1.25 * expected
+
+
+async def test_photo_that_is_cut_off_is_refused() -> None:
+    with pytest.raises(UploadError):
+        await read(iter([HEAD, b"photo"]), FORM)
