@@ -325,8 +325,8 @@ def _pad_and_resize(
 
     Pillow resizes in two passes with 8 bits in between: each row to the new width, and each column
     to the new height. In the first pass rows are independent, so it may be done in strips, and rows
-    that padding adds may be added after it: the pixels are the same, and a panorama of 50 megapixels
-    takes megabytes instead of gigabytes.
+    that padding adds may be added after it: the pixels are the same, and a panorama of 50
+    megapixels takes megabytes instead of gigabytes.
     """
     if not any(padding):
         return image.resize(size, resample)
