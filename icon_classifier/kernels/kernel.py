@@ -73,7 +73,7 @@ class PageKernel(IPythonKernel):
 class ForkedKernelApp(IPKernelApp):
     """ipykernel's application, with :meth:`initialize` cut in two."""
 
-    filler: Any = None
+    kept: Any = None  # by the parent, for its kernels
     heartbeat_socket: Any = None
 
     def prepare(self, argv: Iterable[str] = ARGUMENTS) -> None:

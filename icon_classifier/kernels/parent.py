@@ -13,14 +13,13 @@ import importlib
 import json
 import logging
 import os
-import re
 import select
 import signal
 import socket
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from icon_classifier.kernels.protocol import (
@@ -80,6 +79,7 @@ def main(argv: list[str]) -> None:
 def _warm_up(warm_up: WarmUp) -> Any:
     gc.disable()  # a collection writes to every object; children switch it on for their own
     _without_debugger()
+    from icon_classifier.kernels import sharing
     from icon_classifier.kernels.kernel import ForkedKernelApp
     from icon_classifier.system import memory
 
@@ -90,61 +90,17 @@ def _warm_up(warm_up: WarmUp) -> Any:
                 function()
         except Exception as error:  # noqa: BLE001 - kernels still start, only later
             _log.warning("cannot preload %s: %s", name, error)
+    executed: dict[int, CodeType] = {}
     if warm_up.notebook is not None:
         from icon_classifier.kernels.warm_up import run_notebook
 
-        run_notebook(Path(warm_up.notebook), warm_up.visit)
+        executed = run_notebook(Path(warm_up.notebook), warm_up.visit)
     app = ForkedKernelApp.instance()
     app.prepare()
     gc.collect()
-    app.filler = fill_free_blocks()
+    app.kept = sharing.arrange(executed)
     gc.freeze()  # what is here now is never garbage: children need not look at it
     return app
-
-
-def fill_free_blocks() -> list[list[object]]:
-    """Occupy the free blocks between Python's objects, so that children do not.
-
-    A child would put its first small objects there, one here and one there, and for each copy a
-    whole page that it could have shared. With the free blocks filled its objects stand together in
-    new pages, which saves each child 1 MB.
-
-    Returns
-    -------
-    list of list of object
-        To be kept for as long as there are children; empty where the allocator does not report
-        what is free.
-    """
-    filler: list[list[object]] = []
-    for size, free in _free_blocks():
-        if size < 48:  # too small for bytes, of which even an empty one has 33
-            filler.append([object() if size == 16 else float(number) for number in range(free)])
-        else:
-            filler.append([bytes(size - 33) for _ in range(free)])
-    return filler
-
-
-def _free_blocks() -> list[tuple[int, int]]:
-    """Parse the report of Python's allocator, which goes to standard error only.
-
-    Returns
-    -------
-    list of (int, int)
-        Size of the blocks in bytes, and how many of them are free.
-    """
-    with tempfile.TemporaryFile() as report:
-        standard_error = os.dup(2)
-        os.dup2(report.fileno(), 2)
-        try:
-            sys._debugmallocstats()
-        finally:
-            os.dup2(standard_error, 2)
-            os.close(standard_error)
-        report.seek(0)
-        text = report.read().decode("ascii", "replace")
-    # class, size of a block, pools, blocks in use, blocks free
-    rows = re.findall(r"^ *\d+ +(\d+) +\d+ +\d+ +(\d+)$", text, re.MULTILINE)
-    return [(int(size), int(free)) for size, free in rows]
 
 
 def _without_debugger() -> None:

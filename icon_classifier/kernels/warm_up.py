@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import comm
@@ -27,6 +28,7 @@ from jupyter_client.connect import write_connection_file
 
 from icon_classifier.kernels.kernel import ForkedKernelApp, PageKernel
 from icon_classifier.kernels.protocol import resolve
+from icon_classifier.kernels.sharing import executed_code
 
 MAX_SECONDS = 60.0
 """After this long the warm-up is broken off."""
@@ -34,7 +36,7 @@ MAX_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 
-def run_notebook(notebook: Path, visit: str | None = None) -> None:
+def run_notebook(notebook: Path, visit: str | None = None) -> dict[int, CodeType]:
     """Run a notebook in this very process, and let a child process visit it.
 
     Nothing of it is left: another shell with another namespace takes its place, every widget is
@@ -47,8 +49,17 @@ def run_notebook(notebook: Path, visit: str | None = None) -> None:
     visit : str, optional
         ``module:function`` to call in the child with a connected client of the kernel, after the
         last cell.
+
+    Returns
+    -------
+    dict of int to types.CodeType
+        The code that ran, for :func:`.sharing.arrange`.
     """
-    with tempfile.TemporaryDirectory(prefix="warm-up-") as folder, _restored():
+    with (
+        tempfile.TemporaryDirectory(prefix="warm-up-") as folder,
+        _restored(),
+        contextlib.ExitStack() as stack,
+    ):
         connection_file = str(Path(folder, "kernel.json"))
         write_connection_file(
             connection_file,
@@ -62,6 +73,7 @@ def run_notebook(notebook: Path, visit: str | None = None) -> None:
         app = ForkedKernelApp.instance()
         app.prepare()
         shell: Any = app.shell
+        executed = stack.enter_context(executed_code())
         app.connect(connection_file)
         loop = asyncio.get_event_loop_policy().get_event_loop()
         loop.call_later(MAX_SECONDS, loop.stop)
@@ -82,6 +94,7 @@ def run_notebook(notebook: Path, visit: str | None = None) -> None:
                 kind.clear_instance()
             loop.close()
             asyncio.set_event_loop(None)
+    return executed
 
 
 @contextlib.contextmanager

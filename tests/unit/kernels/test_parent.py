@@ -4,29 +4,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from icon_classifier.kernels import parent
 from icon_classifier.kernels.fork_server import ForkServer
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.kernels.protocol import WarmUp
 from tests.support.servers import NOTEBOOK, ROOT
-
-
-def test_fill_free_blocks_leaves_fewer_free() -> None:
-    def free() -> int:
-        return sum(size * count for size, count in parent._free_blocks())
-
-    before = free()
-    assert before > 0
-    filler = parent.fill_free_blocks()
-    # What the filling itself allocates and frees is left.
-    assert sum(map(len, filler)) > 0
-    assert free() < before
-
-
-def test_free_blocks_have_every_size_once() -> None:
-    sizes = [size for size, _ in parent._free_blocks()]
-    assert sizes == sorted(set(sizes))
-    assert all(size % 16 == 0 and size <= 512 for size in sizes)
 
 
 @pytest.mark.slow

@@ -182,3 +182,23 @@ def test_beyond_the_limit_of_a_process_a_picture_is_too_large(prepare: str) -> N
     code = BEYOND_THE_LIMIT.format(prepare=prepare)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the GNU library only")
+def test_fill_heap_leaves_no_gaps_for_small_blocks() -> None:
+    program = """
+import ctypes
+from icon_classifier.system.memory import fill_heap
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+blocks = [libc.malloc(104) for _ in range(300)]
+for block in blocks[::2]:
+    libc.free(block)
+fill_heap()
+print(len({libc.malloc(104) for _ in range(100)} & set(blocks)))
+"""
+    left = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True
+    )
+    assert left.stdout.decode().strip() == "0", left.stdout
