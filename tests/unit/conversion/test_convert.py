@@ -314,7 +314,7 @@ def test_the_command_accepts_trust_with_a_note(export):
 def test_the_command_compiles_only_if_needed(export, monkeypatch):
     compiled = []
 
-    def compile_export(*paths, names):
+    def compile_export(*paths, **_):
         target.write_bytes(model_bytes(export_sha256=sha256_of(export)))
         compiled.append(paths)
 
