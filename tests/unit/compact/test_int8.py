@@ -11,7 +11,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from icon_classifier.compact.int8 import apply, quantize
+from icon_classifier.compact.int8 import _mean_error, _scales, apply, quantize
 from icon_classifier.conversion.convert import convert
 from icon_classifier.errors import ConversionError
 from icon_classifier.images import read_image_file
@@ -141,6 +141,27 @@ def test_pairs_of_products_cannot_overflow_16_bits(int8: bytes) -> None:
     sums = np.concatenate([np.abs(row).reshape(-1, 2).sum(axis=1) for row in rows])
     assert sums.max() * 255 <= 2**15 - 1
     assert sums.max() >= 127  # more than 7 bits
+
+
+@pytest.mark.parametrize(("group", "depthwise"), [(1, False), (4, False), (8, True)])
+def test_rounded_weights_and_the_corrected_bias_change_no_mean(group: int, depthwise: bool) -> None:
+    import torch
+
+    random = np.random.default_rng(0)
+    weight = random.standard_normal((16, 8 // group, 3, 3)).astype(np.float32)
+    weight[0] = 0  # a channel that nothing feeds
+    means = random.random(8, np.float32)
+    scales = _scales(weight, depthwise=depthwise)
+    steps = np.round(weight / scales[:, None, None, None])
+    assert np.abs(steps).max() == 127 if depthwise else np.abs(steps).max() <= 127
+    photo = torch.tensor(means)[None, :, None, None].expand(1, 8, 3, 3)
+    exact, rounded = (
+        torch.nn.functional.conv2d(photo, torch.tensor(each), groups=group).numpy().ravel()
+        for each in (weight, (steps * scales[:, None, None, None]).astype(np.float32))
+    )
+    corrected = rounded + _mean_error(weight, scales, means, group)
+    np.testing.assert_allclose(corrected, exact, atol=1e-5)
+    assert np.abs(rounded - exact).max() > 1e-3
 
 
 @pytest.mark.slow
