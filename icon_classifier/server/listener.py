@@ -24,8 +24,9 @@ MAX_CONNECTIONS = 500
 MAX_IDLE = 50
 """Connections of one client that have sent no whole request."""
 
-GRACE_SECONDS = 1.0
-"""How long a new connection is left alone: many visitors may come at the same moment."""
+GRACE_SECONDS = 5.0
+"""How long a new connection is left alone: many visitors may come at the same moment, from slow
+machines."""
 
 MAX_ADDRESS = 2048
 """Bytes of a request's path and query."""
@@ -93,6 +94,13 @@ class Connection(socket.socket):
             self._on_receive(size)
         return size
 
+    def has_unread(self) -> bool:
+        """Return whether bytes wait to be read: then the server is late, not the client."""
+        try:
+            return bool(self.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Close the connection."""
         self._listener.connections.pop(self, None)
@@ -142,8 +150,9 @@ class Listener(socket.socket):
         client = client_address(address[0], (), 0)
         idle = [each for each in self.connections if each.idle and each.client == client]
         grace = time.monotonic() - GRACE_SECONDS
-        if len(idle) >= MAX_IDLE and not self._proxies and idle[0].accepted <= grace:
-            self._shut(idle[0])
+        overdue = (each for each in idle if each.accepted <= grace and not each.has_unread())
+        if len(idle) >= MAX_IDLE and not self._proxies and (oldest := next(overdue, None)):
+            self._shut(oldest)
         elif len(self.connections) >= MAX_CONNECTIONS:
             [(most, _)] = Counter(each.client for each in self.connections).most_common(1)
             theirs = [each for each in self.connections if each.client == most]

@@ -13,7 +13,15 @@ import pytest
 from tornado.web import Application, ErrorHandler, RequestHandler
 
 from icon_classifier.server import listener
-from icon_classifier.server.listener import MAX_BURST, Connection, Listener, LongAddress, PageServer
+from icon_classifier.server.listener import (
+    GRACE_SECONDS,
+    MAX_BURST,
+    MAX_IDLE,
+    Connection,
+    Listener,
+    LongAddress,
+    PageServer,
+)
 from tests.support.servers import ROOT
 
 
@@ -79,6 +87,26 @@ async def test_oldest_idle_connections_make_room(
     assert not any(reader.at_eof() for reader, _ in held[6:])
     for _, writer in held:
         writer.close()
+
+
+async def test_connection_whose_request_was_not_read_yet_is_left_alone() -> None:
+    """A busy server accepts many before it reads what they have sent."""
+    accepting, clients = Listener(socket.create_server(("127.0.0.1", 0))), []
+    with accepting:
+        for _ in range(MAX_IDLE + 2):
+            clients.append(socket.create_connection(accepting.getsockname()))
+            clients[-1].sendall(b"GET / HTTP/1.1\r\n\r\n")
+            connection, _ = accepting.accept()
+            connection.setblocking(False)
+            connection.accepted -= GRACE_SECONDS
+        first, second, *_ = accepting.connections
+        second.recv(100)
+        clients.append(socket.create_connection(accepting.getsockname()))
+        accepting.accept()
+        assert first in accepting.connections
+        assert second not in accepting.connections
+        for each in (*clients, *accepting.connections.copy(), second):
+            each.close()
 
 
 async def test_connection_that_was_answered_is_idle_again(
