@@ -71,6 +71,12 @@ def pack(*parts: object, channel: str = "shell") -> bytes:
     return data
 
 
+def test_json_of_more_than_64_kb_is_refused() -> None:
+    assert parse_page_message(pack(HEADER, {}, {"x": "y" * 65_000}, CONTENT, b"z" * 2**20))
+    with pytest.raises(RequestError, match="bytes of JSON"):
+        parse_page_message(pack(HEADER, {}, {"x": "y" * 66_000}, CONTENT))
+
+
 def of_kind(kind: str, channel: str = "shell", **content: object) -> bytes:
     content = CONTENT | content
     return pack(HEADER | {"msg_type": kind}, {}, {}, content, channel=channel)
