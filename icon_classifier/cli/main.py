@@ -196,7 +196,7 @@ def convert(
         str | None,
         typer.Option(
             help="A folder of photos: compile to 8-bit integers, smaller and faster, calibrated "
-            "on half of them and judged on the others; '' for an exact model again.",
+            "on some of them and judged on the others; '' for an exact model again.",
             show_default=False,
         ),
     ] = None,
@@ -304,15 +304,18 @@ def api(
 
 @app.command()
 def site(
-    out: Annotated[Path, typer.Argument(help="The folder to write: a new one, or a site's.")],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="The folder to write: a new one, or a site's."),
+    ],
     exact: Annotated[
         bool, typer.Option("--exact", help=f"Publish {MODEL} as it is: twice the size.")
     ] = False,
     int8: Annotated[
         Path | None,
         typer.Option(
-            help="A folder of photos: publish 8-bit integers, half the size, calibrated on half "
-            "of them and judged on the others.",
+            help="A folder of photos: publish 8-bit integers, half the size, calibrated on some "
+            "of them and judged on the others, which takes minutes.",
             show_default=False,
         ),
     ] = None,
@@ -327,8 +330,7 @@ def site(
 ) -> None:
     """Write the page as static files, which any web server serves; it answers in the browser.
 
-    Weights are stored in half precision. A model that would change more than 0.5 % of the labels
-    is refused.
+    Weights are stored in half precision.
     """
     from icon_classifier.cli.summary import comparison
     from icon_classifier.model.info import read_model_file

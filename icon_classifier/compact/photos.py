@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from icon_classifier.errors import ImageError
+from icon_classifier.errors import ConversionError, ImageError
 from icon_classifier.files import sha256_of
 from icon_classifier.images import is_photo_file, read_image_file
 from icon_classifier.model.session import Model
@@ -25,7 +25,14 @@ def find_photos(folder: Path) -> list[Path]:
     ----------
     folder : pathlib.Path
         Photos in folders of any depth; files whose names start with a dot are left out.
+
+    Raises
+    ------
+    ConversionError
+        If there is no such folder.
     """
+    if not folder.is_dir():
+        raise ConversionError(f"expected a folder of photos, got {folder}, which is none")
     paths: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and is_photo_file(path) and not path.name.startswith("."):

@@ -124,6 +124,12 @@ SITE_TEXTS = {
 }
 """The texts of the static site alone; words in braces are filled in by its script."""
 
+HEIF_MISSING = (
+    "For a HEIC this page needs a part that could not be loaded; please check your connection and "
+    "reload the page, or choose a JPEG."
+)
+"""What the static site says of a HEIC where libheif cannot be loaded."""
+
 SITE_DROP_TEXTS = DROP_TEXTS | {
     "privacy": SITE_TEXTS["privacy"],
     "slow": "This is taking a while: this device is slow or busy. Please wait, or reload.",

@@ -232,6 +232,7 @@ def _words() -> dict[str, str]:
     return {
         "empty": EmptyImageError.words,
         "unsupported": not_a_picture(IN_BROWSERS),
+        "heif": texts.HEIF_MISSING,
         "damaged": DamagedImageError.words,
         "too_large": ImageTooLargeError.words,
         "too_small": ImageTooSmallError.words,

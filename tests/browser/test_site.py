@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from icon_classifier.model.session import Model
-from icon_classifier.page.texts import SITE_TEXTS
+from icon_classifier.page.texts import HEIF_MISSING, SITE_TEXTS
 from icon_classifier.site.build import write_site
 from icon_classifier.system.texts import csv_line
 from scripts.browser import find_browser
@@ -168,6 +168,26 @@ def test_page_answers_offline_after_the_first_visit(sites: Path, new_page: NewPa
     expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
     page.goto(f"{host.url}bears/index.html?from=elsewhere")
     ready(page)
+
+
+def test_heic_is_read_offline_once_one_was_read(
+    sites: Path, new_page: NewPage, tmp_path: Path
+) -> None:
+    heic = tmp_path / "red.heic"
+    pillow_heif.from_pillow(Image.new("RGB", (64, 64), "red")).save(heic)
+    with site_host(sites) as host:
+        page, other = new_page(f"{host.url}colours/"), new_page(f"{host.url}colours/")
+        kept(page)
+        kept(other)
+        choose(page, heic)
+        expect(line(page)).to_have_text(re.compile("Prediction: red"), timeout=READY)
+    for offline in (page, other):
+        offline.context.set_offline(True)
+        offline.reload()
+        ready(offline)
+        choose(offline, heic)
+    expect(line(page)).to_have_text(re.compile("Prediction: red"), timeout=READY)
+    expect(line(other)).to_have_text(HEIF_MISSING, timeout=READY)
 
 
 def test_several_photos_fill_a_table(
@@ -392,7 +412,7 @@ def test_new_version_is_offered_and_not_forced(
         offer = page.get_by_text(SITE_TEXTS["update"])
         expect(offer).to_have_count(0)
         write_site(folder / "one", tmp_path / "empty", model_bytes(labels=["rose", "lime", "sky"]))
-        page.reload()
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         expect(page.get_by_role("heading")).to_have_text("Red, green or blue?")
         expect(offer).to_be_visible(timeout=READY)
         page.reload()

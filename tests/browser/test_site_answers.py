@@ -216,7 +216,7 @@ def test_heic_is_decoded_by_libheif_loaded_with_the_first(
     worker: SiteWorker, host: SiteHost
 ) -> None:
     def loaded() -> list[str]:
-        return [path.rpartition("/")[2][:5] for path in host.paths if "/heif-" in path]
+        return [path for path in host.paths if "/heif-" in path and path.endswith(".bin")]
 
     model = Model(model_bytes())
     assert not loaded()
@@ -232,7 +232,7 @@ def test_heic_is_decoded_by_libheif_loaded_with_the_first(
         answer = worker.predict(file)
         assert LABELS[answer["ranking"][0][0]] == expected.label
         assert answer["ranking"][0][1] == pytest.approx(expected.probability, abs=0.01)
-    assert sorted(loaded()) == ["heif-", "heif-"]  # its script and its module, once each
+    assert len(loaded()) == 1
 
 
 @pytest.mark.parametrize(

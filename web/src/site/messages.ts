@@ -51,6 +51,7 @@ export type FailureReason = 'wasm' | 'memory' | 'missing' | 'damaged';
 export type ProblemReason =
   | 'empty'
   | 'unsupported'
+  | 'heif'
   | 'damaged'
   | 'too_large'
   | 'too_small'

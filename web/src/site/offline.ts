@@ -18,4 +18,10 @@ export async function keepFiles(offer: (use: () => void) => void): Promise<void>
   look();
   watch();
   registration.addEventListener('updatefound', watch);
+  // The browser itself asks for a new version only when a page is opened.
+  const ask = () => {
+    if (document.visibilityState === 'visible') registration.update().catch(() => {});
+  };
+  document.addEventListener('visibilitychange', ask);
+  addEventListener('online', ask);
 }

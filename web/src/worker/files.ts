@@ -3,6 +3,10 @@
 import type { SiteFile } from '../site/messages';
 import { Failure } from './problem';
 
+/** There is none where the page did not come by HTTPS, nor in some private windows. */
+export const openCache = async (base: string): Promise<Cache | undefined> =>
+  globalThis.caches?.open(`icon-classifier ${base}`).catch(() => undefined);
+
 /** Fetch a file or take it from the cache; `progress` gets the bytes that have come so far. */
 export async function load(
   file: SiteFile,
@@ -10,8 +14,7 @@ export async function load(
   progress: (loaded: number) => void = () => {},
 ): Promise<Uint8Array<ArrayBuffer>> {
   const url = new URL(file.name, base).href;
-  // There is none where the page did not come by HTTPS, nor in some private windows.
-  const cache = await globalThis.caches?.open(`icon-classifier ${base}`).catch(() => undefined);
+  const cache = await openCache(base);
   const kept = await cache?.match(url);
   if (kept) {
     const data = new Uint8Array(await kept.arrayBuffer());

@@ -2,7 +2,7 @@
 
 import type { WorkerConfig } from '../site/messages';
 import { checkSize } from './decode';
-import { load, unpacked } from './files';
+import { load, openCache, unpacked } from './files';
 import { Problem } from './problem';
 
 // What of libheif is used; see the README of libheif-js.
@@ -57,15 +57,16 @@ export class Heif {
     } catch {
       // Without a connection, say; the next photo tries again.
       this.decoder = undefined;
-      throw new Problem('unsupported');
+      throw new Problem('heif');
     }
   }
 
   private async load(): Promise<HeifDecoder> {
-    const [module, data] = await Promise.all([
-      import(new URL(this.files.script, this.base).href),
-      load(this.files, this.base),
-    ]);
+    const script = new URL(this.files.script, this.base).href;
+    const [module, data] = await Promise.all([import(script), load(this.files, this.base)]);
+    // For visits without a connection: the service worker answers with what is in the cache.
+    const cache = await openCache(this.base);
+    if (cache && !(await cache.match(script))) await cache.add(script).catch(() => {});
     const { HeifDecoder } = module.default({ wasmBinary: await unpacked(data) });
     return new HeifDecoder();
   }
