@@ -11,8 +11,6 @@ from typer.testing import CliRunner
 
 from icon_classifier.cli.main import app
 from icon_classifier.errors import ConversionError, ModelDamagedError, SettingsError
-from icon_classifier.model.session import Model
-from icon_classifier.page.examples import fastbook_photo
 from tests.support.models import write_model
 from tests.support.servers import ROOT
 
@@ -80,20 +78,6 @@ def test_folder_without_photos_is_refused(folder: Path) -> None:
 def test_exact_model_is_not_compared_with_itself(folder: Path, option: str) -> None:
     with pytest.raises(SettingsError, match="expected --exact alone"):
         site(folder / "out", "--exact", option, folder, "--model", folder)
-
-
-@pytest.mark.slow
-def test_int8_publishes_a_quantized_model_and_prints_what_it_changes(tmp_path: Path) -> None:
-    grizzly = fastbook_photo("grizzly.jpg")
-    assert grizzly
-    with Image.open(grizzly) as photo:
-        (tmp_path / "grizzly").mkdir()
-        for i in range(24):
-            photo.crop((i, 0, *photo.size)).save(tmp_path / "grizzly" / f"{i}.png")
-    output = site(tmp_path / "out", "--int8", tmp_path / "grizzly", "--model", ROOT)
-    assert "judged on:          12 photos; the exact model and this one:\n" in output
-    assert "wrong labels:       0 and 0\n" in output
-    assert Model(published(tmp_path / "out")).info.raw["int8"]["photos"] == 12
 
 
 def test_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from icon_classifier.cli.main import app
 from icon_classifier.compact.int8 import _mean_error, _scales, apply, quantize
 from icon_classifier.conversion.convert import convert
 from icon_classifier.errors import ConversionError
@@ -100,6 +102,17 @@ def test_quantized_model_answers_like_the_exact_one(
         assert after.probability == pytest.approx(before.probability, abs=0.02)
         assert after.known == before.known
         assert np.corrcoef(before.evidence.ravel(), after.evidence.ravel())[0, 1] > 0.95
+
+
+@pytest.mark.slow
+def test_site_publishes_the_quantized_model_and_prints_what_it_changes(
+    exact: Path, new_photos: Path, tmp_path: Path
+) -> None:
+    command = ["site", tmp_path / "out", "--int8", new_photos, "--model", exact.parent]
+    result = CliRunner().invoke(app, [str(word) for word in command], catch_exceptions=False)
+    assert "judged on:          30 photos; the exact model and this one:\n" in result.stdout
+    [published] = (tmp_path / "out").glob("export-*.onnx")
+    assert metadata(published.read_bytes())["int8"]["photos"] == 30
 
 
 @pytest.mark.slow
