@@ -97,9 +97,14 @@ class Archive:
         def read(key: str, size: int) -> bytes:
             nonlocal left
             left -= size
+            if left < 0:
+                raise ConversionError(
+                    f"{self.path}: expected at most {MAX_COMPRESSION} times the bytes of the file "
+                    "in its tensors, got more; save the Learner again with learn.export()"
+                )
             try:
                 entry = archive.getinfo(f"{self.prefix}data/{key}")
-                if entry.file_size == size and left >= 0:
+                if entry.file_size == size:
                     return archive.read(entry)
             except _READ_ERRORS as error:
                 raise _damaged(self.path, error) from error

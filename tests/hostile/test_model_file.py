@@ -87,6 +87,11 @@ def test_a_crafted_onnx_file_is_refused(change: Callable[[onnx.ModelProto], None
         Model(changed(change))
 
 
+def test_metadata_has_a_limit() -> None:
+    with pytest.raises(ModelDamagedError, match="expected at most 1048576 characters"):
+        Model(changed(with_metadata(json.dumps(metadata(recipe="x" * 2**20)))))
+
+
 def test_a_network_that_needs_64_gb_raises_an_error_of_ours() -> None:
 
     def change(proto: onnx.ModelProto) -> None:
@@ -215,6 +220,9 @@ NESTED = {
     "a nested tuple in an OrderedDict": (
         b"\x80\x02" + name("collections", "OrderedDict") + b")R" + TUPLE + b"Ns."
     ),
+    "a nested tuple as a value of an OrderedDict": (
+        b"\x80\x02" + name("collections", "OrderedDict") + b")RN" + TUPLE + b"s."
+    ),
     "copies of the top": b"\x80\x02)" + b"2\x86" * 60 + b".",
     "a length that is false": b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"x.",
     "a far memo entry": b"\x80\x02Nr\xff\xff\xff\x7f.",
@@ -271,12 +279,27 @@ def test_pickles_that_seem_endless_are_refused_within_2_s_and_200_mb(
     for bomb, program in bombs.items():
         zipped(tmp_path / f"{bomb}.zip", {"x/data.pkl": program})
         (tmp_path / f"{bomb}.pkl").write_bytes(program)
-    (tmp_path / "many entries.zip").write_bytes(
-        b"PK\3\4" + b"PK\1\2" * 100_001 + b"PK\5\6" + bytes(18)
-    )
     command = [sys.executable, "-c", READ_ALL, tmp_path]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     assert not done.stdout
+
+
+def test_archive_of_too_many_entries_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "export.pkl"
+    path.write_bytes(b"PK\3\4" + b"PK\1\2" * 100_001 + b"PK\5\6" + bytes(18))
+    with pytest.raises(ConversionError, match="more than 100,000 entries"):
+        open_archive(path)
+
+
+def test_tensors_that_are_larger_than_their_file_have_a_limit(tmp_path: Path) -> None:
+    zeros = bytes(4_000_000)
+    path = tmp_path / "export.pkl"
+    zipped(path, {"x/data.pkl": b"\x80\x02N.", "x/data/0": zeros}, zipfile.ZIP_DEFLATED)
+    with (
+        open_archive(path).open_storages() as read,
+        pytest.raises(ConversionError, match="expected at most 10 times the bytes of the file"),
+    ):
+        read("0", len(zeros))
 
 
 @pytest.mark.parametrize(
