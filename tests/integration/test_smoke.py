@@ -1,18 +1,21 @@
 """The smoke test against a running page, and against what is none."""
 
+import asyncio
 import http.server
 import re
 import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from icon_classifier.cli.main import app
 from icon_classifier.errors import DeploymentError
-from icon_classifier.server.visitor import example_photo, smoke, visiting
+from icon_classifier.page.texts import WORKING
+from icon_classifier.server.visitor import Visit, example_photo, smoke, visiting
 from tests.support.servers import ROOT, Server, free_port, voila
 
 METRICS = free_port()
@@ -57,6 +60,22 @@ def test_smoke_test_predicts_grizzly_and_shuts_the_kernel_down(page: Server) -> 
 @pytest.mark.usefixtures("project_model")
 def test_log_of_a_visit_has_no_warning(page: Server) -> None:
     smoke(page.url)
+    assert not page.warnings
+
+
+@pytest.mark.usefixtures("project_model")
+def test_log_of_a_page_that_is_left_while_it_works_has_no_warning(page: Server) -> None:
+    async def leave() -> None:
+        async with await Visit.open(page.url) as visit:
+            await visit.load_widgets()
+            await visit.choose(example_photo().read_bytes())
+            await visit.click()
+            content: dict[str, Any] = {}
+            while content.get("data", {}).get("state", {}).get("description") != WORKING:
+                content = (await visit.receive()).content
+            await visit.leave()
+
+    asyncio.run(leave())
     assert not page.warnings
 
 
