@@ -72,7 +72,7 @@ class PageKernel(IPythonKernel):
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:
-    """Whether a line is not about the interrupt with which every kernel is ended: it may be busy."""
+    """Whether a line is not about the interrupt that begins the end of every kernel."""
     return record.msg != "KeyboardInterrupt caught in kernel."
 
 
