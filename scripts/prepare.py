@@ -30,7 +30,7 @@ def compile_model(python: Path | str) -> None:
     """Compile export.pkl to export.onnx where that is missing or stale."""
     if needs_compiling(python):
         hint = "export.pkl could not be compiled (the reason is above)."
-        run(python, "-m", "icon_classifier", "convert", "--quiet", failure=hint)
+        run(python, "-m", "icon_classifier", "convert", failure=hint)
 
 
 def needs_compiling(python: Path | str) -> bool:

@@ -33,6 +33,7 @@ app = typer.Typer(
     help="Classify photos, and serve and check a classifier.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
@@ -55,8 +56,9 @@ ModelFolder = Annotated[
     Path,
     typer.Option(
         "--model",
-        help=f"The folder with {EXPORT} and {MODEL}.",
-        show_default=".",
+        metavar="FOLDER",
+        help=f"The folder with {EXPORT} and {MODEL}; this one by default.",
+        show_default=False,
         callback=_model_folder,
     ),
 ]
@@ -65,7 +67,10 @@ ModelFolder = Annotated[
 @app.command()
 def predict(
     photos: Annotated[
-        list[str], typer.Argument(help="Photos, folders of photos, or patterns like 'a/**/*.jpg'.")
+        list[str],
+        typer.Argument(
+            metavar="PHOTOS", help="Photos, folders of photos, or patterns like 'a/**/*.jpg'."
+        ),
     ],
     as_json: Annotated[
         bool, typer.Option("--json", help="Write a JSON object for each photo.")
@@ -73,22 +78,32 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="Write a table.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A file for the results; an existing one is resumed."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="A file for the results; one of an earlier run is continued.",
+        ),
     ] = None,
     top: Annotated[
-        int | None, typer.Option(min=1, help="Number of classes for each photo.", show_default="1")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Classes to name for each photo; 1 by default."),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Photos classified at a time.", show_default="one for each core"),
+        typer.Option(
+            metavar="N", min=1, help="Photos to classify at a time; one for each core by default."
+        ),
     ] = None,
     on_ray: Annotated[
-        bool,
-        typer.Option("--ray", help="Classify on a Ray cluster; see docs/api.md."),
+        bool, typer.Option("--ray", help="Classify on a Ray cluster; see docs/api.md.")
     ] = False,
     model: ModelFolder = Path(),
 ) -> None:
-    """Classify photos. A file that cannot be read becomes a line with its error; exit code 1."""
+    """Classify photos.
+
+    A file that cannot be read becomes a line with its error; the exit code is then 1.
+    """
     from icon_classifier.cli.output import open_results, show_progress
     from icon_classifier.cli.predict import classify_files, find_photos, passed_over_line
     from icon_classifier.model.opening import open_model
@@ -107,19 +122,16 @@ def predict(
                 from icon_classifier.cli.on_ray import classify_on_ray, find_photos_anywhere
             except ModuleNotFoundError as error:
                 raise _missing_extra(error, "scale") from error
-            find = partial(find_photos_anywhere, photos)
-            found = find_photos_anywhere(photos, passed_over)
-            paths = (path for path in found if path not in results.done)
-            records = classify_on_ray(model / MODEL, paths, top=top)
+            find = find_photos_anywhere
+            classify = partial(classify_on_ray, model / MODEL)
         else:
-            find = partial(find_photos, photos)
-            found = find_photos(photos, passed_over)
-            paths = (path for path in found if path not in results.done)
-            threads = threads or usable_cores()
-            records = classify_files(classifier, paths, threads=threads, top=top)
+            find = find_photos
+            classify = partial(classify_files, classifier, threads=threads or usable_cores())
+        paths = (path for path in find(photos, passed_over) if path not in results.done)
+        records = classify(paths, top=top)
         # Not while results are printed to the same terminal.
         if sys.stderr.isatty() and (output is not None or not sys.stdout.isatty()):
-            records = show_progress(records, find, done=len(results.done))
+            records = show_progress(records, partial(find, photos), done=len(results.done))
         for record in records:
             results.write(record)
             count += 1
@@ -137,24 +149,21 @@ def predict(
 
 @app.command()
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="Photos in folders that are named like classes.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Photos in folders named like the classes.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     wrong: Annotated[
-        Path | None, typer.Option(help="A CSV file for the wrong answers.", show_default=False)
+        Path | None, typer.Option(metavar="FILE", help="A CSV file for the wrong answers.")
     ] = None,
     card: Annotated[
         bool, typer.Option("--card", help="Also add the result to the model card, export.md.")
     ] = False,
     model: ModelFolder = Path(),
 ) -> None:
-    """Judge the model on photos whose classes are known: errors, confusions, calibration."""
+    """Judge the model on photos whose classes are known."""
     try:
-        from icon_classifier.cli.evaluate import (
-            judge_folder,
-            remarks,
-            to_json,
-            wrong_table,
-        )
+        from icon_classifier.cli.evaluate import judge_folder, remarks, to_json, wrong_table
         from icon_classifier.training.model_card import add_evaluation
     except ModuleNotFoundError as error:
         raise _missing_extra(error, "train") from error
@@ -177,52 +186,43 @@ def evaluate(
 
 @app.command()
 def convert(
-    export: Annotated[Path, typer.Argument(help="The trained Learner.")] = Path(EXPORT),
+    export: Annotated[Path, typer.Argument(metavar="EXPORT", help="The trained Learner.")] = Path(
+        EXPORT
+    ),
     target: Annotated[
-        Path | None, typer.Argument(help=f"The file to write; {MODEL} beside it if not given.")
+        Path | None,
+        typer.Argument(metavar="TARGET", help=f"The file to write; {MODEL} beside it by default."),
     ] = None,
-    if_needed: Annotated[
-        bool, typer.Option("--if-needed", help=f"Do nothing if {MODEL} is up to date.")
-    ] = False,
     names: Annotated[
         str | None,
         typer.Option(
+            metavar="NAMES",
             help="Names of classes for people, as 'False=dog,True=cat'; '' for none. They are "
             "kept in export.names.txt beside export.pkl, a line for each.",
-            show_default=False,
         ),
     ] = None,
     int8: Annotated[
         str | None,
         typer.Option(
+            metavar="PHOTOS",
             help="A folder of photos: compile to 8-bit integers, smaller and faster, calibrated "
             "on some of them and judged on the others; '' for an exact model again.",
-            show_default=False,
         ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the model's metadata as JSON.")
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Leave out what the model is.")
-    ] = False,
-    trust: Annotated[bool, typer.Option("--trust", hidden=True)] = False,
 ) -> None:
-    """Compile export.pkl to export.onnx, and print what it is; nothing in export.pkl is run."""
+    """Compile export.pkl to export.onnx.
+
+    Prints what was found in export.pkl. Nothing in it is run.
+    """
     from icon_classifier.cli.summary import comparison, notes, summary
+    from icon_classifier.conversion.convert import convert as compile_export
     from icon_classifier.model.info import read_metadata
     from icon_classifier.model.names import names_file, parse_names
-    from icon_classifier.model.opening import is_up_to_date
 
-    if trust:
-        print("--trust is no longer needed: nothing in export.pkl is run.", file=sys.stderr)
     target = export.with_suffix(".onnx") if target is None else target
-    if if_needed and names is None and int8 is None and is_up_to_date(target, export):
-        print(f"{target} is up to date.")
-        return
-    # Imported here: only this command needs torch, which takes seconds to import.
-    from icon_classifier.conversion.convert import convert as compile_export
-
     try:
         named = None if names is None else parse_names(names.replace(",", "\n").encode())
     except ConversionError as error:
@@ -237,8 +237,7 @@ def convert(
         _print_json(metadata)
         return
     print(f"Compiled {export} to {target} ({target.stat().st_size / 1e6:.1f} MB).")
-    if not quiet:
-        _print_rows(summary(metadata))
+    _print_rows(summary(metadata))
     if int8:
         _print_rows(comparison(metadata["int8"]["judged"]))
     if was_int8 and "int8" not in metadata:
@@ -260,7 +259,7 @@ def info(
     ] = False,
     model: ModelFolder = Path(),
 ) -> None:
-    """Print what the model is: classes, network, transforms, figures, versions."""
+    """Print what the model is."""
     from icon_classifier.cli.summary import history, summary
     from icon_classifier.model.opening import open_model
 
@@ -277,23 +276,30 @@ def info(
 
 @app.command()
 def api(
-    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(envvar="PORT", min=0, max=65535)] = 8867,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="The address to listen on; 0.0.0.0 for all.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="N", envvar="PORT", min=0, max=65535, help="The port.")
+    ] = 8867,
     root_path: Annotated[
         str,
         typer.Option(
+            metavar="PATH",
             help="The prefix under which a proxy serves the API, such as /classifier; the proxy "
             "removes it from addresses.",
             show_default=False,
         ),
     ] = "",
     model: Annotated[
-        Path | None, typer.Option("--model", help=f"The folder with {EXPORT} and {MODEL}.")
+        Path | None,
+        typer.Option("--model", metavar="FOLDER", help=f"The folder with {EXPORT} and {MODEL}."),
     ] = None,
 ) -> None:
-    """Serve the JSON API. Its options are environment variables; see docs/api.md."""
+    """Serve the JSON API.
+
+    Its other options are environment variables; see docs/api.md.
+    """
     try:
         from icon_classifier.api.app import app_from_environment
         from icon_classifier.api.serve import serve
@@ -314,23 +320,24 @@ def site(
     int8: Annotated[
         Path | None,
         typer.Option(
+            metavar="PHOTOS",
             help="A folder of photos: publish 8-bit integers, half the size, calibrated on some "
             "of them and judged on the others, which takes minutes.",
-            show_default=False,
         ),
     ] = None,
     compare: Annotated[
         Path | None,
         typer.Option(
+            metavar="PHOTOS",
             help="A folder of photos: print how the published model's answers differ.",
-            show_default=False,
         ),
     ] = None,
     model: ModelFolder = Path(),
 ) -> None:
-    """Write the page as static files, which any web server serves; it answers in the browser.
+    """Write the page as static files.
 
-    Weights are stored in half precision.
+    Any web server serves them; photos are answered in the visitor's browser. Weights are stored in
+    half precision.
     """
     from icon_classifier.cli.summary import comparison
     from icon_classifier.model.info import read_model_file
@@ -366,14 +373,22 @@ def site(
 
 @app.command()
 def smoke(
-    url: Annotated[str, typer.Argument(help="The address of a served page.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="The address of a served page.")],
     photo: Annotated[
-        Path | None, typer.Option(help="A photo to upload; by default fastbook's grizzly.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A photo to upload; fastbook's grizzly by default."),
     ] = None,
-    label: Annotated[str, typer.Option(help="The label that the page must return.")] = "grizzly",
-    timeout: Annotated[float, typer.Option(help="Seconds for the whole test.")] = 60,
+    label: Annotated[
+        str, typer.Option(metavar="LABEL", help="The label that the page must return.")
+    ] = "grizzly",
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Time for the whole test.")
+    ] = 60,
 ) -> None:
-    """Open a served page, upload a photo and check its label; exit code 1 if that fails."""
+    """Check a served page with a photo.
+
+    Opens it, uploads the photo and compares the label; the exit code is 1 if that fails.
+    """
     from icon_classifier.server.visitor import smoke as visit
 
     print(visit(url, photo, label, timeout))

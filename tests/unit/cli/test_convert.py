@@ -42,9 +42,6 @@ def test_convert_prints_what_the_model_is(export: Path) -> None:
     assert output.startswith(f"Compiled {export} to {export.with_suffix('.onnx')} (")
     assert "classes:            False, True\n" in output
     assert "Note: Visitors will read the classes as False, True." in output
-    first, *rest = convert(export, "--quiet").splitlines()
-    assert first.startswith("Compiled ")
-    assert [line.partition(":")[0] for line in rest] == ["Note"]
     assert json.loads(convert(export, "--json"))["labels"] == ["False", "True"]
 
 
@@ -55,7 +52,7 @@ def test_names_are_kept_beside_the_export(export: Path) -> None:
     assert open_model(export.parent).predict(Image.new("RGB", (9, 9))).label in ("dog", "cat")
     model.unlink()
     assert "classes:            dog, cat\n" in convert(export)
-    assert convert(export, "--if-needed") == f"{model} is up to date.\n"
+    assert is_up_to_date(model, export)
 
 
 @pytest.mark.slow
@@ -64,7 +61,7 @@ def test_changed_names_make_the_model_stale(export: Path) -> None:
     convert(export, "--names", NAMES)
     export.with_suffix(".names.txt").write_text("True = tiger\n")
     assert not is_up_to_date(model, export)
-    assert "classes:            False, tiger\n" in convert(export, "--if-needed")
+    assert "classes:            False, tiger\n" in convert(export)
 
 
 def test_names_that_do_not_fit_change_nothing(export: Path) -> None:
@@ -111,10 +108,9 @@ def test_int8_prints_what_changes_and_lasts_until_the_export_changes(
     assert "judged on:          12 photos; the exact model and this one:\n" in output
     assert "same label:         12 of 12\n" in output
     assert "wrong labels" not in output  # no folder is named like a class
-    assert convert(export, "--if-needed") == f"{export.with_suffix('.onnx')} is up to date.\n"
     assert "8-bit integers, calibrated on 12 photos" in convert(export, "--names", NAMES)
     with export.open("ab") as file:  # another file, with the same Learner
         file.write(bytes(1))
-    output = convert(export, "--if-needed")
+    output = convert(export)
     assert "8-bit integers" not in output
     assert "is exact now; --int8 PHOTOS quantizes it again.\n" in output

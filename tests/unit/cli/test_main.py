@@ -118,7 +118,7 @@ def test_error_is_one_line_on_stderr(tmp_path: Path) -> None:
 def test_convert_reports_a_bad_export(tmp_path: Path) -> None:
     export = tmp_path / "export.pkl"
     export.write_bytes(b"no learner")
-    command = [sys.executable, "-m", "icon_classifier", "convert", str(export), "--trust"]
+    command = [sys.executable, "-m", "icon_classifier", "convert", str(export)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -138,6 +138,14 @@ def test_predict_expands_patterns(folder: Path) -> None:
     code, output = run("predict", folder / "photos/**/*.PNG", "--json", "--model", folder)
     assert code == 0
     assert len(output.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "command", ["", *(each.callback.__name__ for each in app.registered_commands)]
+)
+def test_help_has_whole_sentences_and_no_types_of_python(command: str) -> None:
+    shown = CliRunner().invoke(app, [*command.split(), "--help"]).output
+    assert not re.search(r"\w\.\.\.$|<bool>|None|default: \(", shown, re.MULTILINE)
 
 
 def test_help_imports_neither_numpy_nor_onnxruntime() -> None:

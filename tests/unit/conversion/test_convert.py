@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from typer.testing import CliRunner, Result
 
-from icon_classifier.cli.main import app
 from icon_classifier.conversion import convert as module
 from icon_classifier.conversion.convert import convert
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError
@@ -296,36 +294,6 @@ class TestFailures:
             fcntl.flock(other, fcntl.LOCK_UN)
         thread.join(60)
         assert Model.load(export.with_suffix(".onnx")).labels == tuple(learners.LABELS)
-
-
-def run(*arguments: str | Path) -> Result:
-    """Run the command ``icon-classifier convert``."""
-    return CliRunner().invoke(app, ["convert", *map(str, arguments)], catch_exceptions=False)
-
-
-def test_the_command_accepts_trust_with_a_note(export):
-    result = run(export, "--trust")
-    assert result.exit_code == 0
-    assert result.stderr == "--trust is no longer needed: nothing in export.pkl is run.\n"
-    assert result.stdout.startswith(f"Compiled {export} to {export.with_suffix('.onnx')} (")
-    assert "--trust" not in run("--help").stdout
-
-
-def test_the_command_compiles_only_if_needed(export, monkeypatch):
-    compiled = []
-
-    def compile_export(*paths, **_):
-        target.write_bytes(model_bytes(export_sha256=sha256_of(export)))
-        compiled.append(paths)
-
-    monkeypatch.setattr(module, "convert", compile_export)
-    target = export.with_suffix(".onnx")
-    target.write_bytes(model_bytes(export_sha256=sha256_of(export)))
-    assert run(export, "--if-needed").stdout == f"{target} is up to date.\n"
-    assert compiled == []
-    target.write_bytes(model_bytes(export_sha256=sha256_of(export), compiler_sha256=None))
-    run(export, "--if-needed")
-    assert compiled == [(export, target)]
 
 
 def test_the_metadata_is_one_entry(converted):
