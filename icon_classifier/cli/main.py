@@ -10,7 +10,6 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -342,30 +341,21 @@ def site(
     from icon_classifier.cli.summary import comparison
     from icon_classifier.model.info import read_model_file
     from icon_classifier.model.opening import open_model
-    from icon_classifier.model.session import Model
     from icon_classifier.site.build import check_target, write_site
 
     if exact and (int8 or compare):
         raise SettingsError("expected --exact alone, got it with --int8 or --compare")
     check_target(out)
-    is_int8 = "int8" in open_model(model).info.raw  # compiles export.pkl where that is necessary
-    if is_int8 and int8:
-        raise SettingsError(f"{MODEL} has 8-bit integers already; leave --int8 out")
+    open_model(model)  # compiles export.pkl where that is necessary
     data = read_model_file(model / MODEL)
     if not exact:
         try:
-            from icon_classifier.compact.comparison import compare as compare_models
-            from icon_classifier.compact.half import halve
-            from icon_classifier.compact.int8 import quantize
-            from icon_classifier.compact.photos import find_photos
+            from icon_classifier.compact.shrink import shrink
         except ModuleNotFoundError as error:
             raise SettingsError(f"{_missing_extra(error, 'train')}, or add --exact") from error
-        smaller = quantize(data, int8) if int8 else halve(data)
-        if int8:
-            _print_rows(comparison(Model(smaller).info.raw["int8"]["judged"]))
-        if compare:
-            _print_rows(comparison(asdict(compare_models(data, smaller, find_photos(compare)))))
-        data = smaller
+        data, comparisons = shrink(data, quantize_by=int8, compare_on=compare)
+        for judged in comparisons:
+            _print_rows(comparison(judged))
     write_site(out, model, data)
     print(f"Wrote {out} ({len(data) / 1e6:.1f} MB of weights); to look at it, run")
     print(f"  python -m http.server -d {shlex.quote(str(out))}")

@@ -59,15 +59,18 @@ def quantize(exact: bytes, folder: Path) -> bytes:
     Raises
     ------
     ConversionError
-        There are too few photos, the network cannot be quantized, or too many labels change.
+        The model is quantized already, there are too few photos, the network cannot be quantized,
+        or too many labels change.
     """
+    reader = Model(exact)
+    if "int8" in reader.info.raw:
+        raise ConversionError("expected an exact model to quantize, got one of 8-bit integers")
     photos = find_photos(folder)
     if len(photos) < MIN_PHOTOS:
         raise ConversionError(
             f"expected a folder of at least {MIN_PHOTOS} different photos, got {len(photos)}; "
             "better a hundred, of every class, such as the page will get"
         )
-    reader = Model(exact)
     count = min(len(photos) // 2, MAX_CALIBRATION_PHOTOS)
     ranges, means = measure(fold(exact), arrays(reader, photos[:count]))
     settings: dict[str, Any] = {

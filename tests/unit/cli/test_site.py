@@ -82,7 +82,7 @@ def test_exact_model_is_not_compared_with_itself(folder: Path, option: str) -> N
 
 def test_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
     write_model(tmp_path, int8={})
-    with pytest.raises(SettingsError, match="8-bit integers already"):
+    with pytest.raises(ConversionError, match="expected an exact model to quantize"):
         site(tmp_path / "out", "--int8", tmp_path, "--model", tmp_path)
 
 
