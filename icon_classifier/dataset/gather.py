@@ -21,7 +21,6 @@ here by the next run.
 
 import contextlib
 import io
-import json
 import logging
 import shutil
 from collections import Counter
@@ -39,7 +38,7 @@ from icon_classifier.dataset.archive import (
     read_archive,
     read_folder,
 )
-from icon_classifier.dataset.journal import append_lines, read_lines
+from icon_classifier.dataset.journal import append_lines, read_lines, write_lines
 from icon_classifier.dataset.layout import Layout, find_layout
 from icon_classifier.dataset.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
 from icon_classifier.dataset.shapes import draw_shapes
@@ -55,7 +54,6 @@ from icon_classifier.dataset.sources.search import search_photos
 from icon_classifier.dataset.store import GATHERED, PhotoStore, photos_and_labels, suffix_of
 from icon_classifier.dataset.tables import is_table
 from icon_classifier.errors import DatasetError, DownloadError
-from icon_classifier.files import write_file
 from icon_classifier.images import SUFFIXES
 
 _log = logging.getLogger(__name__)
@@ -304,27 +302,17 @@ def _add_further(
         outside = Counter(path.parts[0] if path.parts[1:] else "" for path in layout.left_out)
         if outside:
             _log.warning("further files of no class were left out, in: %s", _counts(outside))
-        lines = [{"file": str(path), "left_out": why} for path, why in layout.left_out.items()]
-        for path, content in read(layout.places.__contains__):
-            if path not in layout.places:
-                continue
-            label, part = layout.places[path]
-            line = {"file": str(path), "label": label}
-            if part == "test":
-                line["left_out"] = "of a test set"
-            elif not isinstance(content, bytes):
-                line["left_out"] = str(content)
-            elif not _is_photo(path, content):
-                line["left_out"] = "not a photo"
-            elif (label, name := store.add(label, content, path.name)) in own:
-                line["left_out"] = f"a copy of {name}"
-            else:
-                line["photo"] = name
-            lines.append(line)
+        tests = [path for path, place in layout.places.items() if place.part == "test"]
+        left_out = layout.left_out | dict.fromkeys(tests, "of a test set")
+        places = {path: place for path, place in layout.places.items() if path not in left_out}
+        lines = _copy_photos(read, replace(layout, places=places, left_out=left_out), store)
+        for line in lines:
+            if (line.get("label"), line.get("photo")) in own:
+                line["left_out"] = f"a copy of {line.pop('photo')}"
     added = {(line["label"], line["photo"]) for line in lines if "photo" in line}
     for label, name in earlier - added:
         store.remove(label, name)
-    write_file(record, "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines))
+    write_lines(record, lines)
     _log.info("%d further photos", len(added))
 
 
@@ -359,7 +347,25 @@ def _add_files(
     """Make the data folder hold the photos of a folder or an archive, and no others."""
     before = read_lines(root / GATHERED)
     store = PhotoStore(root, mirror=True)
+    lines = _copy_photos(read, layout, store)
     first: dict[tuple[str, str], str] = {}
+    for line in lines:
+        if "photo" in line:
+            copied = first.setdefault((line["label"], line["photo"]), line["file"])
+            if copied != line["file"]:
+                line["left_out"] = f"a copy of {copied}"
+    added = [line["label"] for line in lines if "photo" in line and line["part"] != "test"]
+    reasons = Counter(line["left_out"] for line in lines if "photo" not in line)
+    _check_classes(added, recipe, layout.unknown, reasons)
+    _add_further(further, added, store, root)
+    store.remove_others()
+    about = {"labels_from": layout.labels_from, "changes": _changes(before, lines)}
+    write_lines(root / GATHERED, [about, *lines])
+    return store.photos
+
+
+def _copy_photos(read: Reader, layout: Layout, store: PhotoStore) -> list[dict[str, Any]]:
+    """Copy photos to their classes and sets; return a line for each file: its outcome."""
     lines: list[dict[str, Any]] = [
         {"file": str(path), "left_out": why} for path, why in layout.left_out.items()
     ]
@@ -372,23 +378,10 @@ def _add_files(
             content = f"not a photo ({path.suffix.lower()})" if path.suffix else "not a photo"
         if isinstance(content, bytes):
             line["photo"] = store.add(label, content, path.name, part)
-            copied = first.setdefault((label, line["photo"]), line["file"])
-            if copied != line["file"]:
-                line["left_out"] = f"a copy of {copied}"
         else:
             line["left_out"] = str(content)
         lines.append(line)
-    added = [line["label"] for line in lines if "photo" in line and line["part"] != "test"]
-    reasons = Counter(line["left_out"] for line in lines if "photo" not in line)
-    _check_classes(added, recipe, layout.unknown, reasons)
-    _add_further(further, added, store, root)
-    store.remove_others()
-    about = {"labels_from": layout.labels_from, "changes": _changes(before, lines)}
-    record = [about, *lines]
-    write_file(
-        root / GATHERED, "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in record)
-    )
-    return store.photos
+    return lines
 
 
 def _changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> dict[str, int]:

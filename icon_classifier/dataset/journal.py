@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
 
 from icon_classifier.errors import DatasetError
+from icon_classifier.files import write_file
 
 JOURNAL = "moves.jsonl"
 
@@ -160,6 +161,11 @@ def append_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Write a file of JSON lines; names of files that are not Unicode are escaped in it."""
+    write_file(path, "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines))
 
 
 def _drop_partial_line(file: BinaryIO) -> None:
