@@ -17,7 +17,12 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from icon_classifier.dataset.duplicates import Fingerprint, compare, fingerprint, group_pairs
+from icon_classifier.dataset.duplicates import (
+    Fingerprint,
+    fingerprint,
+    group_pairs,
+    near_duplicates,
+)
 from icon_classifier.dataset.journal import Move, apply_moves
 from icon_classifier.dataset.sources.credits import write_credits
 from icon_classifier.dataset.store import TEST, original_name, photos_and_labels, suffix_of
@@ -140,7 +145,7 @@ def clean(
     paths, labels = photos_and_labels(photos)
     test, _ = photos_and_labels(photos.parent / TEST)
     both = [*paths, *test]
-    found = compare([each for path in both if (each := prints[path])])
+    found = near_duplicates([each for path in both if (each := prints[path])])
     pairs = [(a, b) for a, b in found if b < len(paths)]
     return CleanReport(
         tuple(paths),

@@ -7,9 +7,7 @@ colour thumbnails decides, so that two plain pictures of similar layout are not 
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import imagehash
 import numpy as np
@@ -17,10 +15,6 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-
-from icon_classifier.errors import DatasetError, ImageError
-from icon_classifier.images import read_image_file
-from icon_classifier.system.memory import usable_cores
 
 Pair = tuple[int, int]
 """Indices of two photos that show the same picture, the smaller first."""
@@ -64,40 +58,8 @@ def fingerprint(image: Image.Image) -> Fingerprint:
     return Fingerprint(np.array(hashes, np.uint64), np.stack(thumbs))
 
 
-def _read_fingerprint(path: Path) -> Fingerprint:
-    try:
-        # The smallest size that a JPEG decodes to cheaply and that is still large enough.
-        return fingerprint(read_image_file(path, side=128))
-    except ImageError as error:
-        raise DatasetError(f"{path} cannot be compared: {error}; clean the photos first") from error
-
-
-def near_duplicates(paths: Sequence[Path]) -> list[Pair]:
-    """Find pairs of photos that show the same picture.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        Readable photos.
-
-    Returns
-    -------
-    list of (int, int)
-        Pairs of indices into `paths`, the smaller first, sorted.
-
-    Raises
-    ------
-    DatasetError
-        If a photo cannot be read.
-    """
-    if len(paths) < 2:
-        return []
-    with ThreadPoolExecutor(usable_cores()) as pool:  # decoding releases the interpreter lock
-        return compare(list(pool.map(_read_fingerprint, paths)))
-
-
-def compare(prints: Sequence[Fingerprint]) -> list[Pair]:
-    """Find pairs of near-duplicates by their fingerprints; see :func:`near_duplicates`."""
+def near_duplicates(prints: Sequence[Fingerprint]) -> list[Pair]:
+    """Find pairs of photos that show the same picture, sorted."""
     if len(prints) < 2:
         return []
     hashes = np.stack([each.hashes for each in prints])  # (N, 2)
@@ -113,30 +75,18 @@ def compare(prints: Sequence[Fingerprint]) -> list[Pair]:
     return sorted(pairs)
 
 
-def group_duplicates(paths: Sequence[Path]) -> list[int]:
-    """Assign photos of the same picture the same number.
+def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
+    """Assign photos that are linked by pairs the same number: the index of the first of them.
+
+    If a is like b and b like c, all three are one group; a photo in no pair is one of its own.
 
     Parameters
     ----------
-    paths : sequence of Path
-        Readable photos.
-
-    Returns
-    -------
-    list of int
-        One group number per photo: the index of the group's first photo. A photo without a
-        near-duplicate is a group of its own. If a is like b and b like c, all three are one group.
-
-    Raises
-    ------
-    DatasetError
-        If a photo cannot be read.
+    count : int
+        How many photos there are.
+    pairs : sequence of (int, int)
+        As :func:`near_duplicates` returns them.
     """
-    return group_pairs(len(paths), near_duplicates(paths))
-
-
-def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
-    """Assign photos that are linked by pairs the same number; see :func:`group_duplicates`."""
     first, second = np.array(pairs, int).reshape(-1, 2).T
     linked = coo_array((np.ones(len(pairs)), (first, second)), shape=(count, count))
     _, components = connected_components(linked, directed=False)

@@ -44,7 +44,7 @@ def split(
         another machine.
     groups : sequence of int
         Near-duplicates share a number; see
-        :func:`~icon_classifier.dataset.duplicates.group_duplicates`.
+        :func:`~icon_classifier.dataset.duplicates.group_pairs`.
     valid_share : float
         Share of each class that goes to validation, above 0 and below 1; at least one photo of
         each class stays on either side.

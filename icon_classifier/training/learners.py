@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from icon_classifier.dataset.duplicates import group_duplicates
 from icon_classifier.dataset.recipes import Training
 from icon_classifier.dataset.splits import split
 from icon_classifier.dataset.store import photos_and_labels, valid_indices
@@ -72,9 +71,7 @@ class Photos:
         return np.array([self.vocab.index(label) for label in self.labels], np.int64)
 
 
-def load_photos(
-    folder: str | Path, training: Training, *, groups: Sequence[int] | None = None
-) -> Photos:
+def load_photos(folder: str | Path, training: Training, *, groups: Sequence[int]) -> Photos:
     """Find photos and split them, and refuse what cannot be trained on before any slow step.
 
     Parameters
@@ -83,8 +80,8 @@ def load_photos(
         What ``gather`` returned: one folder per class.
     training : Training
         The share and the seed of the split; its architectures are checked as well.
-    groups : sequence of int, optional
-        Groups of near-duplicates; computed if not given.
+    groups : sequence of int
+        Groups of near-duplicates, as ``clean`` returns them.
 
     Raises
     ------
@@ -108,10 +105,9 @@ def load_photos(
         raise DatasetError(
             f"expected a folder for each of at least two classes in {folder}, got {found}"
         )
-    groups = list(group_duplicates(paths) if groups is None else groups)
     valid = valid_indices(paths)
     sides = split(labels, groups, training.valid_share, training.seed, valid=valid)
-    return Photos(folder, paths, labels, classes, groups, sides.train, sides.valid)
+    return Photos(folder, paths, labels, classes, list(groups), sides.train, sides.valid)
 
 
 def data_loaders(

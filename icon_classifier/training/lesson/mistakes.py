@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from icon_classifier.dataset.clean import clean
 from icon_classifier.dataset.gather import gather
 from icon_classifier.dataset.recipes import load_recipe
 from icon_classifier.training.learners import load_photos, quiet
@@ -29,7 +30,9 @@ def make_mistakes(folder: Path, pretrained: Pretrained) -> dict[str, Any]:
         The network.
     """
     shapes = load_recipe("shapes")
-    drawn = load_photos(gather(shapes, folder, progress=False), shapes.training)
+    gathered = gather(shapes, folder, progress=False)
+    cleaned = clean(gathered, with_fastai=False, progress=False)
+    drawn = load_photos(gathered, shapes.training, groups=cleaned.groups)
     recorders = {}
     for title, (rate, epochs) in MISTAKES.items():
         learn = plain_learner(drawn, shapes.training, pretrained)

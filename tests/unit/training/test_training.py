@@ -219,12 +219,12 @@ def test_bad_folder_is_refused(tmp_path: Path, make: object, message: str) -> No
     folder.mkdir()
     make(folder)  # type: ignore[operator]
     with pytest.raises(DatasetError, match=message):
-        load_photos(folder, OPTIONS)
+        load_photos(folder, OPTIONS, groups=())
 
 
 def test_unknown_architecture_is_refused(photos: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean 'resnet18'"):
-        load_photos(photos, replace(OPTIONS, architecture="resnet_18"))
+        load_photos(photos, replace(OPTIONS, architecture="resnet_18"), groups=())
 
 
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0"])
