@@ -206,7 +206,7 @@ class Answer(anywidget.AnyWidget):
                 self.set_trait(name, value)
             self.preview = detail.preview
             self.opened = index
-            self._show_feedback()
+            self.feedback = self._feedback.state(detail.preview) if self._feedback else {}
 
     def _on_message(self, _: object, content: Any, __: object) -> None:
         match content:
@@ -232,18 +232,13 @@ class Answer(anywidget.AnyWidget):
             case _:
                 _log.warning("refused a message of the answer widget: %.200r", content)
 
-    def _judge(self, act: Callable[[bytes], None]) -> None:
+    def _judge(self, act: Callable[[bytes], dict[str, Any]]) -> None:
         """Keep or undo the photo that is shown, and show what became of it."""
         try:
-            act(self._shown.preview)
+            self.feedback = act(self._shown.preview)
         except FeedbackError as error:
             _log.warning("%s", error)
             self.feedback = self.feedback | {"said": error.words, "can_undo": False}
-        else:
-            self._show_feedback()
-
-    def _show_feedback(self) -> None:
-        self.feedback = self._feedback.state(self._shown.preview) if self._feedback else {}
 
 
 def _traits_of(heat: HeatMap) -> dict[str, Any]:

@@ -75,8 +75,8 @@ class Feedback:
         said = texts.kept(self._kept[name][0]) if name in self._kept else ""
         return {"photo": name, "said": said, "can_undo": bool(said)} if photo else {}
 
-    def keep(self, photo: bytes, label: str | None) -> None:
-        """Keep a photo. If this page has kept it under another label, it moves.
+    def keep(self, photo: bytes, label: str | None) -> dict[str, Any]:
+        """Keep a photo, and return its state. If it was kept under another label, it moves.
 
         Parameters
         ----------
@@ -111,9 +111,10 @@ class Feedback:
         except OSError as error:
             raise FeedbackError(f"cannot keep a photo: {error}") from error
         self._kept[name] = label, target if is_new else None
+        return self.state(photo)
 
-    def undo(self, photo: bytes) -> None:
-        """Remove a photo that this page has kept; nothing where it has not.
+    def undo(self, photo: bytes) -> dict[str, Any]:
+        """Remove a photo if this page has kept it, and return its state.
 
         Raises
         ------
@@ -126,6 +127,7 @@ class Feedback:
                 file.unlink(missing_ok=True)
             except OSError as error:
                 raise FeedbackError(f"cannot remove a photo: {error}") from error
+        return self.state(photo)
 
     def _size(self) -> int:
         size = 0
