@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from icon_classifier.errors import (
 from icon_classifier.files import write_file
 from icon_classifier.formats import IN_BROWSERS
 from icon_classifier.images import Limits, read_image_file, thumbnail
+from icon_classifier.model.pipeline import MAX_PADDED_PIXELS
 from icon_classifier.model.session import Model
 from icon_classifier.page import texts
 from icon_classifier.page.about import about
@@ -159,7 +161,6 @@ def _files(folder: Path, model: Model, data: bytes) -> _Files:
         "drop": {
             "texts": texts.SITE_DROP_TEXTS,
             "accept": ACCEPT,
-            "max_bytes": Limits().max_bytes,
             "max_photos": texts.MAX_PHOTOS,
             "shrinks": False,
             "live": True,
@@ -176,6 +177,7 @@ def _files(folder: Path, model: Model, data: bytes) -> _Files:
             "runtime": files.checked("ort.bin", (_BUILT / "ort.bin").read_bytes()),
             "heif": heif,
         },
+        "limits": asdict(Limits()) | {"max_padded_pixels": MAX_PADDED_PIXELS},
         "model": _model(model),
     }
     later = [heif["script"], heif["name"]]  # only for a HEIC where the browser reads none

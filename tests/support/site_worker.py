@@ -16,7 +16,7 @@ _OPEN = """
 async (base) => {
   const text = await (await fetch(base)).text();
   const found = new DOMParser().parseFromString(text, 'text/html').querySelector('#site-config');
-  const { worker: name, model, files } = JSON.parse(found.textContent);
+  const { worker: name, model, limits, files } = JSON.parse(found.textContent);
   const worker = new Worker(new URL(name, base), { type: 'module' });
   const waiting = new Map();
   const opened = new Promise((resolve, reject) => {
@@ -27,6 +27,7 @@ async (base) => {
     };
   });
   window.site = {
+    limits,
     module: await import(new URL(name, base)),
     read: async (address) => await (await fetch(address)).blob(),
     bytes: (data) => Uint8Array.from(atob(data), (each) => each.charCodeAt(0)),
@@ -38,7 +39,7 @@ async (base) => {
         worker.postMessage({ kind: 'predict', id, source, explain: true, preview: true });
       }),
   };
-  worker.postMessage({ kind: 'open', config: { model, files }, base });
+  worker.postMessage({ kind: 'open', config: { model, limits, files }, base });
   await opened;
 }
 """
@@ -55,8 +56,9 @@ async (address) => {
 """
 
 _TRANSFORM = """
-async ([address, info]) => {
-  const result = await site.module.transform(await site.read(address), info);
+async ([address, model]) => {
+  const settings = { model, limits: site.limits };
+  const result = await site.module.transform(await site.read(address), settings);
   return [result.height, result.width, site.base64(result.pixels)];
 }
 """

@@ -34,9 +34,9 @@ export class Classifier {
     // has no modules in workers, or ended later for lack of memory.
     this.worker.onerror = ({ message }) =>
       this.fail(message ? (this.isReady ? 'memory' : 'wasm') : 'missing');
-    const { model, files } = config;
+    const { model, limits, files } = config;
     const base = new URL('.', document.baseURI).href;
-    this.post({ kind: 'open', config: { model, files }, base });
+    this.post({ kind: 'open', config: { model, limits, files }, base });
     for (const { request } of this.waiting.values()) this.post(request);
   }
 

@@ -11,7 +11,6 @@ export interface Config extends WorkerConfig {
   drop: {
     texts: Texts;
     accept: string;
-    max_bytes: number;
     max_photos: number;
     shrinks: boolean;
     live: boolean;

@@ -32,8 +32,18 @@ export interface ModelInfo {
   evidence: boolean;
 }
 
+/** What a photo may cost: Limits of icon_classifier/images.py, and that of its padding. */
+export interface Limits {
+  max_bytes: number;
+  max_pixels: number;
+  min_side: number;
+  max_side: number;
+  max_padded_pixels: number;
+}
+
 export interface WorkerConfig {
   model: ModelInfo;
+  limits: Limits;
   files: { model: SiteFile; runtime: SiteFile; heif: SiteFile & { script: string } };
 }
 

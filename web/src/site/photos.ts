@@ -37,7 +37,8 @@ export class Photos {
       name,
       thumbnail: bytes(thumbnail),
     }));
-    this.widget = new Widget({ ...config.drop, examples }, (message, [content]) =>
+    const { max_bytes } = config.limits;
+    this.widget = new Widget({ ...config.drop, max_bytes, examples }, (message, [content]) =>
       this.receive(message, content),
     );
   }

@@ -2,6 +2,8 @@
 // version takes its files beside those of the last, and removes those when it takes over, which it
 // does when no page of the last is open, or when a visitor asks for it.
 
+import { sha256 } from './sha256';
+
 declare const self: ServiceWorkerGlobalScope;
 
 // icon_classifier/site/build.py fills these in: what to take, and what to keep once it was taken.
@@ -16,11 +18,6 @@ const HASH = /-([0-9a-f]{8})\./;
 /** Where a file lies in the cache: one without a hash in its name has an entry for each version. */
 const entry = (name: string): string =>
   new URL(HASH.test(name) ? name : `${name}?${VERSION}`, scope).href;
-
-async function sha256(data: ArrayBuffer): Promise<string> {
-  const bytes = new Uint8Array(await crypto.subtle.digest('SHA-256', data));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
-}
 
 /** Take a file, unless it is there. */
 async function take(cache: Cache, name: string): Promise<void> {
@@ -73,4 +70,3 @@ self.addEventListener('fetch', (event) => {
 self.addEventListener('message', ({ data }) => {
   if (data === 'use') void self.skipWaiting();
 });
-export {};

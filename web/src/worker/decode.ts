@@ -1,12 +1,8 @@
-// Files of strangers become upright pictures, within the limits of icon_classifier/images.py.
+// Files of strangers become upright pictures, within limits.
 
+import type { Limits } from '../site/messages';
 import { isMemory, Problem } from './problem';
 import { orientationOf, upright } from './webp';
-
-const MAX_BYTES = 25 * 2 ** 20;
-const MAX_PIXELS = 50_000_000;
-const MIN_SIDE = 8;
-const MAX_SIDE = 65_535;
 
 // What the formats that are read begin with.
 const PICTURE = /^(\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8|BM|RIFF.{4}WEBP|.{4}ftypavi)/s;
@@ -21,11 +17,13 @@ export type DecodeHeif = (file: Blob) => Promise<ImageData>;
 /** Decode a photo; a frame of a camera is one already. */
 export async function decode(
   source: Blob | ImageBitmap,
+  limits: Limits,
   decodeHeif?: DecodeHeif,
 ): Promise<ImageBitmap> {
-  const bitmap = source instanceof ImageBitmap ? source : await decodeFile(source, decodeHeif);
+  const isFrame = source instanceof ImageBitmap;
+  const bitmap = isFrame ? source : await decodeFile(source, limits, decodeHeif);
   try {
-    checkSize(bitmap);
+    checkSize(bitmap, limits);
   } catch (error) {
     bitmap.close();
     throw error;
@@ -33,16 +31,21 @@ export async function decode(
   return bitmap;
 }
 
-export function checkSize({ width, height }: { width: number; height: number }): void {
-  if (width * height > MAX_PIXELS || Math.max(width, height) > MAX_SIDE) {
+export function checkSize(size: { width: number; height: number }, limits: Limits): void {
+  const { width, height } = size;
+  if (width * height > limits.max_pixels || Math.max(width, height) > limits.max_side) {
     throw new Problem('too_large');
   }
-  if (Math.min(width, height) < MIN_SIDE) throw new Problem('too_small');
+  if (Math.min(width, height) < limits.min_side) throw new Problem('too_small');
 }
 
-async function decodeFile(file: Blob, decodeHeif?: DecodeHeif): Promise<ImageBitmap> {
+async function decodeFile(
+  file: Blob,
+  limits: Limits,
+  decodeHeif?: DecodeHeif,
+): Promise<ImageBitmap> {
   if (file.size === 0) throw new Problem('empty');
-  if (file.size > MAX_BYTES) throw new Problem('too_many_bytes');
+  if (file.size > limits.max_bytes) throw new Problem('too_many_bytes');
   const start = String.fromCharCode(...new Uint8Array(await file.slice(0, 16).arrayBuffer()));
   const isHeif = HEIF.test(start);
   if (!isHeif && !PICTURE.test(start) && !TIFF.test(start)) throw new Problem('unsupported');

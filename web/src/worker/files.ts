@@ -1,6 +1,7 @@
 // The large files of the site: fetched with progress, checked, and kept by the browser.
 
 import type { SiteFile } from '../site/messages';
+import { sha256 } from '../site/sha256';
 import { Failure } from './problem';
 
 /** There is none where the page did not come by HTTPS, nor in some private windows. */
@@ -74,9 +75,7 @@ export async function unpacked(data: Uint8Array<ArrayBuffer>): Promise<Uint8Arra
 }
 
 /** Whether a file is as it was written; without HTTPS, browsers compute no hash. */
-async function isWhole(data: Uint8Array<ArrayBuffer>, { bytes, sha256 }: SiteFile) {
-  if (data.length !== bytes) return false;
-  if (!isSecureContext) return true;
-  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', data));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('') === sha256;
+async function isWhole(data: Uint8Array<ArrayBuffer>, file: SiteFile): Promise<boolean> {
+  if (data.length !== file.bytes) return false;
+  return !isSecureContext || (await sha256(data)) === file.sha256;
 }

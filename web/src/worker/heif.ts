@@ -1,6 +1,6 @@
 // HEIC photos, decoded by libheif, which is loaded with the first that the browser cannot decode.
 
-import type { WorkerConfig } from '../site/messages';
+import type { Limits, WorkerConfig } from '../site/messages';
 import { checkSize } from './decode';
 import { load, openCache, unpacked } from './files';
 import { Problem } from './problem';
@@ -28,6 +28,7 @@ export class Heif {
   constructor(
     private readonly files: Files,
     private readonly base: string,
+    private readonly limits: Limits,
   ) {}
 
   /** Decode a photo, upright. */
@@ -38,7 +39,7 @@ export class Heif {
     if (!image) throw new Problem('damaged');
     try {
       const size = { width: image.get_width(), height: image.get_height() };
-      checkSize(size);
+      checkSize(size, this.limits);
       const target = new ImageData(size.width, size.height);
       const result = await new Promise<ImageData | null>((resolve) =>
         image.display(target, resolve),

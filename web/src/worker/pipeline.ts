@@ -1,10 +1,9 @@
 // What happens to a photo before the network sees it: what icon_classifier/model/pipeline.py does.
 
-import type { ModelInfo, Step } from '../site/messages';
+import type { Limits, ModelInfo, Step } from '../site/messages';
 import { Problem } from './problem';
 import { type Box, type Picture, pictureOf, resize } from './resize';
 
-const MAX_PADDED_PIXELS = 500_000_000;
 const NEAREST = 0;
 
 /** The part of a picture that a step uses; beyond its edges where it is padded. */
@@ -24,11 +23,11 @@ function view(step: Step, width: number, height: number): Box {
   return [left, top, left + crop[0], top + crop[1]];
 }
 
-function apply(step: Step, picture: Picture): Picture {
+function apply(step: Step, picture: Picture, limits: Limits): Picture {
   const box = view(step, picture.width, picture.height);
   const isPadded =
     box[0] < 0 || box[1] < 0 || box[2] > picture.width || box[3] > picture.height;
-  if (isPadded && (box[2] - box[0]) * (box[3] - box[1]) > MAX_PADDED_PIXELS) {
+  if (isPadded && (box[2] - box[0]) * (box[3] - box[1]) > limits.max_padded_pixels) {
     throw new Problem('too_narrow');
   }
   const resample = step.op === 'resize' ? step.resample : NEAREST;
@@ -51,9 +50,9 @@ function grey(picture: Picture): Picture {
 }
 
 /** Bring an RGB photo of any size to the pixels that the model takes: H * W * K bytes. */
-export function transformed(photo: Picture, { mode, transforms }: ModelInfo) {
+export function transformed(photo: Picture, { mode, transforms }: ModelInfo, limits: Limits) {
   let picture = mode === 'L' ? grey(photo) : photo;
-  for (const step of transforms) picture = apply(step, picture);
+  for (const step of transforms) picture = apply(step, picture, limits);
   const { width, height } = picture;
   return { pixels: picture.read([0, 0, width, height]), width, height };
 }

@@ -3,7 +3,7 @@
 import { decode, type DecodeHeif } from './decode';
 import { load, unpacked } from './files';
 import { Heif } from './heif';
-import type { FromWorker, ModelInfo, ToWorker, WorkerConfig } from '../site/messages';
+import type { FromWorker, ToWorker, WorkerConfig } from '../site/messages';
 import { Network, type Pixels } from './network';
 import { seen, transformed } from './pipeline';
 import { pixelsOf, readsPixels, shrunk } from './pixels';
@@ -24,17 +24,19 @@ interface Prepared extends Pixels {
   thumbnail: Uint8Array | null;
 }
 
+type Settings = Pick<WorkerConfig, 'model' | 'limits'>;
+
 async function prepare(
   source: Blob | ImageBitmap,
-  info: ModelInfo,
+  { model, limits }: Settings,
   preview: boolean,
   decodeHeif?: DecodeHeif,
 ): Promise<Prepared> {
-  const bitmap = await decode(source, decodeHeif);
+  const bitmap = await decode(source, limits, decodeHeif);
   try {
     return {
-      ...transformed(pixelsOf(bitmap), info),
-      box: seen(bitmap.width, bitmap.height, info.transforms),
+      ...transformed(pixelsOf(bitmap), model, limits),
+      box: seen(bitmap.width, bitmap.height, model.transforms),
       preview: preview ? await shrunk(bitmap, PREVIEW_SIDE) : null,
       thumbnail: preview ? await shrunk(bitmap, THUMBNAIL_SIDE) : null,
     };
@@ -44,8 +46,8 @@ async function prepare(
 }
 
 /** Bring a photo to the pixels that a model takes, for tests and the benchmark. */
-export async function transform(source: Blob | ImageBitmap, info: ModelInfo): Promise<Pixels> {
-  const { pixels, width, height } = await prepare(source, info, false);
+export async function transform(source: Blob | ImageBitmap, settings: Settings): Promise<Pixels> {
+  const { pixels, width, height } = await prepare(source, settings, false);
   return { pixels, width, height };
 }
 
@@ -62,7 +64,7 @@ class Session {
     private readonly config: WorkerConfig,
     private readonly base: string,
   ) {
-    this.heif = new Heif(config.files.heif, base);
+    this.heif = new Heif(config.files.heif, base, config.limits);
     this.network = this.open();
     this.network.catch((error) => {
       console.warn(error, error.cause);
@@ -97,9 +99,7 @@ class Session {
 
   private async answer({ id, source, explain, preview }: Request): Promise<void> {
     try {
-      const photo = await prepare(source, this.config.model, preview, (file) =>
-        this.heif.decode(file),
-      );
+      const photo = await prepare(source, this.config, preview, (file) => this.heif.decode(file));
       const { cells, ...prediction } = await (await this.network).predict(photo, explain);
       const heat = cells && { ...cells, box: photo.box };
       const { preview: shown, thumbnail } = photo;
