@@ -38,9 +38,7 @@ class Move:
     reason: str
 
 
-def apply_moves(
-    root: Path, moves: Iterable[Move], kind: Kind, *, dry_run: bool = False
-) -> list[Move]:
+def apply_moves(root: Path, moves: Iterable[Move], kind: Kind) -> list[Move]:
     """Move photos, and record each move in the journal.
 
     Parameters
@@ -51,8 +49,6 @@ def apply_moves(
         What to move. A target whose name is in use gets a number.
     kind : {"cleaner", "quarantine", "rewritten"}
         Which part of the program moves; :func:`undo_moves` undoes one kind.
-    dry_run : bool
-        Only return what would be done.
 
     Returns
     -------
@@ -74,17 +70,17 @@ def apply_moves(
         target = _free(root, move.target, used)
         used.add(target.casefold())
         planned.append(Move(move.source, target, move.reason))
-    if not dry_run:
+    if planned:
         batch = datetime.now(UTC).isoformat()
         append_lines(
             root / JOURNAL, ({"batch": batch, "kind": kind, **move.__dict__} for move in planned)
         )
-        for move in planned:
-            _rename(root / move.source, root / move.target)
+    for move in planned:
+        _rename(root / move.source, root / move.target)
     return planned
 
 
-def undo_moves(root: Path, kind: Kind = "cleaner", *, dry_run: bool = False) -> list[Move]:
+def undo_moves(root: Path, kind: Kind = "cleaner") -> list[Move]:
     """Undo the latest run of one kind that has not been undone yet.
 
     Parameters
@@ -93,8 +89,6 @@ def undo_moves(root: Path, kind: Kind = "cleaner", *, dry_run: bool = False) -> 
         The data folder.
     kind : {"cleaner", "quarantine"}
         Whose moves to undo.
-    dry_run : bool
-        Only return what would be done.
 
     Returns
     -------
@@ -106,9 +100,7 @@ def undo_moves(root: Path, kind: Kind = "cleaner", *, dry_run: bool = False) -> 
     DatasetError
         If a photo's old name has been used since; then nothing has been moved.
     """
-    lines = read_lines(root / JOURNAL)
-    undone = {line["undone"] for line in lines if "undone" in line}
-    left = [line for line in lines if line.get("kind") == kind and line["batch"] not in undone]
+    left = [line for line in _lines_in_effect(root) if line["kind"] == kind]
     if not left:
         return []
     batch = left[-1]["batch"]
@@ -125,10 +117,9 @@ def undo_moves(root: Path, kind: Kind = "cleaner", *, dry_run: bool = False) -> 
         if (root / source).exists():
             raise DatasetError(f"{root / source} exists again; nothing was undone")
         back.append(Move(target.as_posix(), source.as_posix(), f"undo: {line['reason']}"))
-    if not dry_run:
-        for move in back:
-            _rename(root / move.source, root / move.target)
-        append_lines(root / JOURNAL, [{"undone": batch}])
+    for move in back:
+        _rename(root / move.source, root / move.target)
+    append_lines(root / JOURNAL, [{"undone": batch}])
     return back
 
 
@@ -139,13 +130,13 @@ def read_moves(root: Path) -> list[Move]:
 
 def moves_in_effect(root: Path) -> list[tuple[Kind, Move]]:
     """Read the moves of a data folder's journal that were not undone, in order."""
+    return [(line["kind"], _move(line)) for line in _lines_in_effect(root)]
+
+
+def _lines_in_effect(root: Path) -> list[dict[str, Any]]:
     lines = read_lines(root / JOURNAL)
     undone = {line["undone"] for line in lines if "undone" in line}
-    return [
-        (line["kind"], _move(line))
-        for line in lines
-        if "kind" in line and line["batch"] not in undone
-    ]
+    return [line for line in lines if "kind" in line and line["batch"] not in undone]
 
 
 def _move(line: dict[str, Any]) -> Move:

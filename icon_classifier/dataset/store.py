@@ -123,25 +123,16 @@ class PhotoStore:
         if (self.photos.name, label, name[:_ID_LENGTH]) not in self._added:
             (self.photos / label / name).unlink(missing_ok=True)
 
-    def remove_others(self) -> int:
-        """Remove photos that were not added since this store was opened, wherever they were moved.
-
-        Returns
-        -------
-        int
-            How many photos were removed.
-        """
-        removed = 0
+    def remove_others(self) -> None:
+        """Remove photos that were not added since this store was opened, moved ones too."""
         for name in (self.photos.name, TEST, "originals", _QUARANTINE):
             tree = self.photos.name if name == "originals" else name
             for path in photos_and_labels(self._root / name)[0]:
                 if _ID.match(path.name) and (tree, *_key(path)[1:]) not in self._added:
                     path.unlink()
-                    removed += name in {self.photos.name, TEST}
             for each in (self._root / name).glob("*/"):
                 with contextlib.suppress(OSError):  # there are photos in it
                     each.rmdir()  # an empty folder would be a class without photos
-        return removed
 
 
 def _key(path: Path | PurePosixPath) -> _Key:

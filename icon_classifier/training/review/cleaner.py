@@ -94,13 +94,8 @@ class PhotoCleaner(VBox):  # type: ignore[misc]
                 moves.append(Move(source, target, f"was {label}, relabelled in the cleaner"))
         return moves
 
-    def apply(self, *, dry_run: bool = False) -> list[Move]:
+    def apply(self) -> list[Move]:
         """Move what is marked.
-
-        Parameters
-        ----------
-        dry_run : bool
-            Only return what would be moved.
 
         Returns
         -------
@@ -112,14 +107,12 @@ class PhotoCleaner(VBox):  # type: ignore[misc]
         DatasetError
             If a photo does not exist any more; then nothing has been moved.
         """
-        moves = self.plan()
-        done = apply_moves(self.photos.parent, moves, "cleaner", dry_run=dry_run) if moves else []
-        if not dry_run:
-            self.marks.clear()
-            self.show()
+        done = apply_moves(self.photos.parent, self.plan(), "cleaner")
+        self.marks.clear()
+        self.show()
         return done
 
-    def undo(self, *, dry_run: bool = False) -> list[Move]:
+    def undo(self) -> list[Move]:
         """Undo the latest ``apply()`` that has not been undone, of an earlier session as well.
 
         Returns
@@ -132,9 +125,8 @@ class PhotoCleaner(VBox):  # type: ignore[misc]
         DatasetError
             If a photo's old name has been used since; then nothing has been moved.
         """
-        back = undo_moves(self.photos.parent, "cleaner", dry_run=dry_run)
-        if not dry_run:
-            self.show()
+        back = undo_moves(self.photos.parent, "cleaner")
+        self.show()
         return back
 
     def _photo(self, doubt: Doubt) -> VBox:

@@ -90,13 +90,8 @@ def test_apply_uses_no_name_twice_and_undo_moves_all_back(
         for path in show(cleaner, label):
             mark(cleaner, path, "square")  # every name is in use there
 
-    planned = cleaner.apply(dry_run=True)
-    assert tree(tmp_path) == before
-    assert len(cleaner.marks) == 12
-
     done = cleaner.apply()
 
-    assert done == planned
     assert len({move.target for move in done}) == 12
     assert len(tree(tmp_path)) == 18
     assert all(name.startswith("photos/square/") for name in tree(tmp_path))
@@ -104,7 +99,6 @@ def test_apply_uses_no_name_twice_and_undo_moves_all_back(
     assert show(cleaner, "circle") == []
     assert read_moves(tmp_path) == done
 
-    assert len(cleaner.undo(dry_run=True)) == 12
     assert len(cleaner.undo()) == 12
     assert tree(tmp_path) == before
     assert len(cleaner.shown) == 6
