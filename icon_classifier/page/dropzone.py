@@ -19,8 +19,8 @@ from icon_classifier.page.texts import DROP_TEXTS, MAX_PHOTOS
 ACCEPT = "image/*,.heic,.heif,.avif"
 """What the file chooser accepts. Most systems do not know that HEIC is a picture."""
 
-_LIMIT = Limits().max_bytes
-_NAME_LENGTH = 200
+_MAX_BYTES = Limits().max_bytes
+_MAX_NAME = 200
 _HERE = Path(__file__).parent
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class DropZone(anywidget.AnyWidget):
 
     texts = traitlets.Dict().tag(sync=True)
     accept = traitlets.Unicode(ACCEPT).tag(sync=True)
-    max_bytes = traitlets.Int(_LIMIT).tag(sync=True)
+    max_bytes = traitlets.Int(_MAX_BYTES).tag(sync=True)
     max_photos = traitlets.Int(MAX_PHOTOS).tag(sync=True)
     examples: traitlets.List[Any] = traitlets.List().tag(sync=True)
 
@@ -100,12 +100,12 @@ class DropZone(anywidget.AnyWidget):
             case {"kind": "photo", "name": str(name), "index": int(index), "count": int(count)} if (
                 0 <= index < count <= MAX_PHOTOS
             ):
-                file = _file(name[:_NAME_LENGTH], *buffers[:1])
+                file = _file(name[:_MAX_NAME], *buffers[:1])
                 return Dropped(file, index, count)
         raise RequestError(f"expected a photo or an example, got {content!r:.200}")
 
 
 def _file(name: str, content: memoryview | None = None) -> dict[str, Any]:
-    size = _LIMIT + 1 if content is None else len(content)  # the browser does not send it
+    size = _MAX_BYTES + 1 if content is None else len(content)  # the browser does not send it
     about = {"name": name, "type": "", "size": size, "last_modified": 0}
     return {**about, "content": content or memoryview(b"")}

@@ -25,9 +25,6 @@ BYTES = "FEEDBACK_MAX_BYTES"
 MAX_BYTES = 500_000_000
 """Bytes that the folder may have where nothing else is said."""
 
-MAX_PHOTOS = 50
-"""How many photos one page may keep: as many as one table has."""
-
 
 class Feedback:
     """The photos that one page's visitor gives: ``folder/<label>/<SHA-256>.jpg``.
@@ -91,9 +88,9 @@ class Feedback:
             If it cannot be kept; it is then not kept under another label either.
         """
         self.undo(photo)
-        if len(self._kept) >= MAX_PHOTOS:
+        if len(self._kept) >= texts.MAX_PHOTOS:
             raise FeedbackError(
-                f"expected at most {MAX_PHOTOS} photos", words=texts.FEEDBACK_ENOUGH
+                f"expected at most {texts.MAX_PHOTOS} photos", words=texts.FEEDBACK_ENOUGH
             )
         name = _name(photo)
         folder = self._folder / (NO_CLASS if label is None else folder_name(label) or "_")

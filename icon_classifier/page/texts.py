@@ -16,7 +16,7 @@ WORKING = "Classifying…"
 UNEXPECTED = "Something went wrong here; please try again or choose another photo."
 
 MAX_PHOTOS = 50
-"""How many photos one drop may have."""
+"""How many photos one drop may have, and one page may keep."""
 
 DROP_TEXTS = {
     "region": "Add a photo",

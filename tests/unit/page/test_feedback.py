@@ -15,7 +15,8 @@ from icon_classifier.images import read_image_file
 from icon_classifier.model.session import Prediction
 from icon_classifier.page import texts
 from icon_classifier.page.answer import Answer
-from icon_classifier.page.feedback import MAX_BYTES, MAX_PHOTOS, Feedback
+from icon_classifier.page.feedback import MAX_BYTES, Feedback
+from icon_classifier.page.texts import MAX_PHOTOS
 
 
 def files(folder: Path) -> list[str]:
