@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -91,8 +91,27 @@ def judge_folder(model: Model, folder: Path, *, threads: int) -> Report:
         note = TEST_ALONE.format(len(others))
         for path in others:
             del photos[path]
-    labelled = ((path, place and place.label) for path, place in photos.items())
-    return replace(judge(model, labelled, threads=threads), note=note)
+    expected = {path: place.label for path, place in photos.items() if place}
+    left_out = Counter(str(Path(path).parent) for path in photos if path not in expected)
+    records = [
+        record | {"expected": expected[record["path"]]}
+        for record in classify_files(model, expected, threads=threads)
+    ]
+    read = [record for record in records if "label" in record]
+    if not read:
+        folders = ", ".join(f"{name} ({count})" for name, count in left_out.most_common(8))
+        raise DatasetError(
+            f"expected photos in folders named like the classes ({', '.join(model.labels)}), "
+            f"got {folders or 'none that can be read'}"
+        )
+    wrong = [record for record in read if record["label"] != record["expected"]]
+    return Report(
+        _figures(read, model.labels),
+        sorted(wrong, key=lambda record: -record["probability"]),
+        [record for record in records if "error" in record],
+        left_out,
+        note,
+    )
 
 
 def _find(folder: Path, names: Mapping[str, str]) -> Iterator[tuple[str, Place | None]]:
@@ -113,50 +132,6 @@ def _find(folder: Path, names: Mapping[str, str]) -> Iterator[tuple[str, Place |
     layout = find_layout(photos, classes=names, tables=tables)
     for place, path in photos.items():
         yield path, layout.places.get(place)
-
-
-def judge(model: Model, photos: Iterable[tuple[str, str | None]], *, threads: int) -> Report:
-    """Classify photos and compare the answers with their classes.
-
-    Parameters
-    ----------
-    model : Model
-        Opened with one thread.
-    photos : iterable of (str, str or None)
-        Paths and labels; those without a label are counted and left out.
-    threads : int
-        Photos that are classified at the same time.
-
-    Raises
-    ------
-    DatasetError
-        No photo has a label of the model, or none could be read.
-    """
-    expected: dict[str, str] = {}
-    left_out: Counter[str] = Counter()
-    for path, label in photos:
-        if label is None:
-            left_out[str(Path(path).parent)] += 1
-        else:
-            expected[path] = label
-    records = [
-        record | {"expected": expected[record["path"]]}
-        for record in classify_files(model, expected, threads=threads)
-    ]
-    read = [record for record in records if "label" in record]
-    if not read:
-        folders = ", ".join(f"{name} ({count})" for name, count in left_out.most_common(8))
-        raise DatasetError(
-            f"expected photos in folders named like the classes ({', '.join(model.labels)}), "
-            f"got {folders or 'none that can be read'}"
-        )
-    wrong = [record for record in read if record["label"] != record["expected"]]
-    return Report(
-        _figures(read, model.labels),
-        sorted(wrong, key=lambda record: -record["probability"]),
-        [record for record in records if "error" in record],
-        left_out,
-    )
 
 
 def _figures(records: Sequence[Record], labels: Sequence[str]) -> Figures:

@@ -63,6 +63,9 @@ ModelFolder = Annotated[
 ]
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
 @app.command()
 def predict(
     photos: Annotated[
@@ -71,10 +74,8 @@ def predict(
             metavar="PHOTOS", help="Photos, folders of photos, or patterns like 'a/**/*.jpg'."
         ),
     ],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write a JSON object for each photo.")
-    ] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Write a table.")] = False,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table.")] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -101,7 +102,8 @@ def predict(
 ) -> None:
     """Classify photos.
 
-    A file that cannot be read becomes a line with its error; the exit code is then 1.
+    JSON is an object for each photo. A file that cannot be read becomes a line with its error; the
+    exit code is then 1.
     """
     from icon_classifier.cli.output import open_results, show_progress
     from icon_classifier.cli.predict import classify_files, find_photos, passed_over_line
@@ -151,7 +153,7 @@ def evaluate(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Photos in folders named like the classes.")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: AsJson = False,
     wrong: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A CSV file for the wrong answers.")
     ] = None,
@@ -208,9 +210,7 @@ def convert(
             "on some of them and judged on the others; '' for an exact model again.",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the model's metadata as JSON.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compile export.pkl to export.onnx.
 
@@ -253,9 +253,7 @@ def convert(
 
 @app.command()
 def info(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print all of the metadata as JSON.")
-    ] = False,
+    as_json: AsJson = False,
     model: ModelFolder = Path(),
 ) -> None:
     """Print what the model is."""

@@ -1,4 +1,4 @@
-"""What is measured on photos to quantize a model, and to keep its answers honest afterwards."""
+"""Measure on photos what quantizing needs, and fit temperature and threshold anew."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -69,7 +69,6 @@ def gather(
     source: SourceKind | None = None,
     data: str | Path | None = None,
     further: str | Path | None = None,
-    max_pics: int | None = None,
     max_workers: int = 8,
     timeouts: Timeouts = Timeouts(),
     progress: bool = True,
@@ -90,8 +89,6 @@ def gather(
     further : str or Path, optional
         A folder of more photos to train on, such as those that visitors of the page gave: a folder
         for each class, which adds to the class of that name. Others are reported and left out.
-    max_pics : int, optional
-        How many photos of each class to search for or download, if not as many as the recipe says.
     max_workers : int
         How many photos to download in parallel. With 0 they are downloaded one by one, and the
         first problem is raised instead of recorded.
@@ -140,9 +137,9 @@ def gather(
             _add_shapes(recipe, store)
         else:
             lists = (
-                _search_lists(recipe, root, max_pics, first_error=max_workers <= 0)
+                _search_lists(recipe, root, first_error=max_workers <= 0)
                 if kind == "search"
-                else _given_lists(recipe, root, max_pics)
+                else _given_lists(recipe, root)
             )
             for each, urls in lists:
                 outcomes = download_photos(
@@ -224,7 +221,7 @@ def _check_origin(root: Path, recipe: Recipe, kind: str, place: str) -> None:
 
 
 def _search_lists(
-    recipe: Recipe, root: Path, max_pics: int | None, *, first_error: bool
+    recipe: Recipe, root: Path, *, first_error: bool
 ) -> Iterable[tuple[ClassRecipe, list[str]]]:
     """Search for each class; what earlier runs found is not searched for again."""
     search = recipe.search
@@ -234,7 +231,7 @@ def _search_lists(
             search_photos(
                 each.name,
                 each.terms,
-                max_pics or search.per_class,
+                search.per_class,
                 root,
                 sources=search.sources,
                 region=search.region,
@@ -244,12 +241,10 @@ def _search_lists(
         )
 
 
-def _given_lists(
-    recipe: Recipe, root: Path, max_pics: int | None
-) -> Iterable[tuple[ClassRecipe, list[str]]]:
+def _given_lists(recipe: Recipe, root: Path) -> Iterable[tuple[ClassRecipe, list[str]]]:
     """Read the list of each class, all of them before the first download."""
     folder = Path(recipe.urls.path).expanduser() if recipe.urls.path else root
-    count = max_pics or recipe.urls.max_pics
+    count = recipe.urls.max_pics
     return [(each, read_url_list(folder / each.url_file, count)) for each in recipe.classes]
 
 

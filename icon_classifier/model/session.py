@@ -6,7 +6,6 @@ The page, the API and the command line need only this file. docs/model-file.md d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -187,23 +186,6 @@ class Model:
             computed in the same pass.
         """
         return self.predict_arrays(self.transform(image)[None], explain=explain)[0]
-
-    def predict_many(self, images: Sequence[Image.Image]) -> list[Prediction]:
-        """Classify several photos in one pass through the network.
-
-        Parameters
-        ----------
-        images : sequence of PIL.Image.Image
-            Mode RGB, upright, of any sizes.
-
-        Returns
-        -------
-        list of Prediction
-            In the order of ``images``.
-        """
-        if not images:
-            return []
-        return self.predict_arrays(np.stack([self.transform(image) for image in images]))
 
     def predict_arrays(
         self, batch: npt.NDArray[np.float32], *, explain: bool = False

@@ -602,9 +602,9 @@ def test_url_lists_of_another_folder_are_read_up_to_a_limit(
     server: PhotoServer, tmp_path: Path
 ) -> None:
     lists(tmp_path / "lists", server)
-    recipe = replace(PETS, source="urls", urls=UrlsSource(path=str(tmp_path / "lists")))
+    recipe = replace(PETS, source="urls", urls=UrlsSource(str(tmp_path / "lists"), 2))
 
-    photos = gather(recipe, tmp_path / "work", max_pics=2, timeouts=QUICK, progress=False)
+    photos = gather(recipe, tmp_path / "work", timeouts=QUICK, progress=False)
 
     assert photos_and_labels(photos)[1] == ["cat", "cat", "dog", "dog"]
 
@@ -687,7 +687,8 @@ def test_new_words_and_more_photos_are_searched_for(
     server: PhotoServer, fake: FakeDdgs, tmp_path: Path
 ) -> None:
     lists(tmp_path / "unused", server)
-    gather(FOUR, tmp_path, max_pics=2, timeouts=QUICK, progress=False)
+    two = replace(FOUR, search=SearchSource(per_class=2))
+    gather(two, tmp_path, timeouts=QUICK, progress=False)
     fake.pages["kitten", 1] = [server.url(f"/kitten/{each}") for each in range(9)]
     server.routes |= {f"/kitten/{each}": body(coloured(50 + each)) for each in range(9)}
 

@@ -82,13 +82,12 @@ def test_evidence_is_returned_only_if_asked_for(model: Model) -> None:
     assert explained.evidence.shape[0] == len(model.labels)
 
 
-def test_predict_many_returns_what_predict_returns(model: Model) -> None:
+def test_photos_of_one_batch_are_answered_like_single_ones(model: Model) -> None:
     photos = [Image.new("RGB", (20, 30), colour) for colour in COLOURS.values()]
-    predictions = model.predict_many(photos)
+    predictions = model.predict_arrays(np.stack([model.transform(photo) for photo in photos]))
     assert [p.label for p in predictions] == LABELS
     for photo, prediction in zip(photos, predictions, strict=True):
         assert model.predict(photo).probability == pytest.approx(prediction.probability, abs=1e-6)
-    assert model.predict_many([]) == []
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_compiled_model_says_not_sure_by_the_same_score(
     with quiet():
         export = export_probe(probe, load_recipe("shapes"), tmp_path / "export.pkl")
         model = Model.load(convert(export))
-    own = model.predict_many([read_image_file(path) for path in loaded.paths])
+    own = [model.predict(read_image_file(path)) for path in loaded.paths]
     assert [each.score for each in own] == pytest.approx([1.0] * 18, abs=2e-3)
     assert all(each.known for each in own)
     stripes = np.zeros((64, 64, 3), np.uint8)
