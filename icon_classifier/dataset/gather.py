@@ -245,7 +245,7 @@ def _given_lists(recipe: Recipe, root: Path) -> Iterable[tuple[ClassRecipe, list
     """Read the list of each class, all of them before the first download."""
     folder = Path(recipe.urls.path).expanduser() if recipe.urls.path else root
     count = recipe.urls.max_pics
-    return [(each, read_url_list(folder / each.url_file, count)) for each in recipe.classes]
+    return [(each, read_url_list(folder / each.url_file)[:count]) for each in recipe.classes]
 
 
 def _fetch_archive(recipe: Recipe, root: Path, timeouts: Timeouts, progress: bool) -> Reader:

@@ -16,16 +16,18 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, track
 
 from icon_classifier.dataset.journal import append_lines, read_lines
-from icon_classifier.dataset.sources.json_api import retry_after, user_agent
+from icon_classifier.dataset.sources.json_api import (
+    TRANSIENT,
+    retry_after,
+    status_line,
+    user_agent,
+)
 from icon_classifier.dataset.store import PhotoStore, suffix_of
 from icon_classifier.errors import DownloadError
 from icon_classifier.files import decode_text, sha256_of
 from icon_classifier.images import Limits
 
 RECORD = "downloads.jsonl"
-
-_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-"""HTTP statuses after which the same request may succeed later."""
 
 _MAX_WAIT = 30.0
 """Seconds; a site that asks to wait for longer is left to the next run."""
@@ -101,20 +103,10 @@ class _PhotoError(DownloadError):
         self.wait = wait
 
 
-def read_url_list(path: Path, max_pics: int = 1000) -> list[str]:
-    """Read a list of addresses, one per line, as fast.ai's course used them.
+def read_url_list(path: Path) -> list[str]:
+    """Read a list of addresses, one per line; return each once, in order.
 
-    Parameters
-    ----------
-    path : Path
-        The list. Empty lines and lines that begin with ``#`` do not count.
-    max_pics : int
-        How many addresses to return at most.
-
-    Returns
-    -------
-    list of str
-        The first addresses, each once, in order.
+    Empty lines and lines that begin with ``#`` do not count.
 
     Raises
     ------
@@ -124,7 +116,7 @@ def read_url_list(path: Path, max_pics: int = 1000) -> list[str]:
     urls = read_urls(path)
     if not urls:
         raise DownloadError(f"the list of addresses {path} is empty")
-    return urls[:max_pics]
+    return urls
 
 
 def read_urls(path: Path) -> list[str]:
@@ -285,11 +277,10 @@ def _fetch_once(client: httpx.Client, url: str, limits: Limits, seconds: float) 
 
 
 def _check_headers(response: httpx.Response, url: str, limits: Limits) -> None:
-    status = response.status_code
-    if status != httpx.codes.OK:
+    if response.status_code != httpx.codes.OK:
         raise _PhotoError(
-            f"{url}: HTTP {status} {response.reason_phrase}".rstrip(),
-            again=status in _TRANSIENT,
+            f"{url}: {status_line(response)}",
+            again=response.status_code in TRANSIENT,
             wait=retry_after(response.headers),
         )
     encoding = response.headers.get("content-encoding", "identity").lower()
@@ -381,13 +372,13 @@ def _etag(part: Path) -> Path:
 
 def _reason(error: httpx.HTTPError) -> str:
     if isinstance(error, httpx.HTTPStatusError):
-        return f"HTTP {error.response.status_code} {error.response.reason_phrase}".rstrip()
+        return status_line(error.response)
     return str(error) or type(error).__name__
 
 
 def _is_transient(error: httpx.HTTPError) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in _TRANSIENT
+        return error.response.status_code in TRANSIENT
     return not isinstance(error, httpx.UnsupportedProtocol)
 
 

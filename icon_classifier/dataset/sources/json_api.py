@@ -15,8 +15,8 @@ _TIMEOUT = httpx.Timeout(20, connect=10)
 _MAX_SECONDS = 60.0
 _MAX_BYTES = 20_000_000
 
-_PASSING = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
-"""HTTP statuses of an API after which the same request may be answered later."""
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses after which the same request may succeed later."""
 
 
 def user_agent(contact: str | None) -> str:
@@ -56,8 +56,9 @@ def get_json(
     status = response.status_code
     if status != httpx.codes.OK:
         raise RefusedError(
-            f"HTTP {status} {response.reason_phrase}".rstrip(),
-            again=status in _PASSING,
+            status_line(response),
+            again=status
+            in TRANSIENT | {httpx.codes.FORBIDDEN},  # of an API that is asked too often
             wait=retry_after(response.headers),
             status=status,
         )
@@ -80,6 +81,11 @@ def _read(response: httpx.Response) -> bytes:
         if time.monotonic() > deadline:
             raise RefusedError(f"an answer not complete after {_MAX_SECONDS:g} seconds")
     return bytes(data)
+
+
+def status_line(response: httpx.Response) -> str:
+    """Return the status of an answer for people, as ``HTTP 404 Not Found``."""
+    return f"HTTP {response.status_code} {response.reason_phrase}".rstrip()
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

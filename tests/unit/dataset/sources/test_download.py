@@ -270,7 +270,6 @@ def test_url_list_of_the_course_is_read(tmp_path: Path, encoding: str) -> None:
     file.write_bytes(text.encode(encoding))
 
     assert read_url_list(file) == ["http://x/1", "http://x/2"]
-    assert read_url_list(file, max_pics=1) == ["http://x/1"]
 
 
 def test_missing_or_empty_url_list_is_refused(tmp_path: Path) -> None:
