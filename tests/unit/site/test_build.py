@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from icon_classifier.errors import ModelDamagedError, SettingsError
-from icon_classifier.images import read_image
+from icon_classifier.images import Limits, read_image
+from icon_classifier.model.pipeline import MAX_PADDED_PIXELS
 from icon_classifier.model.session import Model
 from icon_classifier.page import texts
 from icon_classifier.site.build import write_site
@@ -118,6 +120,13 @@ def alternatives(source: str, name: str) -> set[str]:
     """Return the strings that a type of the scripts allows."""
     (declared,) = re.findall(rf"type {name} =([^;]+);", source)
     return set(re.findall(r"'(\w+)'", declared))
+
+
+def test_limits_of_a_photo_are_those_of_the_server(site: Path) -> None:
+    limits = config_of(site)["limits"]
+    assert limits == asdict(Limits()) | {"max_padded_pixels": MAX_PADDED_PIXELS}
+    (worker,) = site.glob("worker-*.js")
+    assert all(f".{name}" in worker.read_text() for name in limits)
 
 
 def test_names_have_the_hash_of_the_content(site: Path) -> None:
