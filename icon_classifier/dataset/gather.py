@@ -112,21 +112,14 @@ def gather(
     """
     root = Path(folder).expanduser()
     kind = "data" if data is not None else source or recipe.source
+    own = None
     if kind in {"data", "folder"}:
         recipe, own = _own_photos(recipe, data)
         if root.resolve() == own.resolve():
             root /= "gathered"  # a data folder of its own, in which no photo of the user is removed
-        with _writing(root):
-            read = _own_reader(own, root)
-            listing, new = _list_files(read, recipe), not root.exists()
-            _check_origin(root, recipe, kind, str(own.resolve()))
-            try:
-                return _add_files(read, listing, recipe, root, further)
-            except DatasetError:
-                if new:
-                    shutil.rmtree(root)
-                raise
     with _writing(root):
+        if own:
+            return _gather_own(recipe, own, root, kind, further)
         place = recipe.archive.url if kind == "archive" and recipe.archive else ""
         _check_origin(root, recipe, kind, place)
         if kind == "archive":
@@ -158,6 +151,21 @@ def gather(
         _check_classes(labels, recipe, Counter(), Counter())
         _add_further(further, labels, store, root)
         return store.photos
+
+
+def _gather_own(
+    recipe: Recipe, own: Path, root: Path, kind: str, further: str | Path | None
+) -> Path:
+    """Gather photos of one's own; a run that fails leaves no new data folder."""
+    read, is_new = _own_reader(own, root), not root.exists()
+    layout = _list_files(read, recipe)
+    _check_origin(root, recipe, kind, str(own.resolve()))
+    try:
+        return _add_files(read, layout, recipe, root, further)
+    except DatasetError:
+        if is_new:
+            shutil.rmtree(root)
+        raise
 
 
 def check_own_photos(recipe: Recipe, data: str | Path | None = None) -> None:
