@@ -149,6 +149,26 @@ def predict(
 
 
 @app.command()
+def info(
+    as_json: AsJson = False,
+    model: ModelFolder = Path(),
+) -> None:
+    """Print what the model is."""
+    from icon_classifier.cli.summary import history, summary
+    from icon_classifier.model.opening import open_model
+
+    metadata = open_model(model).info.raw
+    if as_json:
+        _print_json(metadata)
+        return
+    try:
+        rows = list(chain(summary(metadata), history(metadata)))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelDamagedError(f"the model's metadata is invalid: {error}") from error
+    _print_rows(rows)
+
+
+@app.command()
 def evaluate(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Photos in folders named like the classes.")
@@ -252,60 +272,6 @@ def convert(
 
 
 @app.command()
-def info(
-    as_json: AsJson = False,
-    model: ModelFolder = Path(),
-) -> None:
-    """Print what the model is."""
-    from icon_classifier.cli.summary import history, summary
-    from icon_classifier.model.opening import open_model
-
-    metadata = open_model(model).info.raw
-    if as_json:
-        _print_json(metadata)
-        return
-    try:
-        rows = list(chain(summary(metadata), history(metadata)))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ModelDamagedError(f"the model's metadata is invalid: {error}") from error
-    _print_rows(rows)
-
-
-@app.command()
-def api(
-    host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="The address to listen on; 0.0.0.0 for all.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(metavar="N", envvar="PORT", min=0, max=65535, help="The port.")
-    ] = 8867,
-    root_path: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH",
-            help="The prefix under which a proxy serves the API, such as /classifier; the proxy "
-            "removes it from addresses.",
-            show_default=False,
-        ),
-    ] = "",
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", metavar="FOLDER", help=f"The folder with {EXPORT} and {MODEL}."),
-    ] = None,
-) -> None:
-    """Serve the JSON API.
-
-    Its other options are environment variables; see docs/api.md.
-    """
-    try:
-        from icon_classifier.api.app import app_from_environment
-        from icon_classifier.api.serve import serve
-    except ModuleNotFoundError as error:
-        raise _missing_extra(error, "api") from error
-    serve(app_from_environment(model), host=host, port=port, root_path=root_path)
-
-
-@app.command()
 def site(
     out: Annotated[
         Path,
@@ -357,6 +323,40 @@ def site(
     write_site(out, model, data)
     print(f"Wrote {out} ({len(data) / 1e6:.1f} MB of weights); to look at it, run")
     print(f"  python -m http.server -d {shlex.quote(str(out))}")
+
+
+@app.command()
+def api(
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="The address to listen on; 0.0.0.0 for all.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="N", envvar="PORT", min=0, max=65535, help="The port.")
+    ] = 8867,
+    root_path: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="The prefix under which a proxy serves the API, such as /classifier; the proxy "
+            "removes it from addresses.",
+            show_default=False,
+        ),
+    ] = "",
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", metavar="FOLDER", help=f"The folder with {EXPORT} and {MODEL}."),
+    ] = None,
+) -> None:
+    """Serve the JSON API.
+
+    Its other options are environment variables; see docs/api.md.
+    """
+    try:
+        from icon_classifier.api.app import app_from_environment
+        from icon_classifier.api.serve import serve
+    except ModuleNotFoundError as error:
+        raise _missing_extra(error, "api") from error
+    serve(app_from_environment(model), host=host, port=port, root_path=root_path)
 
 
 @app.command()
