@@ -59,7 +59,7 @@ _START = re.compile(
 
 pillow_heif.register_heif_opener(thumbnails=False)
 
-_LARGE = 24_000_000
+MAX_WHOLE_PIXELS = 24_000_000
 """A picture of more pixels is halved while it is decoded, to stay below 300 MB: Pillow keeps four
 bytes a pixel, and turning or flattening needs a second picture. The model resizes photos to far
 fewer pixels, so that no label depends on it."""
@@ -171,7 +171,7 @@ def read_image(
         image.load()
         _check_size(image, limits)  # some formats tell their true size only now
         # Flattened first: a large picture is halved there, and the turned copy is small.
-        halve = not halved and image.width * image.height > _LARGE
+        halve = not halved and image.width * image.height > MAX_WHOLE_PIXELS
         return _upright(_flatten(image, halve=halve), read_orientation(image))
 
 
@@ -342,7 +342,7 @@ def _needs_halving_in_rows(image: Image.Image) -> bool:
     if image.format != "HEIF":
         return False
     pixels = image.width * image.height
-    return pixels > _LARGE or pixels * (_heif_bytes(image) + 4) > _MEMORY
+    return pixels > MAX_WHOLE_PIXELS or pixels * (_heif_bytes(image) + 4) > _MEMORY
 
 
 def _piece_bytes(image: TiffImagePlugin.TiffImageFile) -> int:
@@ -363,7 +363,7 @@ def _piece_bytes(image: TiffImagePlugin.TiffImageFile) -> int:
 
 def _half_decoded(image: Image.Image) -> bool:
     """Set a large JPEG to be decoded to half its size; return whether that was done."""
-    if image.format != "JPEG" or image.width * image.height <= _LARGE:
+    if image.format != "JPEG" or image.width * image.height <= MAX_WHOLE_PIXELS:
         return False
     return image.draft(image.mode, (image.width // 2, image.height // 2)) is not None
 

@@ -28,14 +28,19 @@ from icon_classifier.dataset.sources.credits import write_credits
 from icon_classifier.dataset.store import TEST, original_name, photos_and_labels, suffix_of
 from icon_classifier.errors import DatasetError, ImageError
 from icon_classifier.files import replacing
-from icon_classifier.images import Limits, read_image, read_image_file, read_orientation
+from icon_classifier.images import (
+    MAX_WHOLE_PIXELS,
+    Limits,
+    read_image,
+    read_image_file,
+    read_orientation,
+)
 from icon_classifier.system.memory import usable_cores
 
 _READ_EVERYWHERE = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff"}
 """Suffixes that ``get_image_files`` knows on every machine."""
 
 _LOSSLESS = {".png", ".gif", ".bmp", ".tif", ".tiff"}
-_LARGE = 24_000_000  # pixels; larger photos are halved when they are read
 _UPRIGHT = 1
 
 
@@ -187,7 +192,7 @@ def _new_suffix(path: Path, data: bytes) -> str | None:
                 and read_orientation(image) == _UPRIGHT
                 and not image.has_transparency_data
                 and not image.mode.startswith(("I", "F"))
-                and image.width * image.height <= _LARGE
+                and image.width * image.height <= MAX_WHOLE_PIXELS
             )
     except Exception:  # noqa: BLE001 - our reader can read it, whatever plain Pillow raises
         return rewritten

@@ -26,7 +26,7 @@ from icon_classifier.errors import (
 )
 from icon_classifier.files import write_file
 from icon_classifier.formats import IN_BROWSERS
-from icon_classifier.images import Limits, read_image_file, thumbnail
+from icon_classifier.images import MAX_WHOLE_PIXELS, Limits, read_image_file, thumbnail
 from icon_classifier.model.pipeline import MAX_PADDED_PIXELS
 from icon_classifier.model.session import Model
 from icon_classifier.page import texts
@@ -177,7 +177,7 @@ def _files(folder: Path, model: Model, data: bytes) -> _Files:
             "runtime": files.checked("ort.bin", (_BUILT / "ort.bin").read_bytes()),
             "heif": heif,
         },
-        "limits": asdict(Limits()) | {"max_padded_pixels": MAX_PADDED_PIXELS},
+        "limits": _limits(),
         "model": _model(model),
     }
     later = [heif["script"], heif["name"]]  # only for a HEIC where the browser reads none
@@ -227,6 +227,12 @@ def _example(files: _Files, example: Example) -> dict[str, str]:
         "thumbnail": base64.b64encode(example.thumbnail).decode(),
         "file": files.add("example.jpg", thumbnail(read_image_file(example.path), _EXAMPLE_SIDE)),
     }
+
+
+def _limits() -> dict[str, int]:
+    """Return what a photo may cost, and from which size on it is halved."""
+    pixels = {"max_whole_pixels": MAX_WHOLE_PIXELS, "max_padded_pixels": MAX_PADDED_PIXELS}
+    return asdict(Limits()) | pixels
 
 
 def _words() -> dict[str, str]:

@@ -361,7 +361,7 @@ def test_side_decodes_a_jpeg_to_a_smaller_size() -> None:
 
 def test_large_pictures_are_halved_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = read_image(turned(6, gradient("RGB", (801, 643))))
-    monkeypatch.setattr(images, "_LARGE", 1000)
+    monkeypatch.setattr(images, "MAX_WHOLE_PIXELS", 1000)
     monkeypatch.setattr(images, "_ROWS", 64)
     halved = read_image(turned(6, gradient("RGB", (801, 643))))
     assert halved.size == (322, 401)
@@ -372,6 +372,6 @@ def test_large_pictures_are_halved_alike(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_large_pictures_of_other_modes(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(gradient(mode, (300, 200)))
     plain = read_image(data)
-    monkeypatch.setattr(images, "_LARGE", 1000)
+    monkeypatch.setattr(images, "MAX_WHOLE_PIXELS", 1000)
     monkeypatch.setattr(images, "_ROWS", 64)
     assert difference(read_image(data), plain.reduce(2)) < 1.5

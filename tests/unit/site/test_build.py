@@ -16,7 +16,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from icon_classifier.errors import ModelDamagedError, SettingsError
-from icon_classifier.images import Limits, read_image
+from icon_classifier.images import MAX_WHOLE_PIXELS, Limits, read_image
 from icon_classifier.model.pipeline import MAX_PADDED_PIXELS
 from icon_classifier.model.session import Model
 from icon_classifier.page import texts
@@ -124,7 +124,8 @@ def alternatives(source: str, name: str) -> set[str]:
 
 def test_limits_of_a_photo_are_those_of_the_server(site: Path) -> None:
     limits = config_of(site)["limits"]
-    assert limits == asdict(Limits()) | {"max_padded_pixels": MAX_PADDED_PIXELS}
+    pixels = {"max_whole_pixels": MAX_WHOLE_PIXELS, "max_padded_pixels": MAX_PADDED_PIXELS}
+    assert limits == asdict(Limits()) | pixels
     (worker,) = site.glob("worker-*.js")
     assert all(f".{name}" in worker.read_text() for name in limits)
 

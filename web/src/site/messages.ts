@@ -32,12 +32,14 @@ export interface ModelInfo {
   evidence: boolean;
 }
 
-/** What a photo may cost: Limits of icon_classifier/images.py, and that of its padding. */
+/** What a photo may cost: those of icon_classifier/images.py, and that of its padding. */
 export interface Limits {
   max_bytes: number;
   max_pixels: number;
   min_side: number;
   max_side: number;
+  /** Width and height of a larger photo are halved first. */
+  max_whole_pixels: number;
   max_padded_pixels: number;
 }
 

@@ -5,8 +5,6 @@ import type { Box, Picture } from './resize';
 
 // A canvas of the whole photo would be larger than phones allow.
 const TILE = 1024;
-// From so many pixels on width and height are halved first, as images.py does.
-const LARGE = 24_000_000;
 const JPEG = { type: 'image/jpeg', quality: 0.88 };
 
 /** Draw on white, as images.py does with transparent pictures. */
@@ -19,8 +17,8 @@ function drawing(width: number, height: number) {
   return { canvas, context };
 }
 
-/** The pixels of a bitmap, RGB. */
-export function pixelsOf(bitmap: ImageBitmap): Picture {
+/** The pixels of a bitmap, RGB; width and height are halved where there are more than `most`. */
+export function pixelsOf(bitmap: ImageBitmap, most = Infinity): Picture {
   const { width, height } = bitmap;
   const { context } = drawing(TILE, TILE);
 
@@ -52,7 +50,7 @@ export function pixelsOf(bitmap: ImageBitmap): Picture {
   }
 
   const picture = { width, height, channels: 3, read };
-  return width * height > LARGE ? halved(picture) : picture;
+  return width * height > most ? halved(picture) : picture;
 }
 
 /** Whether pixels are read as they are: some browsers return noise, to hide which device it is. */

@@ -35,7 +35,7 @@ async function prepare(
   const bitmap = await decode(source, limits, decodeHeif);
   try {
     return {
-      ...transformed(pixelsOf(bitmap), model, limits),
+      ...transformed(pixelsOf(bitmap, limits.max_whole_pixels), model, limits),
       box: seen(bitmap.width, bitmap.height, model.transforms),
       preview: preview ? await shrunk(bitmap, PREVIEW_SIDE) : null,
       thumbnail: preview ? await shrunk(bitmap, THUMBNAIL_SIDE) : null,
