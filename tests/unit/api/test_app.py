@@ -193,8 +193,10 @@ class Gate:
 
     def __init__(self) -> None:
         self.opened = threading.Event()
+        self.received = 0
 
     async def classify(self, photos, client=""):
+        self.received += len(photos)
         while not self.opened.is_set():
             await asyncio.sleep(0.001)
         return [DamagedImageError("expected nothing of this classifier")] * len(photos)
@@ -207,7 +209,7 @@ class Gate:
 def waiting_photos(model, *clients, **options):
     """Connect a client to an app in which a photo of each of these addresses waits."""
     gate = Gate()
-    settings = ApiSettings(rate=0, proxies=1, max_files=1, **options)
+    settings = ApiSettings(**{"rate": 0, "proxies": 1, "max_files": 1, **options})
     app = api.create_app(model, settings, fetcher=Fetcher(), make_classifier=lambda: gate)
     with TestClient(app) as client, ThreadPoolExecutor() as threads:
         for number, address in enumerate(clients, 1):
@@ -234,6 +236,26 @@ def test_one_client_cannot_fill_the_queue(model):
     with waiting_photos(model, *["1.1.1.1"] * 6, queue=8) as (client, gate):
         assert is_problem(post_from(client, "1.1.1.1"), 503)
         assert is_problem(post_from(client, "::ffff:1.1.1.1"), 503)
+        assert gate.received == 6
+        gate.opened.set()
+        assert is_problem(post_from(client, "2.2.2.2"), 422)
+
+
+def test_each_photo_of_a_form_takes_a_place_in_the_queue(model):
+    with waiting_photos(model, "1.1.1.1", max_files=2, queue=2) as (client, gate):
+        files = [("file", ("a", PHOTO)), ("file", ("b", PHOTO))]
+        headers = {"X-Forwarded-For": "2.2.2.2"}
+        assert is_problem(client.post("/classify", files=files, headers=headers), 503)
+        assert gate.received == 1
+
+
+def test_one_client_cannot_take_all_memory(model):
+    size = len(PHOTO)
+    with waiting_photos(
+        model, *["1.1.1.1"] * 2, max_bytes=size, max_body=size, max_memory=3 * size
+    ) as (client, gate):
+        assert is_problem(post_from(client, "1.1.1.1"), 503)
+        assert gate.received == 2
         gate.opened.set()
         assert is_problem(post_from(client, "2.2.2.2"), 422)
 
