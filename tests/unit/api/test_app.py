@@ -156,12 +156,24 @@ def test_bad_form_is_a_problem(client, content, kind):
     assert is_problem(client.post("/classify", content=content, headers=headers), 400)
 
 
+@pytest.mark.parametrize(("count", "size"), [(9, 1), (1, 4097)])
+def test_form_of_many_or_long_fields_is_a_problem(client, count, size):
+    files = {"photo": PHOTO}
+    fields = {f"field {number}": "x" * 4096 for number in range(8)}
+    assert client.post("/classify", files=files, data=fields).status_code == 200
+    fields = {f"field {number}": "x" * size for number in range(count)}
+    assert is_problem(client.post("/classify", files=files, data=fields), 400)
+
+
 def test_more_files_than_allowed_are_refused(connect):
     client = connect(max_files=3, queue=3)
     files = [("photo", ("a.jpg", PHOTO))] * 4
     assert client.post("/classify", files=files[:3]).status_code == 200
     for count in (4, 5, 20):
         assert is_problem(client.post("/classify", files=files[:1] * count), 413)
+    empty = b'--x\r\nContent-Disposition: form-data; name="a"; filename=""\r\n\r\n\r\n' * 4
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert is_problem(client.post("/classify", content=empty + b"--x--\r\n", headers=headers), 413)
 
 
 @pytest.mark.parametrize("size", [1001, 1500, 5000])
