@@ -51,6 +51,10 @@ def not_a_picture(formats: Iterable[str]) -> str:
     return f"This file is not a picture that can be read; please choose a {names}."
 
 
+MAX_MESSAGE = 2_000
+"""Characters of a message that are kept; what it quotes may be of any length."""
+
+
 class IconClassifierError(Exception):
     """Base of all errors of this package.
 
@@ -70,7 +74,7 @@ class IconClassifierError(Exception):
     words: str = "Something went wrong here; please try again."
 
     def __init__(self, message: str = "", *, words: str | None = None) -> None:
-        super().__init__(message or words or self.words)
+        super().__init__((message or words or self.words)[:MAX_MESSAGE])
         if words is not None:
             self.words = words
 

@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from icon_classifier.errors import ApiKeyError, BusyError, RateLimitError
 
+MAX_CLIENTS = 10_000
+"""Clients whose rate is known; who was longest away is forgotten first."""
+
 
 class ApiKeys:
     """The accepted API keys; without any, every request is accepted.
@@ -56,21 +59,12 @@ class RateLimiter:
     ----------
     per_minute : int
         Tokens in a full bucket, and tokens refilled in a minute; 0: no limit.
-    max_clients : int, optional
-        Buckets that are kept; the least recently used is dropped first.
     clock : callable, optional
         Returns seconds, monotonic; tests pass their own.
     """
 
-    def __init__(
-        self,
-        per_minute: int,
-        *,
-        max_clients: int = 10_000,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._capacity = float(per_minute)
-        self._max_clients = max_clients
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -89,7 +83,7 @@ class RateLimiter:
         tokens = min(self._capacity, tokens + (now - then) * self._capacity / 60)
         enough = tokens >= cost
         self._buckets[client] = (tokens - cost if enough else tokens, now)
-        if len(self._buckets) > self._max_clients:
+        if len(self._buckets) > MAX_CLIENTS:
             self._buckets.popitem(last=False)
         if not enough:
             missing = min(cost, self._capacity) - tokens

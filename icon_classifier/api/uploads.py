@@ -103,8 +103,7 @@ async def _read_form(request: Request, settings: ApiSettings) -> Upload:
         request.headers,
         request.stream(),
         settings.max_bytes,
-        # One more than allowed, which the check below reports.
-        max_files=settings.max_files + 1,
+        max_files=settings.max_files,
         max_fields=_MAX_FIELDS,
         max_part_size=_MAX_FIELD_BYTES,
     )
@@ -122,8 +121,6 @@ async def _read_form(request: Request, settings: ApiSettings) -> Upload:
     photos = tuple(photo for photo in parser.photos if photo.name or photo.data)
     if not photos:
         raise UploadError("expected a file in the form, got none")
-    if len(photos) > settings.max_files:
-        raise UploadTooLargeError(f"expected at most {settings.max_files} photos, got more")
     return Upload(photos, fields)
 
 

@@ -151,9 +151,7 @@ def open_archive(path: Path) -> Archive:
 
 
 def _damaged(path: Path, error: Exception) -> ConversionError:
-    return ConversionError(
-        f"{path} is damaged or incomplete ({error!s:.200}); copy or download it again"
-    )
+    return ConversionError(f"{path} is damaged or incomplete; copy or download it again ({error})")
 
 
 def _open_zip(path: Path) -> Archive:
@@ -176,10 +174,10 @@ def _open_zip(path: Path) -> Archive:
             )
         prefix = names[0].removesuffix("data.pkl")
         order = f"{prefix}byteorder"
-        if order in archive.namelist() and (
-            archive.getinfo(order).file_size > 6 or archive.read(order) != b"little"
-        ):
-            raise ConversionError(BIG_ENDIAN)
+        if order in archive.namelist():
+            with archive.open(order) as entry:
+                if entry.read(7) != b"little":
+                    raise ConversionError(BIG_ENDIAN)
         program = archive.read(names[0])
     return Archive(Unpickler().load(io.BytesIO(program)), path, prefix)
 

@@ -224,11 +224,11 @@ class _Notes(NamedTuple):
 def _check_notes(notes: Mapping[str, Any]) -> _Notes:
     temperature, unsure = notes.get("temperature", 1.0), notes.get("unsure")
     if not _is_number(temperature) or temperature <= 0:
-        raise UnsupportedLearnerError(f"expected a temperature above 0, got {temperature!r:.80}")
+        raise UnsupportedLearnerError(f"expected a temperature above 0, got {temperature!r}")
     if unsure is not None and not (
         isinstance(unsure, dict) and _is_number(unsure.get("threshold"))
     ):
-        raise UnsupportedLearnerError(f"expected unsure with a threshold, got {unsure!r:.80}")
+        raise UnsupportedLearnerError(f"expected unsure with a threshold, got {unsure!r}")
     return _Notes(float(temperature), unsure)
 
 
@@ -334,8 +334,8 @@ def _check_logits(network: Any, sample: Any, classes: int) -> None:
             logits = network(sample)
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
         raise UnsupportedLearnerError(
-            f"the network cannot be run ({error!s:.200}); if older versions of timm or torchvision "
-            "made it, train it again with today's and export"
+            "the network cannot be run; if older versions of timm or torchvision made it, train it "
+            f"again with today's and export ({error})"
         ) from error
     if not isinstance(logits, torch.Tensor):
         raise UnsupportedLearnerError(

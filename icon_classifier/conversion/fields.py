@@ -4,7 +4,7 @@ import struct
 from pathlib import PurePosixPath
 from typing import Any
 
-from icon_classifier.conversion.unpickler import Global, Object, shorten
+from icon_classifier.conversion.unpickler import MAX_NAME, Global, Object, shorten
 from icon_classifier.errors import UnsupportedLearnerError
 
 _AS_MADE = "call learn.export() on the Learner as fastai made it"
@@ -44,27 +44,26 @@ def get_items(value: Any) -> list[Any]:
     return items
 
 
-MAX_NAME = 200
-"""Most characters of the name of a class."""
-
-
 def class_name(value: Any) -> str:
     """Return the name of a class or function, or of an object's class; fastai's without module."""
     match value:
         case Object(call=Global("functools", "partial"), state=(function, *_)):
-            return class_name(function)
+            value = function  # Python makes no partial of a partial
+    match value:
         case Object(Global("builtins", "MethodType"), (function, *_)):
-            return class_name(function)
+            value = function
+    match value:
         case Object(Global(name="getattr"), (Global() | Object() as owner, str(name))):
             owner_name = str(owner) if isinstance(owner, Global) else owner.cls
-            name = f"{owner_name.rpartition('.')[0]}.{name}"
-        case Object(state=(_, {"__name__": str(name), **rest})):  # a function stored by value
-            name = f"{rest.get('__module__') or '__main__'}.{name}"
+            name = f"{owner_name.rpartition('.')[0]}.{name[:MAX_NAME]}"
+        case Object(state=(_, {"__name__": str(name)} as attributes)):
+            module = str(attributes.get("__module__") or "__main__")  # a function stored by value
+            name = f"{module[:MAX_NAME]}.{name[:MAX_NAME]}"
         case Object(Global(name="_create_function"), (_, Global(module, scope), str(name), *_)):
             # A function that dill stored by value: its scope is the __dict__ of its module.
-            name = f"{'__main__' if scope == '__main__' else module}.{name}"
+            name = f"{'__main__' if scope == '__main__' else module}.{name[:MAX_NAME]}"
         case Object(Global(_, "_make_skeleton_class" | "_create_type"), (_, str(name), *_)):
-            name = f"__main__.{name}"  # a class stored by value
+            name = f"__main__.{name[:MAX_NAME]}"  # a class stored by value
         case Object():
             name = value.cls
         case Global():
@@ -72,7 +71,7 @@ def class_name(value: Any) -> str:
         case _:
             return shorten(value)
     known = ("fastai.", "fastai2.", "fastcore.", "fasttransform.", "torch.nn.")
-    return (name.rsplit(".", 1)[-1] if name.startswith(known) else name)[:MAX_NAME]
+    return name.rsplit(".", 1)[-1] if name.startswith(known) else name
 
 
 def describe(value: Any) -> str:
@@ -96,10 +95,6 @@ _NUMPY = {
 """The formats of struct for numpy's dtypes."""
 
 
-MAX_SCALAR = 4 * 1000
-"""Most bytes of a numpy scalar: those of a string have four for each character."""
-
-
 def plain(value: Any) -> Any:
     """Return a string or number, also that of an enum member, a numpy scalar or a path.
 
@@ -115,11 +110,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, Object) and value.cls.endswith("multiarray.scalar"):
         dtype, raw = value.args
         kind = dtype.args[0] if isinstance(dtype, Object) and dtype.args else None
-        if isinstance(kind, str) and isinstance(raw, bytes) and len(raw) <= MAX_SCALAR:
+        if isinstance(kind, str) and isinstance(raw, bytes):
             if kind.startswith("U"):
                 return raw.decode("utf-32-le").rstrip("\0")
             if kind in _NUMPY:
                 return struct.unpack(_NUMPY[kind], raw)[0]
-    if isinstance(value, Object) and value.cls.endswith(("PosixPath", "WindowsPath")):
-        return str(PurePosixPath(*(part[:MAX_NAME] for part in value.args[:MAX_NAME])))
+    is_path = isinstance(value, Object) and value.cls.endswith(("PosixPath", "WindowsPath"))
+    if is_path and sum(map(len, value.args)) <= MAX_NAME:  # many parts may be one long text
+        return str(PurePosixPath(*value.args))
     raise unsupported(f"expected a string or a number, got {shorten(value)}")

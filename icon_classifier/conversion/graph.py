@@ -59,7 +59,7 @@ class Score(nn.Module):
         self.temperature = temperature
         if self.name not in SCORES:
             raise UnsupportedLearnerError(
-                f"expected a score of {', '.join(SCORES)}, got {self.name!r:.80}"
+                f"expected a score of {', '.join(SCORES)}, got {self.name!r}"
             )
         try:
             problem = self._read_numbers(unsure)
@@ -274,8 +274,8 @@ def to_onnx(module: nn.Module, sample: torch.Tensor, output_names: Sequence[str]
         # torch advises another opset, which nobody can choose here.
         reason = str(error).strip().partition("\n")[0].partition(" Support for this operator")[0]
         raise UnsupportedLearnerError(
-            f"the network cannot be written as ONNX ({reason:.200}); train one without that "
-            "operation, such as resnet34, and export it"
+            "the network cannot be written as ONNX; train one without that operation, such as "
+            f"resnet34, and export it ({reason})"
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -8,14 +8,12 @@ refused with the reason.
 import json
 import struct
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 from icon_classifier.conversion.archive import Archive
 from icon_classifier.conversion.fields import (
-    MAX_NAME,
     class_name,
     describe,
     get_attribute,
@@ -65,6 +63,12 @@ LEFT_OUT_SILENTLY = ("TrainEvalCallback", "Recorder", "CastToTensor", "ProgressC
 
 MAX_NOTES = 1_000_000
 """Most characters of ``learn.icon_classifier`` as JSON."""
+
+MAX_TRANSFORMS = 100
+"""Most transforms of a Learner; each is looked at with all that it holds."""
+
+MAX_BLOCKS = 9
+"""Most blocks of a Learner that are named where there are not two."""
 
 NAMELESS = "(no name)"
 """What a class is called whose label is empty."""
@@ -123,8 +127,8 @@ def read_learner(archive: Archive) -> ExportedLearner:
         return _read(archive.root, archive)
     except _STRUCTURE_ERRORS as error:
         raise unsupported(
-            f"its parts are not those of a fastai Learner ({error!s:.200}); make it with fastai's "
-            "own functions, such as vision_learner, and export again"
+            "its parts are not those of a fastai Learner; make it with fastai's own functions, "
+            f"such as vision_learner, and export again ({error})"
         ) from error
 
 
@@ -140,6 +144,8 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
         get_items(get_attribute(get_attribute(loader, stage), "fs"))
         for stage in ("after_item", "before_batch", "after_batch")
     )
+    if len(item) + len(before) + len(batch) > MAX_TRANSFORMS:
+        raise unsupported(f"expected at most {MAX_TRANSFORMS} transforms; train again with fewer")
     transforms = read_transforms(item, batch, archive, before_batch=before, mode=blocks.mode)
     model = get_attribute(learn, "model")
     if not isinstance(model, Object):
@@ -194,7 +200,7 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
 def _network_name(arch: Any, model: Object) -> str:
     """Return the name of an architecture; where the Learner does not hold it, of the class."""
     if isinstance(arch, str):
-        return arch[:MAX_NAME]
+        return arch
     return describe(arch if isinstance(arch, Global) else model)
 
 
@@ -247,7 +253,7 @@ def _read_blocks(dataset: Any) -> _Blocks:
     if not isinstance(dataset, Object) or dataset.get("tls") is None:
         data = OTHER_KINDS.get(class_name(dataset), describe(dataset))
         raise unsupported(f"it takes {data}; {_ONE_LABEL}")
-    lists = get_items(dataset.get("tls"))[:9]
+    lists = get_items(dataset.get("tls"))[:MAX_BLOCKS]
     types = [tl.get("types") or [None] for tl in lists]
     named = [OTHER_KINDS.get(class_name(kinds[-1]), describe(kinds[-1])) for kinds in types]
     steps = [
@@ -310,13 +316,14 @@ def _function(transform: Any) -> Any:
 
 
 def _labels(vocab: list[Any]) -> tuple[str, ...]:
-    labels = tuple(_label(value) for value in vocab)
-    if len(set(labels)) < len(labels):
-        ((double, _),) = Counter(labels).most_common(1)
-        raise unsupported(
-            f"two of its classes are called {shorten(double)}; rename one and train again"
-        )
-    return labels
+    labels: dict[str, None] = {}
+    for label in map(_label, vocab):
+        if label in labels:  # so that no two hold the same long text
+            raise unsupported(
+                f"two of its classes are called {shorten(label)}; rename one and train again"
+            )
+        labels[label] = None
+    return tuple(labels)
 
 
 def _label(value: Any) -> str:

@@ -138,7 +138,7 @@ class Placeholder:
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name[:200]
+        self.name = name
 
     def __call__(self, *_: object, **__: object) -> Any:
         """Raise UnsupportedLearnerError."""
@@ -201,7 +201,7 @@ def build_network(model: Object, archive: Archive, *, anew: bool = False) -> nn.
         if isinstance(network, nn.Module):
             return network.float().eval().requires_grad_(False)
     except _DAMAGES as error:
-        raise ConversionError(f"{archive.path}: the network is damaged ({error!s:.200})") from error
+        raise ConversionError(f"{archive.path}: the network is damaged ({error})") from error
     raise _not_a_layer(model.cls)
 
 
@@ -330,7 +330,7 @@ class _Builder:
                 return self.special(Object(call, args))
             case str(name), _ if name.startswith("torch._utils._rebuild_"):
                 raise UnsupportedLearnerError(
-                    f"the network has a tensor of an unusual kind ({name:.80}); call "
+                    f"the network has a tensor of an unusual kind ({name}); call "
                     "learn.model.cpu() before learn.export(), and do not quantize the network"
                 )
             case "torch.Size", (size,):

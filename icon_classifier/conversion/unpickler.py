@@ -27,6 +27,9 @@ A Learner has some 10,000; each batch that its Recorder remembers, or row of a t
 of the notebook uses, adds about 20.
 """
 
+MAX_NAME = 200
+"""Most characters of the name of a class or module, or of a label that is a path."""
+
 LEAVE_OUT = (
     "leave out what is not the model, such as a table that a function of the notebook uses, and "
     "export again"
@@ -42,10 +45,12 @@ class _Repr(reprlib.Repr):
     # Otherwise the whole repr is made first.
     repr_OrderedDict = reprlib.Repr.repr_dict  # noqa: N815
 
+    def repr_bytes(self, value: bytes, _: int) -> str:
+        return repr(value[: self.maxstring])
+
 
 _repr = _Repr()
-_repr.maxlevel = 3
-_repr.maxstring = _repr.maxlong = _repr.maxother = 80
+_repr.maxstring = _repr.maxother = 80
 
 
 def shorten(value: object) -> str:
@@ -113,7 +118,8 @@ class Object:
             case Global():
                 return str(self.call)
             case Object(Global(name="_make_skeleton_class" | "_create_type"), (_, str(name), *_)):
-                return f"__main__.{name}"  # a class that cloudpickle or dill stored by value
+                # a class that cloudpickle or dill stored by value
+                return f"__main__.{name[:MAX_NAME]}"
             case Object(Global() as function):
                 return str(function)
         return "a nested call"
@@ -176,7 +182,7 @@ class Unpickler:
             # pickletools raises ValueError on bytes that are not a pickle; the others come from a
             # stack that does not hold what an opcode needs.
             raise ConversionError(
-                f"the pickle is damaged ({error!s:.200}); copy or download it again"
+                f"the pickle is damaged; copy or download it again ({error})"
             ) from error
 
     def _run(self, file: IO[bytes]) -> Any:
@@ -218,6 +224,8 @@ class Unpickler:
                 "expected an export of a fastai Learner, got a file of joblib; call learn.export() "
                 "in the notebook that trained it, and take the file it writes"
             )
+        if max(len(module), len(name)) > MAX_NAME:
+            raise ConversionError(f"expected names of at most {MAX_NAME} characters, got more")
         self.stack.append(Global(module, name))
 
     def call(self, args: object, call: object) -> None:

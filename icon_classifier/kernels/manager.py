@@ -54,9 +54,6 @@ from icon_classifier.system.slots import MAX_SECONDS
 MAX_STUCK = 60.0
 """Seconds without a kernel started, or a slot released, after which nothing is said to work."""
 
-MAX_SHUTDOWN = 5.0
-"""Seconds that the kernels' end may take when the server stops."""
-
 _TRIM_SECONDS = 90.0
 """How long after the last visit memory is returned to the system; Jupyter Server keeps the objects
 of a connection for a minute."""
@@ -308,9 +305,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         # would offer to reload when nobody answers. They try again until there is a server.
         shut_down = super().shutdown_kernel
         ends = [shut_down(kernel_id, now=True) for kernel_id in list(self._kernels)]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(MAX_SHUTDOWN):
-                await asyncio.gather(*ends, return_exceptions=True)
+        await asyncio.gather(*ends, return_exceptions=True)  # Jupyter waits 5 s at most for each
         if self.fork_server is not None:
             self.fork_server.stop()
 

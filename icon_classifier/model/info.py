@@ -229,7 +229,7 @@ def _labels(value: Any) -> tuple[str, ...]:
 def _number(value: Any, name: str, *, positive: bool = False) -> float:
     # Python's bool is an int, but true is not a number here.
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ModelDamagedError(f"expected {name} as a finite number, got {value!r:.80}")
+        raise ModelDamagedError(f"expected {name} as a finite number, got {value!r}")
     if positive and value <= 0:
         raise ModelDamagedError(f"expected {name} above 0, got {value}")
     return float(value)
@@ -237,7 +237,7 @@ def _number(value: Any, name: str, *, positive: bool = False) -> float:
 
 def _mode(value: Any) -> str:
     if value not in ("RGB", "L"):
-        raise ModelDamagedError(f"expected the mode RGB or L, got {value!r:.80}")
+        raise ModelDamagedError(f"expected the mode RGB or L, got {value!r}")
     return str(value)
 
 
@@ -246,7 +246,7 @@ def _channels(
 ) -> npt.NDArray[np.float32]:
     # Grey pictures make an input of three equal channels where three statistics are given.
     if not isinstance(value, list) or len(value) not in ((3,) if mode == "RGB" else (1, 3)):
-        raise ModelDamagedError(f"expected {name} as a number a channel, got {value!r:.80}")
+        raise ModelDamagedError(f"expected {name} as a number a channel, got {value!r}")
     import numpy as np
 
     return np.array([_number(v, name, positive=positive) for v in value], np.float32)

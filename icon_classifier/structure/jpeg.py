@@ -55,6 +55,9 @@ _PROGRESSIVE = 0xC2
 MAX_HEAD = 10
 """Segments before the frame of a JPEG in a TIFF, which mostly has none there."""
 
+MAX_SEQUENTIAL_SCANS = 4
+"""Scans of a JPEG in a TIFF: one for each component."""
+
 
 def check_jpeg(data: bytes) -> None:
     """Count what Pillow reads up to the first scan, and the scans."""
@@ -104,7 +107,9 @@ def check_jpeg(data: bytes) -> None:
 
 
 def check_sequential_jpeg(data: bytes, at: int, end: int) -> None:
-    """Check that a JPEG in a TIFF is sequential: each further scan of another costs as much again.
+    """Check that a JPEG in a TIFF is sequential, and has no more scans than components.
+
+    Each further scan costs as much again as the first.
 
     Parameters
     ----------
@@ -120,6 +125,8 @@ def check_sequential_jpeg(data: bytes, at: int, end: int) -> None:
         marker, at = data[found.end() - 1], found.end()
         if marker in _FRAMES:
             _expect_frame(_SEQUENTIAL, marker)
+            scans = data.count(b"\xff\xda", at, end)
+            expect(MAX_SEQUENTIAL_SCANS, scans, "scans of a JPEG in a TIFF")
             return
         if marker not in _WITHOUT_LENGTH:
             at += max(2, number_at(data, at, 2))

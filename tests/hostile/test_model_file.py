@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +21,11 @@ import torch
 from onnx import helper, numpy_helper
 from PIL import Image
 
-from icon_classifier.conversion.archive import open_archive
+from icon_classifier.conversion.archive import MAGIC_NUMBER, Archive, open_archive
+from icon_classifier.conversion.fields import class_name
 from icon_classifier.conversion.learner import read_learner
 from icon_classifier.conversion.network import build_network
-from icon_classifier.conversion.unpickler import Global, Object
+from icon_classifier.conversion.unpickler import MAX_NAME, Global, Object, shorten
 from icon_classifier.errors import (
     ConversionError,
     ImageTooLargeError,
@@ -32,6 +35,7 @@ from icon_classifier.errors import (
 from icon_classifier.model.session import Model
 from tests.hostile import LONG
 from tests.support.models import metadata, model_bytes
+from tests.support.servers import ROOT
 
 
 def changed(change: Callable[[onnx.ModelProto], None]) -> bytes:
@@ -226,6 +230,8 @@ NESTED = {
     "copies of the top": b"\x80\x02)" + b"2\x86" * 60 + b".",
     "a length that is false": b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"x.",
     "a far memo entry": b"\x80\x02Nr\xff\xff\xff\x7f.",
+    "a module of 1 MB": b"\x80\x02" + name("torch." + "a." * 500_000, "x") + b".",
+    "a class of 1 MB": b"\x80\x02" + name("x", "a" * 1_000_000) + b".",
 }
 LARGE = {
     "many dicts": b"\x80\x02(" + b"}" * 20_000_000 + b"t.",
@@ -244,7 +250,7 @@ LARGE = {
         b"](" + b"K\1" * 100_000 + b"e", name("builtins", "set") + b"h\0\x85R"
     ),
     "digits": b"\x80\x02I" + b"9" * 5_000_000 + b"\n.",
-    "a module of 1 MB": b"\x80\x02" + name("torch." + "a." * 500_000, "x") + b".",
+    "long bytes": b"\x80\x03B" + struct.pack("<I", 19_000_000) + b"\xff" * 19_000_000 + b".",
 }
 
 READ_ALL = """
@@ -252,14 +258,14 @@ import json, sys, time
 from pathlib import Path
 from icon_classifier.conversion.archive import open_archive
 from icon_classifier.conversion.learner import read_learner
-from icon_classifier.errors import ConversionError
+from icon_classifier.errors import MAX_MESSAGE, ConversionError
 
 for path in sorted(Path(sys.argv[1]).iterdir()):
     start = time.process_time()
     try:
         read_learner(open_archive(path))
     except ConversionError as error:
-        assert len(str(error)) < 1000, path.name
+        assert len(str(error)) <= MAX_MESSAGE, path.name
     else:
         print("read", path.name)
     if time.process_time() - start > 2:
@@ -330,3 +336,179 @@ def test_a_tuple_of_a_layer_is_built_once(saved: Path) -> None:
     state = {"nested": nested, "_parameters": {}, "_buffers": {}, "_modules": {}}
     layer = Object(Global("torch.nn.modules.linear", "Identity"), (), state)
     assert build_network(layer, open_archive(saved)).nested[0] is not None
+
+
+def test_name_of_more_than_200_characters_is_refused(tmp_path: Path) -> None:
+    for module, function in (("a" * 201, "b"), ("a", "b" * 201)):
+        path = zipped(
+            tmp_path / "export.pkl", {"x/data.pkl": b"\x80\x02" + name(module, function) + b"."}
+        )
+        with pytest.raises(ConversionError, match="names of at most 200 characters"):
+            open_archive(path)
+
+
+CODE = Global("cloudpickle.cloudpickle", "_make_function")
+LONG_NAME = "n" * 2**20
+NAMED = {
+    "function of cloudpickle": Object(CODE, state=({}, {"__name__": LONG_NAME})),
+    "module of cloudpickle": Object(CODE, state=({}, {"__name__": "f", "__module__": LONG_NAME})),
+    "function of dill": Object(
+        Global("dill._dill", "_create_function"), (None, Global("m", "__dict__"), LONG_NAME)
+    ),
+    "class of dill": Object(Global("dill._dill", "_create_type"), (None, LONG_NAME)),
+    "object of such a class": Object(
+        Object(Global("cloudpickle.cloudpickle", "_make_skeleton_class"), (None, LONG_NAME))
+    ),
+    "method": Object(Global("builtins", "getattr"), (Global("m", "C"), LONG_NAME)),
+}
+
+
+@pytest.mark.parametrize("form", NAMED)
+def test_name_stored_by_value_is_cut(form: str) -> None:
+    assert len(class_name(NAMED[form])) <= 2 * MAX_NAME + 1
+
+
+def test_name_of_a_partial_of_partials_is_not_searched_for() -> None:
+    """Each of a thousand metrics could be the end of a chain of a thousand."""
+    value: Any = Global("fastai.metrics", "accuracy")
+    for _ in range(3):
+        value = Object(Global("functools", "partial"), (), (value, (), {}, None))
+    assert class_name(value) == "functools.partial"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("x" * 2**20, b"\xff" * 2**20, 10**4000, Global("m" * 200, "n" * 200)),
+        {"x" * 2**20: "x" * 2**20},
+        [[["x" * 2**20] * 1000] * 1000] * 1000,
+    ],
+    ids=["text", "bytes", "number", "name", "dict", "lists"],
+)
+def test_shortened_value_is_short_and_costs_nothing(value: Any) -> None:
+    tracemalloc.start()
+    try:
+        assert len(shorten(value)) < 25_000
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 200_000
+
+
+@pytest.fixture
+def export() -> Archive:
+    """Return a Learner whose parts a test may change."""
+    return open_archive(ROOT / "tests/support/exports/old/2.8.2-from_folder.pkl")
+
+
+def lists_of(export: Archive) -> list[Any]:
+    """Return what fastai keeps of photos and of labels."""
+    loader = export.root.get("dls").get("loaders")[1]
+    found: list[Any] = loader.get("dataset").get("tls").get("items")
+    return found
+
+
+def transforms_of(owner: Object, name: str) -> list[Any]:
+    found: list[Any] = owner.get(name).get("fs").get("items")
+    return found
+
+
+def scalar(kind: str, raw: bytes) -> Object:
+    dtype = Object(Global("numpy", "dtype"), (kind, False, True))
+    return Object(Global("numpy.core.multiarray", "scalar"), (dtype, raw))
+
+
+def set_vocab(export: Archive, labels: list[Any]) -> None:
+    categorize = transforms_of(lists_of(export)[1], "tfms")[-1]
+    categorize.get("vocab").get("items").state["items"] = labels
+
+
+def test_labels_that_share_a_text_are_refused_at_the_second(export: Archive) -> None:
+    raw = "x".encode("utf-32-le") * 2**18
+    set_vocab(export, [scalar("U262144", raw) for _ in range(100)])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConversionError, match="two of its classes"):
+            read_learner(export)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 5_000_000
+
+
+def test_label_of_a_path_of_one_long_text_again_and_again_is_refused(export: Archive) -> None:
+    path = Object(Global("pathlib", "PosixPath"), ("p" * 2**20,) * 1000)
+    set_vocab(export, ["a", path])
+    with pytest.raises(ConversionError, match="expected labels that are strings or numbers"):
+        read_learner(export)
+
+
+def test_more_than_100_transforms_are_refused(export: Archive) -> None:
+    item = transforms_of(export.root.get("dls").get("loaders")[1], "after_item")
+    item += [Object(Global("fastai.data.transforms", "ToTensor"))] * 100
+    with pytest.raises(ConversionError, match="at most 100 transforms"):
+        read_learner(export)
+
+
+def test_nine_blocks_are_named(export: Archive) -> None:
+    lists = lists_of(export)
+    lists += [lists[1]] * 1000
+    with pytest.raises(ConversionError) as error:
+        read_learner(export)
+    assert str(error.value).count("labels") == 8
+
+
+def test_mark_of_the_byte_order_is_not_read_whole(tmp_path: Path) -> None:
+    entries = {"x/data.pkl": b"\x80\x02N.", "x/byteorder": b"little" + bytes(2**24)}
+    path = zipped(tmp_path / "export.pkl", entries, zipfile.ZIP_DEFLATED)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConversionError, match="big-endian"):
+            open_archive(path)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2_000_000
+
+
+def storage_calls(*contents: bytes, times: int = 1) -> bytes:
+    """Return an ordinary pickle of tensors' data, each of which is referred to so often."""
+    load = name("torch.storage", "_load_from_bytes")
+    program = b"\x80\x03("
+    for index, content in enumerate(contents):
+        program += b"B" + struct.pack("<I", len(content)) + content + b"q%c0" % index
+        program += (load + b"h%c\x85R" % index) * times
+    return program + b"t."
+
+
+@pytest.fixture
+def storage() -> bytes:
+    """Return what an ordinary pickle holds of a tensor of 4000 bytes."""
+    file = io.BytesIO()
+    torch.save(torch.zeros(1000).untyped_storage(), file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
+def test_parts_of_tensors_data_count_with_those_of_their_pickle(
+    tmp_path: Path, storage: bytes
+) -> None:
+    head = pickle.dumps(MAGIC_NUMBER, 2) + b"\x80\x02"
+    assert storage.startswith(head)
+    longer = storage.replace(head, head + b"N0" * 300_000)
+    path = tmp_path / "export.pkl"
+    path.write_bytes(storage_calls(longer))
+    open_archive(path)
+    path.write_bytes(storage_calls(longer, longer))
+    with pytest.raises(ConversionError, match="more than 1,000,000 parts"):
+        open_archive(path)
+
+
+def test_data_of_a_tensor_that_is_named_three_times_is_refused(
+    tmp_path: Path, storage: bytes
+) -> None:
+    path = tmp_path / "export.pkl"
+    path.write_bytes(storage_calls(storage))
+    assert [len(data) for data in open_archive(path).storages.values()] == [4000]
+    path.write_bytes(storage_calls(storage, times=3))
+    with pytest.raises(ConversionError, match="expected the data of a tensor"):
+        open_archive(path)

@@ -166,6 +166,17 @@ def test_body_larger_than_allowed_is_refused_before_it_is_complete(model: Model)
             assert read_to_end(connection).startswith(b"HTTP/1.1 413 ")
 
 
+def test_body_without_an_end_closes_the_connection(model: Model) -> None:
+    chunk = b"8000\r\n" + bytes(2**15) + b"\r\n"
+    with (
+        serving(model, max_body=100_000) as address,
+        socket.create_connection(address) as connection,
+    ):
+        connection.sendall(b"POST /classify HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with pytest.raises(ConnectionError):
+            connection.sendall(chunk * 2000)
+
+
 def test_more_requests_than_allowed_are_refused(model: Model, monkeypatch) -> None:
     monkeypatch.setattr(api_server, "_MAX_CONNECTIONS", 2)
     with serving(model) as address, contextlib.ExitStack() as stack:

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from icon_classifier import errors
-from icon_classifier.errors import IconClassifierError, ImageError
+from icon_classifier.errors import MAX_MESSAGE, ConversionError, IconClassifierError, ImageError
 
 KINDS = [
     kind
@@ -28,6 +28,12 @@ def test_words_of_one_error() -> None:
     assert (str(error), error.words) == ("reason", "Please send it again.")
     assert ImageError("reason").words == ImageError.words
     assert str(ImageError()) == ImageError.words
+
+
+def test_message_that_quotes_a_long_text_is_cut() -> None:
+    assert str(ConversionError(f"expected a name, got {'x' * 2**20}")) == (
+        f"expected a name, got {'x' * (MAX_MESSAGE - 21)}"
+    )
 
 
 def test_docstring_draws_the_tree_of_errors() -> None:

@@ -68,6 +68,13 @@ HONEST = {
     "animated WEBP": encode(FRAMES[0], "WEBP", method=0, **ANIMATED),
     "animated AVIF": encode(FRAMES[0], "AVIF", speed=10, **ANIMATED),
     "TIFF of 60 pages": encode(photo("L"), "TIFF", save_all=True, append_images=[photo("L")] * 59),
+    "TIFF of 120 pages, jpeg": encode(
+        photo(size=(64, 48)),
+        "TIFF",
+        compression="jpeg",
+        save_all=True,
+        append_images=FRAMES + FRAMES[:19],
+    ),
     "BMP in runs": run_length_bmp(320, 240, b"\xff\5\x41\6\0\0" * 240 + b"\0\1"),
     "BMP in runs of one pixel": run_length_bmp(64, 64, (b"\1\5" * 64 + b"\0\0") * 64 + b"\0\1"),
     "TIFF of tiles": tiff([(322, 3, [16]), (323, 3, [16]), (324, 4, [8] * 16)]),

@@ -156,12 +156,24 @@ def test_bad_form_is_a_problem(client, content, kind):
     assert is_problem(client.post("/classify", content=content, headers=headers), 400)
 
 
+@pytest.mark.parametrize(("count", "size"), [(9, 1), (1, 4097)])
+def test_form_of_many_or_long_fields_is_a_problem(client, count, size):
+    files = {"photo": PHOTO}
+    fields = {f"field {number}": "x" * 4096 for number in range(8)}
+    assert client.post("/classify", files=files, data=fields).status_code == 200
+    fields = {f"field {number}": "x" * size for number in range(count)}
+    assert is_problem(client.post("/classify", files=files, data=fields), 400)
+
+
 def test_more_files_than_allowed_are_refused(connect):
     client = connect(max_files=3, queue=3)
     files = [("photo", ("a.jpg", PHOTO))] * 4
     assert client.post("/classify", files=files[:3]).status_code == 200
     for count in (4, 5, 20):
         assert is_problem(client.post("/classify", files=files[:1] * count), 413)
+    empty = b'--x\r\nContent-Disposition: form-data; name="a"; filename=""\r\n\r\n\r\n' * 4
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert is_problem(client.post("/classify", content=empty + b"--x--\r\n", headers=headers), 413)
 
 
 @pytest.mark.parametrize("size", [1001, 1500, 5000])
@@ -193,8 +205,10 @@ class Gate:
 
     def __init__(self) -> None:
         self.opened = threading.Event()
+        self.received = 0
 
     async def classify(self, photos, client=""):
+        self.received += len(photos)
         while not self.opened.is_set():
             await asyncio.sleep(0.001)
         return [DamagedImageError("expected nothing of this classifier")] * len(photos)
@@ -207,7 +221,7 @@ class Gate:
 def waiting_photos(model, *clients, **options):
     """Connect a client to an app in which a photo of each of these addresses waits."""
     gate = Gate()
-    settings = ApiSettings(rate=0, proxies=1, max_files=1, **options)
+    settings = ApiSettings(**{"rate": 0, "proxies": 1, "max_files": 1, **options})
     app = api.create_app(model, settings, fetcher=Fetcher(), make_classifier=lambda: gate)
     with TestClient(app) as client, ThreadPoolExecutor() as threads:
         for number, address in enumerate(clients, 1):
@@ -234,6 +248,26 @@ def test_one_client_cannot_fill_the_queue(model):
     with waiting_photos(model, *["1.1.1.1"] * 6, queue=8) as (client, gate):
         assert is_problem(post_from(client, "1.1.1.1"), 503)
         assert is_problem(post_from(client, "::ffff:1.1.1.1"), 503)
+        assert gate.received == 6
+        gate.opened.set()
+        assert is_problem(post_from(client, "2.2.2.2"), 422)
+
+
+def test_each_photo_of_a_form_takes_a_place_in_the_queue(model):
+    with waiting_photos(model, "1.1.1.1", max_files=2, queue=2) as (client, gate):
+        files = [("file", ("a", PHOTO)), ("file", ("b", PHOTO))]
+        headers = {"X-Forwarded-For": "2.2.2.2"}
+        assert is_problem(client.post("/classify", files=files, headers=headers), 503)
+        assert gate.received == 1
+
+
+def test_one_client_cannot_take_all_memory(model):
+    size = len(PHOTO)
+    with waiting_photos(
+        model, *["1.1.1.1"] * 2, max_bytes=size, max_body=size, max_memory=3 * size
+    ) as (client, gate):
+        assert is_problem(post_from(client, "1.1.1.1"), 503)
+        assert gate.received == 2
         gate.opened.set()
         assert is_problem(post_from(client, "2.2.2.2"), 422)
 

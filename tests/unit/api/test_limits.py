@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from icon_classifier.api.limits import ApiKeys, Budget, RateLimiter
+from icon_classifier.api.limits import MAX_CLIENTS, ApiKeys, Budget, RateLimiter
 from icon_classifier.errors import ApiKeyError, BusyError, RateLimitError
 
 
@@ -63,12 +63,12 @@ def test_bucket_holds_no_more_than_its_capacity():
 
 
 def test_least_recently_used_bucket_is_dropped():
-    limiter = RateLimiter(1, max_clients=2, clock=Clock())
-    for client in "abc":
-        limiter.charge(client)
-    limiter.charge("a")  # dropped before, so full again
+    limiter = RateLimiter(1, clock=Clock())
+    for number in range(MAX_CLIENTS + 1):
+        limiter.charge(str(number))
+    limiter.charge("0")  # dropped before, so full again
     with pytest.raises(RateLimitError):
-        limiter.charge("c")
+        limiter.charge("2")
 
 
 def test_rate_of_zero_is_no_limit():

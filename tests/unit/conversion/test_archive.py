@@ -99,6 +99,7 @@ def crafted(canary: Path) -> dict[str, bytes]:
         "OBJ": b"\x80\x02(cos\nsystem\n" + text(command) + b"o.",
         "extension registry": b"\x80\x02\x82\x01.",
         "text persistent id": b"\x80\x02Pstorage\n.",
+        "DUP": b"\x80\x02N2\x86.",
         "setstate on a class": b"\x80\x02cfastai.learner\nLearner\n}" + text("f") + b"Nsb.",
         "call of a text": b"\x80\x02" + text("os.system") + shell,
         "stored by value": (
@@ -127,7 +128,7 @@ def crafted(canary: Path) -> dict[str, bytes]:
 
 
 ONLY_CRAFTED = {
-    *("INST", "OBJ", "extension registry", "text persistent id", "setstate on a class"),
+    *("INST", "OBJ", "DUP", "extension registry", "text persistent id", "setstate on a class"),
     *("call of a text", "in the storage", "as the storage's kind", "storage elsewhere"),
 }
 """Those that use what neither Python nor torch writes; the others are harmless symbols."""

@@ -17,6 +17,7 @@ from icon_classifier.errors import KernelError
 from icon_classifier.kernels import manager, provisioner
 from icon_classifier.kernels.manager import ForkedKernelManager, VisitorKernelManager
 from icon_classifier.kernels.process import can_fork
+from icon_classifier.kernels.provisioner import ForkedProvisioner
 from icon_classifier.system.memory import PER_ORDINARY_KERNEL, kernel_capacity, memory_limit
 
 forking = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
@@ -211,6 +212,35 @@ async def test_start_that_fails_takes_no_place_and_is_no_work(
         assert await open_page(visitors, "")
         monkeypatch.setattr(manager, "MAX_STUCK", 60.0)
         assert visitors.works
+
+
+@forking
+@pytest.mark.slow
+async def test_slots_that_nobody_releases_are_no_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with managing(tmp_path) as visitors:
+        assert visitors.works
+        monkeypatch.setattr(manager, "MAX_STUCK", 1e-9)
+        assert not visitors.works
+
+
+@forking
+@pytest.mark.slow
+async def test_kernel_that_cannot_be_ended_does_not_keep_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that waits for a disk, say, ends only after that."""
+
+    async def still_runs(_: ForkedProvisioner) -> None:
+        return None
+
+    async with managing(tmp_path) as visitors:
+        for _ in range(2):
+            assert await open_page(visitors, "")
+        monkeypatch.setattr(ForkedProvisioner, "poll", still_runs)
+        async with asyncio.timeout(8):
+            await visitors.shutdown_all()
 
 
 @forking

@@ -89,6 +89,15 @@ async def test_oldest_idle_connections_make_room(
         writer.close()
 
 
+async def test_new_connections_are_left_alone(server: Any) -> None:
+    port = server()
+    held = [await half_a_request(port) for _ in range(MAX_IDLE + 5)]
+    assert await ask(port) == b"HTTP/1.1 200 OK"
+    assert not any(reader.at_eof() for reader, _ in held)
+    for _, writer in held:
+        writer.close()
+
+
 async def test_connection_whose_request_was_not_read_yet_is_left_alone() -> None:
     """A busy server accepts many before it reads what they have sent."""
     accepting, clients = Listener(socket.create_server(("127.0.0.1", 0))), []
