@@ -258,6 +258,7 @@ def measure(
                 # Long enough for three responses on each connection.
                 least = 3 * connections * time_requests(target, 3)
                 runs[name].append(run_wrk(target, connections, max(seconds, least), folder))
+                time_requests(target, 1)  # after what wrk left unanswered
     return {
         name: Result(*map(statistics.median, zip(*map(astuple, results), strict=True)))
         for name, results in runs.items()
