@@ -244,7 +244,7 @@ def compile_int8(photos: Path, folder: Path) -> None:
     """Compile the project's model to 8-bit integers, calibrated and judged on photos."""
     files = [str(ROOT / EXPORT), str(folder / MODEL)]
     command = [sys.executable, "-m", "icon_classifier", "convert", *files, "--int8", str(photos)]
-    subprocess.run([*command, "--quiet"], check=True, cwd=ROOT)
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def measure(
