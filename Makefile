@@ -65,8 +65,8 @@ bench:  ## cost of a visit, beside a page that loads fastai
 	$(PREPARE) && $(RUN) -m bench.bench_main
 bench-answers:  ## time from a photo to its answer
 	$(PREPARE) && $(RUN) -m bench.bench_answers
-bench-api:  ## the JSON API beside Starlette and Gradio; installs wrk
-	$(PREPARE) --program wrk && $(RUN) -m bench.bench_api
+bench-api:  ## the JSON API beside others (PHOTOS=folder); installs wrk
+	$(PREPARE) --program wrk && $(RUN) -m bench.bench_api $(PHOTOS) $(ARGS)
 bench-bulk:  ## photos per second of the command line (PHOTOS=folder)
 	$(PREPARE) && $(RUN) -m bench.bench_bulk $(PHOTOS)
 bench-heat:  ## the heat map beside Grad-CAM (PHOTOS=folder)

@@ -1,8 +1,9 @@
 """Compare the JSON API with a plain Starlette app and Gradio's API: ``make bench-api``.
 
 wrk sends one photo repeatedly from the same machine over 1, 8 and 32 connections, to each server
-alternately. The plain app is that of the fastai course: it calls ``learn.predict`` in the request
-handler.
+alternately, while the others are stopped. The plain app is that of the fastai course: it calls
+``learn.predict`` in the request handler. With a folder of photos (``PHOTOS=folder``) the API is
+measured a second time, with the model compiled to 8-bit integers.
 """
 
 from __future__ import annotations
@@ -15,24 +16,26 @@ import re
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from bench.rivals.gradio_app import VERSION, gradio_app
 from icon_classifier.api.settings import PREFIX
+from icon_classifier.model.opening import EXPORT, MODEL
 from icon_classifier.server.visitor import example_photo
 from icon_classifier.system.memory import usable_cores
 from tests.support.servers import ROOT, Server, free_port, running
 
 CONNECTIONS = (1, 8, 32)
 LABEL = "grizzly"
-NAME = "Icon Classifier"
 
 Serve = Callable[[bytes], contextlib.AbstractContextManager["Target"]]
 
@@ -161,27 +164,36 @@ def time_requests(target: Target, times: int = 5) -> float:
 
 
 @contextlib.contextmanager
+def paused(targets: Iterable[Target]) -> Iterator[None]:
+    """Stop servers while another one is measured: torch's threads also spin between requests."""
+    servers = [psutil.Process(target.server.process.pid) for target in targets]
+    processes = [one for server in servers for one in (server, *server.children(recursive=True))]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+@contextlib.contextmanager
 def competitor(serve: Serve, photo: bytes) -> Iterator[Target]:
     """Serve a competitor with the OpenMP wait policy that is faster on this machine.
 
     torch's threads spin while they wait for each other: fast if they have the cores to themselves,
     and more than ten times slower than sleeping if they do not.
     """
-    durations, started = {}, {}
-    with contextlib.ExitStack() as stack:
-        for policy in ("ACTIVE", "PASSIVE"):
-            with environment("OMP_WAIT_POLICY", policy), contextlib.ExitStack() as one:
-                target = one.enter_context(serve(photo))
-                time_requests(target, 2)
-                durations[policy] = time_requests(target)
-                started[policy] = target, stack.enter_context(one.pop_all())
-        best = min(durations, key=durations.__getitem__)
-        print(f"single request: {durations['ACTIVE'] * 1e3:.0f} ms with spinning threads,", end=" ")
-        print(f"{durations['PASSIVE'] * 1e3:.0f} ms with sleeping threads: {best.lower()} is used")
-        for policy, (_, server) in started.items():
-            if policy != best:
-                server.close()
-        yield started[best][0]
+    durations = {}
+    for policy in ("ACTIVE", "PASSIVE"):
+        with environment("OMP_WAIT_POLICY", policy), serve(photo) as target:
+            time_requests(target, 2)
+            durations[policy] = time_requests(target)
+    best = min(durations, key=durations.__getitem__)
+    print(f"single request: {durations['ACTIVE'] * 1e3:.0f} ms with spinning threads,", end=" ")
+    print(f"{durations['PASSIVE'] * 1e3:.0f} ms with sleeping threads: {best.lower()} is used")
+    with environment("OMP_WAIT_POLICY", best), serve(photo) as target:
+        yield target
 
 
 @contextlib.contextmanager
@@ -192,11 +204,14 @@ def environment(name: str, value: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def icon_classifier(photo: bytes) -> Iterator[Target]:
+def icon_classifier(photo: bytes, folder: Path = ROOT) -> Iterator[Target]:
     port = free_port()
-    command = ["-m", "icon_classifier", "api", f"--port={port}", f"--model={ROOT}"]
+    command = ["-m", "icon_classifier", "api", f"--port={port}", f"--model={folder}"]
     unlimited = environment(PREFIX + "RATE", "0")  # one client sends all requests
     with unlimited, running(command, port=port, ready="healthz") as server:
+        # Many photos together start the processes that decode.
+        files = [("photo", photo)] * 16
+        httpx.post(server.url + "classify", files=files, timeout=120).raise_for_status()
         yield Target(server, "/classify", photo, "image/jpeg")
 
 
@@ -225,8 +240,36 @@ def gradio(photo: bytes) -> Iterator[Target]:
         yield Target(server, path, body.encode(), "application/json", steps=2)
 
 
+def compile_int8(photos: Path, folder: Path) -> None:
+    """Compile the project's model to 8-bit integers, calibrated and judged on photos."""
+    files = [str(ROOT / EXPORT), str(folder / MODEL)]
+    command = [sys.executable, "-m", "icon_classifier", "convert", *files, "--int8", str(photos)]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def measure(
+    targets: dict[str, Target], connections: int, seconds: float, repeats: int, folder: Path
+) -> dict[str, Result]:
+    """Run wrk on each server in turn, several times, and return the medians."""
+    runs: dict[str, list[Result]] = {name: [] for name in targets}
+    for _ in range(repeats):
+        for name, target in targets.items():
+            with paused(other for other in targets.values() if other is not target):
+                # Long enough for three responses on each connection.
+                least = 3 * connections * time_requests(target, 3)
+                runs[name].append(run_wrk(target, connections, max(seconds, least), folder))
+                time_requests(target, 1)  # after what wrk left unanswered
+    return {
+        name: Result(*map(statistics.median, zip(*map(astuple, results), strict=True)))
+        for name, results in runs.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "photos", type=Path, nargs="?", help="photos to compile the model to 8-bit integers with"
+    )
     parser.add_argument("--seconds", type=float, default=8, help="minimum for each run of wrk")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-gradio", action="store_true", help="do not measure Gradio")
@@ -239,48 +282,38 @@ def main() -> None:
         competitors[f"Gradio {VERSION}"] = gradio
     print(f"{len(photo) / 1000:.0f} kB photo, {usable_cores()} cores,", end=" ")
     print(f"median of {options.repeats} runs")
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        targets = {NAME: stack.enter_context(icon_classifier(photo))}
-        for name, serve in competitors.items():
-            print(end=f"{name}, ", flush=True)
-            targets[name] = stack.enter_context(competitor(serve, photo))
-        single = {name: time_requests(target) for name, target in targets.items()}
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        ours = {"exact": ROOT}
+        if options.photos:
+            ours["int8"] = folder
+            compile_int8(options.photos.resolve(), folder)
+        targets: dict[str, Target] = {}
+        for rival, serve in competitors.items():
+            print(end=f"{rival}, ", flush=True)
+            with paused(targets.values()):
+                targets[rival] = stack.enter_context(competitor(serve, photo))
+        for model, path in ours.items():
+            targets[model] = stack.enter_context(icon_classifier(photo, path))
         print(f"{'':<16}{'connections':>12}{'photos/s':>10}{'p50 ms':>10}{'p95 ms':>10}")
         table: dict[tuple[str, int], Result] = {}
         for connections in CONNECTIONS:
-            runs = [
-                {
-                    # Long enough for three responses on each connection.
-                    name: run_wrk(
-                        target,
-                        connections,
-                        max(options.seconds, 3 * connections * single[name]),
-                        Path(folder),
-                    )
-                    for name, target in targets.items()
-                }
-                for _ in range(options.repeats)
-            ]
-            for name in targets:
-                result = Result(
-                    *(
-                        statistics.median(getattr(run[name], field) for run in runs)
-                        for field in ("rate", "p50", "p95")
-                    )
-                )
-                table[name, connections] = result
+            results = measure(targets, connections, options.seconds, options.repeats, folder)
+            for server, result in results.items():
+                table[server, connections] = result
                 print(
-                    f"{name:<16}{connections:>12}{result.rate:>10.1f}{result.p50:>10.1f}"
+                    f"{server:<16}{connections:>12}{result.rate:>10.1f}{result.p50:>10.1f}"
                     f"{result.p95:>10.1f}",
                     flush=True,
                 )
-        for name in competitors:
+        for rival in competitors:
             for connections in CONNECTIONS:
-                one, other = table[NAME, connections], table[name, connections]
-                print(
-                    f"{connections} connections: {one.rate / other.rate:.1f} times the photos/s of "
-                    f"{name}, {one.p95 / other.p95:.2f} times its p95"
-                )
+                for model in ours:
+                    one, other = table[model, connections], table[rival, connections]
+                    print(
+                        f"{model}, {connections} connections: {one.rate / other.rate:.1f} times "
+                        f"the photos/s of {rival}, {one.p95 / other.p95:.2f} times its p95"
+                    )
 
 
 if __name__ == "__main__":
