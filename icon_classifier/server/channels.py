@@ -52,7 +52,7 @@ the last one is answered."""
 MAX_WAITING = 3 * 2**24
 """Bytes that wait in both directions, on all connections together, before a page is cut off."""
 
-MAX_UNPACED = memory_limit() // 128
+MAX_UNPACED = min(memory_limit() // 128, MAX_WAITING // 3)
 """Bytes that wait before large messages are read one after the other: with all kernels there, 512
 MB have room for one photo of a phone beside the one that is being decoded."""
 
@@ -213,8 +213,10 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             await asyncio.sleep(_PAUSE_SECONDS)
 
     def _may_read_on(self) -> bool:
-        pages = (page for pages in self._requests.values() for page in pages)
-        if sum(page._backlog.in_kernel for page in pages) > MAX_UNPACED:
+        in_kernels = self._backlog.size  # a photo that was chosen is replaced by this one
+        for pages in self._requests.values():
+            in_kernels += sum(page._backlog.in_kernel for page in pages if page is not self)
+        if in_kernels > MAX_UNPACED:
             self._turns.pause()
             return False
         return self._waiting.total() <= MAX_UNPACED or self._turns.ask(self)

@@ -35,7 +35,7 @@ class Turns:
                 self.leave(first)
                 self._line[first] = None
                 first = next(iter(self._line))
-            self._began = now
+            self._began = self._last = now
         if first != sender:
             return False
         self._last = now
