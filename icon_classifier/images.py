@@ -421,7 +421,8 @@ def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
         return lambda part: _scale(part, white, inverted=inverted)
     if image.has_transparency_data and not _is_blank(image):
         return _on_white
-    return lambda part: part.convert("RGB")
+    # Even where there is nothing to convert, Pillow would make a copy.
+    return lambda part: part if part.mode == "RGB" else part.convert("RGB")
 
 
 def _is_inverted(image: Image.Image) -> bool:

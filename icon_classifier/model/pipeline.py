@@ -30,7 +30,7 @@ MAX_SIDE = 4096
 MAX_PADDED_PIXELS = 500_000_000
 """Largest padded picture, in pixels; it is processed in strips, never held in memory as a whole."""
 
-MAX_STRIP_PIXELS = 4_000_000
+MAX_STRIP_PIXELS = 1_000_000
 """Padded pixels that are held in memory at the same time."""
 
 _COLUMNS_FIRST = int(PIL.__version__.partition(".")[0]) >= 13
@@ -94,9 +94,8 @@ class Resize:
         """
         if self.method == "squish":
             return image.resize(self.size, self.resample)
-        left, top, right, bottom = self.view(image.size)
-        image, padding = _crop(image, (right - left, bottom - top), (left, top))
-        return _pad_and_resize(image, padding, self.pad_mode, self.size, self.resample)
+        box, padding = _inside(image.size, self.view(image.size))
+        return _pad_and_resize(image, box, padding, self.pad_mode, self.size, self.resample)
 
     def view(self, size: _Size) -> _Box:
         """Return the part of a picture that is used; see `Step.view`."""
@@ -141,9 +140,8 @@ class CropPad:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Crop or pad a picture."""
-        left, top, _, _ = self.view(image.size)
-        image, padding = _crop(image, self.size, (left, top))
-        return _pad(image, padding, self.pad_mode)
+        box, padding = _inside(image.size, self.view(image.size))
+        return _pad(image.crop(box), padding, self.pad_mode)
 
     def view(self, size: _Size) -> _Box:
         """Return the part of a picture that is used; see `Step.view`."""
@@ -296,13 +294,11 @@ def _shown(value: object) -> str:
     return json.dumps(value, default=repr)[:200]
 
 
-def _crop(image: Image.Image, crop: _Size, corner: _Size) -> tuple[Image.Image, _Padding]:
-    """Crop a box; where it reaches beyond the picture, also return the padding still to be done."""
-    (width, height), (left, top) = image.size, corner
-    right, bottom = left + crop[0], top + crop[1]
-    box = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+def _inside(size: _Size, box: _Box) -> tuple[_Box, _Padding]:
+    """Return the part of a box that is in a picture of `size`, and the padding around that."""
+    (width, height), (left, top, right, bottom) = size, box
     padding = max(-left, 0), max(-top, 0), max(right - width, 0), max(bottom - height, 0)
-    return (image if box == (0, 0, width, height) else image.crop(box)), padding
+    return (max(left, 0), max(top, 0), min(right, width), min(bottom, height)), padding
 
 
 def _pad(image: Image.Image, padding: _Padding, pad_mode: str) -> Image.Image:
@@ -319,19 +315,19 @@ def _pad(image: Image.Image, padding: _Padding, pad_mode: str) -> Image.Image:
 
 
 def _pad_and_resize(
-    image: Image.Image, padding: _Padding, pad_mode: str, size: _Size, resample: int
+    image: Image.Image, box: _Box, padding: _Padding, pad_mode: str, size: _Size, resample: int
 ) -> Image.Image:
-    """Pad, then resize, without ever holding the whole padded picture.
+    """Crop a box, pad, then resize, without ever holding the whole padded or cropped picture.
 
     Pillow resizes in two passes with 8 bits in between: each row to the new width, and each column
     to the new height. In the first pass rows are independent, so it may be done in strips, and rows
     that padding adds may be added after it: the pixels are the same, and a panorama of 50
     megapixels takes megabytes instead of gigabytes.
     """
-    if not any(padding):
+    if box == (0, 0, *image.size) and not any(padding):
         return image.resize(size, resample)
-    left, top, right, bottom = padding
-    width, height = left + image.width + right, top + image.height + bottom
+    (x, y, end_x, end_y), (left, top, right, bottom) = box, padding
+    width, height = left + end_x - x + right, top + end_y - y + bottom
     if width * height > MAX_PADDED_PIXELS:
         raise ImageTooLargeError(
             f"expected at most {MAX_PADDED_PIXELS} pixels after padding, got {width} x {height} "
@@ -341,16 +337,17 @@ def _pad_and_resize(
     if _COLUMNS_FIRST and height - size[1] > max(0, 2 * (width - size[0])):
         turned = _pad_and_resize(
             image.transpose(Image.Transpose.TRANSPOSE),
+            (y, x, end_y, end_x),
             (top, left, bottom, right),
             pad_mode,
             size[::-1],
             resample,
         )
         return turned.transpose(Image.Transpose.TRANSPOSE)
-    narrow = Image.new(image.mode, (size[0], image.height))
+    narrow = Image.new(image.mode, (size[0], end_y - y))
     rows = max(1, MAX_STRIP_PIXELS // width)
-    for y in range(0, image.height, rows):
-        strip = image.crop((0, y, image.width, min(y + rows, image.height)))
+    for above in range(y, end_y, rows):
+        strip = image.crop((x, above, end_x, min(above + rows, end_y)))
         strip = _pad(strip, (left, 0, right, 0), pad_mode)
-        narrow.paste(strip.resize((size[0], strip.height), resample), (0, y))
+        narrow.paste(strip.resize((size[0], strip.height), resample), (0, above - y))
     return _pad(narrow, (0, top, 0, bottom), pad_mode).resize(size, resample)

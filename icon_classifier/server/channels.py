@@ -1,8 +1,8 @@
 """A page's websocket to its kernel: which messages pass, and how many bytes may wait.
 
 Voilà 0.5.13 and Jupyter Server 2.21 pass on whatever comes, as fast as it comes, and keep without
-limit what nobody reads. Here a page's next message is read when its kernel has handled those
-before, and what waits in this process for all pages and kernels together has a limit.
+limit what nobody reads. Here messages are read as fast as kernels handle them, and what waits in
+this process for all pages and kernels together has a limit.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from icon_classifier.server.messages import (
     parse_page_message,
     redact_traceback,
 )
+from icon_classifier.server.turns import Turns
+from icon_classifier.system.memory import memory_limit
 
 MAX_CONNECTIONS = 4
 """Websockets of one kernel: a page has one, and for a while the dead ones of a phone that lost its
@@ -43,14 +45,22 @@ and keeps them for a second after it is closed."""
 MAX_UNREAD = 2**20
 """Bytes that wait for a page on one connection; a page's answers have some 100 kB."""
 
-MAX_BACKLOG = 2**20
-"""Bytes that a kernel has not handled before no more are read; of one message it may be more."""
-
-MAX_BACKLOG_MESSAGES = 4
-"""The same in messages: a page sends the next photo when the last one is answered."""
+MAX_BACKLOG = 4
+"""Messages that a kernel has not handled before no more are read: a page sends the next photo when
+the last one is answered."""
 
 MAX_WAITING = 3 * 2**24
-"""Bytes that wait in this process in both directions, on all connections together."""
+"""Bytes that wait in both directions, on all connections together, before a page is cut off."""
+
+MAX_UNPACED = min(memory_limit() // 128, MAX_WAITING // 3)
+"""Bytes that wait before large messages are read one after the other: with all kernels there, 512
+MB have room for one photo of a phone beside the one that is being decoded."""
+
+_PIECE = 2**16
+"""Bytes of a message that are read before it is seen whether its page has to wait."""
+
+_PAUSE_SECONDS = 0.02
+"""How often a page that waits asks again."""
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -60,6 +70,7 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
 
     _requests: ClassVar[dict[str, list[ChannelsHandler]]] = {}
     _waiting: ClassVar[Counter[str]] = Counter()
+    _turns: ClassVar[Turns] = Turns()
     _opened: ClassVar[WeakKeyDictionary[KernelManager, deque[float]]] = WeakKeyDictionary()
 
     async def get(self, kernel_id: str) -> None:
@@ -97,6 +108,7 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             # Jupyter keeps this handler for a minute; not what the stream has read, too.
             self._stream = self.request.server_connection = None
             self._hold(-self._held)
+            self._turns.leave(self)
             requests.remove(self)
             if not requests:
                 del self._requests[kernel_id]
@@ -129,9 +141,10 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
         second.
         """
         protocol: WebSocketProtocol | None = super().get_websocket_protocol()
-        if isinstance(protocol, WebSocketProtocol13):
-            protocol.params.ping_interval = None
-        return protocol
+        if not isinstance(protocol, WebSocketProtocol13):
+            return protocol
+        protocol.params.ping_interval = None
+        return _PacedProtocol(self, mask_outgoing=False, params=protocol.params)
 
     async def open(self, kernel_id: str) -> None:
         """Connect to the kernel."""
@@ -166,6 +179,7 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
 
         Tornado reads the next message when the result is done.
         """
+        self._turns.leave(self)
         self._hold(-self._received)
         self._received = 0
         try:
@@ -178,20 +192,34 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             self.log.info("Dropped a message that no page sends.")
             return None
         channels = self.connection.channels
-        if frame.channel in channels:  # otherwise it is just closing
+        # Otherwise it is just closing, or its kernel has ended.
+        if frame.channel in channels and self.kernel_id in self.kernel_manager:
             self._hold(len(message))
-            self._backlog.add(frame.channel, frame.msg_id, len(message))
+            self._backlog.add(frame.channel, frame.msg_id, len(message), chooses=frame.chooses)
             self.connection.session.send_raw(channels[frame.channel], frame.parts)
         return asyncio.ensure_future(self._until_handled()) if self._is_behind() else None
 
     def _is_behind(self) -> bool:
-        full = len(self._backlog) >= MAX_BACKLOG_MESSAGES or self._backlog.size >= MAX_BACKLOG
-        return full and not self._is_closed
+        return len(self._backlog) >= MAX_BACKLOG and not self._is_closed
 
     async def _until_handled(self) -> None:
         while self._is_behind():
             self._handled.clear()
             await self._handled.wait()
+
+    async def until_read_on(self) -> None:
+        """Wait while much waits: photos that come at the same moment then wait in the browsers."""
+        while not (self._is_closed or self._may_read_on()):
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _may_read_on(self) -> bool:
+        in_kernels = self._backlog.size  # a photo that was chosen is replaced by this one
+        for pages in self._requests.values():
+            in_kernels += sum(page._backlog.in_kernel for page in pages if page is not self)
+        if in_kernels > MAX_UNPACED:
+            self._turns.pause()
+            return False
+        return self._waiting.total() <= MAX_UNPACED or self._turns.ask(self)
 
     def write_message(self, message: bytes | dict[str, Any], binary: bool = False) -> Any:
         """Send the page a message of its kernel, as long as the page reads.
@@ -203,11 +231,14 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             return None
         if isinstance(message, bytes):
             kind, parent, content = parse_kernel_message(message)
-            if content.get("execution_state") == "idle":
-                before = self._backlog.size
-                self._backlog.done(str(parent.get("msg_id", "")))
-                self._hold(self._backlog.size - before)
-                self._handled.set()
+            before = self._backlog.size
+            match content.get("execution_state"):
+                case "idle":
+                    self._backlog.done(str(parent.get("msg_id", "")))
+                case "dead":
+                    self._backlog = Backlog()
+            self._hold(self._backlog.size - before)
+            self._handled.set()
             redacted = redact_traceback(message, kind, content)
             if redacted is not message and kind != "execute_input":
                 self.log.warning("Kept from the page: %s", content.get("ename", "a traceback"))
@@ -252,3 +283,20 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             self.log.info("Cut off the page for which most was waiting.")
             for request in self._requests[most]:
                 request.cut_off()
+
+
+class _PacedProtocol(WebSocketProtocol13):
+    """Reads large messages in pieces, and the next piece when the handler may read on.
+
+    What is not read waits in the browser: tornado then receives no more of the connection.
+    """
+
+    async def _read_bytes(self, n: int) -> bytes:
+        handler = cast("ChannelsHandler", self.handler)
+        pieces = []
+        while n > _PIECE:
+            pieces.append(await super()._read_bytes(_PIECE))
+            n -= _PIECE
+            await handler.until_read_on()
+        pieces.append(await super()._read_bytes(n))
+        return b"".join(pieces)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import time
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -39,6 +40,10 @@ belong to the kernel, which would keep and send whatever a stranger puts there."
 _BUFFER = ["value", "content"]
 """Where the buffers of a change may go, without the file's number between these two."""
 
+_CLICK_SECONDS = 1.0
+"""How soon a script clicks that has chosen a photo. A person may take longer; nobody waits for
+that."""
+
 _INSPECTED = {"error", "status", "stream"}
 """The types of the kernel's messages that the server parses."""
 
@@ -63,11 +68,14 @@ class Frame(NamedTuple):
         Its id; the kernel's answers name it.
     parts : list of bytes or memoryview
         Header, parent header, metadata, content, and the buffers.
+    chooses : bool
+        Whether it puts photos into a file chooser, where they stay until a click.
     """
 
     channel: str
     msg_id: str
     parts: list[bytes | memoryview]
+    chooses: bool = False
 
 
 def parse_page_message(message: bytes | str) -> Frame | None:
@@ -113,7 +121,8 @@ def parse_page_message(message: bytes | str) -> Frame | None:
     parts[0] = json.dumps(ours | {"date": date, "version": "5.3"}).encode()
     buffers = memoryview(message)
     slices = itertools.pairwise(offsets[5:])
-    return Frame(name, msg_id, [*parts, *(buffers[start:end] for start, end in slices)])
+    chooses = bool(kind == "comm_msg" and content["data"].get("state", {}).get("value"))
+    return Frame(name, msg_id, [*parts, *(buffers[start:end] for start, end in slices)], chooses)
 
 
 def _parse_object(part: bytes) -> dict[str, Any]:
@@ -203,7 +212,8 @@ class Backlog:
     """What a page has sent and its kernel has not handled yet."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[str, str, int]] = []
+        self._waiting: list[_Sent] = []
+        self._chosen, self._chosen_until = 0, 0.0  # bytes, by time.monotonic()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -211,11 +221,16 @@ class Backlog:
     @property
     def size(self) -> int:
         """How many bytes wait."""
-        return sum(size for _, _, size in self._waiting)
+        return sum(sent.size for sent in self._waiting)
 
-    def add(self, channel: str, msg_id: str, size: int) -> None:
+    @property
+    def in_kernel(self) -> int:
+        """How many bytes the kernel has, with a photo that was just chosen and awaits its click."""
+        return self.size + (self._chosen if time.monotonic() < self._chosen_until else 0)
+
+    def add(self, channel: str, msg_id: str, size: int, *, chooses: bool = False) -> None:
         """Add a message of ``size`` bytes."""
-        self._waiting.append((channel, msg_id, size))
+        self._waiting.append(_Sent(channel, msg_id, size, chooses))
 
     def done(self, msg_id: str) -> None:
         """Remove a message that the kernel has handled, if it is one of these.
@@ -223,12 +238,23 @@ class Backlog:
         Those before it on its channel go too: a kernel handles them in their order, and what it
         said of them may have been lost while the page reconnected.
         """
-        ids = [entry[1] for entry in self._waiting]
+        ids = [sent.msg_id for sent in self._waiting]
         if msg_id in ids:
             last = ids.index(msg_id)
-            channel = self._waiting[last][0]
-            earlier = [entry for entry in self._waiting[:last] if entry[0] != channel]
+            handled = self._waiting[last]
+            earlier = [sent for sent in self._waiting[:last] if sent.channel != handled.channel]
             self._waiting = earlier + self._waiting[last + 1 :]
+            self._chosen = handled.size if handled.chooses else 0
+            self._chosen_until = time.monotonic() + _CLICK_SECONDS
+
+
+class _Sent(NamedTuple):
+    """What a :class:`Backlog` knows of a message."""
+
+    channel: str
+    msg_id: str
+    size: int
+    chooses: bool
 
 
 def _checked_offsets(message: bytes) -> list[int]:

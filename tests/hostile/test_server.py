@@ -22,7 +22,7 @@ from PIL import Image
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
-from icon_classifier.errors import DeploymentError
+from icon_classifier.errors import DeploymentError, UnsupportedImageError
 from icon_classifier.server.messages import PROTOCOL
 from icon_classifier.server.visitor import Visit
 from tests.hostile import LONG
@@ -537,6 +537,20 @@ async def test_kernel_that_cannot_keep_up_slows_its_page_down(server: Server, vi
     assert most - before < 100e6
     async with await Visit.open(server.url) as another:
         await is_well(another)
+
+
+async def test_photos_sent_at_the_same_moment_wait_in_the_browsers(server: Server) -> None:
+    """96 MB by six visitors: nobody is cut off."""
+    process = psutil.Process(server.process.pid)
+    async with contextlib.AsyncExitStack() as stack:
+        visits = [await stack.enter_async_context(await Visit.open(server.url)) for _ in range(6)]
+        before, most = process.memory_info().rss, 0
+        answers = asyncio.gather(*(visit.classify(bytes(2**24)) for visit in visits))
+        while not answers.done():
+            most = max(most, process.memory_info().rss)
+            await asyncio.sleep(0.02)
+        assert set(answers.result()) == {UnsupportedImageError.words}
+        assert most - before < 80e6
 
 
 async def ask_for_states(line: socket.socket, times: int) -> None:
