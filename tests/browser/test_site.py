@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pillow_heif
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 from playwright.sync_api import Browser, Page, expect
 
 from icon_classifier.model.session import Model
@@ -436,3 +437,26 @@ def test_new_version_is_offered_and_not_forced(
         assert len(names[0]) == len(names[1])
         page.goto(f"{host.url}two/")
         ready(page)
+
+
+def test_browser_finds_nothing_that_keeps_the_site_from_being_installed(
+    host: SiteHost, new_page: NewPage
+) -> None:
+    page = new_page(f"{host.url}colours/")
+    page.evaluate("navigator.serviceWorker.ready.then(() => {})")
+    devtools = page.context.new_cdp_session(page)
+    assert devtools.send("Page.getAppManifest")["errors"] == []
+    errors = devtools.send("Page.getInstallabilityErrors")["installabilityErrors"]
+    # Contexts of tests are private ones, in which nothing is ever installed.
+    assert [error["errorId"] for error in errors] == ["in-incognito"]
+
+
+def test_icon_of_the_installed_site_is_that_of_the_page(new_page: NewPage) -> None:
+    svg = (ROOT / "icon_classifier" / "server" / "slim" / "icon.svg").read_text()
+    with Image.open(ROOT / "icon_classifier" / "site" / "icon.png") as icon:
+        page = new_page(viewport={"width": icon.width, "height": icon.height})
+        svg = svg.replace(" rx='7'", "").replace("<svg", "<svg style='position:fixed;inset:0'")
+        page.set_content(svg)
+        with Image.open(io.BytesIO(page.screenshot())) as drawn:
+            difference = ImageChops.difference(icon.convert("RGB"), drawn.convert("RGB"))
+            assert max(high for _, high in difference.getextrema()) < 20  # type: ignore[misc]

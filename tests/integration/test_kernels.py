@@ -60,6 +60,24 @@ btn_upload.observe(wait, "value")
 btn_run.on_click(count)
 widgets.VBox([btn_upload, btn_run, lbl_pred])
 """
+PLAIN = """
+import os
+import sys
+import ipywidgets as widgets
+upload = widgets.FileUpload()
+button = widgets.Button(description="Count")
+label = widgets.Label()
+
+def count(_):
+    button.disabled = True
+    size = len(upload.value[-1].content) if upload.value else 0
+    ours = sorted(name for name in sys.modules if name.startswith("icon_classifier."))
+    label.value = f"{size} {os.getppid()} {' '.join(ours)}"
+    button.disabled = False
+
+button.on_click(count)
+widgets.VBox([upload, button, label])
+"""
 CAPACITY = 3
 
 
@@ -315,6 +333,22 @@ async def test_visits_leave_nothing(server: Server, visits: int) -> None:
     assert [child.status() for child in process.children(recursive=True)].count(
         psutil.STATUS_ZOMBIE
     ) == 0
+
+
+async def test_kernels_of_another_notebook_are_forked_and_import_nothing_of_photos(
+    tmp_path: Path,
+) -> None:
+    """Three plain widgets, no model, and the template that comes with Voilà."""
+    write_page(tmp_path, PLAIN, "icon_classifier.kernels.manager.VisitorKernelManager")
+    with voila(tmp_path, notebook=PAGE) as server:
+        async with await Visit.open(server.url) as visit:
+            size, parent, *modules = (await visit.classify(b"12345")).split()
+        children = psutil.Process(server.process.pid).children()
+        assert "Traceback" not in server.text, server.text
+    assert int(size) == 5
+    assert int(parent) in {child.pid for child in children}, "the kernel was not forked"
+    packages = {module.split(".")[1] for module in modules}
+    assert packages == {"kernels", "system"}
 
 
 async def test_kernels_end_with_a_server_that_is_killed(tmp_path: Path) -> None:
