@@ -79,6 +79,7 @@ button.on_click(count)
 widgets.VBox([upload, button, label])
 """
 CAPACITY = 3
+SLOT_SECONDS = 2
 
 
 @contextlib.contextmanager
@@ -99,9 +100,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, metrics_port: int) -> Itera
     """A page that shows which uploads its kernel has ever seen."""
     options = {
         "max_visitors": CAPACITY,
-        "connect_timeout": 5,
-        "leave_timeout": 2,
-        "slot_timeout": 3,
+        "leave_timeout": 1,
+        "slot_timeout": SLOT_SECONDS,
         "metrics_port": metrics_port,
     }
     with serving(tmp_path_factory.mktemp("project"), **options) as server:
@@ -269,7 +269,7 @@ async def test_kernels_that_hold_all_slots_are_ended_and_others_answered(
 
 async def test_photos_one_after_the_other_are_not_one_that_takes_long(server: Server) -> None:
     async with await Visit.open(server.url) as visit:
-        end = time.monotonic() + 5
+        end = time.monotonic() + 2 * SLOT_SECONDS
         while time.monotonic() < end:
             assert "seen" in await visit.classify(b"x")
     await until_empty(server)
