@@ -29,7 +29,6 @@ def hold(_):
 
 button
 """
-READY = 120_000
 SITE = 'https://site.example/bears/?"><b>&amp;'
 
 forked = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
@@ -44,14 +43,14 @@ def test_page_whose_photo_took_too_long_says_so_and_can_be_reloaded(
         page = browser.new_page()
         page.goto(server.url)
         button = page.get_by_role("button", name="Hold")
-        expect(button).to_be_visible(timeout=READY)
+        expect(button).to_be_visible()
         button.click()
-        expect(page.get_by_role("alert")).to_contain_text(PAGE_TEXTS["ended_slow"], timeout=READY)
+        expect(page.get_by_role("alert")).to_contain_text(PAGE_TEXTS["ended_slow"])
         expect(page.locator("main")).to_have_js_property("inert", True)
         expect(page.get_by_role("link")).to_have_count(0)
         page.get_by_role("button", name=PAGE_TEXTS["reload"]).click()
         expect(page.get_by_role("alert")).to_be_hidden()
-        expect(button).to_be_enabled(timeout=READY)
+        expect(button).to_be_enabled()
         page.context.close()
 
 
@@ -64,13 +63,13 @@ def test_page_that_is_full_or_has_ended_offers_the_static_site(
         page, refused = browser.new_page(), browser.new_page()
         page.goto(server.url)
         button = page.get_by_role("button", name="Hold")
-        expect(button).to_be_visible(timeout=READY)
+        expect(button).to_be_visible()
         link = page.get_by_role("link", name=OWN_BROWSER)
         expect(link).to_be_hidden()
         refused.goto(server.url)
         expect(refused.get_by_role("link", name=OWN_BROWSER)).to_have_attribute("href", SITE)
         button.click()
-        expect(link).to_be_visible(timeout=READY)
+        expect(link).to_be_visible()
         page.route("https://site.example/**", lambda route: route.fulfill(body="The site"))
         with page.expect_request("https://site.example/**") as request:
             link.click()
@@ -88,7 +87,7 @@ def test_refused_page_loads_by_itself_when_there_is_capacity(
         inside, outside = browser.new_context(), browser.new_context()
         first, second = inside.new_page(), outside.new_page()
         first.goto(server.url)
-        expect(first.get_by_role("button", name="Hold")).to_be_visible(timeout=READY)
+        expect(first.get_by_role("button", name="Hold")).to_be_visible()
         answer = second.goto(server.url)
         assert answer is not None
         assert answer.status == 503
@@ -96,7 +95,7 @@ def test_refused_page_loads_by_itself_when_there_is_capacity(
         expect(second.get_by_text("tries again every 10 seconds")).to_be_visible()
         expect(second.get_by_role("link")).to_have_text(["Try again now"])
         first.goto("about:blank")  # leaves the page, which ends its kernel
-        expect(second.get_by_role("button", name="Hold")).to_be_visible(timeout=READY)
+        expect(second.get_by_role("button", name="Hold")).to_be_visible()
         outside.close()
 
 
@@ -156,7 +155,7 @@ def test_page_says_that_a_proxy_withholds_its_connection(
 ) -> None:
     page = browser.new_page()
     page.goto(f"http://localhost:{proxy_port}/")
-    expect(page.get_by_text(PAGE_TEXTS["ended_proxy"])).to_be_visible(timeout=60_000)
+    expect(page.get_by_text(PAGE_TEXTS["ended_proxy"])).to_be_visible()
     expect(page.get_by_text(PAGE_TEXTS["lost"])).to_be_hidden()
     assert "Refused a page's WebSocket: the p" in colour_server.text
     page.close()
