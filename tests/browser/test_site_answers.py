@@ -23,7 +23,8 @@ from scripts.browser import find_browser
 from tests.support.browser import ARGUMENTS, watching
 from tests.support.models import LABELS, SIZE, model_bytes
 from tests.support.pictures import encode, gradient, turned
-from tests.support.site_host import SiteHost, SiteWorker, site_host
+from tests.support.site_host import SiteHost, site_host
+from tests.support.site_worker import SiteWorker
 
 CASES = 40
 """How many random pictures a test takes."""

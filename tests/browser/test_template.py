@@ -17,9 +17,9 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from icon_classifier.page.texts import PAGE_TEXTS
+from tests.browser.zoo import NOTEBOOK, write_zoo
 from tests.support.browser import watching
 from tests.support.servers import ROOT, Server, running, voila
-from tests.support.zoo import NOTEBOOK, write_zoo
 
 NewPage = Callable[..., Page]
 
