@@ -44,7 +44,7 @@ def test_request_of_a_page_that_was_left_while_it_started_ends(tmp_path: Path) -
         shutdown = f"{server.url}voila/api/shutdown/{kernel[1].decode()}"
         leave = urllib.request.Request(shutdown, headers=headers, method="POST")
         urllib.request.urlopen(leave, timeout=60).close()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while f"200 GET /voila/render/{PAGE}" not in server.text:
             assert time.monotonic() < deadline
             time.sleep(0.1)
