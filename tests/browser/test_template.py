@@ -29,25 +29,32 @@ BUDGET_BYTES_WITH_WEBSOCKET = 300_000
 BUDGET_REQUESTS = 10
 
 
-def serve(folder: Path, template: str, **options: Any) -> Any:
+def serve(folder: Path, template: str) -> Any:
     shutil.copy(ROOT / "voila.json", folder / "voila.json")
-    write_zoo(folder, **options)
+    write_zoo(folder)
     return voila(folder, f"--template={template}", notebook=NOTEBOOK)
-
-
-@pytest.fixture(scope="module", params=["slim", "lab"])
-def page(request: pytest.FixtureRequest, browser: Browser, tmp_path_factory: Any) -> Iterator[Page]:
-    """One page of the zoo notebook with each of the templates; each test uses other widgets."""
-    folder = tmp_path_factory.mktemp(request.param)
-    with serve(folder, request.param) as server, watching(browser) as new_page:
-        yield opened(new_page, server)
 
 
 @pytest.fixture(scope="module")
 def slim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of the zoo notebook with the slim template."""
-    with serve(tmp_path_factory.mktemp("zoo"), "slim", unknown=True) as server:
+    with serve(tmp_path_factory.mktemp("slim"), "slim") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same with the template that comes with Voilà."""
+    with serve(tmp_path_factory.mktemp("lab"), "lab") as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["slim", "lab"])
+def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
+    """One page of the zoo notebook with each of the templates; each test uses other widgets."""
+    server = request.getfixturevalue(request.param)
+    with watching(browser) as new_page:
+        yield opened(new_page, server)
 
 
 def button(page: Page, name: str) -> Any:
