@@ -1,4 +1,4 @@
-"""A browser for the tests of a file."""
+"""A browser and the page as it is shipped, for the tests of a file."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from icon_classifier.model.session import Model
 from scripts.browser import find_browser
 from tests.support.browser import ARGUMENTS, watching
-from tests.support.servers import ROOT
+from tests.support.servers import ROOT, Server, voila
 
 ARTEFACTS = ROOT / "artefacts"
 
@@ -42,6 +43,13 @@ def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Open pages for one test; an error in one fails it."""
     with watching(browser) as open_page:
         yield open_page
+
+
+@pytest.fixture(scope="module")
+def shipped(project_model: Model) -> Iterator[Server]:
+    """Voilà with the shipped model, started as a host does."""
+    with voila() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,20 @@
-"""What a visitor sees whose kernel the server has ended, and how they go on."""
+"""What a visitor reads whose page cannot start or go on, and how they go on."""
 
+from __future__ import annotations
+
+import contextlib
+import socket
+import socketserver
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.page.texts import OWN_BROWSER, PAGE_TEXTS
-from tests.support.servers import PAGE, voila, write_page
+from tests.support.servers import PAGE, Server, free_port, voila, write_page
 
 CELL = """
 import time
@@ -22,12 +29,12 @@ def hold(_):
 
 button
 """
-READY = 120_000
 SITE = 'https://site.example/bears/?"><b>&amp;'
 
-pytestmark = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
+forked = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
 
 
+@forked
 def test_page_whose_photo_took_too_long_says_so_and_can_be_reloaded(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -36,17 +43,18 @@ def test_page_whose_photo_took_too_long_says_so_and_can_be_reloaded(
         page = browser.new_page()
         page.goto(server.url)
         button = page.get_by_role("button", name="Hold")
-        expect(button).to_be_visible(timeout=READY)
+        expect(button).to_be_visible()
         button.click()
-        expect(page.get_by_role("alert")).to_contain_text(PAGE_TEXTS["ended_slow"], timeout=READY)
+        expect(page.get_by_role("alert")).to_contain_text(PAGE_TEXTS["ended_slow"])
         expect(page.locator("main")).to_have_js_property("inert", True)
         expect(page.get_by_role("link")).to_have_count(0)
         page.get_by_role("button", name=PAGE_TEXTS["reload"]).click()
         expect(page.get_by_role("alert")).to_be_hidden()
-        expect(button).to_be_enabled(timeout=READY)
+        expect(button).to_be_enabled()
         page.context.close()
 
 
+@forked
 def test_page_that_is_full_or_has_ended_offers_the_static_site(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -55,13 +63,13 @@ def test_page_that_is_full_or_has_ended_offers_the_static_site(
         page, refused = browser.new_page(), browser.new_page()
         page.goto(server.url)
         button = page.get_by_role("button", name="Hold")
-        expect(button).to_be_visible(timeout=READY)
+        expect(button).to_be_visible()
         link = page.get_by_role("link", name=OWN_BROWSER)
         expect(link).to_be_hidden()
         refused.goto(server.url)
         expect(refused.get_by_role("link", name=OWN_BROWSER)).to_have_attribute("href", SITE)
         button.click()
-        expect(link).to_be_visible(timeout=READY)
+        expect(link).to_be_visible()
         page.route("https://site.example/**", lambda route: route.fulfill(body="The site"))
         with page.expect_request("https://site.example/**") as request:
             link.click()
@@ -69,3 +77,85 @@ def test_page_that_is_full_or_has_ended_offers_the_static_site(
         expect(page.get_by_text("The site")).to_be_visible()
         page.context.close()
         refused.context.close()
+
+
+def test_refused_page_loads_by_itself_when_there_is_capacity(
+    browser: Browser, tmp_path: Path
+) -> None:
+    write_page(tmp_path, CELL, max_visitors=1)
+    with voila(tmp_path, notebook=PAGE) as server:
+        inside, outside = browser.new_context(), browser.new_context()
+        first, second = inside.new_page(), outside.new_page()
+        first.goto(server.url)
+        expect(first.get_by_role("button", name="Hold")).to_be_visible()
+        answer = second.goto(server.url)
+        assert answer is not None
+        assert answer.status == 503
+        expect(second.get_by_role("heading")).to_have_text("Just a moment")
+        expect(second.get_by_text("tries again every 10 seconds")).to_be_visible()
+        expect(second.get_by_role("link")).to_have_text(["Try again now"])
+        first.goto("about:blank")  # leaves the page, which ends its kernel
+        expect(second.get_by_role("button", name="Hold")).to_be_visible()
+        outside.close()
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Forwards connections, and replaces bytes in what the browser sends."""
+
+    allow_reuse_address = True
+    block_on_close = False
+    daemon_threads = True
+
+    def __init__(self, port: int, target: int, old: bytes, new: bytes) -> None:
+        self.target, self.old, self.new = target, old, new
+        super().__init__(("localhost", port), Forward)
+
+
+class Forward(socketserver.BaseRequestHandler):
+    server: Proxy
+
+    def handle(self) -> None:
+        with socket.create_connection(("localhost", self.server.target)) as upstream:
+            back = Thread(target=self._copy, args=(upstream, self.request), daemon=True)
+            back.start()
+            self._copy(self.request, upstream, self.server.old, self.server.new)
+            back.join()
+
+    def _copy(
+        self, source: socket.socket, target: socket.socket, old: bytes = b"", new: bytes = b""
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(2**16):
+                target.sendall(data.replace(old, new) if old else data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def proxy_port(colour_server: Server, request: pytest.FixtureRequest) -> Iterator[int]:
+    port, target = free_port(), int(colour_server.url.rstrip("/").rpartition(":")[2])
+    old, new = request.param
+    old = old.replace(b"PORT", b"%d" % port)
+    with Proxy(port, target, old, new) as proxy:
+        thread = Thread(target=proxy.serve_forever)
+        thread.start()
+        yield port
+        proxy.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "proxy_port",
+    [(b"Host: localhost:PORT", b"Host: 127.0.0.1:80"), (b"Upgrade: websocket\r\n", b"")],
+    ids=["host", "upgrade"],
+    indirect=True,
+)
+def test_page_says_that_a_proxy_withholds_its_connection(
+    colour_server: Server, browser: Browser, proxy_port: int
+) -> None:
+    page = browser.new_page()
+    page.goto(f"http://localhost:{proxy_port}/")
+    expect(page.get_by_text(PAGE_TEXTS["ended_proxy"])).to_be_visible()
+    expect(page.get_by_text(PAGE_TEXTS["lost"])).to_be_hidden()
+    assert "Refused a page's WebSocket: the p" in colour_server.text
+    page.close()

@@ -16,8 +16,6 @@ from tests.support.models import write_model
 from tests.support.servers import Server, project_copy, voila
 
 NewPage = Callable[..., Page]
-READY = 60_000
-"""Until the page must be there, in milliseconds; a loaded machine is slow."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +53,7 @@ def question(page: Page) -> Locator:
 
 def open_page(new_page: NewPage, server: Server, **options: Any) -> Page:
     page = new_page(server.url, **options)
-    expect(button(page, "Choose photos")).to_be_visible(timeout=READY)
+    expect(button(page, "Choose photos")).to_be_visible()
     return page
 
 
@@ -72,13 +70,13 @@ def test_photo_is_kept_under_its_label_by_a_click_and_not_before(
     expect(page.get_by_text("Your photo is stored only if")).to_be_visible()
     assert troubles(page) == []
     drop(page, photo(tmp_path, (255, 0, look["viewport"]["width"] % 100)))
-    expect(question(page)).to_be_visible(timeout=READY)
+    expect(question(page)).to_be_visible()
     expect(page.get_by_text("your photo is kept by whoever runs this page")).to_be_visible()
     assert troubles(page) == []
     assert fits(page)
     assert kept() == []
     button(page, "Right").click()
-    expect(page.get_by_text("Thank you: kept as red.")).to_be_visible(timeout=READY)
+    expect(page.get_by_text("Thank you: kept as red.")).to_be_visible()
     expect(question(page)).to_be_hidden()
     expect(button(page, "Undo")).to_be_focused()
     assert kept() == ["red"]
@@ -86,7 +84,7 @@ def test_photo_is_kept_under_its_label_by_a_click_and_not_before(
     assert read_image_file(file).size == (60, 40)
     assert troubles(page) == []
     button(page, "Undo").click()
-    expect(question(page)).to_be_visible(timeout=READY)
+    expect(question(page)).to_be_visible()
     assert kept() == []
 
 
@@ -96,22 +94,22 @@ def test_wrong_answer_is_put_right(
     page = open_page(new_page, asking, **PHONE)
     drop(page, photo(tmp_path, "red"))
     wrong = button(page, "It is …")
-    expect(wrong).to_have_attribute("aria-expanded", "false", timeout=READY)
+    expect(wrong).to_have_attribute("aria-expanded", "false")
     wrong.click()
     expect(button(page, "red")).to_have_count(0)
     expect(button(page, "light blue")).to_be_visible()
     assert troubles(page) == []
     assert fits(page)
     button(page, "dark/../green").click()
-    expect(page.get_by_text("Thank you: kept as dark/../green.")).to_be_visible(timeout=READY)
+    expect(page.get_by_text("Thank you: kept as dark/../green.")).to_be_visible()
     assert kept() == ["dark_.._green"]
     button(page, "Undo").click()
     wrong.click()
     button(page, "something else").press("Enter")
-    expect(page.get_by_text("Thank you: kept as something else.")).to_be_visible(timeout=READY)
+    expect(page.get_by_text("Thank you: kept as something else.")).to_be_visible()
     assert kept() == ["_something_else"]
     drop(page, photo(tmp_path, "black"))
-    expect(page.get_by_text("What is it?")).to_be_visible(timeout=READY)
+    expect(page.get_by_text("What is it?")).to_be_visible()
     expect(button(page, "red")).to_be_visible()
     expect(button(page, "Right")).to_have_count(0)
 
@@ -121,16 +119,16 @@ def test_photo_of_a_table_is_kept_when_its_row_is_open(
 ) -> None:
     page = open_page(new_page, asking, **WIDE)
     drop(page, *(photo(tmp_path, (0, 3, blue)) for blue in (255, 225, 195)))
-    expect(line(page)).to_have_text("3 photos answered.", timeout=READY)
+    expect(line(page)).to_have_text("3 photos answered.")
     expect(question(page)).to_have_count(0)
     page.locator(".ic-table tbody tr").nth(1).click()
     button(page, "Right").click()
-    expect(page.get_by_text("Thank you: kept as light blue.")).to_be_visible(timeout=READY)
+    expect(page.get_by_text("Thank you: kept as light blue.")).to_be_visible()
     assert kept() == ["light_blue"]
     page.locator(".ic-table tbody tr").nth(2).click()
-    expect(question(page)).to_be_visible(timeout=READY)
+    expect(question(page)).to_be_visible()
     page.locator(".ic-table tbody tr").nth(1).click()
-    expect(page.get_by_text("Thank you: kept as light blue.")).to_be_visible(timeout=READY)
+    expect(page.get_by_text("Thank you: kept as light blue.")).to_be_visible()
 
 
 def test_page_does_not_ask_unless_its_maintainer_wants_it(
@@ -144,7 +142,7 @@ def test_page_does_not_ask_unless_its_maintainer_wants_it(
         page = open_page(new_page, server)
         expect(page.get_by_text("Your photo is not stored.")).to_be_visible()
         drop(page, photo(tmp_path, "red"))
-        expect(page.locator(".ic-card")).to_be_visible(timeout=READY)
+        expect(page.locator(".ic-card")).to_be_visible()
         expect(question(page)).to_have_count(0)
         expect(button(page, "Right")).to_have_count(0)
     assert sorted(folder.iterdir()) == before

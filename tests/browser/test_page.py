@@ -13,21 +13,11 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from icon_classifier.images import read_image
-from icon_classifier.model.session import Model
 from tests.support.models import write_model
 from tests.support.pictures import encode
 from tests.support.servers import NOTEBOOK, Server, project_copy, voila
 
 NewPage = Callable[..., Page]
-READY = 60_000
-"""Until the page or an answer must be there, in milliseconds; a loaded machine is slow."""
-
-
-@pytest.fixture(scope="module")
-def shipped(project_model: Model) -> Iterator[Server]:
-    """Voilà with the shipped model, started as a host does."""
-    with voila() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +38,7 @@ def button(page: Page) -> Locator:
 
 def choose(page: Page, photo: Path) -> None:
     """Choose a photo through the file chooser, as a visitor does."""
-    expect(button(page)).to_be_enabled(timeout=READY)
+    expect(button(page)).to_be_enabled()
     with page.expect_file_chooser() as chooser:
         button(page).click()
     chooser.value.set_files(photo)
@@ -56,7 +46,7 @@ def choose(page: Page, photo: Path) -> None:
 
 def classify(page: Page, photo: Path, answer: str) -> None:
     choose(page, photo)
-    expect(page.get_by_text(answer)).to_be_visible(timeout=READY)
+    expect(page.get_by_text(answer)).to_be_visible()
 
 
 def photo_size(page: Page) -> tuple[int, int]:
@@ -93,7 +83,7 @@ def test_link_to_the_page_shows_an_example(shipped: Server, new_page: NewPage) -
 
 def test_another_model_shows_its_labels(colour_server: Server, new_page: NewPage) -> None:
     page = new_page(colour_server.url)
-    expect(page.get_by_role("heading", name="Red, green or blue?")).to_be_visible(timeout=READY)
+    expect(page.get_by_role("heading", name="Red, green or blue?")).to_be_visible()
 
 
 def test_text_named_jpg_is_refused_in_words(
@@ -122,16 +112,16 @@ def test_plain_widgets_answer_without_the_drop_zone(
     assert photo.stat().st_size > 15e6
     page = new_page(plain_server.url)
     run = page.get_by_role("button", name="Classify Icon")
-    expect(run).to_be_enabled(timeout=READY)
+    expect(run).to_be_enabled()
     run.click()
     expect(page.get_by_text("Please choose a photo first.")).to_be_visible()
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Choose a photo (0)").click()
     chooser.value.set_files(photo)
-    expect(page.get_by_role("button", name="Choose a photo (1)")).to_be_visible(timeout=READY)
+    expect(page.get_by_role("button", name="Choose a photo (1)")).to_be_visible()
     run.click()
     answer = page.get_by_text("Prediction: blue; Probability: ")
-    expect(answer).to_be_visible(timeout=READY)
+    expect(answer).to_be_visible()
     expect(page.get_by_role("button", name="Choose a photo (0)")).to_be_visible()  # it is not kept
     expect(page.locator(".widget-output img")).to_have_js_property("naturalWidth", 128)
     run.click()
@@ -149,5 +139,5 @@ def test_two_visitors_see_their_own_answers(
         photo.write_bytes(encode(Image.new("RGB", (50, 40), colour)))
         choose(page, photo)
     for colour, page in visitors.items():
-        expect(page.get_by_text("Prediction: ")).to_contain_text(colour, timeout=READY)
+        expect(page.get_by_text("Prediction: ")).to_contain_text(colour)
         assert photo_size(page) == (50, 40)

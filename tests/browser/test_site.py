@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pillow_heif
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 from playwright.sync_api import Browser, Page, expect
 
 from icon_classifier.model.session import Model
@@ -25,7 +26,6 @@ from tests.browser.test_comforts import (
     LOOKS,
     NAMES,
     PHONE,
-    READY,
     WIDE,
     button,
     choose,
@@ -75,7 +75,7 @@ def photos(tmp_path: Path) -> Callable[..., list[Path]]:
 
 def ready(page: Page) -> None:
     """Wait until photos can be dropped."""
-    expect(button(page, "Choose photos")).to_be_visible(timeout=READY)
+    expect(button(page, "Choose photos")).to_be_visible()
 
 
 def kept(page: Page) -> None:
@@ -106,7 +106,7 @@ def test_site_shows_the_page_of_voila(
     page.screenshot(path=artefacts / f"site-start-{name}.png")
     assert troubles(page) == []
     drop(page, grizzly)
-    expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
+    expect(line(page)).to_have_text(GRIZZLY)
     bars = page.locator(".ic-card li")
     expect(bars).to_have_count(3)
     expect(bars.first).to_contain_text(re.compile(r"grizzly.*0\.9\d{3}"))
@@ -124,10 +124,9 @@ def test_site_shows_the_page_of_voila(
     drop(page, cat)
     expect(line(page)).to_have_text(
         re.compile(r"Not sure: this does not look like black, grizzly or teddy; closest: \w+ \("),
-        timeout=READY,
     )
     button(page, "Try the example grizzly").click()
-    expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
+    expect(line(page)).to_have_text(GRIZZLY)
 
 
 def test_page_is_usable_before_the_model_and_a_photo_waits_for_it(
@@ -143,7 +142,7 @@ def test_page_is_usable_before_the_model_and_a_photo_waits_for_it(
     loading = page.get_by_text(
         re.compile(r"^Loading the model: \d\.\d of 3\.7 MB, about \d+ s left$")
     )
-    expect(loading).to_be_visible(timeout=READY)
+    expect(loading).to_be_visible()
     drop(page, *photos("red.png"))
     waiting = page.get_by_text(SITE_TEXTS["waiting"])
     expect(waiting).to_be_visible()
@@ -152,7 +151,7 @@ def test_page_is_usable_before_the_model_and_a_photo_waits_for_it(
     assert fits(page)
     page.screenshot(path=artefacts / "site-waiting.png")
     host.release()
-    expect(line(page)).to_have_text(re.compile("Prediction: red"), timeout=READY)
+    expect(line(page)).to_have_text(re.compile("Prediction: red"))
     expect(waiting).to_be_hidden()
     expect(page.get_by_role("progressbar")).to_have_count(0)
 
@@ -165,7 +164,7 @@ def test_page_answers_offline_after_the_first_visit(sites: Path, new_page: NewPa
     page.reload()
     ready(page)
     button(page, "Try the example grizzly").click()
-    expect(line(page)).to_have_text(GRIZZLY, timeout=READY)
+    expect(line(page)).to_have_text(GRIZZLY)
     page.goto(f"{host.url}bears/index.html?from=elsewhere")
     ready(page)
 
@@ -180,14 +179,14 @@ def test_heic_is_read_offline_once_one_was_read(
         kept(page)
         kept(other)
         choose(page, heic)
-        expect(line(page)).to_have_text(re.compile("Prediction: red"), timeout=READY)
+        expect(line(page)).to_have_text(re.compile("Prediction: red"))
     for offline in (page, other):
         offline.context.set_offline(True)
         offline.reload()
         ready(offline)
         choose(offline, heic)
-    expect(line(page)).to_have_text(re.compile("Prediction: red"), timeout=READY)
-    expect(line(other)).to_have_text(HEIF_MISSING, timeout=READY)
+    expect(line(page)).to_have_text(re.compile("Prediction: red"))
+    expect(line(other)).to_have_text(HEIF_MISSING)
 
 
 def test_several_photos_fill_a_table(
@@ -208,7 +207,7 @@ def test_several_photos_fill_a_table(
     page = new_page(f"{host.url}colours/", **PHONE)
     ready(page)
     drop(page, *files, heic, bad, huge)
-    expect(line(page)).to_have_text("5 of 7 photos answered; 2 could not be read.", timeout=READY)
+    expect(line(page)).to_have_text("5 of 7 photos answered; 2 could not be read.")
     rows = page.locator(".ic-table tbody tr")
     expect(rows).to_have_count(7)
     expect(rows.locator("img")).to_have_count(5)
@@ -233,7 +232,7 @@ def test_several_photos_fill_a_table(
     expect(page.locator(".ic-card")).to_be_visible()
     expect(page.locator(".ic-table tr[aria-current=true]")).to_contain_text("=red.png")
     drop(page, *photos("lime.png"))
-    expect(line(page)).to_have_text(re.compile("Prediction: green"), timeout=READY)
+    expect(line(page)).to_have_text(re.compile("Prediction: green"))
     expect(page.locator(".ic-table")).to_have_count(0)
 
 
@@ -251,7 +250,7 @@ def test_photo_is_pasted(
         base64.b64encode(photos("blue.png")[0].read_bytes()).decode(),
     )
     page.keyboard.press("Control+V")
-    expect(line(page)).to_have_text(re.compile("Prediction: blue"), timeout=READY)
+    expect(line(page)).to_have_text(re.compile("Prediction: blue"))
 
 
 @pytest.mark.parametrize("look", [WIDE, PHONE], ids=["wide", "phone"])
@@ -267,9 +266,9 @@ def test_bars_follow_the_camera(
     page = new_page(f"{host.url}colours/", **look, permissions=["camera"])
     ready(page)
     drop(page, *photos("red.png"))
-    expect(line(page)).to_have_text(re.compile("Prediction: red"), timeout=READY)
+    expect(line(page)).to_have_text(re.compile("Prediction: red"))
     button(page, "Camera").click()
-    expect(line(page)).to_have_text(re.compile("green"), timeout=READY)
+    expect(line(page)).to_have_text(re.compile("green"))
     expect(page.locator(".ic-card li").first).to_contain_text("green")
     expect(page.locator(".ic-card img")).to_have_count(0)
     page.evaluate(
@@ -298,7 +297,7 @@ def test_bars_follow_the_camera(
     expect(line(page)).to_have_text(re.compile("green"))
     page.evaluate("window.track = document.querySelector('video').srcObject.getTracks()[0]")
     button(page, "Take the photo").click()
-    expect(page.locator(".ic-card img")).to_be_visible(timeout=READY)
+    expect(page.locator(".ic-card img")).to_be_visible()
     expect(line(page)).to_have_text(re.compile("green"))
     expect(page.locator("video")).to_be_hidden()
     assert page.evaluate("track.readyState") == "ended", "the camera's light stays on"
@@ -315,7 +314,7 @@ def test_many_and_strange_names_are_shown_as_they_are(
         bars = page.locator(".ic-card li:visible")
         for photo, name in zip(photos("red.png", "lime.png", "blue.png"), names, strict=False):
             drop(page, photo)
-            expect(line(page)).to_contain_text(name, timeout=READY)
+            expect(line(page)).to_contain_text(name)
             expect(bars.first).to_contain_text(name)
             expect(bars).to_have_count(5)
             assert fits(page)
@@ -324,7 +323,7 @@ def test_many_and_strange_names_are_shown_as_they_are(
         expect(bars).to_have_count(119)
         assert fits(page)
         button(page, "Camera").click()
-        expect(line(page)).to_have_text(names[1], timeout=READY)
+        expect(line(page)).to_have_text(names[1])
         expect(bars).to_have_count(5)
         expect(more).to_have_count(0)
         assert fits(page)
@@ -341,7 +340,7 @@ def test_model_that_does_not_arrive_is_tried_again(
     setattr(host, failure, {"export-"})
     page = new_page(f"{host.url}colours/", **PHONE)
     words = SITE_TEXTS["missing" if failure == "cut" else "damaged"]
-    expect(page.get_by_role("status").get_by_text(words)).to_be_visible(timeout=READY)
+    expect(page.get_by_role("status").get_by_text(words)).to_be_visible()
     drop(page, *photos("red.png"))
     expect(page.get_by_text(SITE_TEXTS["waiting"])).to_be_visible()
     assert troubles(page) == []
@@ -349,7 +348,7 @@ def test_model_that_does_not_arrive_is_tried_again(
     page.screenshot(path=artefacts / f"site-{failure}.png")
     getattr(host, failure).clear()
     button(page, "Try again").click()
-    expect(line(page)).to_have_text(re.compile("Prediction: red"), timeout=READY)
+    expect(line(page)).to_have_text(re.compile("Prediction: red"))
     expect(page.get_by_text(words)).to_have_count(0)
     expect(button(page, "Try again")).to_have_count(0)
 
@@ -361,7 +360,7 @@ def test_script_that_does_not_arrive_is_said_in_words(
     host.cut = {script}
     page = new_page(f"{host.url}colours/")
     words = SITE_TEXTS["missing" if script == "worker-" else "incomplete"]
-    expect(page.get_by_text(words)).to_be_visible(timeout=READY)
+    expect(page.get_by_text(words)).to_be_visible()
 
 
 @pytest.mark.parametrize(
@@ -381,7 +380,7 @@ def test_browser_that_cannot_run_the_model_says_so(
     ):
         page = open_page(f"{host.url}colours/")
         words = SITE_TEXTS[reason]
-        expect(page.get_by_text(words)).to_be_visible(timeout=READY)
+        expect(page.get_by_text(words)).to_be_visible()
         expect(button(page, "Try again")).to_be_visible(visible=reason == "memory")
         drop(page, *photos("red.png"))
         if reason == "wasm":
@@ -395,7 +394,7 @@ def test_page_works_without_a_service_worker(
     page = new_page(f"{host.url}colours/", service_workers="block")
     ready(page)
     choose(page, *photos("red.png"))
-    expect(line(page)).to_have_text(re.compile("Prediction: red"), timeout=READY)
+    expect(line(page)).to_have_text(re.compile("Prediction: red"))
 
 
 def test_new_version_is_offered_and_not_forced(
@@ -414,12 +413,12 @@ def test_new_version_is_offered_and_not_forced(
         write_site(folder / "one", tmp_path / "empty", model_bytes(labels=["rose", "lime", "sky"]))
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         expect(page.get_by_role("heading")).to_have_text("Red, green or blue?")
-        expect(offer).to_be_visible(timeout=READY)
+        expect(offer).to_be_visible()
         page.reload()
         expect(page.get_by_role("heading")).to_have_text("Red, green or blue?")
-        expect(offer).to_be_visible(timeout=READY)
+        expect(offer).to_be_visible()
         button(page, "Use it").click()
-        expect(page.get_by_role("heading")).to_have_text("Rose, lime or sky?", timeout=READY)
+        expect(page.get_by_role("heading")).to_have_text("Rose, lime or sky?")
         expect(offer).to_have_count(0)
         page.context.set_offline(True)
         page.reload()
@@ -436,3 +435,26 @@ def test_new_version_is_offered_and_not_forced(
         assert len(names[0]) == len(names[1])
         page.goto(f"{host.url}two/")
         ready(page)
+
+
+def test_browser_finds_nothing_that_keeps_the_site_from_being_installed(
+    host: SiteHost, new_page: NewPage
+) -> None:
+    page = new_page(f"{host.url}colours/")
+    page.evaluate("navigator.serviceWorker.ready.then(() => {})")
+    devtools = page.context.new_cdp_session(page)
+    assert devtools.send("Page.getAppManifest")["errors"] == []
+    errors = devtools.send("Page.getInstallabilityErrors")["installabilityErrors"]
+    # Contexts of tests are private ones, in which nothing is ever installed.
+    assert [error["errorId"] for error in errors] == ["in-incognito"]
+
+
+def test_icon_of_the_installed_site_is_that_of_the_page(new_page: NewPage) -> None:
+    svg = (ROOT / "icon_classifier" / "server" / "slim" / "icon.svg").read_text()
+    with Image.open(ROOT / "icon_classifier" / "site" / "icon.png") as icon:
+        page = new_page(viewport={"width": icon.width, "height": icon.height})
+        svg = svg.replace(" rx='7'", "").replace("<svg", "<svg style='position:fixed;inset:0'")
+        page.set_content(svg)
+        with Image.open(io.BytesIO(page.screenshot())) as drawn:
+            difference = ImageChops.difference(icon.convert("RGB"), drawn.convert("RGB"))
+            assert max(high for _, high in difference.getextrema()) < 20  # type: ignore[misc]

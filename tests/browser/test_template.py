@@ -16,41 +16,45 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
-from icon_classifier.model.session import Model
 from icon_classifier.page.texts import PAGE_TEXTS
+from tests.browser.zoo import NOTEBOOK, write_zoo
 from tests.support.browser import watching
 from tests.support.servers import ROOT, Server, running, voila
-from tests.support.zoo import NOTEBOOK, write_zoo
 
 NewPage = Callable[..., Page]
 
-READY = 60_000
-"""How long to wait for the page, in milliseconds; a loaded machine is slow."""
 
 BUDGET_BYTES = 90_000
 BUDGET_BYTES_WITH_WEBSOCKET = 300_000
 BUDGET_REQUESTS = 10
 
 
-def serve(folder: Path, template: str, **options: Any) -> Any:
+def serve(folder: Path, template: str) -> Any:
     shutil.copy(ROOT / "voila.json", folder / "voila.json")
-    write_zoo(folder, **options)
+    write_zoo(folder)
     return voila(folder, f"--template={template}", notebook=NOTEBOOK)
-
-
-@pytest.fixture(scope="module", params=["slim", "lab"])
-def page(request: pytest.FixtureRequest, browser: Browser, tmp_path_factory: Any) -> Iterator[Page]:
-    """One page of the zoo notebook with each of the templates; each test uses other widgets."""
-    folder = tmp_path_factory.mktemp(request.param)
-    with serve(folder, request.param) as server, watching(browser) as new_page:
-        yield opened(new_page, server)
 
 
 @pytest.fixture(scope="module")
 def slim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of the zoo notebook with the slim template."""
-    with serve(tmp_path_factory.mktemp("zoo"), "slim", unknown=True) as server:
+    with serve(tmp_path_factory.mktemp("slim"), "slim") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same with the template that comes with Voilà."""
+    with serve(tmp_path_factory.mktemp("lab"), "lab") as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["slim", "lab"])
+def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
+    """One page of the zoo notebook with each of the templates; each test uses other widgets."""
+    server = request.getfixturevalue(request.param)
+    with watching(browser) as new_page:
+        yield opened(new_page, server)
 
 
 def button(page: Page, name: str) -> Any:
@@ -60,12 +64,12 @@ def button(page: Page, name: str) -> Any:
 def opened(new_page: NewPage, server: Server, **options: Any) -> Page:
     """Open a page and wait for its controls."""
     page = new_page(server.url, **options)
-    expect(button(page, "Answer")).to_be_visible(timeout=READY)
+    expect(button(page, "Answer")).to_be_visible()
     return page
 
 
 def live(page: Page) -> None:
-    expect(page.locator("html[data-connection=live]")).to_be_attached(timeout=READY)
+    expect(page.locator("html[data-connection=live]")).to_be_attached()
 
 
 def upload(page: Page, file: Path, button_name: str) -> None:
@@ -149,14 +153,7 @@ def test_unknown_widget_is_named(slim: Server, new_page: NewPage) -> None:
     expect(note).to_be_visible()
 
 
-@pytest.fixture(scope="module")
-def app(project_model: Model) -> Iterator[Server]:
-    """A server of the app itself, started as a host does."""
-    with voila() as server:
-        yield server
-
-
-def test_first_visit_stays_within_its_budget(app: Server, new_page: NewPage) -> None:
+def test_first_visit_stays_within_its_budget(shipped: Server, new_page: NewPage) -> None:
     page = new_page()
     devtools = page.context.new_cdp_session(page)
     devtools.send("Network.enable")
@@ -170,8 +167,8 @@ def test_first_visit_stays_within_its_budget(app: Server, new_page: NewPage) -> 
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.on("websocket", lambda socket: requests.append(socket.url))
-    page.goto(app.url)
-    expect(button(page, "Choose photos")).to_be_visible(timeout=READY)
+    page.goto(shipped.url)
+    expect(button(page, "Choose photos")).to_be_visible()
     live(page)
     page.wait_for_load_state("networkidle")
     assert 3 <= len(requests) <= BUDGET_REQUESTS, requests
@@ -182,7 +179,7 @@ def test_first_visit_stays_within_its_budget(app: Server, new_page: NewPage) -> 
 def test_second_visit_takes_the_files_from_the_cache(slim: Server, new_page: NewPage) -> None:
     page = opened(new_page, slim)
     page.reload()
-    expect(button(page, "Answer")).to_be_visible(timeout=READY)
+    expect(button(page, "Answer")).to_be_visible()
     kept = page.evaluate(
         "performance.getEntriesByType('resource').filter(e => /(page|style)-/.test(e.name))"
         ".map(e => e.transferSize)"
@@ -198,7 +195,7 @@ def test_controls_appear_without_layout_shift(slim: Server, new_page: NewPage) -
         " window.shift += entry.value; }).observe({ type: 'layout-shift', buffered: true });"
     )
     page.goto(slim.url)
-    expect(button(page, "Answer")).to_be_visible(timeout=READY)
+    expect(button(page, "Answer")).to_be_visible()
     live(page)
     assert page.evaluate("window.shift") < 0.02
 
@@ -210,7 +207,7 @@ def test_html_is_sanitized_and_injected_scripts_are_blocked(slim: Server, browse
         " event => window.violations.push(event.violatedDirective));"
     )
     page.goto(slim.url)
-    button(page, "Print").click(timeout=READY)
+    button(page, "Print").click()
     expect(page.locator("#bold")).to_be_visible()
     expect(page.locator("#styled")).to_have_css("color", "rgb(4, 5, 6)")
     assert page.evaluate("window.hurt") is None
@@ -297,7 +294,7 @@ def test_file_that_is_too_large_is_not_sent_and_the_page_goes_on(
         stream.truncate(2**25 if refused_by == "page" else 2**21)
     upload(page, file, "Upload (0)")
     notice = page.get_by_role("alert").filter(has_text=PAGE_TEXTS["too_large"])
-    expect(notice).to_be_visible(timeout=READY)
+    expect(notice).to_be_visible()
     live(page)
     button(page, "Answer").click()
     expect(page.get_by_text("0 bytes, 0")).to_be_visible()
@@ -309,8 +306,10 @@ def test_file_that_is_too_large_is_not_sent_and_the_page_goes_on(
     assert len(connections) == {"page": 1, "server": 2}[refused_by]
 
 
-def test_slow_upload_shows_a_progress_bar(app: Server, new_page: NewPage, tmp_path: Path) -> None:
-    page = new_page(app.url)
+def test_slow_upload_shows_a_progress_bar(
+    shipped: Server, new_page: NewPage, tmp_path: Path
+) -> None:
+    page = new_page(shipped.url)
     live(page)
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
@@ -326,7 +325,7 @@ def test_slow_upload_shows_a_progress_bar(app: Server, new_page: NewPage, tmp_pa
         button(page, "Choose photos").click()
     chooser.value.set_files(photo)
     expect(bar).to_be_visible()
-    expect(bar).to_be_hidden(timeout=READY)
+    expect(bar).to_be_hidden()
 
 
 def test_dead_connection_is_noticed_when_the_phone_wakes(slim: Server, new_page: NewPage) -> None:
@@ -360,10 +359,10 @@ def test_dead_kernel_ends_the_page_until_a_reload(slim: Server, new_page: NewPag
     live(page)
     first = pid_of(page)
     os.kill(first, signal.SIGKILL)
-    expect(page.get_by_text("This page has ended.")).to_be_visible(timeout=READY)
+    expect(page.get_by_text("This page has ended.")).to_be_visible()
     expect(page.locator("main")).to_have_js_property("inert", True)
     button(page, "Reload the page").click()
-    expect(page.get_by_text("Nothing yet")).to_be_visible(timeout=READY)
+    expect(page.get_by_text("Nothing yet")).to_be_visible()
     assert pid_of(page) != first
 
 
@@ -377,9 +376,9 @@ def test_server_restart_ends_the_page(tmp_path: Path, browser: Browser) -> None:
     port = int(server.url.rsplit(":", 1)[1].rstrip("/"))
     command = ["-m", "voila", NOTEBOOK, "--template=slim", f"--port={port}", "--no-browser"]
     with running(command, port=port, ready="voila/static/", cwd=tmp_path):
-        expect(page.get_by_text("This page has ended.")).to_be_visible(timeout=READY)
+        expect(page.get_by_text("This page has ended.")).to_be_visible()
         button(page, "Reload the page").click()
-        expect(button(page, "Answer")).to_be_visible(timeout=READY)
+        expect(button(page, "Answer")).to_be_visible()
     page.context.close()
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.server.visitor import Visit
-from tests.support.leftovers import count
 from tests.support.models import write_model
 from tests.support.pictures import encode
+from tests.support.processes import count_in_memory
 from tests.support.servers import project_copy, voila
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="looks into /proc")
@@ -35,7 +35,7 @@ def holds(folder: Path, mark: bytes) -> list[Path]:
 
 async def until_gone(mark: bytes, process: int, seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
-        while count(mark, process):
+        while count_in_memory(mark, process):
             await asyncio.sleep(0.5)
 
 
@@ -67,14 +67,14 @@ async def test_no_process_or_file_holds_a_photo_after_the_visit(
                 here = {process.pid for process in family.children(recursive=True)} - others
                 photo = marked(mark)
                 await visit.classify(photo)
-                assert sum(count(mark, pid) for pid in others) == 0
+                assert sum(count_in_memory(mark, pid) for pid in others) == 0
                 assert not holds(temporary, mark)
             async with asyncio.timeout(30):
                 while any(psutil.pid_exists(pid) for pid in here):
                     await asyncio.sleep(0.1)
             assert (await other.classify(encode(Image.new("RGB", (32, 32), "red")))) != ""
             for pid in others:
-                assert count(mark, pid) == 0, psutil.Process(pid).cmdline()
+                assert count_in_memory(mark, pid) == 0, psutil.Process(pid).cmdline()
             # The server gives freed memory back now and then, also after the last visitor.
             await until_gone(mark, family.pid)
         assert mark.decode() not in server.text
@@ -85,4 +85,4 @@ async def test_no_process_or_file_holds_a_photo_after_the_visit(
 
 def test_memory_search_finds_bytes_that_are_there() -> None:
     mark = uuid.uuid4().hex.encode()
-    assert count(mark, os.getpid()) > 0
+    assert count_in_memory(mark, os.getpid()) > 0

@@ -10,19 +10,27 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
+from icon_classifier.api.app import create_app
+from icon_classifier.api.settings import ApiSettings
+from icon_classifier.cli.main import app
 from icon_classifier.conversion.convert import convert
 from icon_classifier.errors import UnsupportedLearnerError
 from icon_classifier.images import read_image
 from icon_classifier.model.session import Model
+from icon_classifier.server.visitor import smoke
 from tests.support import learners
-from tests.support.exports.kinds import OLD, PICTURES, Notebook, learners_by_kind
+from tests.support.exports.kinds import GREY, OLD, PICTURES, Notebook, learners_by_kind
 from tests.support.exports.refused import REFUSED
+from tests.support.servers import project_copy, voila
 
 KINDS = learners_by_kind()
+PHOTOS = sorted([*OLD.glob("*.png"), *OLD.glob("*.jpg")])
+"""Of any mode."""
 RECORDED = json.loads((OLD / "answers.json").read_text())
 """Labels and probabilities of older versions of fastai; make_old.py wrote them."""
-
 
 INSTRUCTION = re.compile(
     r"; (build|call|give|leave|let|make|set|train|use|if it is for training only, run) "
@@ -112,3 +120,52 @@ def test_other_learner_is_refused_in_words(kind, notebook, tmp_path):
     assert INSTRUCTION.search(message), message
     assert "?" not in message
     assert not (tmp_path / "export.onnx").exists()
+
+
+@pytest.fixture(scope="module")
+def grey(notebook: Notebook, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the model of a network that takes grey photos."""
+    with learners.quiet():
+        path = learners.export(GREY["n_in"](notebook), tmp_path_factory.mktemp("grey"))
+    return convert(path)
+
+
+@pytest.fixture(scope="module")
+def answers(grey: Path) -> dict[str, tuple[str, float]]:
+    model = Model.load(grey)
+    assert model.info.pipeline.size == (64, 64)
+    predictions = {path.name: model.predict(read_image(path.read_bytes())) for path in PHOTOS}
+    return {name: (each.label, each.probability) for name, each in predictions.items()}
+
+
+def test_api_answers_photos_of_any_mode_by_a_grey_model(grey, answers):
+    files = [("photo", (path.name, path.read_bytes())) for path in PHOTOS]
+    with TestClient(create_app(Model.load(grey), ApiSettings(rate=0, threads=1))) as client:
+        photos = client.post("/classify", files=files).json()["photos"]
+    for photo in photos:
+        label, probability = answers[photo["name"]]
+        assert photo["predictions"][0]["label"] == label
+        assert photo["predictions"][0]["probability"] == pytest.approx(probability, abs=1e-5)
+    assert [photo["name"] for photo in photos] == [path.name for path in PHOTOS]
+
+
+def test_command_line_predicts_and_evaluates_by_a_grey_model(grey, answers, tmp_path):
+    command = ["predict", "--json", "--model", str(grey.parent), *map(str, PHOTOS)]
+    lines = CliRunner().invoke(app, command).stdout.splitlines()
+    found = {Path(each["path"]).name: each["label"] for each in map(json.loads, lines)}
+    assert found == {name: label for name, (label, _) in answers.items()}
+    for path in PHOTOS:
+        folder = tmp_path / answers[path.name][0]
+        folder.mkdir(exist_ok=True)
+        (folder / path.name).write_bytes(path.read_bytes())
+    evaluate = ["evaluate", "--json", "--model", str(grey.parent), str(tmp_path)]
+    assert json.loads(CliRunner().invoke(app, evaluate).stdout)["error"] == 0
+
+
+@pytest.mark.slow
+def test_page_answers_by_a_grey_model(grey, answers, tmp_path):
+    name = "blobs.png"
+    with voila(project_copy(tmp_path, grey)) as server:
+        report = smoke(server.url, OLD / name, answers[name][0])
+        assert report.probability == pytest.approx(answers[name][1], abs=1e-3)
+        assert "Traceback" not in server.text

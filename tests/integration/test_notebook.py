@@ -20,10 +20,9 @@ from PIL import Image
 from icon_classifier.images import read_image
 from icon_classifier.model.session import Model
 from icon_classifier.server.visitor import KernelPage
-from tests.support.kernels import own_sockets
 from tests.support.models import write_model
 from tests.support.pictures import encode, gradient
-from tests.support.servers import NOTEBOOK, ROOT, project_copy
+from tests.support.servers import NOTEBOOK, ROOT, own_sockets, project_copy
 
 
 class Page:
@@ -161,8 +160,8 @@ def test_kernel_memory_keeps_nothing_of_a_photo(colours: Page, way: str) -> None
     rows = np.frombuffer(mark * (1200 * 300), np.uint8).reshape(1200, 1200, 3)
     photo = encode(Image.fromarray(rows), "BMP")  # uncompressed: 4 MB, little but marks
     stored = mark[::-1].hex()  # the other way round, so that the question does not count itself
-    module = "__import__('importlib').import_module('tests.support.leftovers')"
-    question = f"{module}.count(bytes.fromhex('{stored}')[::-1])"
+    module = "__import__('importlib').import_module('tests.support.processes')"
+    question = f"{module}.count_in_memory(bytes.fromhex('{stored}')[::-1])"
     held = f"[globals().update(held=bytes.fromhex('{stored}')[::-1] * 10**5), {question}][1]"
     assert colours.value(held) >= 100_000, "the search finds what is there"
     trim = "__import__('importlib').import_module('icon_classifier.system.memory').trim_heap()"

@@ -80,7 +80,7 @@ def test_log_of_a_page_that_is_left_while_it_works_has_no_warning(page: Server) 
 
 
 def predictions() -> float:
-    with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=60) as answer:
         found = re.search(rb"^icon_classifier_predictions_total (.+)$", answer.read(), re.MULTILINE)
     assert found is not None
     return float(found[1])

@@ -1,4 +1,6 @@
-"""The websocket between page and kernel, and malformed messages on it."""
+"""The websocket between page and kernel: forged messages, pings, and proxies in between."""
+
+from __future__ import annotations
 
 import asyncio
 import json
@@ -10,10 +12,14 @@ from urllib.parse import urlsplit
 
 import pytest
 from jupyter_server.base.websocket import WS_PING_INTERVAL
+from PIL import Image
+from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 from icon_classifier.server.messages import PROTOCOL
+from icon_classifier.server.visitor import smoke
 from tests.support.models import write_model
+from tests.support.pictures import encode
 from tests.support.servers import Server, project_copy, voila
 
 HANDSHAKE = {
@@ -25,28 +31,35 @@ HANDSHAKE = {
 PING = b"\x89\x00"
 
 
-def channels_of_a_visitor(server: Server) -> str:
-    """Open a page; return the address of its websocket."""
+def kernel_of_a_visitor(server: Server) -> str:
+    """Open a page; return the address of its kernel."""
     with urllib.request.urlopen(server.url, timeout=60) as page:
         found = re.search(r'"kernelId": "([^"]+)"', page.read().decode())
     assert found is not None
-    return f"{server.url.replace('http', 'ws')}api/kernels/{found[1]}/channels?session_id=1"
+    return f"{server.url}api/kernels/{found[1]}"
 
 
-def is_well(server: Server) -> bool:
-    """Return whether the server answers."""
-    with urllib.request.urlopen(f"{server.url}healthz", timeout=5) as answer:
-        return bool(answer.status == 200)
+def channels_of_a_visitor(server: Server) -> str:
+    """Open a page; return the address of its websocket."""
+    return f"{kernel_of_a_visitor(server)}/channels?session_id=1".replace("http", "ws", 1)
+
+
+def status(url: str, headers: dict[str, str] | None = None, method: str = "GET") -> int:
+    """Send a request; return the status of the answer."""
+    request = urllib.request.Request(url, headers=headers or {}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
 
 
 def test_websocket_without_the_subprotocol_is_refused(colour_server: Server) -> None:
     """It cannot be checked, and Voilà itself would stumble over the first photo sent back."""
     address = channels_of_a_visitor(colour_server).replace("ws", "http", 1)
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(urllib.request.Request(address, headers=HANDSHAKE), timeout=10)
-    caught.value.close()
-    assert caught.value.code == 400
-    assert is_well(colour_server)
+    assert status(address, HANDSHAKE) == 400
+    assert status(f"{colour_server.url}healthz") == 200
 
 
 @pytest.mark.parametrize(
@@ -69,7 +82,7 @@ async def test_forged_message_closes_only_its_websocket(
     finally:
         socket.close()
     assert socket.close_code == 1002
-    assert is_well(colour_server)
+    assert status(f"{colour_server.url}healthz") == 200
 
 
 @pytest.mark.slow
@@ -99,3 +112,70 @@ async def test_connection_is_pinged_and_closed_when_it_does_not_answer(tmp_path:
         answering.close()
         while await answering.read_message() is not None:
             pass
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://site.example", "site.example:80"),
+        ("https://site.example", "site.example:443"),
+        ("https://site.example", "site.example"),
+        ("http://site.example:80", "Site.Example"),
+        ("http://[::1]", "[::1]:80"),
+    ],
+)
+async def test_default_port_in_the_host_is_the_same_host(
+    colour_server: Server, origin: str, host: str
+) -> None:
+    headers = {"Origin": origin, "Host": host}
+    request = HTTPRequest(channels_of_a_visitor(colour_server), headers=headers)
+    socket = await websocket_connect(request, subprotocols=[PROTOCOL])
+    socket.close()
+    while await socket.read_message() is not None:
+        pass  # what the kernel said before
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ({"Origin": "https://site.example"}, "the page is at https://site.example, but the proxy"),
+        ({"Origin": "http://localhost:1"}, "the page is at http://localhost:1, but the proxy"),
+        ({"Upgrade": "", "Connection": "close"}, "does not pass WebSockets on (Upgrade)"),
+    ],
+)
+def test_what_a_proxy_withholds_is_said_in_the_log_and_to_the_page(
+    colour_server: Server, headers: dict[str, str], reason: str
+) -> None:
+    kernel = kernel_of_a_visitor(colour_server)
+    assert status(kernel) == 200
+    sent = HANDSHAKE | {"Sec-WebSocket-Protocol": PROTOCOL} | headers
+    sent = {name: value for name, value in sent.items() if value}
+    assert status(f"{kernel}/channels?session_id=1", sent) == 403
+    assert status(kernel) == 421
+    assert reason in colour_server.text
+    assert "docs/deploying.md" in colour_server.text
+
+
+def test_request_that_is_no_page_marks_no_kernel(colour_server: Server) -> None:
+    kernel = kernel_of_a_visitor(colour_server)
+    plain = {"Sec-WebSocket-Protocol": PROTOCOL}
+    assert status(f"{kernel}/channels?session_id=1", plain) == 403
+    assert status(kernel) == 200
+
+
+def test_head_of_the_health_check_is_200(colour_server: Server) -> None:
+    assert status(f"{colour_server.url}healthz", method="HEAD") == 200
+
+
+@pytest.mark.slow
+def test_page_under_a_prefix_opens_with_and_without_its_slash(tmp_path: Path) -> None:
+    write_model(project_copy(tmp_path))
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(encode(Image.new("RGB", (40, 30), "red")))
+    with voila(tmp_path, "--Voila.base_url=/icons") as server:
+        for address in ("icons", "icons/"):
+            with urllib.request.urlopen(server.url + address, timeout=60) as page:
+                assert page.url == server.url + "icons/"
+                assert b'"kernelId"' in page.read()
+        assert status(f"{server.url}icons/healthz", method="HEAD") == 200
+        assert smoke(f"{server.url}icons/", photo, "red", 60).label == "red"

@@ -14,8 +14,8 @@ from playwright.sync_api import Page, expect
 
 from icon_classifier.page.texts import PAGE_TEXTS
 from icon_classifier.server.visitor import smoke
+from tests.scale.nginx import nginx, write_config
 from tests.support.models import write_model
-from tests.support.nginx import nginx, write_config
 from tests.support.pictures import encode
 from tests.support.servers import ROOT, Server, free_port, project_copy, running, voila
 

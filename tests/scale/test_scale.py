@@ -26,8 +26,8 @@ from icon_classifier.images import read_image
 from icon_classifier.model.session import Model
 from tests.support.models import write_model
 from tests.support.pictures import encode, gradient
+from tests.support.processes import run_on_terminal
 from tests.support.servers import ROOT, free_port
-from tests.support.terminals import run_on_terminal
 
 # Ray's own code warns and leaves threads and sockets open.
 pytestmark = pytest.mark.filterwarnings("ignore")

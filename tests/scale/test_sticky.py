@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from tests.scale.nginx import nginx, write_config
 from tests.support.models import write_model
-from tests.support.nginx import nginx, write_config
 from tests.support.pictures import encode
 from tests.support.servers import ROOT, Server, free_port, project_copy, voila
 

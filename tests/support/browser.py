@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 ARGUMENTS = [
     "--no-sandbox",  # root in a container has no other choice
@@ -32,6 +32,7 @@ LOST = ("ERR_INTERNET_DISCONNECTED", "ERR_CONNECTION_REFUSED", "ERR_CONNECTION_R
 
 TIMEOUT_MS = 90_000
 """How long to wait for what is expected, in milliseconds; a loaded machine is slow."""
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 def keep_file_choosers(page: Any) -> None:

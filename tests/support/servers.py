@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = "icon_classifier.ipynb"
@@ -187,3 +188,15 @@ def jupyter(folder: Path = ROOT, *options: str, token: str = "") -> Iterator[Ser
     ]
     with running(command, port=port, ready="api", cwd=folder) as server:
         yield server
+
+
+@contextlib.contextmanager
+def own_sockets() -> Iterator[Config]:
+    """Give a kernel sockets that are files, for as long as it lives.
+
+    A kernel on TCP is told which ports to take, and finds now and then that a browser or a server
+    of another test took one in the meantime; nbclient then waits in vain.
+    """
+    # Not pytest's folder: the path of a socket may have 100 bytes or so.
+    with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
+        yield Config({"KernelManager": {"transport": "ipc", "ip": str(Path(folder, "ipc"))}})

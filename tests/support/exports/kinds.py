@@ -342,47 +342,40 @@ PRESIZING: dict[str, Callable[[Notebook], tuple[Any, Any]]] = {
 
 # What only training uses
 
-METRICS: dict[str, Kind] = {
-    "accuracy and error_rate": lambda nb: [nb.accuracy, nb.error_rate],
-    "top_k_accuracy": lambda nb: [partial(nb.top_k_accuracy, k=2)],
-    "own": lambda nb: [
-        nb.share_right,
-        nb.AvgMetric(nb.share_right),
-        nb.AccumMetric(nb.share_right),
-    ],
-    "F1Score": lambda nb: nb.F1Score(average="macro"),
-    "Precision and Recall": lambda nb: [nb.Precision(average="micro"), nb.Recall(average="macro")],
-    "FBeta": lambda nb: nb.FBeta(beta=2, average="weighted"),
-    "RocAuc": lambda nb: nb.RocAuc(),
-    "BalancedAccuracy": lambda nb: nb.BalancedAccuracy(),
-    "CohenKappa": lambda nb: [nb.CohenKappa(weights="quadratic"), nb.MatthewsCorrCoef()],
-    "Jaccard": lambda nb: [nb.Jaccard(average="macro"), nb.HammingLoss(), nb.BrierScore()],
-    "Perplexity": lambda nb: [nb.Perplexity(), nb.perplexity],
-    "skm_to_fastai": lambda nb: nb.skm_to_fastai(nb.zero_one_loss),
-    "none": lambda nb: None,
-}
+
+def every_metric(nb: Notebook) -> Any:
+    metrics = [
+        *(nb.accuracy, nb.error_rate, partial(nb.top_k_accuracy, k=2)),
+        *(nb.share_right, nb.AvgMetric(nb.share_right), nb.AccumMetric(nb.share_right)),
+        *(nb.F1Score(average="macro"), nb.FBeta(beta=2, average="weighted")),
+        *(nb.Precision(average="micro"), nb.Recall(average="macro"), nb.RocAuc()),
+        *(nb.BalancedAccuracy(), nb.CohenKappa(weights="quadratic"), nb.MatthewsCorrCoef()),
+        *(nb.Jaccard(average="macro"), nb.HammingLoss(), nb.BrierScore()),
+        *(nb.Perplexity(), nb.perplexity, nb.skm_to_fastai(nb.zero_one_loss)),
+    ]
+    return nb.cnn(metrics=metrics)
 
 
-CALLBACKS: dict[str, Kind] = {
-    "MixUp": lambda nb: nb.MixUp(0.4),
-    "CutMix": lambda nb: nb.CutMix(),
-    "SaveModel EarlyStopping ReduceLROnPlateau": lambda nb: [
+def every_callback(nb: Notebook) -> Any:
+    callbacks = [
+        *(nb.MixUp(0.4), nb.CutMix(), nb.ShowGraphCallback(), nb.CSVLogger()),
         nb.SaveModelCallback(monitor="error_rate", fname="best"),
         nb.EarlyStoppingCallback(monitor="valid_loss", patience=2),
-        nb.ReduceLROnPlateau(patience=2),
-    ],
-    "ShowGraphCallback": lambda nb: nb.ShowGraphCallback(),
-    "CSVLogger": lambda nb: nb.CSVLogger(),
-    "GradientAccumulation": lambda nb: [nb.GradientAccumulation(8), nb.GradientClip(0.1)],
-    "MixedPrecision": lambda nb: nb.MixedPrecision(),
-    "ChannelsLast": lambda nb: nb.ChannelsLast(),
-    "BnFreeze": lambda nb: nb.BnFreeze(),
-    "ActivationStats": lambda nb: nb.ActivationStats(with_hist=True),
-    "TerminateOnNaN": lambda nb: nb.TerminateOnNaNCallback(),
-    "SkipToEpoch": lambda nb: [nb.SkipToEpoch(0), nb.ShortEpochCallback(0.5)],
-    "CollectData": lambda nb: [nb.CollectDataCallback(), nb.GatherPredsCallback()],
-    "own": lambda nb: nb.Counter(),
-    "own without a class": lambda nb: nb.Callback(after_batch=lambda self: None),
+        *(nb.ReduceLROnPlateau(patience=2), nb.GradientAccumulation(8), nb.GradientClip(0.1)),
+        *(nb.MixedPrecision(), nb.ChannelsLast(), nb.BnFreeze(), nb.TerminateOnNaNCallback()),
+        *(nb.ActivationStats(with_hist=True), nb.SkipToEpoch(0), nb.ShortEpochCallback(0.5)),
+        *(nb.CollectDataCallback(), nb.GatherPredsCallback(), nb.Counter()),
+        nb.Callback(after_batch=lambda self: None),
+    ]
+    return nb.cnn(cbs=callbacks)
+
+
+TRAINING: dict[str, Kind] = {
+    "every metric": every_metric,
+    "one metric": lambda nb: nb.cnn(metrics=nb.RocAuc()),
+    "no metric": lambda nb: nb.cnn(metrics=None),
+    "every callback": every_callback,
+    "one callback": lambda nb: nb.cnn(cbs=nb.MixUp()),
 }
 
 LOSSES: dict[str, Kind] = {
@@ -645,14 +638,7 @@ def learners_by_kind() -> dict[str, Kind]:
         },
         "transforms": {name: partial(transformed, make) for name, make in TRANSFORMS.items()},
         "presizing": {name: partial(transformed, make) for name, make in PRESIZING.items()},
-        "metrics": {
-            name: partial(lambda make, nb: nb.cnn(metrics=make(nb)), make)
-            for name, make in METRICS.items()
-        },
-        "callbacks": {
-            name: partial(lambda make, nb: nb.cnn(cbs=make(nb)), make)
-            for name, make in CALLBACKS.items()
-        },
+        "training": TRAINING,
         "losses": {
             name: partial(lambda make, nb: nb.cnn(loss_func=make(nb)), make)
             for name, make in LOSSES.items()

@@ -12,8 +12,8 @@ from icon_classifier.cli.main import app
 from icon_classifier.errors import ModelDamagedError, SettingsError
 from tests.support.models import write_model
 from tests.support.pictures import encode
+from tests.support.processes import run_on_terminal
 from tests.support.servers import ROOT
-from tests.support.terminals import run_on_terminal
 
 
 @pytest.fixture

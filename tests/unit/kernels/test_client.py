@@ -11,7 +11,7 @@ from jupyter_client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
 from icon_classifier.kernels.client import PromptClient
-from tests.support.kernels import own_sockets
+from tests.support.servers import own_sockets
 
 
 @pytest.fixture

@@ -205,7 +205,7 @@ async def test_ended_kernel_is_not_signalled(kernel: ForkedKernelManager) -> Non
     await kernel.signal_kernel(signal.SIGKILL)
     await ended(kernel)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=5) == -signal.SIGKILL
+    assert process.wait(timeout=60) == -signal.SIGKILL
 
 
 async def test_kernels_survive_their_parent_and_another_is_started(
@@ -295,7 +295,7 @@ async def test_parent_that_hangs_does_not_delay_the_end(tmp_path: Path) -> None:
     parent.suspend()
     started = time.monotonic()
     await asyncio.to_thread(fork_server.stop)
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 30
     assert not parent.is_running()
 
 

@@ -1,4 +1,4 @@
-"""A notebook with every widget that the slim page supports, and with what can happen to them."""
+"""A notebook with every widget that the slim page supports, and one that it does not."""
 
 from __future__ import annotations
 
@@ -158,11 +158,12 @@ widgets.VBox([
 """
 
 UNKNOWN = "widgets.IntSlider()"
+"""A widget that the slim page does not support."""
 
 
-def write_zoo(folder: Path, *, unknown: bool = False) -> None:
-    """Write the notebook, with a widget that the slim page does not support if `unknown`."""
-    code = [MODEL, CORE, OUTPUTS, ANY, OTHERS, PAGE, *([UNKNOWN] if unknown else [])]
+def write_zoo(folder: Path) -> None:
+    """Write the notebook."""
+    code = [MODEL, CORE, OUTPUTS, ANY, OTHERS, PAGE, UNKNOWN]
     cells = [nbformat.v4.new_markdown_cell(TEXT), *map(nbformat.v4.new_code_cell, code)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     notebook.metadata["kernelspec"] = {

@@ -1,1 +1,0 @@
-"""Fixtures of the suite against hostile visitors."""
