@@ -24,7 +24,7 @@ from PIL import Image
 from icon_classifier.conversion.archive import MAGIC_NUMBER, Archive, open_archive
 from icon_classifier.conversion.fields import class_name
 from icon_classifier.conversion.learner import read_learner
-from icon_classifier.conversion.network import build_network
+from icon_classifier.conversion.network import Placeholder, build_network
 from icon_classifier.conversion.unpickler import MAX_NAME, Global, Object, shorten
 from icon_classifier.errors import (
     ConversionError,
@@ -517,3 +517,23 @@ def test_data_of_a_tensor_that_is_named_three_times_is_refused(
     path.write_bytes(storage_calls(storage, times=3))
     with pytest.raises(ConversionError, match="expected the data of a tensor"):
         open_archive(path)
+
+
+MANY = tuple(range(201))
+RELU = Global("torch.nn.functional", "relu")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Object(Global("functools", "partial"), (), (RELU, MANY, {}, None)),
+        Object(Global("functools", "partial"), (), (RELU, (), dict.fromkeys(MANY), None)),
+        Object(Global("torch", "Size"), (MANY,)),
+    ],
+    ids=["arguments", "named arguments", "size"],
+)
+def test_what_copies_many_values_is_not_built(export: Archive, value: Object) -> None:
+    """Thousands of them may share the values."""
+    state = {"value": value, "_parameters": {}, "_buffers": {}, "_modules": {}}
+    layer = Object(Global("torch.nn.modules.linear", "Identity"), (), state)
+    assert isinstance(build_network(layer, export).value, Placeholder)
