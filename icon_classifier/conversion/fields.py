@@ -28,19 +28,25 @@ def get_attribute(value: Any, name: str) -> Any:
     return attribute
 
 
-def get_items(value: Any) -> list[Any]:
+MAX_ITEMS = 200
+"""Most members of each list of transforms, callbacks, metrics and the like, which has 20."""
+
+
+def get_items(value: Any, most: float = MAX_ITEMS) -> list[Any]:
     """Return the members of a list or of fastcore's L.
 
     Raises
     ------
     UnsupportedLearnerError
-        It is neither.
+        It is neither, or has more members than `most`.
     """
     items = value.get("items") if isinstance(value, Object) else value
     if isinstance(items, Object):  # a CategoryMap keeps its members in an L
         items = items.get("items")
     if not isinstance(items, list):
         raise unsupported(f"expected a list, got {shorten(value)}; {_AS_MADE}")
+    if len(items) > most:
+        raise unsupported(f"expected lists of at most {most} members, got {shorten(items)}")
     return items
 
 

@@ -274,8 +274,8 @@ def to_onnx(module: nn.Module, sample: torch.Tensor, output_names: Sequence[str]
         # torch advises another opset, which nobody can choose here.
         reason = str(error).strip().partition("\n")[0].partition(" Support for this operator")[0]
         raise UnsupportedLearnerError(
-            "the network cannot be written as ONNX; train one without that operation, such as "
-            f"resnet34, and export it ({reason})"
+            f"the network cannot be written as ONNX ({reason}); train one without that operation, "
+            "such as resnet34, and export it"
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -6,6 +6,7 @@ refused with the reason.
 """
 
 import json
+import math
 import struct
 import sys
 from dataclasses import dataclass
@@ -63,12 +64,6 @@ LEFT_OUT_SILENTLY = ("TrainEvalCallback", "Recorder", "CastToTensor", "ProgressC
 
 MAX_NOTES = 1_000_000
 """Most characters of ``learn.icon_classifier`` as JSON."""
-
-MAX_TRANSFORMS = 100
-"""Most transforms of a Learner; each is looked at with all that it holds."""
-
-MAX_BLOCKS = 9
-"""Most blocks of a Learner that are named where there are not two."""
 
 NAMELESS = "(no name)"
 """What a class is called whose label is empty."""
@@ -144,8 +139,6 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
         get_items(get_attribute(get_attribute(loader, stage), "fs"))
         for stage in ("after_item", "before_batch", "after_batch")
     )
-    if len(item) + len(before) + len(batch) > MAX_TRANSFORMS:
-        raise unsupported(f"expected at most {MAX_TRANSFORMS} transforms; train again with fewer")
     transforms = read_transforms(item, batch, archive, before_batch=before, mode=blocks.mode)
     model = get_attribute(learn, "model")
     if not isinstance(model, Object):
@@ -253,7 +246,7 @@ def _read_blocks(dataset: Any) -> _Blocks:
     if not isinstance(dataset, Object) or dataset.get("tls") is None:
         data = OTHER_KINDS.get(class_name(dataset), describe(dataset))
         raise unsupported(f"it takes {data}; {_ONE_LABEL}")
-    lists = get_items(dataset.get("tls"))[:MAX_BLOCKS]
+    lists = get_items(dataset.get("tls"))
     types = [tl.get("types") or [None] for tl in lists]
     named = [OTHER_KINDS.get(class_name(kinds[-1]), describe(kinds[-1])) for kinds in types]
     steps = [
@@ -280,7 +273,7 @@ def _read_blocks(dataset: Any) -> _Blocks:
             f"expected labels of CategoryBlock, got {describe(steps[1][-1])}; use CategoryBlock "
             "and train again"
         )
-    labels = _labels(get_items(get_attribute(steps[1][-1], "vocab")))
+    labels = _labels(get_items(get_attribute(steps[1][-1], "vocab"), most=math.inf))
     return _Blocks(mode, labels, steps[0][:opened], steps[1][:-1])
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from icon_classifier.conversion.archive import Archive
-from icon_classifier.conversion.fields import class_name, describe
+from icon_classifier.conversion.fields import MAX_ITEMS, class_name, describe
 from icon_classifier.conversion.older_layers import complete, find_layer, rebuild
 from icon_classifier.conversion.unpickler import Global, Object, Storage, shorten
 from icon_classifier.errors import ConversionError, UnsupportedLearnerError
@@ -230,7 +230,8 @@ class _Builder:
         if id(value) in self.built:
             return self.built[id(value)]
         if isinstance(value, Global):
-            return _resolve(value)
+            built = self.built[id(value)] = _resolve(value)
+            return built
         if isinstance(value, Object):
             return self.build_object(value)
         if isinstance(value, (tuple, set, frozenset)):
@@ -333,7 +334,7 @@ class _Builder:
                     f"the network has a tensor of an unusual kind ({name}); call "
                     "learn.model.cpu() before learn.export(), and do not quantize the network"
                 )
-            case "torch.Size", (size,):
+            case "torch.Size", (tuple() as size,) if len(size) <= MAX_DIMENSIONS:
                 return torch.Size(size)
             case "torch.device", _:
                 return torch.device("cpu")
@@ -344,7 +345,9 @@ class _Builder:
     def partial(self, symbol: Object) -> Any:
         """Build a partial of a layer's class or of a function of torch.nn.functional."""
         match symbol.state:
-            case (call, tuple() as args, dict() as kwargs, _):
+            case (call, tuple() as args, dict() as kwargs, _) if (
+                len(args) + len(kwargs) <= MAX_ITEMS  # each partial has a copy of them
+            ):
                 function = self.build(call)
                 if callable(function):
                     return functools.partial(function, *self.build(args), **self.build(kwargs))

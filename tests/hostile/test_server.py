@@ -553,6 +553,39 @@ async def test_photos_sent_at_the_same_moment_wait_in_the_browsers(server: Serve
         assert most - before < 80e6
 
 
+async def test_message_of_many_bytes_from_a_kernel_is_not_received(server: Server) -> None:
+    """ZeroMQ would receive a thousand of them before anybody looks at one."""
+    process = psutil.Process(server.process.pid)
+    async with await Visit.open(server.url) as visit:
+        chooser = visit.find("FileUploadModel")[0]
+        file = {"name": "x", "type": "", "size": 1, "last_modified": 0}
+        data = {
+            "method": "update",
+            "state": {"value": [file]},
+            "buffer_paths": [["value", 0, "content"]],
+        }
+        await visit.send("comm_msg", {"comm_id": chooser, "data": data}, [bytes(3 * 2**23)])
+        await until_answered(visit)
+        before = process.memory_info().rss
+        line = await asyncio.to_thread(upgraded, server, visit.kernel_id)
+        await ask_for_states(line, 4)
+        assert await most_until_still(process) - before < 15e6
+        line.close()
+
+
+async def most_until_still(process: psutil.Process) -> int:
+    """Return the most memory of the server, in bytes, until it and kernels have nothing to do."""
+    most, still, cpu = 0, 0, -1.0
+    async with asyncio.timeout(60):
+        while still < 5:
+            most = max(most, process.memory_info().rss)
+            family = [process, *process.children(recursive=True)]
+            now = sum(sum(member.cpu_times()[:2]) for member in family)
+            still, cpu = (still + 1, cpu) if now - cpu < 0.03 else (0, now)
+            await asyncio.sleep(0.2)
+    return most
+
+
 async def ask_for_states(line: socket.socket, times: int) -> None:
     """Ask for the state of all widgets on a connection on which nothing is read."""
     opening = {"comm_id": "c", "target_name": "jupyter.widget.control", "data": {}}
@@ -575,22 +608,14 @@ def pack(kind: str, content: dict[str, Any], metadata: dict[str, Any]) -> bytes:
 @pytest.mark.parametrize("hangs_up", [False, True])
 async def test_answers_that_nobody_reads_have_a_limit(server: Server, hangs_up: bool) -> None:
     process = psutil.Process(server.process.pid)
-    before, most = process.memory_info().rss, 0
+    before = process.memory_info().rss
     visit = await Visit.open(server.url)
     line = await asyncio.to_thread(upgraded, server, visit.kernel_id)
     await visit.close()
     await ask_for_states(line, 400)
     if hangs_up:
         line.close()
-    still, cpu = 0, -1.0
-    async with asyncio.timeout(60):
-        while still < 5:  # until server and kernels have nothing more to do
-            most = max(most, process.memory_info().rss)
-            family = [process, *process.children(recursive=True)]
-            now = sum(sum(member.cpu_times()[:2]) for member in family)
-            still, cpu = (still + 1, cpu) if now - cpu < 0.03 else (0, now)
-            await asyncio.sleep(0.2)
-    assert most - before < 50e6
+    assert await most_until_still(process) - before < 30e6
     line.close()
     async with await Visit.open(server.url) as another:
         await is_well(another)

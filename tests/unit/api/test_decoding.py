@@ -205,7 +205,7 @@ def run_process(read_image: str) -> subprocess.CompletedProcess[bytes]:
 
 @linux
 def test_picture_beyond_the_memory_is_too_large() -> None:
-    done = run_process("bytearray(600 * 2**20)")
+    done = run_process("bytearray(300 * 2**20)")
     assert done.returncode == 0
     assert b"ImageTooLargeError" in done.stdout
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpcore
@@ -13,6 +16,7 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from icon_classifier.api import fetch
 from icon_classifier.api.fetch import Fetcher, PinnedBackend, is_public, resolve
 from icon_classifier.api.settings import ApiSettings
 from icon_classifier.errors import BusyError, EmptyImageError, FetchError, ImageTooLargeError
@@ -299,6 +303,19 @@ async def test_next_address_is_tried_if_one_refuses(web):
     assert await fetcher.fetch("http://two.example/") == b"photo"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="others refuse where Linux keeps silent")
+async def test_next_address_is_tried_if_one_is_silent(web, monkeypatch):
+    monkeypatch.setattr(fetch, "_CONNECT_TIMEOUT", 0.1)
+    silent = Server()
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        silent.port = listener.getsockname()[1]
+        with socket.create_connection(listener.getsockname()):  # one waits, and it is full
+            fetcher = make_fetcher(
+                Internet({PUBLIC: web, OTHER: silent}), {"two.example": [[OTHER, PUBLIC]]}
+            )
+            assert await fetcher.fetch("http://two.example/") == b"photo"
+
+
 @pytest.mark.parametrize(
     ("head", "error"),
     [
@@ -389,6 +406,27 @@ async def test_slow_resolver_times_out():
     fetcher = Fetcher(ApiSettings(fetch_seconds=0.05), backend=PinnedBackend((), never))
     with pytest.raises(FetchError, match="longer than"):
         await fetcher.fetch("http://pictures.example/")
+
+
+async def test_names_that_resolve_slowly_keep_no_other_waiting(monkeypatch):
+    """Sixteen downloads at a time, each given up after ten seconds, for half a minute."""
+    ended = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def slow(host, *arguments, **options):
+        if host == "slow.example":
+            ended.wait()
+        return look_up("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    waiting = [asyncio.create_task(resolve("slow.example", 80)) for _ in range(48)]
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(10):
+            assert await resolve("quick.example", 80) == ["127.0.0.1"]
+    finally:
+        ended.set()
+        await asyncio.gather(*waiting)
 
 
 @pytest.mark.parametrize(
