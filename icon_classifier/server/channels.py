@@ -1,8 +1,8 @@
 """A page's websocket to its kernel: which messages pass, and how many bytes may wait.
 
 Voilà 0.5.13 and Jupyter Server 2.21 pass on whatever comes, as fast as it comes, and keep without
-limit what nobody reads. Here messages are read as fast as kernels handle them, and what waits in
-this process for all pages and kernels together has a limit.
+limit what nobody reads. Here messages are read as kernels handle them, large ones also in turns,
+and what waits in this process for all pages and kernels together has a limit.
 """
 
 from __future__ import annotations
