@@ -52,9 +52,9 @@ the last one is answered."""
 MAX_WAITING = 3 * 2**24
 """Bytes that wait in both directions, on all connections together, before a page is cut off."""
 
-MAX_UNPACED = min(memory_limit() // 128, MAX_WAITING // 3)
+MAX_UNPACED = min(memory_limit() // 512, MAX_WAITING // 3)
 """Bytes that wait before large messages are read one after the other: with all kernels there, 512
-MB have room for one photo of a phone beside the one that is being decoded."""
+MB have room for a phone's photo that is being answered, and 10 MB more."""
 
 _PIECE = 2**16
 """Bytes of a message that are read before it is seen whether its page has to wait."""
