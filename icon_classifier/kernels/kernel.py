@@ -79,7 +79,7 @@ def _is_worth_logging(record: logging.LogRecord) -> bool:
 class ForkedKernelApp(IPKernelApp):
     """ipykernel's application, with :meth:`initialize` cut in two."""
 
-    kept: Any = None  # by the parent, for its kernels
+    executed: Any = None  # kept for :func:`.sharing.arrange`
     heartbeat_socket: Any = None
 
     def prepare(self, argv: Iterable[str] = ARGUMENTS) -> None:

@@ -98,7 +98,8 @@ def _warm_up(warm_up: WarmUp) -> Any:
     app = ForkedKernelApp.instance()
     app.prepare()
     gc.collect()
-    app.kept = sharing.arrange(executed)
+    sharing.arrange(executed)
+    app.executed = executed
     gc.freeze()  # what is here now is never garbage: children need not look at it
     return app
 

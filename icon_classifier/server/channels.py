@@ -1,8 +1,8 @@
 """A page's websocket to its kernel: which messages pass, and how many bytes may wait.
 
 Voilà 0.5.13 and Jupyter Server 2.21 pass on whatever comes, as fast as it comes, and keep without
-limit what nobody reads. Here messages are read as fast as kernels handle them, and what waits in
-this process for all pages and kernels together has a limit.
+limit what nobody reads. Here messages are read as kernels handle them, large ones also in turns,
+and what waits in this process for all pages and kernels together has a limit.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ the last one is answered."""
 MAX_WAITING = 3 * 2**24
 """Bytes that wait in both directions, on all connections together, before a page is cut off."""
 
-MAX_UNPACED = min(memory_limit() // 128, MAX_WAITING // 3)
+MAX_UNPACED = min(memory_limit() // 512, MAX_WAITING // 3)
 """Bytes that wait before large messages are read one after the other: with all kernels there, 512
-MB have room for one photo of a phone beside the one that is being decoded."""
+MB have room for a phone's photo that is being answered, and 10 MB more."""
 
 _PIECE = 2**16
 """Bytes of a message that are read before it is seen whether its page has to wait."""

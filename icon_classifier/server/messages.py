@@ -40,7 +40,7 @@ belong to the kernel, which would keep and send whatever a stranger puts there."
 _BUFFER = ["value", "content"]
 """Where the buffers of a change may go, without the file's number between these two."""
 
-_CLICK_SECONDS = 1.0
+_CLICK_SECONDS = 3.0
 """How soon a script clicks that has chosen a photo. A person may take longer; nobody waits for
 that."""
 

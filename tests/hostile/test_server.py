@@ -540,10 +540,10 @@ async def test_kernel_that_cannot_keep_up_slows_its_page_down(server: Server, vi
 
 
 async def test_photos_sent_at_the_same_moment_wait_in_the_browsers(server: Server) -> None:
-    """96 MB by six visitors: nobody is cut off."""
+    """64 MB by four visitors: nobody is cut off."""
     process = psutil.Process(server.process.pid)
     async with contextlib.AsyncExitStack() as stack:
-        visits = [await stack.enter_async_context(await Visit.open(server.url)) for _ in range(6)]
+        visits = [await stack.enter_async_context(await Visit.open(server.url)) for _ in range(4)]
         before, most = process.memory_info().rss, 0
         answers = asyncio.gather(*(visit.classify(bytes(2**24)) for visit in visits))
         while not answers.done():
