@@ -286,7 +286,7 @@ def test_pickles_that_seem_endless_are_refused_within_2_s_and_200_mb(
         zipped(tmp_path / f"{bomb}.zip", {"x/data.pkl": program})
         (tmp_path / f"{bomb}.pkl").write_bytes(program)
     command = [sys.executable, "-c", READ_ALL, tmp_path]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert not done.stdout
 
 

@@ -72,7 +72,7 @@ def ask(server: Server, line: str, *headers: str, body: bytes = b"") -> tuple[in
     """Send a request exactly as it is written; return the status and the answer."""
     address = urlsplit(server.url)
     head = [f"{line} HTTP/1.1", f"Host: {address.netloc}", "Connection: close", *headers]
-    with socket.create_connection((address.hostname, address.port), timeout=20) as line_:
+    with socket.create_connection((address.hostname, address.port), timeout=60) as line_:
         line_.sendall("\r\n".join([*head, "", ""]).encode() + body)
         answer = b""
         while not is_whole(answer) and (piece := line_.recv(2**16)):

@@ -105,6 +105,6 @@ def test_server_starts_without_a_warning(
 def test_page_is_not_moved_to_another_port() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         command = serve.command(sys.executable, taken.getsockname()[1])
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     assert done.returncode != 0
     assert b"no available port" in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import random
@@ -51,18 +50,24 @@ class Server:
 
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _FIRST = 20_000 + 500 * (_WORKER % 25)  # below, browsers refuse some, such as 10080
-# In any order, so that two runs on one machine rarely meet.
-_ports = itertools.cycle(random.sample(range(_FIRST, _FIRST + 500), 500))
+_ports = iter(random.sample(range(_FIRST, _FIRST + 500), 500))
 
 
 def free_port() -> int:
     """Return a port that nobody else takes before it is bound.
 
     Below 32768: from there on systems pick ports for whoever asks for any, such as the kernels and
-    browsers of other tests. Each worker has a range of its own.
+    browsers of other tests. Each worker has a range of its own. The UDP port of the same number,
+    which this process keeps until it ends, reserves it among several runs on one machine.
     """
     for port in _ports:
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", port)),
+            socket.socket(type=socket.SOCK_DGRAM) as reservation,
+        ):
+            reservation.bind(("127.0.0.1", port))
+            reservation.detach()  # not closed with the block
             return port
     raise RuntimeError("no port is free")
 

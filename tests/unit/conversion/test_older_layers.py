@@ -300,4 +300,4 @@ def test_names_are_looked_up_without_importing_their_modules():
         "assert not is_defined('timm.layers.conv2d_same', 'Tensor')\n"
         "assert not {'torchvision', 'fastai', 'timm'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -83,7 +83,7 @@ async def run(
     client: AsyncKernelClient = manager.client()
     client.start_channels()
     try:
-        await client.wait_for_ready(timeout=30)
+        await client.wait_for_ready(timeout=60)
         texts: list[str] = []
 
         def hear(message: dict[str, Any]) -> None:
@@ -92,7 +92,7 @@ async def run(
                 if printed is not None:
                     printed.set()
 
-        reply = await client.execute_interactive(code, timeout=30, output_hook=hear)
+        reply = await client.execute_interactive(code, timeout=60, output_hook=hear)
         return {**reply["content"], "text": "".join(texts).strip()}
     finally:
         client.stop_channels()
