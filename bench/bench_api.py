@@ -7,32 +7,39 @@ handler.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import math
 import re
-import shutil
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
-from bench.rivals.gradio_app import VERSION, gradio_app
+from bench import report
+from bench.measure import p95
+from bench.report import Row
+from bench.rivals.gradio_app import gradio_app
 from icon_classifier.api.settings import PREFIX
+from icon_classifier.compact.int8 import quantize
+from icon_classifier.files import write_file
+from icon_classifier.model.info import read_model_file
+from icon_classifier.model.opening import MODEL
 from icon_classifier.server.visitor import example_photo
-from icon_classifier.system.memory import usable_cores
 from tests.support.servers import ROOT, Server, free_port, running
 
 CONNECTIONS = (1, 8, 32)
+LEAST = {"8-bit integers": 4}
+"""Times a rival's photos/s that are aimed at; 3 with another model."""
+COLUMNS = ("this API", "Starlette", "Gradio")
 LABEL = "grizzly"
-NAME = "Icon Classifier"
 
 Serve = Callable[[bytes], contextlib.AbstractContextManager["Target"]]
 
@@ -137,8 +144,7 @@ def run_wrk(target: Target, connections: int, seconds: float, folder: Path) -> R
         raise RuntimeError(
             f"expected 2 responses in {seconds} s, got {len(times)}; raise --seconds"
         )
-    percentiles = statistics.quantiles(times, n=20, method="inclusive")
-    return Result(len(times) / (duration / 1e6), percentiles[9] / 1e3, percentiles[18] / 1e3)
+    return Result(len(times) / (duration / 1e6), statistics.median(times) / 1e3, p95(times) / 1e3)
 
 
 def time_requests(target: Target, times: int = 5) -> float:
@@ -176,8 +182,6 @@ def competitor(serve: Serve, photo: bytes) -> Iterator[Target]:
                 durations[policy] = time_requests(target)
                 started[policy] = target, stack.enter_context(one.pop_all())
         best = min(durations, key=durations.__getitem__)
-        print(f"single request: {durations['ACTIVE'] * 1e3:.0f} ms with spinning threads,", end=" ")
-        print(f"{durations['PASSIVE'] * 1e3:.0f} ms with sleeping threads: {best.lower()} is used")
         for policy, (_, server) in started.items():
             if policy != best:
                 server.close()
@@ -192,9 +196,9 @@ def environment(name: str, value: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def icon_classifier(photo: bytes) -> Iterator[Target]:
+def icon_classifier(photo: bytes, model: Path) -> Iterator[Target]:
     port = free_port()
-    command = ["-m", "icon_classifier", "api", f"--port={port}", f"--model={ROOT}"]
+    command = ["-m", "icon_classifier", "api", f"--port={port}", f"--model={model}"]
     unlimited = environment(PREFIX + "RATE", "0")  # one client sends all requests
     with unlimited, running(command, port=port, ready="healthz") as server:
         yield Target(server, "/classify", photo, "image/jpeg")
@@ -225,63 +229,62 @@ def gradio(photo: bytes) -> Iterator[Target]:
         yield Target(server, path, body.encode(), "application/json", steps=2)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8, help="minimum for each run of wrk")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--no-gradio", action="store_true", help="do not measure Gradio")
-    options = parser.parse_args()
-    if shutil.which("wrk") is None:
-        raise SystemExit("wrk is not installed: run 'apt-get install wrk' (or brew install wrk)")
+def compare_servers(
+    models: Mapping[str, Path], rivals: Sequence[Serve], seconds: float, repeats: int
+) -> list[Row]:
+    """Measure the API with each model, and its rivals, in turns; return medians."""
     photo = example_photo().read_bytes()
-    competitors: dict[str, Serve] = {"plain": plain}
-    if not options.no_gradio:
-        competitors[f"Gradio {VERSION}"] = gradio
-    print(f"{len(photo) / 1000:.0f} kB photo, {usable_cores()} cores,", end=" ")
-    print(f"median of {options.repeats} runs")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        targets = {NAME: stack.enter_context(icon_classifier(photo))}
-        for name, serve in competitors.items():
-            print(end=f"{name}, ", flush=True)
-            targets[name] = stack.enter_context(competitor(serve, photo))
-        single = {name: time_requests(target) for name, target in targets.items()}
-        print(f"{'':<16}{'connections':>12}{'photos/s':>10}{'p50 ms':>10}{'p95 ms':>10}")
-        table: dict[tuple[str, int], Result] = {}
+        ours = [stack.enter_context(icon_classifier(photo, each)) for each in models.values()]
+        theirs = [stack.enter_context(competitor(serve, photo)) for serve in rivals]
+        targets = ours + theirs
+        single = [time_requests(target) for target in targets]
+        rows = []
         for connections in CONNECTIONS:
+            # Long enough for three responses on each connection.
+            times = [max(seconds, 3 * connections * each) for each in single]
             runs = [
-                {
-                    # Long enough for three responses on each connection.
-                    name: run_wrk(
-                        target,
-                        connections,
-                        max(options.seconds, 3 * connections * single[name]),
-                        Path(folder),
-                    )
-                    for name, target in targets.items()
-                }
-                for _ in range(options.repeats)
+                [
+                    astuple(run_wrk(target, connections, duration, Path(folder)))
+                    for target, duration in zip(targets, times, strict=True)
+                ]
+                for _ in range(repeats)
             ]
-            for name in targets:
-                result = Result(
-                    *(
-                        statistics.median(getattr(run[name], field) for run in runs)
-                        for field in ("rate", "p50", "p95")
+            medians = np.median(runs, axis=0).T.tolist()  # (repeats, servers, 3) -> (3, servers)
+            for model, name in enumerate(models):
+                least = "" if connections == 1 else f"≥ {LEAST.get(name, 3)} times"
+                most = "≤ 0.5 times" if connections == 8 else ""
+                for what, unit, figures, goal in zip(
+                    ("photos/s", "median", "95th percentile"),
+                    ("", "ms", "ms"),
+                    medians,
+                    (least, "", most),
+                    strict=True,
+                ):
+                    values = [figures[model], *figures[len(models) :]]
+                    rows.append(
+                        Row(f"{connections} connections, {name}: {what}", unit, values, goal)
                     )
-                )
-                table[name, connections] = result
-                print(
-                    f"{name:<16}{connections:>12}{result.rate:>10.1f}{result.p50:>10.1f}"
-                    f"{result.p95:>10.1f}",
-                    flush=True,
-                )
-        for name in competitors:
-            for connections in CONNECTIONS:
-                one, other = table[NAME, connections], table[name, connections]
-                print(
-                    f"{connections} connections: {one.rate / other.rate:.1f} times the photos/s of "
-                    f"{name}, {one.p95 / other.p95:.2f} times its p95"
-                )
+    return rows
+
+
+@contextlib.contextmanager
+def models_of(photos: Path | None) -> Iterator[dict[str, Path]]:
+    """Yield the folders of the exact model and, with photos to calibrate on, of 8-bit integers."""
+    with tempfile.TemporaryDirectory() as folder:
+        models = {"exact": ROOT}
+        if photos:
+            data = quantize(read_model_file(ROOT / MODEL), photos)
+            models["8-bit integers"] = write_file(Path(folder) / MODEL, data).parent
+        yield models
 
 
 if __name__ == "__main__":
-    main()
+    parser = report.parser(__doc__)
+    parser.add_argument("photos", type=Path, nargs="?", help="to calibrate 8-bit integers on")
+    parser.add_argument("--seconds", type=float, default=8, help="minimum for each run of wrk")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    with models_of(options.photos) as models:
+        rows = compare_servers(models, (plain, gradio), options.seconds, options.repeats)
+    report.publish(options, report.table(COLUMNS, rows))

@@ -1,37 +1,33 @@
-"""Many visitors at once, beside the plain page and Gradio's: ``make bench-visitors``.
+"""Many visitors at the same time, beside Gradio's and other pages: ``make bench-visitors``.
 
 In Chromium: seconds from navigation to a usable button, and from the click to the answer. By the
 proportional set size (PSS) of the server's whole process tree: memory at rest and what each further
 visitor adds, page open and a prediction made. Then twenty who have chosen a photo click at once,
 twenty choose and click at once, and visits for three minutes by tabs that open, ask and close. At
 our own pages twenty also click without a browser, which takes most of the processors otherwise.
-Arguments: the names of rivals to measure, all without; ``--minutes=1`` for one in place of three.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import re
 import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import psutil
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
-from bench.rivals.gradio_app import VERSION, gradio_app
-from bench.rivals.plain import write_plain_page
+from bench import report
+from bench.measure import p95
+from bench.report import Row
+from bench.rivals.pages import PAGES, add_pages
 from icon_classifier.server.visitor import Visit, example_photo
-from icon_classifier.system.memory import memory_limit
 from scripts.browser import find_browser
-from tests.support.browser import keep_file_choosers
-from tests.support.servers import ROOT, Server, voila
+from scripts.server_process import tree_memory
+from tests.support.browser import ARGUMENTS, keep_file_choosers
+from tests.support.servers import Server
 
 STEPS = (1, 5, 10, 20)
 BUTTON = re.compile("Classify Icon|Try the example grizzly")
@@ -87,24 +83,12 @@ class Figures:
 PHOTO = example_photo().read_bytes()
 
 
-def megabytes(server: Server) -> float:
-    """Sum the proportional set sizes of a server and all that it has started."""
-    root = psutil.Process(server.process.pid)
-    total = 0
-    for process in [root, *root.children(recursive=True)]:
-        try:
-            total += process.memory_full_info().pss
-        except psutil.NoSuchProcess:  # has ended meanwhile
-            continue
-    return total / 2**20
-
-
 async def settled(server: Server) -> float:
     """Wait until the memory has stopped to change, at most ten seconds, and return it."""
-    before = megabytes(server)
+    before = tree_memory(server.process.pid)
     for _ in range(5):
         await asyncio.sleep(2)
-        now = megabytes(server)
+        now = tree_memory(server.process.pid)
         if abs(now - before) < 0.5:
             return now
         before = now
@@ -240,76 +224,56 @@ async def sustained(browser: Browser, server: Server, minutes: float) -> tuple[f
     return done / (time.perf_counter() - started) * 60, left
 
 
-def p95(values: list[float]) -> float:
-    """Give the 95th percentile."""
-    return sorted(values)[max(0, round(0.95 * len(values)) - 1)]
-
-
-def rows(figures: Figures) -> dict[str, str]:
-    """Put the figures of one rival into words."""
+def table_of(figures: Figures) -> dict[tuple[str, str, str], float]:
+    """Return the figures of one page by their names, units and targets."""
     memory = figures.memory
     most = max(memory)
-    each = (memory[most] - memory[1]) / (most - 1) if most > 1 else float("nan")
-    fit = max(0, int((LIMIT_MB - memory[1]) // each) + 1) if memory[1] < LIMIT_MB else 0
+    each = (memory[most] - memory[1]) / (most - 1)
+    fit = max(0, int((LIMIT_MB - memory[1]) // each) + 1)
     table = {
-        "page usable, s (median)": f"{statistics.median(figures.usable):.2f}",
-        "click to answer, s (median)": f"{statistics.median(figures.answer):.3f}",
-        "at rest, MB": f"{memory[0]:.0f}",
-        "each further visitor, MB": f"{each:.1f}",
-        f"visitors in {LIMIT_MB} MB": str(fit),
-        **{f"with {count} visitors, MB": f"{memory[count]:.0f}" for count in memory if count},
+        ("page usable, loopback, median", "s", "≤ 0.9"): statistics.median(figures.usable),
+        ("click to answer, median", "s", "≤ 0.06"): statistics.median(figures.answer),
+        ("memory at rest", "MB", "≤ 200"): memory[0],
+        **{(f"with {count} visitors", "MB", ""): memory[count] for count in memory if count},
+        ("each further visitor", "MB", "≤ 13"): each,
+        (f"visitors in {LIMIT_MB} MB", "", "≥ 20"): fit,
     }
-    for what, times in (
-        ("click to answer", figures.at_once),
-        ("choosing to answer", figures.chosen_at_once),
-        ("without browser", figures.without_browser),
+    for what, times, target in (
+        ("20 click at the same time", figures.at_once, "≤ 0.5"),
+        ("the same without a browser", figures.without_browser, "≤ 0.5"),
+        ("20 choose and click at the same time", figures.chosen_at_once, ""),
     ):
         if times:
-            table[f"all at once, {what} p50, s"] = f"{statistics.median(times):.2f}"
-            table[f"all at once, {what} p95, s"] = f"{p95(times):.2f}"
+            table[f"{what}, median", "s", ""] = statistics.median(times)
+            table[f"{what}, 95th percentile", "s", target] = p95(times)
     if figures.per_minute is not None:
-        table["visits a minute, four at a time"] = f"{figures.per_minute:.0f}"
-        table["of them left without an answer"] = str(figures.unanswered)
+        table["visits a minute, four at a time", "", ""] = figures.per_minute
+        table["of them left without an answer", "", "≤ 0"] = figures.unanswered
     return table
 
 
-async def main(only: list[str], minutes: float) -> None:
-    """Measure the rivals one after the other and print a table."""
-    results: dict[str, dict[str, str]] = {}
-    async with AsyncExitStack() as cleanup:
-        playwright = await cleanup.enter_async_context(async_playwright())
-        options = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
-        browser = await playwright.chromium.launch(
-            executable_path=find_browser(), args=[*options, "--disable-sync", "--no-first-run"]
-        )
-        cleanup.push_async_callback(browser.close)
-        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
-        plain = write_plain_page(folder, ROOT / "export.pkl").name
-        rivals: dict[str, tuple[Callable[[], object], int]] = {
-            "slim": (voila, max(STEPS)),
-            "stock, ours": (lambda: voila(ROOT, "--template=lab"), max(STEPS)),
-            "plain": (lambda: voila(folder, notebook=plain), PLAIN_VISITORS),
-            f"Gradio {VERSION}": (gradio_app, max(STEPS)),
-        }
-        for name, (start, most) in rivals.items():
-            if only and name not in only:
-                continue
-            with ExitStack() as running:
-                server = running.enter_context(start())  # type: ignore[arg-type]
+async def compare_pages(pages: Sequence[str], minutes: float = 3) -> list[Row]:
+    """Measure pages one after the other."""
+    found = []
+    async with AsyncExitStack() as stack:
+        playwright = await stack.enter_async_context(async_playwright())
+        browser = await playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
+        stack.push_async_callback(browser.close)
+        for name in pages:
+            with PAGES[name]() as server:
                 context, *_ = await open_page(browser, server.url)  # to warm up
                 await context.close()
-                results[name] = rows(await measure(browser, server, most, minutes))
-                print(name, results[name], flush=True)
-    names = list(results)
-    print(f"\nRAM of this machine or its limit: {memory_limit() // 2**20} MB")
-    print(f"{'':<42}" + "".join(f"{name:>16}" for name in names))
-    for what in dict.fromkeys(what for table in results.values() for what in table):
-        print(f"{what:<42}" + "".join(f"{results[name].get(what, '-'):>16}" for name in names))
+                most = PLAIN_VISITORS if name == "plain" else max(STEPS)
+                found.append(table_of(await measure(browser, server, most, minutes)))
+    rows = dict.fromkeys(row for table in found for row in table)
+    return [Row(*row[:2], [table.get(row) for table in found], row[2]) for row in rows]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="*")
-    parser.add_argument("--minutes", type=float, default=3.0)
-    arguments = parser.parse_args(sys.argv[1:])
-    asyncio.run(main(arguments.only, arguments.minutes))
+    parser = report.parser(__doc__)
+    add_pages(parser)
+    parser.set_defaults(pages=["slim", "Gradio", "stock", "plain"])
+    parser.add_argument("--minutes", type=float, default=3.0, help="of visits that come and go")
+    options = parser.parse_args()
+    rows = asyncio.run(compare_pages(options.pages, options.minutes))
+    report.publish(options, report.table(options.pages, rows))
