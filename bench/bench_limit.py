@@ -8,8 +8,8 @@ code is 1 if a visitor gets no answer. No browser: each visitor is a websocket.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import math
 import os
 import statistics
 import sys
@@ -17,7 +17,8 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from bench.bench_visitors import p95
+from bench import report
+from bench.measure import p95
 from icon_classifier.server.visitor import Visit, example_photo
 from scripts import server_process
 from scripts.environment import ROOT
@@ -39,21 +40,18 @@ async def ask(visit: Visit, photo: bytes) -> float | None:
     return time.perf_counter() - began if "Prediction: " in answer else None
 
 
-async def run(server: server_process.ServerProcess, photo: bytes, visitors: int) -> bool:
-    """Let the visitors come and ask; return whether all were answered."""
+async def run(server: server_process.ServerProcess, photo: bytes, visitors: int) -> list[list[str]]:
+    """Let the visitors come and ask; return a line of the table for each time."""
     gate = asyncio.Semaphore(AT_ONCE)
-    everybody = True
+    lines = []
 
     def tell(what: str, seconds: list[float | None]) -> None:
-        nonlocal everybody
         answered = [each for each in seconds if each is not None]
-        everybody &= len(answered) == visitors
         memory = server_process.tree_memory(server.pid)
-        row = f"{what}: {len(answered)} of {visitors} answered, {memory:.0f} MB"
-        if answered:
-            middle, slow = statistics.median(answered), p95(answered)
-            row += f", median {middle:.2f} s, 95th percentile {slow:.2f} s"
-        print(row, flush=True)
+        times = statistics.median(answered or [math.nan]), p95(answered or [math.nan])
+        lines.append([what, f"{len(answered)} of {visitors}", f"{memory:.0f} MB"])
+        lines[-1] += [f"{each:.2f} s" for each in times]
+        lines[-1].append(report.verdict(len(answered) == visitors))
 
     async with AsyncExitStack() as stack:
         visits: list[Visit] = []
@@ -68,27 +66,24 @@ async def run(server: server_process.ServerProcess, photo: bytes, visitors: int)
         for number in range(ROUNDS):
             answers = await asyncio.gather(*(ask(visit, photo) for visit in visits))
             tell(f"all at once, round {number + 1}", list(answers))
-    return everybody
+    return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+if __name__ == "__main__":
+    parser = report.parser((__doc__ or "").partition("\n")[0])
     parser.add_argument("photo", nargs="?", type=Path, help="fastbook's grizzly if left out")
     parser.add_argument("--visitors", type=int, default=20)
     parser.add_argument("--megabytes", type=int, default=512)
     options = parser.parse_args()
-    photo = options.photo.read_bytes() if options.photo else example_photo().read_bytes()
-    port = server_process.free_port()
+    photo = (options.photo or example_photo()).read_bytes()
+    port, limit = server_process.free_port(), options.megabytes
     command = [sys.executable, "-m", "voila", "icon_classifier.ipynb", "--no-browser"]
-    limit = {"megabytes": options.megabytes}
-    with server_process.start(
-        [*command, f"--port={port}"], ROOT, os.environ, port, **limit
-    ) as server:
-        if not server.limited:
-            print("No control group could be made here: nothing limits the server.")
-        everybody = asyncio.run(run(server, photo, options.visitors))
-    sys.exit(0 if everybody else 1)
-
-
-if __name__ == "__main__":
-    main()
+    command.append(f"--port={port}")
+    with server_process.start(command, ROOT, os.environ, port, megabytes=limit) as server:
+        limited = "limited" if server.limited else "**not limited**: no control group can be made"
+        lines = asyncio.run(run(server, photo, options.visitors))
+    sentence = f"{options.visitors} visitors, {limit} MB, {limited}."
+    heads = ("", "answered", "memory", "median", "95th percentile", "all answered")
+    table = report.markdown(heads, lines)
+    report.publish(options, sentence, table)
+    sys.exit(report.MISSED in table)

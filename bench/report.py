@@ -64,7 +64,10 @@ def verdict(reached: bool) -> str:
 def table(columns: Sequence[str], rows: Sequence[Row]) -> str:
     """Return rows as a table in Markdown; ratios and targets only where there are any."""
     heads = ["", *columns]
-    lines = [[row.name, *(_cell(value, row.unit) for value in row.values)] for row in rows]
+    lines = []
+    for row in rows:
+        values = [*row.values, *[None] * (len(columns) - len(row.values))]
+        lines.append([row.name, *(_cell(value, row.unit) for value in values)])
     if any(row.ratio for row in rows):
         heads.append("ratio" if len(columns) == 2 else f"ratio to {columns[1]}")
         for line, row in zip(lines, rows, strict=True):
