@@ -140,4 +140,4 @@ if __name__ == "__main__":
     options = report.parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = in_browser(Path(folder)) + in_process()
-    report.publish(options, report.table(["measured"], rows))
+    report.publish(options, [report.table(["measured"], rows)])

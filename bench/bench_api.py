@@ -287,4 +287,4 @@ if __name__ == "__main__":
     options = parser.parse_args()
     with models_of(options.photos) as models:
         rows = compare_servers(models, (plain, gradio), options.seconds, options.repeats)
-    report.publish(options, report.table(COLUMNS, rows))
+    report.publish(options, [report.table(COLUMNS, rows)])

@@ -57,4 +57,4 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     rows = main(options.folder, options.repeats)
-    report.publish(options, report.table(["`predict`", "`learn.get_preds`"], rows))
+    report.publish(options, [report.table(["`predict`", "`learn.get_preds`"], rows)])

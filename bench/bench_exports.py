@@ -260,7 +260,7 @@ if __name__ == "__main__":
     for name in options.names or NETWORKS:
         with tempfile.TemporaryDirectory() as folder:
             lines.append(check(name, Path(folder)))
-            print(*lines[-1], sep="  ", flush=True)  # each takes a minute
+            print(*lines[-1], sep="  ", file=sys.stderr)  # each takes a minute
     table = report.markdown(HEADS, lines)
-    report.publish(options, table)
+    report.publish(options, [table])
     sys.exit(report.MISSED in table)

@@ -67,4 +67,4 @@ if __name__ == "__main__":
     parser = report.parser(__doc__)
     parser.add_argument("photos", type=Path)
     options = parser.parse_args()
-    report.publish(options, report.table(["rank correlation"], main(options.photos)))
+    report.publish(options, [report.table(["rank correlation"], main(options.photos))])

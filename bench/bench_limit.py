@@ -85,5 +85,5 @@ if __name__ == "__main__":
     sentence = f"{options.visitors} visitors, {limit} MB, {limited}."
     heads = ("", "answered", "memory", "median", "95th percentile", "all answered")
     table = report.markdown(heads, lines)
-    report.publish(options, sentence, table)
+    report.publish(options, [sentence, table])
     sys.exit(report.MISSED in table)

@@ -14,6 +14,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench import bench_api, bench_page, bench_visitors, report
@@ -81,22 +82,18 @@ def starts() -> list[Row]:
     ]
 
 
-def main(photos: Path | None) -> list[str]:
-    """Return the tables."""
+def main(photos: Path | None) -> Iterator[str]:
+    """Yield the tables."""
     with bench_api.models_of(photos) as folders:
-        models = predictions(folders) + starts()
+        yield report.table(MODELS, predictions(folders) + starts())
         api = bench_api.compare_servers(folders, [bench_api.plain], seconds=5, repeats=1)
-    pages = bench_page.compare_pages(PAGES, rounds=3)
-    pages += asyncio.run(bench_visitors.compare_pages(PAGES, minutes=0))
-    return [
-        report.table(MODELS, models),
-        report.table(PAGES, pages),
-        report.table(bench_api.COLUMNS[:2], api),
-    ]
+        yield report.table(bench_api.COLUMNS[:2], api)
+    yield report.table(PAGES, bench_page.compare_pages(PAGES, rounds=3))
+    yield report.table(PAGES, asyncio.run(bench_visitors.compare_pages(PAGES, minutes=0)))
 
 
 if __name__ == "__main__":
     parser = report.parser(__doc__)
     parser.add_argument("photos", type=Path, nargs="?", help="a folder, to calibrate int8 on")
     options = parser.parse_args()
-    report.publish(options, *main(options.photos))
+    report.publish(options, main(options.photos))

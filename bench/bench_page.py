@@ -150,4 +150,4 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     rows = compare_pages(options.pages, options.rounds)
-    report.publish(options, report.table(options.pages, rows))
+    report.publish(options, [report.table(options.pages, rows)])

@@ -117,5 +117,5 @@ if __name__ == "__main__":
     parser.add_argument("export", type=Path, nargs="?", default=ROOT / "export.pkl")
     options = parser.parse_args()
     parts, alike = main(options.photos, options.export)
-    report.publish(options, *parts)
+    report.publish(options, parts)
     sys.exit(not alike)

@@ -181,5 +181,5 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5, help="visits on the slow network")
     options = parser.parse_args()
     answers, visits = main(options.photos, options.model, options.rounds)
-    report.publish(options, answers, visits)
+    report.publish(options, [answers, visits])
     sys.exit(report.MISSED in answers)

@@ -179,16 +179,15 @@ def head_of(probe: Probe) -> Head:
     return Head(last.weight.detach().numpy(), last.bias.detach().numpy())
 
 
-def main(options: argparse.Namespace) -> list[str]:
-    """Return the tables."""
+def main(options: argparse.Namespace) -> Iterator[str]:
+    """Yield the tables."""
     folders = sorted(each for each in options.data.iterdir() if each.is_dir())
     chosen = [each for each in folders if not options.only or each.name in options.only]
-    parts = []
     if options.measure != "quality":
         heads = ("set", "folder to export.pkl, processor time", "peak memory")
-        parts.append(report.markdown(heads, map(folder_to_export, chosen)))
+        yield report.markdown(heads, map(folder_to_export, chosen))
     if options.measure == "time":
-        return parts
+        return
     with tempfile.TemporaryDirectory() as work:
         sets = [clean_set(each, Path(work)) for each in folders]
         bench = Bench(sets, Path(work), plain=options.plain)
@@ -197,9 +196,10 @@ def main(options: argparse.Namespace) -> list[str]:
             row = {"set": own.name, "photos": str(len(own.photos.paths))}
             row |= bench.row(own, options.splits)
             lines.append(list(row.values()))
-            print(*lines[-1], sep="  ", flush=True)  # each takes minutes
-        parts.append(report.markdown(list(row), lines))
-    return [*parts, report.table(["all sets"], bench.summary())] if bench.unsure else parts
+            print(*lines[-1], sep="  ", file=sys.stderr)  # each takes minutes
+        yield report.markdown(list(row), lines)
+    if bench.unsure:
+        yield report.table(["all sets"], bench.summary())
 
 
 if __name__ == "__main__":
@@ -210,4 +210,4 @@ if __name__ == "__main__":
     parser.add_argument("--plain", action="store_true", help="a lesson's fine_tune(3) as well")
     parser.add_argument("--measure", choices=["time", "quality"], help="only one of the two")
     options = parser.parse_args()
-    report.publish(options, *main(options))
+    report.publish(options, main(options))

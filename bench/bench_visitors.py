@@ -234,14 +234,18 @@ def table_of(figures: Figures) -> dict[tuple[str, str, str], float]:
         ("page usable, loopback, median", "s", "≤ 0.9"): statistics.median(figures.usable),
         ("click to answer, median", "s", "≤ 0.06"): statistics.median(figures.answer),
         ("memory at rest", "MB", "≤ 200"): memory[0],
-        **{(f"with {count} visitors", "MB", ""): memory[count] for count in memory if count},
+        **{
+            (f"memory, {count} visitor{'s' * (count > 1)}", "MB", ""): memory[count]
+            for count in memory
+            if count
+        },
         ("each further visitor", "MB", "≤ 13"): each,
         (f"visitors in {LIMIT_MB} MB", "", "≥ 20"): fit,
     }
     for what, times, target in (
         ("20 click at the same time", figures.at_once, "≤ 0.5"),
         ("the same without a browser", figures.without_browser, "≤ 0.5"),
-        ("20 choose and click at the same time", figures.chosen_at_once, ""),
+        ("20 choose and click at the same time", figures.chosen_at_once, "≤ 0.5"),
     ):
         if times:
             table[f"{what}, median", "s", ""] = statistics.median(times)
@@ -276,4 +280,4 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=3.0, help="of visits that come and go")
     options = parser.parse_args()
     rows = asyncio.run(compare_pages(options.pages, options.minutes))
-    report.publish(options, report.table(options.pages, rows))
+    report.publish(options, [report.table(options.pages, rows)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -100,11 +101,17 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return result
 
 
-def publish(options: argparse.Namespace, *parts: str) -> None:
-    """Print tables and sentences; with ``--write`` they become the benchmark's section, too."""
+def publish(options: argparse.Namespace, parts: Iterable[str]) -> None:
+    """Print tables and sentences as they are made; with ``--write`` put them into the document.
+
+    They replace the section of the benchmark that runs.
+    """
     name = Path(sys.argv[0]).stem
-    text = "\n\n".join([f"{_command(name)}, {_circumstances()}:", *parts])
+    text = f"{_command(name)}, {_circumstances()}:\n"
     print(text)
+    for part in parts:
+        print(part, end="\n\n", flush=True)
+        text += f"\n{part}\n"
     if options.write:
         write_file(PAGE, replace_section(PAGE.read_text(), name, text))
 
@@ -121,13 +128,12 @@ def replace_section(page: str, name: str, text: str) -> str:
     before, *after = page.split(start)
     if len(after) != 1 or after[0].count(end) != 1:
         raise ValueError(f"expected the markers of {name} once in {PAGE.name}")
-    return f"{before}{start}{text}\n{end}{after[0].partition(end)[2]}"
+    return f"{before}{start}{text}{end}{after[0].partition(end)[2]}"
 
 
 def _command(name: str) -> str:
     # Folders by their last part: the others say nothing to a reader.
-    words = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]
-    words = [word for word in words if word != "--write"]
+    words = [re.sub("[^=]*/(?=.)", "", word) for word in sys.argv[1:] if word != "--write"]
     return f"`{shlex.join(['python', '-m', f'bench.{name}', *words])}`"
 
 

@@ -20,9 +20,9 @@ def test_each_benchmark_has_a_section_and_each_section_a_benchmark() -> None:
     assert sorted(re.findall(r"<!-- (\w+) -->", page)) == names
     assert sorted(re.findall(r"<!-- end of (\w+) -->", page)) == names
     for name in names:
-        changed = report.replace_section(page, name, "other figures")
+        changed = report.replace_section(page, name, "other figures\n")
         assert f"<!-- {name} -->\nother figures\n<!-- end of {name} -->\n" in changed
-        section = re.search(f"<!-- {name} -->\n(`python -m bench.{name}\\b.*?)\n<!--", page, re.S)
+        section = re.search(f"<!-- {name} -->\n(`python -m bench.{name}\\b.*?)<!--", page, re.S)
         assert section, name
         assert report.replace_section(changed, name, section[1]) == page
 
@@ -56,7 +56,7 @@ def test_section_is_written_only_where_that_is_asked_for(
     parser = report.parser("A benchmark.")
     parser.add_argument("photos")
     parser.add_argument("--rounds")
-    report.publish(parser.parse_args(), "a table")
+    report.publish(parser.parse_args(), ["a table"])
 
     command = f"`python -m bench.bench_a {tmp_path.name} --rounds 2`, "
     assert capsys.readouterr().out.startswith(command)
