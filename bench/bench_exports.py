@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from bench.measure import run_process
 from icon_classifier.compact.comparison import Comparison, compare_answers
 from icon_classifier.images import read_image_file
 from icon_classifier.model.session import Model
+from icon_classifier.server.visitor import example_photo
 from icon_classifier.system.torch_setup import import_fastai
 from tests.support.learners import LABELS, draw_photos, export, make_learner, predict_all, quiet
 from tests.support.servers import ROOT
@@ -190,9 +190,8 @@ def scale_logits(learn: Any) -> None:
 
 def read_photos() -> dict[str, Image.Image]:
     """Return the photos of fastbook."""
-    spec = find_spec("fastbook")
-    origin = "" if spec is None or spec.origin is None else spec.origin
-    return {path.name: read_image_file(path) for path in Path(origin).parent.rglob("*.jpg")}
+    paths = sorted(example_photo().parent.glob("*.jpg"))
+    return {path.name: read_image_file(path) for path in paths}
 
 
 def read_pictures(folder: Path) -> dict[str, Image.Image]:

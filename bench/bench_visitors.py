@@ -15,9 +15,8 @@ import statistics
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 from bench import report
 from bench.measure import p95
@@ -66,20 +65,6 @@ FORGET = """() => {
 }"""
 
 
-@dataclass
-class Figures:
-    """What one rival took."""
-
-    usable: list[float] = field(default_factory=list)
-    answer: list[float] = field(default_factory=list)
-    memory: dict[int, float] = field(default_factory=dict)
-    at_once: list[float] = field(default_factory=list)
-    chosen_at_once: list[float] = field(default_factory=list)
-    without_browser: list[float] = field(default_factory=list)
-    per_minute: float | None = None
-    unanswered: int = 0
-
-
 PHOTO = example_photo().read_bytes()
 
 
@@ -95,10 +80,9 @@ async def settled(server: Server) -> float:
     return before
 
 
-async def open_page(browser: Browser, url: str) -> tuple[BrowserContext, Page, float]:
+async def open_page(browser: Browser, url: str) -> tuple[Page, float]:
     """Open a page as a new visitor; also return the seconds until its button can be used."""
-    context = await browser.new_context()
-    page = await context.new_page()
+    page = await (await browser.new_context()).new_page()
     keep_file_choosers(page)
     page.set_default_timeout(WAIT_MS)
     started = time.perf_counter()
@@ -107,7 +91,7 @@ async def open_page(browser: Browser, url: str) -> tuple[BrowserContext, Page, f
     await page.wait_for_function(
         "() => (document.documentElement.dataset.connection ?? 'live') === 'live'"
     )
-    return context, page, time.perf_counter() - started
+    return page, time.perf_counter() - started
 
 
 async def choose(page: Page) -> None:
@@ -141,38 +125,49 @@ async def choose_and_ask(page: Page) -> float:
     return time.perf_counter() - started
 
 
-async def measure(browser: Browser, server: Server, most: int, minutes: float) -> Figures:
-    """Measure one rival."""
-    figures = Figures()
-    figures.memory[0] = await settled(server)
-    pages: list[Page] = []
-    contexts: list[BrowserContext] = []
+async def measure(
+    browser: Browser, server: Server, most: int, minutes: float
+) -> dict[tuple[str, str, str], float]:
+    """Measure a page; return its figures by their names, units and targets."""
+    memory = {0: await settled(server)}
+    usable, answers, pages = [], [], []
     for count in range(1, most + 1):
-        context, page, seconds = await open_page(browser, server.url)
-        contexts.append(context)
+        page, seconds = await open_page(browser, server.url)
         pages.append(page)
+        usable.append(seconds)
         await choose(page)
-        figures.usable.append(seconds)
-        figures.answer.append(await ask(page))
+        answers.append(await ask(page))
         if count in STEPS or count == most:
-            figures.memory[count] = await settled(server)
-    ours = await pages[0].locator(".ic-page").count() > 0
+            memory[count] = await settled(server)
+    each = (memory[most] - memory[1]) / (most - 1)
+    figures = {
+        ("page usable, loopback, median", "s", "≤ 0.9"): statistics.median(usable),
+        ("click to answer, median", "s", "≤ 0.06"): statistics.median(answers),
+        ("memory at rest", "MB", "≤ 200"): memory[0],
+        **{(f"memory, {n} visitor{'s' * (n > 1)}", "MB", ""): memory[n] for n in memory if n},
+        ("each further visitor", "MB", "≤ 13"): each,
+        (f"visitors in {LIMIT_MB} MB", "", "≥ 20"): max(0, (LIMIT_MB - memory[1]) // each + 1),
+    }
+
+    def add(what: str, times: list[float]) -> None:
+        figures[f"{what} at the same time, median", "s", ""] = statistics.median(times)
+        figures[f"{what} at the same time, 95th percentile", "s", "≤ 0.5"] = p95(times)
+
+    ours = await pages[0].locator(".ic-page").count()
     if not await pages[0].locator("[data-testid=label]").count():  # not Gradio's
-        for page in pages:
-            await page.evaluate(FORGET)
-        figures.at_once = list(await asyncio.gather(*(ask(page) for page in pages)))
-        for page in pages:
-            await page.evaluate(FORGET)
-        figures.chosen_at_once = list(
-            await asyncio.gather(*(choose_and_ask(page) for page in pages))
-        )
-    for context in contexts:
-        await context.close()
+        for what, act in (("click", ask), ("choose and click", choose_and_ask)):
+            for page in pages:
+                await page.evaluate(FORGET)
+            add(f"{most} {what}", await asyncio.gather(*map(act, pages)))
+    for page in pages:
+        await page.context.close()
     if ours:
         await settled(server)  # until their kernels are gone
-        figures.without_browser = await crowd(server, most)
+        add(f"{most} click, without a browser,", await crowd(server, most))
     if minutes:
-        figures.per_minute, figures.unanswered = await sustained(browser, server, minutes)
+        done, left = await sustained(browser, server, minutes)
+        figures["visits a minute, four at a time", "", ""] = done
+        figures["of them left without an answer", "", "≤ 0"] = left
     return figures
 
 
@@ -208,7 +203,7 @@ async def sustained(browser: Browser, server: Server, minutes: float) -> tuple[f
     async def come_and_go() -> None:
         nonlocal done, left
         while time.perf_counter() < end:
-            context, page, _ = await open_page(browser, server.url)
+            page, _ = await open_page(browser, server.url)
             try:
                 async with asyncio.timeout(PATIENCE):
                     await choose(page)
@@ -217,43 +212,11 @@ async def sustained(browser: Browser, server: Server, minutes: float) -> tuple[f
             except TimeoutError:
                 left += 1
             await page.goto("about:blank")  # as a tab that closes: the page says good-bye
-            await context.close()
+            await page.context.close()
 
     started = time.perf_counter()
     await asyncio.gather(*(come_and_go() for _ in range(4)))
     return done / (time.perf_counter() - started) * 60, left
-
-
-def table_of(figures: Figures) -> dict[tuple[str, str, str], float]:
-    """Return the figures of one page by their names, units and targets."""
-    memory = figures.memory
-    most = max(memory)
-    each = (memory[most] - memory[1]) / (most - 1)
-    fit = max(0, int((LIMIT_MB - memory[1]) // each) + 1)
-    table = {
-        ("page usable, loopback, median", "s", "≤ 0.9"): statistics.median(figures.usable),
-        ("click to answer, median", "s", "≤ 0.06"): statistics.median(figures.answer),
-        ("memory at rest", "MB", "≤ 200"): memory[0],
-        **{
-            (f"memory, {count} visitor{'s' * (count > 1)}", "MB", ""): memory[count]
-            for count in memory
-            if count
-        },
-        ("each further visitor", "MB", "≤ 13"): each,
-        (f"visitors in {LIMIT_MB} MB", "", "≥ 20"): fit,
-    }
-    for what, times, target in (
-        ("20 click at the same time", figures.at_once, "≤ 0.5"),
-        ("the same without a browser", figures.without_browser, "≤ 0.5"),
-        ("20 choose and click at the same time", figures.chosen_at_once, "≤ 0.5"),
-    ):
-        if times:
-            table[f"{what}, median", "s", ""] = statistics.median(times)
-            table[f"{what}, 95th percentile", "s", target] = p95(times)
-    if figures.per_minute is not None:
-        table["visits a minute, four at a time", "", ""] = figures.per_minute
-        table["of them left without an answer", "", "≤ 0"] = figures.unanswered
-    return table
 
 
 async def compare_pages(pages: Sequence[str], minutes: float = 3) -> list[Row]:
@@ -265,10 +228,10 @@ async def compare_pages(pages: Sequence[str], minutes: float = 3) -> list[Row]:
         stack.push_async_callback(browser.close)
         for name in pages:
             with PAGES[name]() as server:
-                context, *_ = await open_page(browser, server.url)  # to warm up
-                await context.close()
+                page, _ = await open_page(browser, server.url)  # to warm up
+                await page.context.close()
                 most = PLAIN_VISITORS if name == "plain" else max(STEPS)
-                found.append(table_of(await measure(browser, server, most, minutes)))
+                found.append(await measure(browser, server, most, minutes))
     rows = dict.fromkeys(row for table in found for row in table)
     return [Row(*row[:2], [table.get(row) for table in found], row[2]) for row in rows]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import nbformat
 
-from bench.rivals.gradio_app import gradio_app
-from tests.support.servers import NOTEBOOK, ROOT, Server, jupyter, voila
+from scripts.tools import tool_folder
+from tests.support.servers import NOTEBOOK, ROOT, Server, free_port, jupyter, running, voila
 
 CELLS = (
     "from icon_classifier.system.torch_setup import mend_torchvision\nmend_torchvision()",
@@ -53,6 +53,16 @@ def jupyter_page() -> Iterator[Server]:
     """Serve our page by Jupyter's own server."""
     with jupyter() as server:
         yield replace(server, url=f"{server.url}voila/render/{NOTEBOOK}")
+
+
+@contextmanager
+def gradio_app() -> Iterator[Server]:
+    """Serve a page and an API by Gradio, whose packages are in a folder of their own."""
+    tool_folder("gradio")  # installed before the server's time to start begins
+    port = free_port()
+    command = ["-m", "scripts.tools", "gradio", "-m", "bench.rivals.gradio_page", str(port)]
+    with running([*command, str(ROOT / "export.pkl")], port=port, ready="") as server:
+        yield server
 
 
 PAGES: dict[str, Callable[[], AbstractContextManager[Server]]] = {
