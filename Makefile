@@ -65,7 +65,7 @@ bench:  ## what matters most, beside rivals (PHOTOS=folder; minutes)
 	$(PREPARE) --program wrk && $(RUN) -m bench.bench_main $(PHOTOS) $(ARGS)
 bench-answers:  ## time from a photo to its answer
 	$(PREPARE) && $(RUN) -m bench.bench_answers $(ARGS)
-bench-api:  ## the JSON API beside Starlette and Gradio (PHOTOS=folder)
+bench-api:  ## the JSON API beside others (PHOTOS=folder); installs wrk
 	$(PREPARE) --program wrk && $(RUN) -m bench.bench_api $(PHOTOS) $(ARGS)
 bench-bulk:  ## photos per second of the command line (PHOTOS=folder)
 	$(PREPARE) && $(RUN) -m bench.bench_bulk $(PHOTOS) $(ARGS)

@@ -261,6 +261,7 @@ def measure(
     for _ in range(repeats):
         for results, target in zip(runs, targets, strict=True):
             with paused(other for other in targets if other is not target):
+                time_requests(target, 1)  # after what wrk left unanswered
                 # Long enough for three responses on each connection.
                 least = 3 * connections * time_requests(target, 3)
                 results.append(run_wrk(target, connections, max(seconds, least), folder))

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from icon_classifier.api.batching import Classifier, LocalClassifier
+from icon_classifier.api.classifier import Classifier, LocalClassifier
 from icon_classifier.api.fetch import Fetcher
 from icon_classifier.api.limits import ApiKeys, Budget, RateLimiter
 from icon_classifier.api.openapi import openapi_document
@@ -59,7 +59,7 @@ def create_app(
     settings : ApiSettings, optional
         The limits.
     multithreaded : Model, optional
-        The same model opened with several threads, for a photo that arrives alone.
+        The same model opened with several threads, for a photo that is alone.
     fetcher : Fetcher, optional
         Downloads photos from URLs.
     make_classifier : callable, optional

@@ -15,7 +15,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from icon_classifier.api.app import create_app
-from icon_classifier.api.batching import LocalClassifier
+from icon_classifier.api.classifier import LocalClassifier
 from icon_classifier.api.settings import ApiSettings
 from icon_classifier.errors import BusyError, ImageError
 from icon_classifier.model.opening import open_model

@@ -38,15 +38,9 @@ class ApiSettings:
         Maximum duration of an answer, from the last byte of the photos.
     queue : int
         Maximum number of photos waiting or being classified; above it, 503.
-    batch : int
-        Maximum number of photos that are grouped.
-    step : int
-        Maximum number of them that one core classifies in one pass: on a CPU larger passes cost
-        more per photo, because the activations between layers no longer fit in the caches.
-    batch_wait : float
-        Maximum seconds that a photo waits for others that are being decoded.
     threads : int
-        Threads that decode and classify; a photo that arrives alone gets all of them.
+        Maximum number of photos that are classified at the same time; one that is alone gets as
+        many cores.
     fetch_seconds : float
         Maximum duration of fetching a photo, redirects included.
     fetch_redirects : int
@@ -76,9 +70,6 @@ class ApiSettings:
     idle_seconds: float = 10.0
     answer_seconds: float = 30.0
     queue: int = 64
-    batch: int = 16
-    step: int = 2
-    batch_wait: float = 0.002
     threads: int = field(default_factory=usable_cores)
     fetch_seconds: float = 10.0
     fetch_redirects: int = 3
@@ -90,7 +81,7 @@ class ApiSettings:
     proxies: int = 0
 
     def __post_init__(self) -> None:
-        may_be_zero = {"rate", "proxies", "fetch_redirects", "batch_wait"}
+        may_be_zero = {"rate", "proxies", "fetch_redirects"}
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, int | float) and (

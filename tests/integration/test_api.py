@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -101,13 +102,25 @@ def test_concurrent_requests_get_the_answers_of_single_ones(model: Model) -> Non
             assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
 
 
-def test_pending_photo_is_answered_before_shutdown(model: Model) -> None:
-    with serving(model, batch_wait=0.3) as (host, port), ThreadPoolExecutor(1) as threads:
-        connection = httpx.Client(base_url=f"http://{host}:{port}")
+def test_pending_photo_is_answered_before_shutdown() -> None:
+    class UntilShutdown(Model):
+        """Keeps a photo until the server no longer listens."""
+
+        def predict_arrays(self, batch, **options):
+            with contextlib.suppress(ConnectionError):
+                for _ in range(2000):
+                    socket.create_connection(address).close()
+                    time.sleep(0.01)
+                raise TimeoutError
+            return super().predict_arrays(batch, **options)
+
+    with ThreadPoolExecutor(1) as threads, serving(UntilShutdown(model_bytes())) as address:
+        connection = httpx.Client(base_url="http://{}:{}".format(*address), timeout=30)
         assert connection.get("/healthz").status_code == 200
         answer = threads.submit(connection.post, "/classify", content=PHOTO)
         while connection.get("/healthz").json()["pending"] == 0:
             assert not answer.done()
+        assert not answer.done()
     assert answer.result().status_code == 200
     connection.close()
 

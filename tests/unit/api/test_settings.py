@@ -12,8 +12,6 @@ def test_other_variables_leave_the_defaults():
     settings = ApiSettings.from_environ({"PATH": "/bin", "RATE": "3"})
     assert settings == ApiSettings()
     assert settings.limits.max_bytes == 25 * 2**20
-    assert settings.batch == 16
-    assert settings.batch_wait == 0.002
     assert settings.fetch_redirects == 3
 
 
@@ -39,7 +37,7 @@ def test_values_are_parsed_by_type():
         ("QUEUE", "-1"),
         ("QUEUE", "0"),
         ("QUEUE", "8"),  # smaller than one request may be
-        ("BATCH_WAIT", "-0.1"),
+        ("FETCH_SECONDS", "-0.1"),
         ("ANSWER_SECONDS", "nan"),
         ("NO_SUCH_OPTION", "1"),
     ],
