@@ -71,7 +71,7 @@ bench-bulk:  ## photos per second of the command line (PHOTOS=folder)
 	$(PREPARE) && $(RUN) -m bench.bench_bulk $(PHOTOS) $(ARGS)
 bench-heat:  ## the heat map beside Grad-CAM (PHOTOS=folder)
 	$(PREPARE) && $(RUN) -m scripts.tools heat -m bench.bench_heat $(PHOTOS) $(ARGS)
-bench-limit:  ## twenty visitors under a hard limit of 512 MB
+bench-limit:  ## 20 visitors under a hard limit of 512 MB, 100 under 2 GB
 	$(PREPARE) && $(RUN) -m bench.bench_limit $(ARGS)
 bench-page:  ## opening the page, beside Jupyter's, Voilà's, Gradio's
 	$(PREPARE) && $(RUN) -m bench.bench_page $(ARGS)
