@@ -62,26 +62,26 @@ soak:  ## visitors for MINUTES=10; fails if any resource has grown
 	$(PREPARE) && $(RUN) -m tests.hostile.soak $(or $(MINUTES),10)
 fuzz:  ## fuzz the reading of photos for SECONDS=60
 	$(PREPARE) && $(RUN) -m scripts.tools fuzz -m tests.hostile.fuzz $(or $(SECONDS),60)
-### To measure
-bench:  ## cost of a visit, beside a page that loads fastai
-	$(PREPARE) && $(RUN) -m bench.bench_main
+### To measure (ARGS=--write: into docs/benchmarks.md, too)
+bench:  ## what matters most, beside rivals (PHOTOS=folder; minutes)
+	$(PREPARE) --program wrk && $(RUN) -m bench.bench_main $(PHOTOS) $(ARGS)
 bench-answers:  ## time from a photo to its answer
-	$(PREPARE) && $(RUN) -m bench.bench_answers
+	$(PREPARE) && $(RUN) -m bench.bench_answers $(ARGS)
 bench-api:  ## the JSON API beside others (PHOTOS=folder); installs wrk
 	$(PREPARE) --program wrk && $(RUN) -m bench.bench_api $(PHOTOS) $(ARGS)
 bench-bulk:  ## photos per second of the command line (PHOTOS=folder)
-	$(PREPARE) && $(RUN) -m bench.bench_bulk $(PHOTOS)
+	$(PREPARE) && $(RUN) -m bench.bench_bulk $(PHOTOS) $(ARGS)
 bench-heat:  ## the heat map beside Grad-CAM (PHOTOS=folder)
-	$(PREPARE) && $(RUN) -m scripts.tools heat -m bench.bench_heat $(PHOTOS)
-bench-limit:  ## twenty visitors under a hard limit of 512 MB
+	$(PREPARE) && $(RUN) -m scripts.tools heat -m bench.bench_heat $(PHOTOS) $(ARGS)
+bench-limit:  ## 20 visitors under a hard limit of 512 MB, 100 under 2 GB
 	$(PREPARE) && $(RUN) -m bench.bench_limit $(ARGS)
 bench-page:  ## opening the page, beside Jupyter's, Voilà's, Gradio's
-	$(PREPARE) && $(RUN) -m bench.bench_page
+	$(PREPARE) && $(RUN) -m bench.bench_page $(ARGS)
 bench-parity:  ## answers of export.onnx beside Learner's (PHOTOS=folder)
-	$(PREPARE) && $(RUN) -m bench.bench_parity $(PHOTOS)
+	$(PREPARE) && $(RUN) -m bench.bench_parity $(PHOTOS) $(ARGS)
 bench-site:  ## the static site in Chromium (PHOTOS=folder)
 	$(PREPARE) && $(RUN) -m bench.bench_site $(PHOTOS) $(ARGS)
 bench-train:  ## training over five splits: DATA=folder of sets
 	$(PREPARE) && $(RUN) -m bench.bench_train $(DATA) $(ARGS)
 bench-visitors:  ## many visitors at the same time, beside Gradio (minutes)
-	$(PREPARE) && $(RUN) -m bench.bench_visitors
+	$(PREPARE) && $(RUN) -m bench.bench_visitors $(ARGS)

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import CDPSession, Page, expect, sync_playwright
+from playwright.sync_api import CDPSession, Page, expect
 
-from bench.bench_main import median_ms
+from bench import report
+from bench.measure import chromium, median_ms
+from bench.report import Row
 from icon_classifier.images import read_image_file
 from icon_classifier.model.opening import open_model
 from icon_classifier.page.ui import Classifier
 from icon_classifier.server.visitor import example_photo
-from scripts.browser import find_browser
-from tests.support.browser import ARGUMENTS, keep_file_choosers
+from tests.support.browser import keep_file_choosers
 from tests.support.servers import ROOT, voila
 
 REPEATS = 7
@@ -83,16 +83,17 @@ def choose(page: Page, photo: Path) -> None:
     chooser.value.set_files(photo)
 
 
-def told(name: str, values: list[float], goal: str) -> None:
-    middle, worst = statistics.median(values), max(values)
-    print(f"{name:<46} {middle:6.3f} s   worst {worst:6.3f} s   to reach {goal}")
-
-
-def in_browser(folder: Path) -> None:
+def in_browser(folder: Path) -> list[Row]:
+    """Measure a running page."""
     photo, grizzly = large_photo(folder), example_photo()
-    print(f"The photo has {photo.stat().st_size / 1e6:.1f} MB.")
-    with voila(ROOT) as server, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
+    size = f"{photo.stat().st_size / 1e6:.1f} MB"
+    rows = []
+
+    def measure(name: str, repeats: int, act: Callable[[], None], target: str) -> None:
+        times = [seconds(page, act) for _ in range(repeats)]
+        rows.append(Row(name, "s", [statistics.median(times)], target))
+
+    with voila(ROOT) as server, chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         keep_file_choosers(page)
         page.goto(server.url)
@@ -105,42 +106,38 @@ def in_browser(folder: Path) -> None:
             "Network.webSocketFrameSent",
             lambda event: sent.append(3 * len(event["response"]["payloadData"]) // 4),
         )
-        times = [seconds(page, lambda: drop(page, session, photo)) for _ in range(REPEATS)]
-        told("drop to answer, loopback", times, "1.0 s")
-        print(f"{'what travelled of it':<46} {max(sent) / 1e3:6.0f} kB")
-        times = [seconds(page, lambda: choose(page, grizzly)) for _ in range(2 * REPEATS)]
-        told("choosing a photo of 846 x 1000 pixels to answer", times, "0.2 s")
+        dropping = f"dropping a photo of {size} to its answer"
+        measure(f"{dropping}, loopback", REPEATS, lambda: drop(page, session, photo), "≤ 1")
+        rows.append(Row("bytes sent for that photo", "kB", [max(sent) / 1000]))
+        choosing = "choosing a photo of 846 x 1000 pixels to its answer"
+        measure(choosing, 2 * REPEATS, lambda: choose(page, grizzly), "≤ 0.2")
         example = page.get_by_role("button", name="Try the example grizzly")
-        times = [seconds(page, example.click) for _ in range(2 * REPEATS)]
-        told("click on the example to answer", times, "0.2 s")
+        measure("click on an example to its answer", 2 * REPEATS, example.click, "≤ 0.2")
         slow = {"offline": False, "latency": 40, "downloadThroughput": 1e6, "uploadThroughput": UP}
         session.send("Network.emulateNetworkConditions", slow)
-        times = [seconds(page, lambda: drop(page, session, photo)) for _ in range(REPEATS)]
-        told("drop to answer, 2 Mbit/s up", times, "1.0 s")
-        browser.close()
+        slowly = f"{dropping}, 2 Mbit/s upstream"
+        measure(slowly, REPEATS, lambda: drop(page, session, photo), "≤ 1")
+    return rows
 
 
-def in_process() -> None:
-    # One thread, as in a kernel that was forked.
+def in_process() -> list[Row]:
+    """Measure a model with one thread, as in a kernel that was forked."""
     model, photo = open_model(ROOT, threads=1), read_image_file(example_photo())
     classifier = Classifier(str(ROOT))
 
     def explained() -> None:
         classifier.heat_map(photo.size, model.predict(photo, explain=True))
 
-    start = time.process_time()
     plain = median_ms(lambda: model.predict(photo))
     heat = median_ms(explained) - plain
-    print(f"{'prediction, in process':<46} {plain:6.1f} ms")
-    print(f"{'heat map, in process, besides':<46} {heat:6.1f} ms                    to reach 10 ms")
-    print(f"({time.process_time() - start:.1f} s of CPU time)")
-
-
-def main() -> None:
-    in_process()
-    with tempfile.TemporaryDirectory() as folder:
-        in_browser(Path(folder))
+    return [
+        Row("prediction of a decoded photo, in process, one core", "ms", [plain]),
+        Row("heat map, in addition", "ms", [heat], "≤ 10"),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    options = report.parser(__doc__).parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = in_browser(Path(folder)) + in_process()
+    report.publish(options, [report.table(["measured"], rows)])

@@ -8,18 +8,15 @@ measured a second time, with the model compiled to 8-bit integers.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import math
 import re
-import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -27,15 +24,23 @@ import httpx
 import psutil
 import pytest
 
-from bench.rivals.gradio_app import VERSION, gradio_app
+from bench import report
+from bench.measure import p95
+from bench.report import Row
+from bench.rivals.pages import gradio_app
 from icon_classifier.api.settings import PREFIX
-from icon_classifier.model.opening import EXPORT, MODEL
+from icon_classifier.compact.int8 import quantize
+from icon_classifier.files import write_file
+from icon_classifier.model.info import read_model_file
+from icon_classifier.model.opening import MODEL
 from icon_classifier.server.visitor import example_photo
-from icon_classifier.system.memory import usable_cores
 from tests.support.servers import ROOT, Server, free_port, running
 
 CONNECTIONS = (1, 8, 32)
+COLUMNS = ("this API", "Starlette", "Gradio")
 LABEL = "grizzly"
+TARGETS = {"exact": "≥ 3 times", "8-bit integers": "≥ 4 times"}
+"""Photos per second at 8 and 32 connections."""
 
 Serve = Callable[[bytes], contextlib.AbstractContextManager["Target"]]
 
@@ -140,8 +145,7 @@ def run_wrk(target: Target, connections: int, seconds: float, folder: Path) -> R
         raise RuntimeError(
             f"expected 2 responses in {seconds} s, got {len(times)}; raise --seconds"
         )
-    percentiles = statistics.quantiles(times, n=20, method="inclusive")
-    return Result(len(times) / (duration / 1e6), percentiles[9] / 1e3, percentiles[18] / 1e3)
+    return Result(len(times) / (duration / 1e6), statistics.median(times) / 1e3, p95(times) / 1e3)
 
 
 def time_requests(target: Target, times: int = 5) -> float:
@@ -190,8 +194,6 @@ def competitor(serve: Serve, photo: bytes) -> Iterator[Target]:
             time_requests(target, 2)
             durations[policy] = time_requests(target)
     best = min(durations, key=durations.__getitem__)
-    print(f"single request: {durations['ACTIVE'] * 1e3:.0f} ms with spinning threads,", end=" ")
-    print(f"{durations['PASSIVE'] * 1e3:.0f} ms with sleeping threads: {best.lower()} is used")
     with environment("OMP_WAIT_POLICY", best), serve(photo) as target:
         yield target
 
@@ -204,7 +206,7 @@ def environment(name: str, value: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def icon_classifier(photo: bytes, folder: Path = ROOT) -> Iterator[Target]:
+def icon_classifier(photo: bytes, folder: Path) -> Iterator[Target]:
     port = free_port()
     command = ["-m", "icon_classifier", "api", f"--port={port}", f"--model={folder}"]
     unlimited = environment(PREFIX + "RATE", "0")  # one client sends all requests
@@ -240,81 +242,70 @@ def gradio(photo: bytes) -> Iterator[Target]:
         yield Target(server, path, body.encode(), "application/json", steps=2)
 
 
-def compile_int8(photos: Path, folder: Path) -> None:
-    """Compile the project's model to 8-bit integers, calibrated and judged on photos."""
-    files = [str(ROOT / EXPORT), str(folder / MODEL)]
-    command = [sys.executable, "-m", "icon_classifier", "convert", *files, "--int8", str(photos)]
-    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+@contextlib.contextmanager
+def models_of(photos: Path | None) -> Iterator[dict[str, Path]]:
+    """Yield the folders of the exact model and, with photos to calibrate on, of 8-bit integers."""
+    with tempfile.TemporaryDirectory() as folder:
+        models = {"exact": ROOT}
+        if photos:
+            data = quantize(read_model_file(ROOT / MODEL), photos)
+            models["8-bit integers"] = write_file(Path(folder) / MODEL, data).parent
+        yield models
 
 
 def measure(
-    targets: dict[str, Target], connections: int, seconds: float, repeats: int, folder: Path
-) -> dict[str, Result]:
+    targets: Sequence[Target], connections: int, seconds: float, repeats: int, folder: Path
+) -> list[Result]:
     """Run wrk on each server in turn, several times, and return the medians."""
-    runs: dict[str, list[Result]] = {name: [] for name in targets}
+    runs: list[list[Result]] = [[] for _ in targets]
     for _ in range(repeats):
-        for name, target in targets.items():
-            with paused(other for other in targets.values() if other is not target):
+        for results, target in zip(runs, targets, strict=True):
+            with paused(other for other in targets if other is not target):
+                time_requests(target, 1)  # after what wrk left unanswered
                 # Long enough for three responses on each connection.
                 least = 3 * connections * time_requests(target, 3)
-                runs[name].append(run_wrk(target, connections, max(seconds, least), folder))
-                time_requests(target, 1)  # after what wrk left unanswered
-    return {
-        name: Result(*map(statistics.median, zip(*map(astuple, results), strict=True)))
-        for name, results in runs.items()
-    }
+                results.append(run_wrk(target, connections, max(seconds, least), folder))
+    return [
+        Result(*map(statistics.median, zip(*map(astuple, results), strict=True)))
+        for results in runs
+    ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "photos", type=Path, nargs="?", help="photos to compile the model to 8-bit integers with"
-    )
+def compare_servers(
+    models: Mapping[str, Path], rivals: Sequence[Serve], seconds: float, repeats: int
+) -> list[Row]:
+    """Measure the API with each model, and its rivals."""
+    photo = example_photo().read_bytes()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        theirs: list[Target] = []
+        for serve in rivals:
+            with paused(theirs):
+                theirs.append(stack.enter_context(competitor(serve, photo)))
+        ours = [stack.enter_context(icon_classifier(photo, each)) for each in models.values()]
+        for connections in CONNECTIONS:
+            found = measure([*ours, *theirs], connections, seconds, repeats, Path(folder))
+            for model, result in zip(models, found, strict=False):
+                results = [result, *found[len(ours) :]]
+                name = f"{model}, {connections} connection{'s' * (connections > 1)}"
+                least = TARGETS[model] if connections > 1 else ""
+                most = "≤ 0.5 times" if connections == 8 else ""
+                rows += [
+                    Row(f"{name}: photos/s", "", [each.rate for each in results], least),
+                    Row(f"{name}: median", "ms", [each.p50 for each in results]),
+                    Row(f"{name}: 95th percentile", "ms", [each.p95 for each in results], most),
+                ]
+    return rows
+
+
+if __name__ == "__main__":
+    parser = report.parser(__doc__)
+    parser.add_argument("photos", type=Path, nargs="?", help="to calibrate 8-bit integers on")
     parser.add_argument("--seconds", type=float, default=8, help="minimum for each run of wrk")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-gradio", action="store_true", help="do not measure Gradio")
     options = parser.parse_args()
-    if shutil.which("wrk") is None:
-        raise SystemExit("wrk is not installed: run 'apt-get install wrk' (or brew install wrk)")
-    photo = example_photo().read_bytes()
-    competitors: dict[str, Serve] = {"plain": plain}
-    if not options.no_gradio:
-        competitors[f"Gradio {VERSION}"] = gradio
-    print(f"{len(photo) / 1000:.0f} kB photo, {usable_cores()} cores,", end=" ")
-    print(f"median of {options.repeats} runs")
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        folder = Path(name)
-        ours = {"exact": ROOT}
-        if options.photos:
-            ours["int8"] = folder
-            compile_int8(options.photos.resolve(), folder)
-        targets: dict[str, Target] = {}
-        for rival, serve in competitors.items():
-            print(end=f"{rival}, ", flush=True)
-            with paused(targets.values()):
-                targets[rival] = stack.enter_context(competitor(serve, photo))
-        for model, path in ours.items():
-            targets[model] = stack.enter_context(icon_classifier(photo, path))
-        print(f"{'':<16}{'connections':>12}{'photos/s':>10}{'p50 ms':>10}{'p95 ms':>10}")
-        table: dict[tuple[str, int], Result] = {}
-        for connections in CONNECTIONS:
-            results = measure(targets, connections, options.seconds, options.repeats, folder)
-            for server, result in results.items():
-                table[server, connections] = result
-                print(
-                    f"{server:<16}{connections:>12}{result.rate:>10.1f}{result.p50:>10.1f}"
-                    f"{result.p95:>10.1f}",
-                    flush=True,
-                )
-        for rival in competitors:
-            for connections in CONNECTIONS:
-                for model in ours:
-                    one, other = table[model, connections], table[rival, connections]
-                    print(
-                        f"{model}, {connections} connections: {one.rate / other.rate:.1f} times "
-                        f"the photos/s of {rival}, {one.p95 / other.p95:.2f} times its p95"
-                    )
-
-
-if __name__ == "__main__":
-    main()
+    rivals = [plain] if options.no_gradio else [plain, gradio]
+    with models_of(options.photos) as models:
+        rows = compare_servers(models, rivals, options.seconds, options.repeats)
+    report.publish(options, [report.table(COLUMNS[: 1 + len(rivals)], rows)])

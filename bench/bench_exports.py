@@ -13,25 +13,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from bench import report
+from bench.bench_parity import TOLERANCE, learner_answer
+from bench.measure import run_process
+from icon_classifier.compact.comparison import Comparison, compare_answers
 from icon_classifier.images import read_image_file
 from icon_classifier.model.session import Model
+from icon_classifier.server.visitor import example_photo
 from icon_classifier.system.torch_setup import import_fastai
 from tests.support.learners import LABELS, draw_photos, export, make_learner, predict_all, quiet
+from tests.support.servers import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-TOLERANCE = 1e-4
+HEADS = ("network", "converts", "labels alike", "probabilities differ by", "", "CPU s", "peak MB")
+HEADS += ("file MB", "serving MB", "evidence")
 
 
 def torchvision_with_new_fc(photos: Path) -> Any:
@@ -186,9 +190,8 @@ def scale_logits(learn: Any) -> None:
 
 def read_photos() -> dict[str, Image.Image]:
     """Return the photos of fastbook."""
-    spec = find_spec("fastbook")
-    origin = "" if spec is None or spec.origin is None else spec.origin
-    return {path.name: read_image_file(path) for path in Path(origin).parent.rglob("*.jpg")}
+    paths = sorted(example_photo().parent.glob("*.jpg"))
+    return {path.name: read_image_file(path) for path in paths}
 
 
 def read_pictures(folder: Path) -> dict[str, Image.Image]:
@@ -197,23 +200,12 @@ def read_pictures(folder: Path) -> dict[str, Image.Image]:
     return {**{path.name: read_image_file(path) for path in paths}, **read_photos()}
 
 
-def convert(folder: Path) -> tuple[str, float, float]:
-    """Compile; return what is wrong, CPU seconds and peak memory in MB, imports included."""
-    command = [sys.executable, "-m", "icon_classifier", "convert", str(folder / "export.pkl")]
-    with (folder / "errors").open("w") as errors:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    problem = (folder / "errors").read_text().strip() if process.returncode else ""
-    return problem, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
-
-
 def serve(folder: Path) -> float:
     """Return the memory in MB that the model takes in a process that has answered a photo."""
     code = (
         "import psutil, sys; from PIL import Image;"
         "from icon_classifier.model.session import Model;"
-        "memory = lambda: psutil.Process().memory_info().rss / 1e6; before = memory();"
+        "memory = lambda: psutil.Process().memory_info().rss / 2**20; before = memory();"
         "model = Model.load(sys.argv[1]); model.predict(Image.new('RGB', (640, 480)));"
         "print(memory() - before)"
     )
@@ -222,64 +214,52 @@ def serve(folder: Path) -> float:
     return float(done.stdout)
 
 
-def compare(folder: Path) -> tuple[float, int]:
-    """Return the largest difference of a probability, and how many labels differ."""
-    model = Model.load(folder / "export.onnx")
+def compare(folder: Path) -> Comparison:
+    """Compare the compiled model with the Learner's recorded answers."""
+    model, pictures = Model.load(folder / "export.onnx"), read_pictures(folder)
     answers = json.loads((folder / "answers.json").read_text())
-    differences, mislabelled = [0.0], 0
-    for (label, expected), picture in zip(answers, read_pictures(folder).values(), strict=True):
-        prediction = model.predict(picture)
-        ranking = dict(prediction.ranking)
-        ours = np.array([ranking[each] for each in model.labels])
-        differences.append(float(np.abs(ours - expected).max()))
-        mislabelled += prediction.label != label
-    return max(differences), mislabelled
+    recorded = dict(zip(pictures, answers, strict=True))
+    return compare_answers(
+        lambda name: learner_answer(model, recorded[name][1]),
+        lambda name: model.predict(pictures[name]),
+        [(name, None) for name in pictures],
+    )
 
 
-def main(names: list[str]) -> int:
-    """Print a row for each network; return the exit code."""
-    failures = 0
-    columns = ("network", "converts", "Δp", "labels that differ", "CPU s", "peak MB")
-    columns += ("file MB", "serving MB", "evidence")
-    print("|", " | ".join(columns), "|")
-    print("|", " | ".join("---" for _ in columns), "|", flush=True)
-    for name in names:
-        with tempfile.TemporaryDirectory() as temporary:
-            cells, passed = check(name, Path(temporary))
-        failures += not passed
-        print("|", name, "|", " | ".join(cells), "|", flush=True)
-    print(f"{len(names) - failures} of {len(names)} convert and answer as their Learners do")
-    return 1 if failures else 0
-
-
-def check(name: str, folder: Path) -> tuple[list[str], bool]:
-    """Export, compile and compare a network; return its cells, and whether the answers agree."""
+def check(name: str, folder: Path) -> list[str]:
+    """Export, compile and compare a network; return its line of the table."""
     command = [sys.executable, "-m", "bench.bench_exports", "--make", name, str(folder)]
     subprocess.run(command, cwd=ROOT, check=True)
-    problem, seconds, megabytes = convert(folder)
-    if problem:
-        return [f"no: {problem}", "", "", f"{seconds:.1f}", f"{megabytes:.0f}", *[""] * 3], False
-    difference, mislabelled = compare(folder)
-    target = folder / "export.onnx"
+    export, target = folder / "export.pkl", folder / "export.onnx"
+    try:
+        cost = run_process([sys.executable, "-m", "icon_classifier", "convert", export])
+    except subprocess.CalledProcessError as error:
+        return [name, f"no: {error.stderr.strip()}", "", "", report.MISSED, *[""] * 5]
+    found = compare(folder)
+    alike = found.same_label == found.photos and found.largest_difference <= TOLERANCE
     evidence = Model.load(target).info.raw["evidence"]
     return [
-        "yes",
-        f"{difference:.2g}",
-        str(mislabelled),
-        f"{seconds:.1f}",
-        f"{megabytes:.0f}",
-        f"{target.stat().st_size / 1e6:.1f}",
-        f"{serve(folder):.0f}",
+        *(name, "yes", f"{found.same_label} of {found.photos}"),
+        *(f"{found.largest_difference:.2g}", report.verdict(alike)),
+        *(f"{cost[0]:.1f}", f"{cost[1]:.0f}"),
+        *(f"{target.stat().st_size / 1e6:.1f}", f"{serve(folder):.0f}"),
         "yes" if evidence is True else f"no: {evidence}",
-    ], not mislabelled and difference <= TOLERANCE
+    ]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = report.parser((__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help="networks; all by default")
     parser.add_argument("--make", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.make:
-        make_export(arguments.make[0], Path(arguments.make[1]))
-        raise SystemExit(0)
-    raise SystemExit(main(arguments.names or list(NETWORKS)))
+    options = parser.parse_args()
+    if options.make:
+        make_export(options.make[0], Path(options.make[1]))
+        sys.exit()
+    lines = []
+    for name in options.names or NETWORKS:
+        with tempfile.TemporaryDirectory() as folder:
+            lines.append(check(name, Path(folder)))
+            print(*lines[-1], sep="  ", file=sys.stderr)  # each takes a minute
+    table = report.markdown(HEADS, lines)
+    report.publish(options, [table])
+    sys.exit(report.MISSED in table)

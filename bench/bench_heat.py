@@ -7,20 +7,19 @@ map, for the predicted class.
 
 from __future__ import annotations
 
-import random
 import statistics
-import sys
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
 
-from icon_classifier.errors import ImageError
-from icon_classifier.images import SUFFIXES, read_image_file
+from bench import report
+from bench.report import Row
+from icon_classifier.compact.photos import find_photos
+from icon_classifier.images import read_image_file
 from icon_classifier.model.heatmap import relevance
 from icon_classifier.model.opening import EXPORT, open_model
-from icon_classifier.server.visitor import example_photo
 from icon_classifier.system.torch_setup import import_fastai
 from tests.support.servers import ROOT
 
@@ -34,7 +33,8 @@ def pooled(cam: npt.NDArray[np.float32], shape: tuple[int, int]) -> npt.NDArray[
     return np.asarray(cells.mean((1, 3)), np.float64)
 
 
-def main() -> None:
+def main(folder: Path) -> list[Row]:
+    """Compare the maps of some photos of a folder."""
     import_fastai()
     import torch
     from fastai.learner import load_learner
@@ -44,15 +44,9 @@ def main() -> None:
     network = load_learner(ROOT / EXPORT).model.eval()
     model = open_model(ROOT)
     cam = GradCAM(model=network, target_layers=[network[0]])
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else example_photo().parent
-    paths = sorted(path for path in folder.rglob("*.*") if path.suffix.lower() in SUFFIXES)
-    random.Random(0).shuffle(paths)
     found = []
-    for path in paths[:PHOTOS]:
-        try:
-            photo = read_image_file(path)
-        except ImageError:
-            continue
+    for path in find_photos(folder)[:PHOTOS]:
+        photo = read_image_file(path)
         prediction = model.predict(photo, explain=True)
         index = model.labels.index(prediction.label)
         heat = relevance(prediction.evidence, index)
@@ -61,12 +55,16 @@ def main() -> None:
         if grad_cam.any():  # Grad-CAM sets negative evidence to 0; all of it may be negative
             cells = pooled(grad_cam, heat.shape)  # type: ignore[arg-type]
             found.append(float(spearmanr(heat.ravel(), cells.ravel()).statistic))
-    tenth = sorted(found)[len(found) // 10]
-    print(
-        f"{len(found)} photos, rank correlation with Grad-CAM: mean {statistics.mean(found):.3f}, "
-        f"median {statistics.median(found):.3f}, a tenth below {tenth:.3f}"
-    )
+    return [
+        Row("photos", "", [len(found)]),
+        Row("mean", "", [statistics.mean(found)]),
+        Row("median", "", [statistics.median(found)]),
+        Row("lowest tenth, below", "", [sorted(found)[len(found) // 10]]),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    parser = report.parser(__doc__)
+    parser.add_argument("photos", type=Path)
+    options = parser.parse_args()
+    report.publish(options, [report.table(["rank correlation"], main(options.photos))])

@@ -1,29 +1,35 @@
-"""Twenty visitors on a host of 512 MB that ends what takes more: is everybody answered?
+"""Many visitors on a host that ends what takes more memory than it has: is everybody answered?
 
-``python -m bench.bench_limit`` opens the page for twenty visitors, four at a time, lets each ask
-once, and then all of them at once, three times. The server runs in a control group with that limit,
-files in memory counted; where none can be made (no root, no control groups) it says so. The exit
-code is 1 if a visitor gets no page or no answer. No browser: each visitor is a websocket.
-``--visitors 100 --megabytes 2048`` measures a crowd; a photo to send may be named.
+``python -m bench.bench_limit`` opens the page for twenty visitors in 512 MB, four at a time, lets
+each ask once, and then all of them at once, three times; again with photos as a phone takes them;
+and for a hundred in 2 GB. With a photo or ``--visitors`` only that is measured. The server runs in
+a control group with that limit, files in memory counted; where none can be made (no root, no
+control groups) it says so. The exit code is 1 if a visitor gets no page or no answer. No browser:
+each visitor is a websocket.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import io
+import math
 import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from bench.bench_visitors import p95
+from PIL import Image
+
+from bench import report
+from bench.measure import p95
 from icon_classifier.server.visitor import Visit, example_photo
 from scripts import server_process
 from scripts.environment import ROOT
 
+HEADS = ("", "served", "memory", "median", "95th percentile", "all are served")
 ROUNDS = 3
 AT_ONCE = 4
 PATIENCE = 60.0
@@ -41,21 +47,18 @@ async def ask(visit: Visit, photo: bytes) -> float | None:
     return time.perf_counter() - began if "Prediction: " in answer else None
 
 
-async def run(server: server_process.ServerProcess, photo: bytes, visitors: int) -> bool:
-    """Let the visitors come and ask; return whether all were served."""
+async def run(server: server_process.ServerProcess, photo: bytes, visitors: int) -> list[list[str]]:
+    """Let the visitors come and ask; return a line of the table for each time."""
     gate = asyncio.Semaphore(AT_ONCE)
-    everybody = True
+    lines = []
 
     def tell(what: str, seconds: Sequence[float | None]) -> None:
-        nonlocal everybody
         served = [each for each in seconds if each is not None]
-        everybody &= len(served) == visitors
         memory = server_process.tree_memory(server.pid)
-        row = f"{what}: {len(served)} of {visitors} visitors, {memory:.0f} MB"
-        if served:
-            middle, slow = statistics.median(served), p95(served)
-            row += f", median {middle:.2f} s, 95th percentile {slow:.2f} s"
-        print(row, flush=True)
+        times = statistics.median(served or [math.nan]), p95(served or [math.nan])
+        lines.append([what, f"{len(served)} of {visitors}", f"{memory:.0f} MB"])
+        lines[-1] += [f"{each:.2f} s" for each in times]
+        lines[-1].append(report.verdict(len(served) == visitors))
 
     async with AsyncExitStack() as stack:
         visits: list[Visit] = []
@@ -78,27 +81,41 @@ async def run(server: server_process.ServerProcess, photo: bytes, visitors: int)
         for number in range(ROUNDS):
             answers = await asyncio.gather(*(ask(visit, photo) for visit in visits))
             tell(f"answer, all at once, round {number + 1}", answers)
-    return everybody
+    return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("photo", nargs="?", type=Path, help="fastbook's grizzly if left out")
-    parser.add_argument("--visitors", type=int, default=20)
-    parser.add_argument("--megabytes", type=int, default=512)
-    options = parser.parse_args()
-    photo = options.photo.read_bytes() if options.photo else example_photo().read_bytes()
+def measure(photo: bytes, visitors: int, megabytes: int) -> Iterator[str]:
+    """Start a server and let visitors come; yield a sentence and a table."""
     port = server_process.free_port()
     command = [sys.executable, "-m", "voila", "icon_classifier.ipynb", "--no-browser"]
-    limit = {"megabytes": options.megabytes}
-    with server_process.start(
-        [*command, f"--port={port}"], ROOT, os.environ, port, **limit
-    ) as server:
-        if not server.limited:
-            print("No control group could be made here: nothing limits the server.")
-        everybody = asyncio.run(run(server, photo, options.visitors))
-    sys.exit(0 if everybody else 1)
+    command.append(f"--port={port}")
+    with server_process.start(command, ROOT, os.environ, port, megabytes=megabytes) as server:
+        limited = "limited" if server.limited else "**not limited**: no control group can be made"
+        size = f"{len(photo) / 1e6:.1f} MB"
+        yield f"{visitors} visitors, photos of {size}, {megabytes} MB of memory, {limited}:"
+        lines = asyncio.run(run(server, photo, visitors))
+    yield report.markdown(HEADS, lines)
+
+
+def phone_photo() -> bytes:
+    """Return a JPEG of 12 megapixels and some 4 MB."""
+    buffer = io.BytesIO()
+    Image.open(example_photo()).resize((3024, 4032)).save(buffer, "JPEG", quality=99)
+    return buffer.getvalue()
 
 
 if __name__ == "__main__":
-    main()
+    parser = report.parser((__doc__ or "").partition("\n")[0])
+    parser.add_argument("photo", nargs="?", type=Path, help="fastbook's grizzly if left out")
+    parser.add_argument("--visitors", type=int)
+    parser.add_argument("--megabytes", type=int, default=512)
+    options = parser.parse_args()
+    small = example_photo().read_bytes()
+    if options.photo or options.visitors:
+        photo = options.photo.read_bytes() if options.photo else small
+        cases = [(photo, options.visitors or 20, options.megabytes)]
+    else:
+        cases = [(small, 20, 512), (phone_photo(), 20, 512), (small, 100, 2048)]
+    parts = [part for case in cases for part in measure(*case)]
+    report.publish(options, parts)
+    sys.exit(any(report.MISSED in part for part in parts))

@@ -1,149 +1,99 @@
-"""Compare this page with a plain page that loads fastai in its kernel: ``make bench``.
+"""What a photo, a visit and a start cost, beside rivals, in one run: ``make bench PHOTOS=folder``.
 
-Measured in one run: classifying the bytes of a photo against ``Learner.predict``, the imports for
-serving against fastai's, and for both pages the seconds to a usable button, from click to answer,
-and the memory per visitor.
+The bytes of a photo to its answer beside ``Learner.predict``; the page beside Gradio's, with one
+visitor and with twenty; the API beside a plain Starlette app; compiling export.pkl and starting.
+The photos are for a model of 8-bit integers, which is left out without them. Each part is also a
+benchmark of its own, with more rivals and rounds.
 """
 
 from __future__ import annotations
 
-import re
+import asyncio
+import os
+import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-from playwright.sync_api import Browser, expect, sync_playwright
-
-from bench.rivals.plain import write_plain_page
-from icon_classifier.images import read_image, thumbnail
-from icon_classifier.model.opening import open_model
+from bench import bench_api, bench_page, bench_visitors, report
+from bench.measure import median_ms, run_process
+from bench.report import Row
+from icon_classifier.images import read_image
+from icon_classifier.model.opening import EXPORT, open_model
 from icon_classifier.server.visitor import example_photo
-from scripts.browser import find_browser
-from tests.support.browser import keep_file_choosers
-from tests.support.servers import ROOT, Server, voila
+from icon_classifier.system.memory import usable_cores
+from icon_classifier.system.torch_setup import import_fastai
+from scripts import server_process
+from tests.support.learners import quiet
+from tests.support.servers import ROOT
 
-REPEATS = 30
-VISITS = 3
-
-
-def median_ms(call: Callable[[], object]) -> float:
-    """Median of the milliseconds of a call, after two to warm up."""
-    call(), call()
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
+PAGES = ("slim", "Gradio")
+MODELS = ("export.onnx", "`Learner.predict`")
 
 
-def import_seconds(code: str) -> float:
-    """Median of the seconds that a new Python takes for some imports, less an empty one."""
-
-    def once(text: str) -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", text], cwd=ROOT, check=True)
-        return time.perf_counter() - start
-
-    once(code)
-    return statistics.median(once(code) - once("pass") for _ in range(5))
-
-
-def pss_mb(process: psutil.Process) -> float:
-    """Proportional memory of a process and all below it, in MB."""
-    tree = [process, *process.children(recursive=True)]
-    return sum(p.memory_full_info().pss for p in tree) / 1e6
-
-
-def visit(browser: Browser, server: Server, photo: Path) -> tuple[float, float, float]:
-    """Open the page, classify a photo; seconds to the button, seconds to the answer, MB more."""
-    process = psutil.Process(server.process.pid)
-    before = pss_mb(process)
-    context = browser.new_context()
-    page = context.new_page()
-    keep_file_choosers(page)
-    start = time.perf_counter()
-    page.goto(server.url, wait_until="commit")
-    choose = page.get_by_role("button", name=re.compile("Choose photos|Choose a photo"))
-    expect(choose).to_be_enabled(timeout=120_000)
-    usable = time.perf_counter() - start
-    with page.expect_file_chooser() as chooser:
-        choose.click()
-    start = time.perf_counter()
-    chooser.value.set_files(photo)
-    button = page.get_by_role("button", name="Classify Icon")
-    if button.count():  # on the plain page; ours answers by itself
-        page.wait_for_function("document.body.textContent.includes('(1)')")
-        start = time.perf_counter()
-        button.click()
-    expect(page.get_by_text("Probability: ")).to_be_visible(timeout=120_000)
-    answered = time.perf_counter() - start
-    memory = pss_mb(process) - before
-    context.close()
-    return usable, answered, memory
-
-
-def measure_page(
-    browser: Browser, serve: AbstractContextManager[Server], photo: Path
-) -> tuple[float, float, float]:
-    """Medians over some visits."""
-    with serve as server:
-        visits = [visit(browser, server, photo) for _ in range(VISITS)]
-    usable, answered, memory = (statistics.median(column) for column in zip(*visits, strict=True))
-    return usable, answered, memory
-
-
-def row(name: str, ours: float, plain: float, unit: str) -> None:
-    print(f"{name:<34}{ours:>10.3f} {plain:>10.3f} {unit:<4}{ours / plain:>8.3f}", flush=True)
-
-
-def main() -> None:
-    photo = example_photo()
-    data = photo.read_bytes()
-    small = thumbnail(read_image(data), 640)
-    print(f"{'':<34}{'ours':>10} {'plain':>10} {'':<4}{'ratio':>8}")
-
-    model = open_model(ROOT)
-    from icon_classifier.system.torch_setup import import_fastai
-
+def predictions(folders: dict[str, Path]) -> list[Row]:
+    """Time models, and the Learner that they were made of, from a photo's bytes to its answer."""
     import_fastai()
     import torch
     from fastai.vision.all import PILImage, load_learner
 
-    torch.set_num_threads(2)
-    learner = load_learner(ROOT / "export.pkl", cpu=True)
+    torch.set_num_threads(usable_cores())
+    data = example_photo().read_bytes()
+    with quiet():
+        learner = load_learner(ROOT / EXPORT)
 
-    def plain(content: bytes) -> object:
+    def predict() -> None:
         with learner.no_bar(), learner.no_logging():
-            return learner.predict(PILImage.create(content))
+            learner.predict(PILImage.create(data))
 
-    for name, content in (("grizzly", data), ("640 px", small)):
-        ours = median_ms(lambda c=content: model.predict(read_image(c)))
-        row(f"bytes to Prediction, {name}", ours, median_ms(lambda c=content: plain(c)), "ms")
+    theirs = median_ms(predict)
+    rows = []
+    for name, folder in folders.items():
+        model = open_model(folder)
+        ours = median_ms(lambda model=model: model.predict(read_image(data)))
+        target = "≤ 0.33 times" if name == "exact" else ""
+        rows.append(Row(f"bytes of a photo to its answer, {name}", "ms", [ours, theirs], target))
+    return rows
+
+
+def starts() -> list[Row]:
+    """Measure imports, the compilation of export.pkl, and `make app` a second time."""
     serving = (
         "import icon_classifier.model.session, icon_classifier.images, icon_classifier.page.ui"
     )
     fastai = "from icon_classifier.system.torch_setup import import_fastai as i; i()"
-    row("import", import_seconds(serving), import_seconds(fastai), "s")
+    imports = [
+        statistics.median(run_process([sys.executable, "-c", code])[0] for _ in range(3))
+        for code in (serving, fastai)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        export = shutil.copy(ROOT / EXPORT, folder)
+        compiling, _ = run_process([sys.executable, "-m", "icon_classifier", "convert", export])
+    port = server_process.free_port()
+    command = [sys.executable, "-m", "scripts.serve"]
+    with server_process.start(command, ROOT, os.environ | {"PORT": str(port)}, port) as server:
+        starting = server.bind_seconds
+    return [
+        Row("imports to answer a photo, processor time", "s", imports, "≤ 0.5"),
+        Row("compiling export.pkl, processor time", "s", [compiling], "≤ 8"),
+        Row("`make app` a second time, until it listens", "s", [starting], "≤ 2"),
+    ]
 
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
-        notebook = write_plain_page(Path(folder), ROOT / "export.pkl")
-        ours_page = measure_page(browser, voila(), photo)
-        plain_page = measure_page(browser, voila(Path(folder), notebook=notebook.name), photo)
-        names = ("page usable", "click to answer", "memory of a visitor (PSS)")
-        for name, unit, one, other in zip(
-            names, ("s", "s", "MB"), ours_page, plain_page, strict=True
-        ):
-            row(name, one, other, unit)
-        browser.close()
+
+def main(photos: Path | None) -> Iterator[str]:
+    """Yield the tables."""
+    with bench_api.models_of(photos) as folders:
+        yield report.table(MODELS, predictions(folders) + starts())
+        api = bench_api.compare_servers(folders, [bench_api.plain], seconds=5, repeats=1)
+        yield report.table(bench_api.COLUMNS[:2], api)
+    yield report.table(PAGES, bench_page.compare_pages(PAGES, rounds=3))
+    yield report.table(PAGES, asyncio.run(bench_visitors.compare_pages(PAGES, minutes=0)))
 
 
 if __name__ == "__main__":
-    main()
+    parser = report.parser(__doc__)
+    parser.add_argument("photos", type=Path, nargs="?", help="a folder, to calibrate int8 on")
+    options = parser.parse_args()
+    report.publish(options, main(options.photos))

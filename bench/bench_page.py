@@ -1,40 +1,27 @@
-"""What opening the page takes, beside Jupyter's, stock Voilà's and Gradio's: ``make bench-page``.
+"""What opening the page takes, beside Gradio's, stock Voilà's and Jupyter's: ``make bench-page``.
 
-A Chromium with an empty cache opens each page, then opens it again, both through 4 Mbit/s each way
-with 100 ms of latency (as Chromium's developer tools emulate them), and once more without either.
-In turns, so that a busy moment of the machine hits all alike; medians. Names of rivals as arguments
-leave the others out.
+A Chromium with an empty cache opens each page, then opens it again, both through a slow network,
+and once more without. In turns, so that a busy moment of the machine hits all alike; medians.
 """
 
 from __future__ import annotations
 
 import statistics
-import sys
-import tempfile
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext
 
-from bench.rivals.gradio_app import VERSION, gradio_app
-from bench.rivals.plain import write_plain_page
-from scripts.browser import find_browser
-from tests.support.servers import NOTEBOOK, ROOT, Server, jupyter, voila
+from bench import report
+from bench.measure import SLOW_NETWORK, chromium
+from bench.report import Row
+from bench.rivals.pages import PAGES, add_pages
+from tests.support.servers import Server
 
-ROUNDS = 5
-LINE = {
-    "offline": False,
-    "latency": 100,  # ms
-    "downloadThroughput": 4e6 / 8,  # bytes per second
-    "uploadThroughput": 4e6 / 8,
-}
-
-# Notes when the button can be used: it is there, enabled, and in our page its line is up, too.
+# Notes when the button can be used: enabled, and in our page with an open connection.
 WATCH = """
 const look = () => {
   const root = document.documentElement;
@@ -52,7 +39,7 @@ look();
 
 @dataclass
 class Visit:
-    """What one visit took: seconds, bytes on the line, of them over HTTP, requests."""
+    """What one visit took: seconds, bytes on the network, of them over HTTP, requests."""
 
     usable: float = 0
     paint: float = 0
@@ -69,13 +56,6 @@ def cpu_seconds(server: Server) -> float:
     return sum(sum(each.cpu_times()[:4]) for each in tree)
 
 
-@contextmanager
-def jupyter_page() -> Iterator[Server]:
-    """Our page on Jupyter's own server."""
-    with jupyter() as server:
-        yield replace(server, url=f"{server.url}voila/render/{NOTEBOOK}")
-
-
 def visit(context: BrowserContext, server: Server, *, slow: bool) -> Visit:
     """Open a page and leave it."""
     before = cpu_seconds(server)
@@ -84,7 +64,7 @@ def visit(context: BrowserContext, server: Server, *, slow: bool) -> Visit:
     devtools = context.new_cdp_session(page)
     devtools.send("Network.enable")
     if slow:
-        devtools.send("Network.emulateNetworkConditions", LINE)
+        devtools.send("Network.emulateNetworkConditions", SLOW_NETWORK)
     seen = Visit()
 
     def count(event: dict[str, Any]) -> None:
@@ -117,63 +97,57 @@ def visit(context: BrowserContext, server: Server, *, slow: bool) -> Visit:
     return seen
 
 
-def measure(browser: Browser, server: Server) -> dict[str, float]:
-    """Visit a page three times: first, again, and first without the slow line."""
+def measure(browser: Browser, server: Server) -> list[float]:
+    """Visit a page three times: first, again, and first without the slow network.
+
+    Returns
+    -------
+    list of float
+        A figure for each row of :data:`FIGURES`.
+    """
     context = browser.new_context()
     first = visit(context, server, slow=True)
     again = visit(context, server, slow=True)
-    context.close()
-    context = browser.new_context()
-    near = visit(context, server, slow=False)
-    context.close()
-    return {
-        "first visit, usable button, s": first.usable,
-        "first contentful paint, s": first.paint,
-        "first visit, kB": first.received / 1000,  # frames of the websocket before compression
-        "first visit, kB over HTTP": first.over_http / 1000,
-        "first visit, requests": first.requests,
-        "repeat visit, usable button, s": again.usable,
-        "loopback, usable button, s": near.usable,
-        "CPU of server and kernel, s": near.cpu,
-    }
+    near = visit(browser.new_context(), server, slow=False)
+    sizes = first.received / 1000, first.over_http / 1000, first.requests
+    return [first.usable, first.paint, *sizes, again.usable, near.usable, near.cpu]
 
 
-def main(*only: str) -> None:
-    """Measure and print; only some of the rivals where they are named."""
-    figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+FIGURES = (
+    ("first visit, usable", "s", "≤ 0.9"),
+    ("first contentful paint", "s", "≤ 0.5"),
+    ("first visit, WebSocket included, its frames as if not compressed", "kB", ""),
+    ("first visit, over HTTP", "kB", "≤ 90"),
+    ("first visit, requests", "", "≤ 10"),
+    ("second visit, usable", "s", "≤ 0.55"),
+    ("without the slow network, usable", "s", "≤ 0.5"),
+    ("processor time of that visit, server and kernel", "s", ""),
+)
+"""Name, unit and target."""
+
+
+def compare_pages(pages: Sequence[str], rounds: int = 5) -> list[Row]:
+    """Measure pages in turns; return medians."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        plain = write_plain_page(folder, ROOT / "export.pkl").name
-        rivals = {
-            "slim": voila(),
-            "Jupyter": jupyter_page(),
-            "stock, ours": voila(ROOT, "--template=lab"),
-            "plain": voila(folder, notebook=plain),
-            f"Gradio {VERSION}": gradio_app(),
-        }
-        servers = {
-            name: stack.enter_context(server)
-            for name, server in rivals.items()
-            if not only or name in only
-        }
-        playwright = stack.enter_context(sync_playwright())
-        browser = playwright.chromium.launch(
-            executable_path=find_browser(), args=["--no-sandbox", "--disable-quic"]
-        )
-        for server in servers.values():  # to warm up: caches of files, imports, the warm parent
-            context = browser.new_context()
-            visit(context, server, slow=False)
-            context.close()
-        for _ in range(ROUNDS):
-            for name, server in servers.items():
-                for what, value in measure(browser, server).items():
-                    figures[what][name].append(value)
-        browser.close()
-    print(f"{'':<32}" + "".join(f"{name:>15}" for name in servers))
-    for what, columns in figures.items():
-        medians = [statistics.median(values) for values in columns.values()]
-        print(f"{what:<32}" + "".join(f"{median:>15.2f}" for median in medians))
+        servers = [stack.enter_context(PAGES[name]()) for name in pages]
+        browser = stack.enter_context(chromium())
+        for server in servers:  # to warm up: caches of files, imports, the warm parent
+            visit(browser.new_context(), server, slow=False)
+        found = [[measure(browser, server) for server in servers] for _ in range(rounds)]
+    medians = [
+        [statistics.median(values) for values in zip(*visits, strict=True)]
+        for visits in zip(*found, strict=True)
+    ]
+    columns = zip(*medians, strict=True)
+    return [
+        Row(*figure[:2], each, figure[2]) for figure, each in zip(FIGURES, columns, strict=True)
+    ]
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = report.parser(__doc__)
+    add_pages(parser)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    rows = compare_pages(options.pages, options.rounds)
+    report.publish(options, [report.table(options.pages, rows)])

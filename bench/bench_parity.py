@@ -10,115 +10,112 @@ precision on all photos, of 8-bit integers on those that they were not calibrate
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
-from icon_classifier.cli.summary import comparison
-from icon_classifier.compact.comparison import compare
+from bench import report
+from bench.measure import run_process
+from bench.report import Row
+from icon_classifier.compact.comparison import (
+    MAX_CHANGED_LABELS,
+    Comparison,
+    compare,
+    compare_answers,
+)
 from icon_classifier.compact.half import halve
 from icon_classifier.compact.int8 import quantize
 from icon_classifier.compact.photos import find_photos
-from icon_classifier.errors import ConversionError, ImageError
+from icon_classifier.errors import ConversionError
 from icon_classifier.images import read_image_file
 from icon_classifier.model.info import read_metadata
 from icon_classifier.model.opening import is_up_to_date
-from icon_classifier.model.session import Model
+from icon_classifier.model.session import Model, Prediction
 from icon_classifier.system.torch_setup import import_fastai
 from tests.support.learners import quiet
+from tests.support.servers import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
+HEADS = ("", "photos", "same label", 'same "not sure"', "probabilities differ by", "at most", "")
 TOLERANCE = 1e-4
 
 
-def compile_in_subprocess(export: Path, folder: Path) -> tuple[bytes, float]:
-    """Compile in a process of its own; return the file and the seconds, imports included."""
-    target = folder / "export.onnx"
-    command = [sys.executable, "-m", "icon_classifier", "convert", export, target, "--int8", ""]
-    start = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - start
-    return target.read_bytes(), seconds
+def line(name: str, found: Comparison, most: float, changed: float = 0) -> list[str]:
+    """Return a line of a table: a comparison, and whether it changes no more than is allowed."""
+    passed = found.photos - found.same_label <= changed * found.photos
+    passed &= found.largest_difference <= most
+    counts = map(str, (found.photos, found.same_label, found.same_unsure))
+    return [name, *counts, f"{found.largest_difference:.2g}", f"{most:g}", report.verdict(passed)]
 
 
-def tempered(probabilities: np.ndarray, model: Model) -> np.ndarray:
-    """Apply the model's temperature to a Learner's probabilities."""
-    powers = np.power(probabilities.astype(np.float64), 1 / model.info.temperature)
-    return powers / powers.sum()
+def learner_answer(model: Model, probabilities: npt.ArrayLike) -> Prediction:
+    """Return a Learner's probabilities, shape (C,), as an answer of the model made of it.
+
+    A Learner applies no temperature, and is never "not sure".
+    """
+    powers = np.asarray(probabilities, np.float64) ** (1 / model.info.temperature)
+    ranking = tuple(zip(model.labels, (powers / powers.sum()).tolist(), strict=True))
+    label, probability = max(ranking, key=lambda pair: pair[1])
+    return Prediction(label, probability, ranking, known=True, score=0)
 
 
-def compare_smaller(exact: bytes, folder: Path) -> None:
-    """Print what half precision and 8-bit integers change."""
-    judged = {"half precision": asdict(compare(exact, halve(exact), find_photos(folder)))}
-    try:
-        judged["8-bit integers"] = Model(quantize(exact, folder)).info.raw["int8"]["judged"]
-    except ConversionError as error:
-        print(f"8-bit integers: {error}")
-    for name, figures in judged.items():
-        print(name, *(f"  {key}: {value}" for key, value in comparison(figures)), sep="\n")
-
-
-def main(photos: Path, export: Path) -> int:
-    """Compare and print; return the exit code."""
+def compiled(export: Path) -> bytes:
+    """Return the exact model of an export.pkl, compiled by the command line where need be."""
     beside = export.with_suffix(".onnx")
     if is_up_to_date(beside, export) and "int8" not in read_metadata(beside):
-        exact = beside.read_bytes()
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            exact, seconds = compile_in_subprocess(export, Path(folder))
-        print(f"compiled in {seconds:.1f} s, imports included")
-    model = Model(exact)
-    print(f"temperature {model.info.temperature:.4g}", flush=True)
+        return beside.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "export.onnx"
+        command = [sys.executable, "-m", "icon_classifier", "convert", export, target]
+        run_process([*command, "--int8", ""])
+        return target.read_bytes()
 
+
+def compare_with_learner(exact: bytes, export: Path, photos: list[Path]) -> Comparison:
+    """Compare a model with the Learner that it was made of."""
+    model = Model(exact)
     import_fastai()
     from fastai.vision.all import PILImage, load_learner
 
     with quiet():
         learn = load_learner(export)
-    compared, unreadable, mislabelled, differences = 0, 0, [], []
-    times: dict[str, list[float]] = {"Learner.predict": [], "Model.predict": []}
-    for path in sorted(path for path in photos.rglob("*") if path.is_file()):
-        try:
-            image = read_image_file(path)
-        except ImageError:
-            unreadable += 1
-            continue
-        start = time.perf_counter()
+
+    def predict(photo: Image.Image) -> Prediction:
         with quiet(), learn.no_bar(), learn.no_logging():
-            label, _, tensor = learn.predict(PILImage.create(image))
-        middle = time.perf_counter()
-        ours = model.predict(image)
-        times["Learner.predict"].append(middle - start)
-        times["Model.predict"].append(time.perf_counter() - middle)
-        ranking = dict(ours.ranking)
-        probabilities = np.array([ranking[each] for each in model.labels])
-        compared += 1
-        differences.append(float(np.abs(probabilities - tempered(tensor.numpy(), model)).max()))
-        if ours.label != label:
-            mislabelled.append(path)
-    if not compared:
-        print(f"no photos in {photos}")
-        return 1
-    print(f"{compared} photos compared, {unreadable} files that are not readable photos skipped")
-    print(f"labels that differ: {len(mislabelled)} {[path.name for path in mislabelled[:5]]}")
-    largest, median = max(differences), float(np.median(differences))
-    print(f"largest difference of a probability: {largest:.2g} (median {median:.2g})")
-    theirs, mine = (1000 * statistics.median(times[name]) for name in times)
-    print(f"median of one prediction: Learner {theirs:.1f} ms, Model {mine:.1f} ms")
-    compare_smaller(exact, photos)
-    return 1 if mislabelled or largest > TOLERANCE else 0
+            return learner_answer(model, learn.predict(PILImage.create(photo))[2])
+
+    return compare_answers(predict, model.predict, ((read_image_file(p), None) for p in photos))
+
+
+def main(folder: Path, export: Path) -> tuple[list[str], bool]:
+    """Return tables and sentences, and whether the model answers as its Learner."""
+    exact, photos = compiled(export), find_photos(folder)
+    first = line("export.onnx and Learner", compare_with_learner(exact, export, photos), TOLERANCE)
+    first[3] = ""  # a Learner is never "not sure"
+    half = compare(exact, halve(exact), photos)
+    lines = [first, line("half precision and exact", half, 0.01)]
+    try:
+        int8 = Comparison(**Model(quantize(exact, folder)).info.raw["int8"]["judged"])
+    except ConversionError as error:
+        costs = f"8-bit integers: {error}"
+    else:
+        lines.append(line("8-bit integers and exact", int8, 0.09, MAX_CHANGED_LABELS))
+        rows = [
+            Row("a prediction, processor time", "ms", int8.milliseconds[::-1], "≤ 0.57 times"),
+            Row("size", "MB", (int8.megabytes or ())[::-1]),
+        ]
+        costs = report.table(["8-bit integers", "exact"], rows)
+    return [report.markdown(HEADS, lines), costs], report.MISSED not in first
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = report.parser((__doc__ or "").partition("\n")[0])
     parser.add_argument("photos", type=Path, help="a folder of photos")
     parser.add_argument("export", type=Path, nargs="?", default=ROOT / "export.pkl")
-    arguments = parser.parse_args()
-    raise SystemExit(main(arguments.photos, arguments.export))
+    options = parser.parse_args()
+    parts, alike = main(options.photos, options.export)
+    report.publish(options, parts)
+    sys.exit(not alike)

@@ -9,8 +9,6 @@ other four fifths. Photos of all other sets are the strangers that a model shoul
 import argparse
 import contextlib
 import io
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import report
+from bench.measure import run_process
+from bench.report import Row
 from icon_classifier.dataset.clean import clean
 from icon_classifier.dataset.gather import gather
 from icon_classifier.dataset.recipes import Training, folder_recipe
@@ -52,16 +53,11 @@ STRANGERS = 60
 """How many photos of each other set are tried, spread over it."""
 
 
-def folder_to_export(photos: Path) -> str:
+def folder_to_export(photos: Path) -> list[str]:
     """Measure a folder of photos to export.pkl in a process of its own, imports included."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", WHOLE, str(photos.resolve()), folder]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"training on {photos} failed")
-    return f"{used.ru_utime + used.ru_stime:.0f} s, {used.ru_maxrss / 1024:.0f} MB"
+        cost = run_process([sys.executable, "-c", WHOLE, photos.resolve(), folder])
+    return [photos.name, f"{cost[0]:.0f} s", f"{cost[1]:.0f} MB"]
 
 
 @dataclass
@@ -77,8 +73,8 @@ def clean_set(source: Path, work: Path) -> Set:
     """Gather and clean the photos of a set, as the notebook does."""
     recipe = folder_recipe(source)
     gathered = gather(recipe, work / source.name, data=source, progress=False)
-    report = clean(gathered, progress=False)
-    photos = load_photos(gathered, recipe.training, groups=report.groups)
+    cleaned = clean(gathered, progress=False)
+    photos = load_photos(gathered, recipe.training, groups=cleaned.groups)
     return Set(source.name, photos, recipe.training)
 
 
@@ -109,14 +105,14 @@ class Bench:
             self.unsure.append((means["own kept"], passed.mean()))
         return shown | {"chosen": ", ".join(sorted(set(chosen)))}
 
-    def summary(self) -> str:
-        """Say how "not sure" did over all sets that were measured, and what is aimed at."""
-        kept, passed = np.array(self.unsure).T
-        return (
-            f"Over {len(kept)} sets: own kept {kept.mean():.1%} on average (at least 96 %), "
-            f"strangers pass {passed.mean():.1%} on average (at most 3 %), "
-            f"{passed.max():.1%} at most (8 %)."
-        )
+    def summary(self) -> list[Row]:
+        """Return how "not sure" did over all sets that were measured."""
+        kept, passed = 100 * np.array(self.unsure).T
+        return [
+            Row("own photos answered, mean", "%", [kept.mean()], "≥ 96"),
+            Row("strangers answered, mean", "%", [passed.mean()], "≤ 3"),
+            Row("strangers answered, most of a set", "%", [passed.max()], "≤ 8"),
+        ]
 
     def split(self, own: Set, seed: int) -> Iterator[tuple[str, object]]:
         """Train on one split; yield what was measured on the photos held out."""
@@ -183,36 +179,35 @@ def head_of(probe: Probe) -> Head:
     return Head(last.weight.detach().numpy(), last.bias.detach().numpy())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(options: argparse.Namespace) -> Iterator[str]:
+    """Yield the tables."""
+    folders = sorted(each for each in options.data.iterdir() if each.is_dir())
+    chosen = [each for each in folders if not options.only or each.name in options.only]
+    if options.measure != "quality":
+        heads = ("set", "folder to export.pkl, processor time", "peak memory")
+        yield report.markdown(heads, map(folder_to_export, chosen))
+    if options.measure == "time":
+        return
+    with tempfile.TemporaryDirectory() as work:
+        sets = [clean_set(each, Path(work)) for each in folders]
+        bench = Bench(sets, Path(work), plain=options.plain)
+        lines = []
+        for own in (each for each in sets if each.name in {folder.name for folder in chosen}):
+            row = {"set": own.name, "photos": str(len(own.photos.paths))}
+            row |= bench.row(own, options.splits)
+            lines.append(list(row.values()))
+            print(*lines[-1], sep="  ", file=sys.stderr)  # each takes minutes
+        yield report.markdown(list(row), lines)
+    if bench.unsure:
+        yield report.table(["all sets"], bench.summary())
+
+
+if __name__ == "__main__":
+    parser = report.parser(__doc__)
     parser.add_argument("data", type=Path, help="folder of sets, each a folder of classes")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--only", nargs="+", help="sets to train on; the others are strangers")
     parser.add_argument("--plain", action="store_true", help="a lesson's fine_tune(3) as well")
     parser.add_argument("--measure", choices=["time", "quality"], help="only one of the two")
-    args = parser.parse_args()
-    folders = sorted(each for each in args.data.iterdir() if each.is_dir())
-    chosen = [each for each in folders if not args.only or each.name in args.only]
-    if args.measure != "quality":
-        print("| set | folder to export.pkl: CPU time, peak memory |\n| --- | --- |")
-        for each in chosen:
-            print(f"| {each.name} | {folder_to_export(each)} |", flush=True)
-    if args.measure == "time":
-        return
-    with tempfile.TemporaryDirectory() as work:
-        sets = [clean_set(each, Path(work)) for each in folders]
-        bench = Bench(sets, Path(work), plain=args.plain)
-        header = False
-        for own in (each for each in sets if each.name in {folder.name for folder in chosen}):
-            row = bench.row(own, args.splits)
-            if not header:
-                print(f"\n| set | photos | {' | '.join(row)} |\n{'| --- ' * (len(row) + 2)}|")
-                header = True
-            cells = [own.name, str(len(own.photos.paths)), *row.values()]
-            print(f"| {' | '.join(cells)} |", flush=True)
-        if bench.unsure:
-            print(f"\n{bench.summary()}")
-
-
-if __name__ == "__main__":
-    main()
+    options = parser.parse_args()
+    report.publish(options, main(options))

@@ -1,37 +1,32 @@
-"""Many visitors at once, beside the plain page and Gradio's: ``make bench-visitors``.
+"""Many visitors at the same time, beside Gradio's and other pages: ``make bench-visitors``.
 
 In Chromium: seconds from navigation to a usable button, and from the click to the answer. By the
 proportional set size (PSS) of the server's whole process tree: memory at rest and what each further
 visitor adds, page open and a prediction made. Then twenty who have chosen a photo click at once,
 twenty choose and click at once, and visits for three minutes by tabs that open, ask and close. At
 our own pages twenty also click without a browser, which takes most of the processors otherwise.
-Arguments: the names of rivals to measure, all without; ``--minutes=1`` for one in place of three.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import re
 import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
-import psutil
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
-from bench.rivals.gradio_app import VERSION, gradio_app
-from bench.rivals.plain import write_plain_page
+from bench import report
+from bench.measure import p95
+from bench.report import Row
+from bench.rivals.pages import PAGES, add_pages
 from icon_classifier.server.visitor import Visit, example_photo
-from icon_classifier.system.memory import memory_limit
 from scripts.browser import find_browser
-from tests.support.browser import keep_file_choosers
-from tests.support.servers import ROOT, Server, voila
+from scripts.server_process import tree_memory
+from tests.support.browser import ARGUMENTS, keep_file_choosers
+from tests.support.servers import Server
 
 STEPS = (1, 5, 10, 20)
 BUTTON = re.compile("Classify Icon|Try the example grizzly")
@@ -70,51 +65,24 @@ FORGET = """() => {
 }"""
 
 
-@dataclass
-class Figures:
-    """What one rival took."""
-
-    usable: list[float] = field(default_factory=list)
-    answer: list[float] = field(default_factory=list)
-    memory: dict[int, float] = field(default_factory=dict)
-    at_once: list[float] = field(default_factory=list)
-    chosen_at_once: list[float] = field(default_factory=list)
-    without_browser: list[float] = field(default_factory=list)
-    per_minute: float | None = None
-    unanswered: int = 0
-
-
 PHOTO = example_photo().read_bytes()
-
-
-def megabytes(server: Server) -> float:
-    """Sum the proportional set sizes of a server and all that it has started."""
-    root = psutil.Process(server.process.pid)
-    total = 0
-    for process in [root, *root.children(recursive=True)]:
-        try:
-            total += process.memory_full_info().pss
-        except psutil.NoSuchProcess:  # has ended meanwhile
-            continue
-    return total / 2**20
 
 
 async def settled(server: Server) -> float:
     """Wait until the memory has stopped to change, at most ten seconds, and return it."""
-    before = megabytes(server)
+    before = tree_memory(server.process.pid)
     for _ in range(5):
         await asyncio.sleep(2)
-        now = megabytes(server)
+        now = tree_memory(server.process.pid)
         if abs(now - before) < 0.5:
             return now
         before = now
     return before
 
 
-async def open_page(browser: Browser, url: str) -> tuple[BrowserContext, Page, float]:
+async def open_page(browser: Browser, url: str) -> tuple[Page, float]:
     """Open a page as a new visitor; also return the seconds until its button can be used."""
-    context = await browser.new_context()
-    page = await context.new_page()
+    page = await (await browser.new_context()).new_page()
     keep_file_choosers(page)
     page.set_default_timeout(WAIT_MS)
     started = time.perf_counter()
@@ -123,7 +91,7 @@ async def open_page(browser: Browser, url: str) -> tuple[BrowserContext, Page, f
     await page.wait_for_function(
         "() => (document.documentElement.dataset.connection ?? 'live') === 'live'"
     )
-    return context, page, time.perf_counter() - started
+    return page, time.perf_counter() - started
 
 
 async def choose(page: Page) -> None:
@@ -157,38 +125,49 @@ async def choose_and_ask(page: Page) -> float:
     return time.perf_counter() - started
 
 
-async def measure(browser: Browser, server: Server, most: int, minutes: float) -> Figures:
-    """Measure one rival."""
-    figures = Figures()
-    figures.memory[0] = await settled(server)
-    pages: list[Page] = []
-    contexts: list[BrowserContext] = []
+async def measure(
+    browser: Browser, server: Server, most: int, minutes: float
+) -> dict[tuple[str, str, str], float]:
+    """Measure a page; return its figures by their names, units and targets."""
+    memory = {0: await settled(server)}
+    usable, answers, pages = [], [], []
     for count in range(1, most + 1):
-        context, page, seconds = await open_page(browser, server.url)
-        contexts.append(context)
+        page, seconds = await open_page(browser, server.url)
         pages.append(page)
+        usable.append(seconds)
         await choose(page)
-        figures.usable.append(seconds)
-        figures.answer.append(await ask(page))
+        answers.append(await ask(page))
         if count in STEPS or count == most:
-            figures.memory[count] = await settled(server)
-    ours = await pages[0].locator(".ic-page").count() > 0
+            memory[count] = await settled(server)
+    each = (memory[most] - memory[1]) / (most - 1)
+    figures = {
+        ("page usable, loopback, median", "s", "≤ 0.9"): statistics.median(usable),
+        ("click to answer, median", "s", "≤ 0.06"): statistics.median(answers),
+        ("memory at rest", "MB", "≤ 200"): memory[0],
+        **{(f"memory, {n} visitor{'s' * (n > 1)}", "MB", ""): memory[n] for n in memory if n},
+        ("each further visitor", "MB", "≤ 13"): each,
+        (f"visitors in {LIMIT_MB} MB", "", "≥ 20"): max(0, (LIMIT_MB - memory[1]) // each + 1),
+    }
+
+    def add(what: str, times: list[float]) -> None:
+        figures[f"{what} at the same time, median", "s", ""] = statistics.median(times)
+        figures[f"{what} at the same time, 95th percentile", "s", "≤ 0.5"] = p95(times)
+
+    ours = await pages[0].locator(".ic-page").count()
     if not await pages[0].locator("[data-testid=label]").count():  # not Gradio's
-        for page in pages:
-            await page.evaluate(FORGET)
-        figures.at_once = list(await asyncio.gather(*(ask(page) for page in pages)))
-        for page in pages:
-            await page.evaluate(FORGET)
-        figures.chosen_at_once = list(
-            await asyncio.gather(*(choose_and_ask(page) for page in pages))
-        )
-    for context in contexts:
-        await context.close()
+        for what, act in (("click", ask), ("choose and click", choose_and_ask)):
+            for page in pages:
+                await page.evaluate(FORGET)
+            add(f"{most} {what}", await asyncio.gather(*map(act, pages)))
+    for page in pages:
+        await page.context.close()
     if ours:
         await settled(server)  # until their kernels are gone
-        figures.without_browser = await crowd(server, most)
+        add(f"{most} click, without a browser,", await crowd(server, most))
     if minutes:
-        figures.per_minute, figures.unanswered = await sustained(browser, server, minutes)
+        done, left = await sustained(browser, server, minutes)
+        figures["visits a minute, four at a time", "", ""] = done
+        figures["of them left without an answer", "", "≤ 0"] = left
     return figures
 
 
@@ -224,7 +203,7 @@ async def sustained(browser: Browser, server: Server, minutes: float) -> tuple[f
     async def come_and_go() -> None:
         nonlocal done, left
         while time.perf_counter() < end:
-            context, page, _ = await open_page(browser, server.url)
+            page, _ = await open_page(browser, server.url)
             try:
                 async with asyncio.timeout(PATIENCE):
                     await choose(page)
@@ -233,83 +212,35 @@ async def sustained(browser: Browser, server: Server, minutes: float) -> tuple[f
             except TimeoutError:
                 left += 1
             await page.goto("about:blank")  # as a tab that closes: the page says good-bye
-            await context.close()
+            await page.context.close()
 
     started = time.perf_counter()
     await asyncio.gather(*(come_and_go() for _ in range(4)))
     return done / (time.perf_counter() - started) * 60, left
 
 
-def p95(values: list[float]) -> float:
-    """Give the 95th percentile."""
-    return sorted(values)[max(0, round(0.95 * len(values)) - 1)]
-
-
-def rows(figures: Figures) -> dict[str, str]:
-    """Put the figures of one rival into words."""
-    memory = figures.memory
-    most = max(memory)
-    each = (memory[most] - memory[1]) / (most - 1) if most > 1 else float("nan")
-    fit = max(0, int((LIMIT_MB - memory[1]) // each) + 1) if memory[1] < LIMIT_MB else 0
-    table = {
-        "page usable, s (median)": f"{statistics.median(figures.usable):.2f}",
-        "click to answer, s (median)": f"{statistics.median(figures.answer):.3f}",
-        "at rest, MB": f"{memory[0]:.0f}",
-        "each further visitor, MB": f"{each:.1f}",
-        f"visitors in {LIMIT_MB} MB": str(fit),
-        **{f"with {count} visitors, MB": f"{memory[count]:.0f}" for count in memory if count},
-    }
-    for what, times in (
-        ("click to answer", figures.at_once),
-        ("choosing to answer", figures.chosen_at_once),
-        ("without browser", figures.without_browser),
-    ):
-        if times:
-            table[f"all at once, {what} p50, s"] = f"{statistics.median(times):.2f}"
-            table[f"all at once, {what} p95, s"] = f"{p95(times):.2f}"
-    if figures.per_minute is not None:
-        table["visits a minute, four at a time"] = f"{figures.per_minute:.0f}"
-        table["of them left without an answer"] = str(figures.unanswered)
-    return table
-
-
-async def main(only: list[str], minutes: float) -> None:
-    """Measure the rivals one after the other and print a table."""
-    results: dict[str, dict[str, str]] = {}
-    async with AsyncExitStack() as cleanup:
-        playwright = await cleanup.enter_async_context(async_playwright())
-        options = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
-        browser = await playwright.chromium.launch(
-            executable_path=find_browser(), args=[*options, "--disable-sync", "--no-first-run"]
-        )
-        cleanup.push_async_callback(browser.close)
-        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
-        plain = write_plain_page(folder, ROOT / "export.pkl").name
-        rivals: dict[str, tuple[Callable[[], object], int]] = {
-            "slim": (voila, max(STEPS)),
-            "stock, ours": (lambda: voila(ROOT, "--template=lab"), max(STEPS)),
-            "plain": (lambda: voila(folder, notebook=plain), PLAIN_VISITORS),
-            f"Gradio {VERSION}": (gradio_app, max(STEPS)),
-        }
-        for name, (start, most) in rivals.items():
-            if only and name not in only:
-                continue
-            with ExitStack() as running:
-                server = running.enter_context(start())  # type: ignore[arg-type]
-                context, *_ = await open_page(browser, server.url)  # to warm up
-                await context.close()
-                results[name] = rows(await measure(browser, server, most, minutes))
-                print(name, results[name], flush=True)
-    names = list(results)
-    print(f"\nRAM of this machine or its limit: {memory_limit() // 2**20} MB")
-    print(f"{'':<42}" + "".join(f"{name:>16}" for name in names))
-    for what in dict.fromkeys(what for table in results.values() for what in table):
-        print(f"{what:<42}" + "".join(f"{results[name].get(what, '-'):>16}" for name in names))
+async def compare_pages(pages: Sequence[str], minutes: float = 3) -> list[Row]:
+    """Measure pages one after the other."""
+    found = []
+    async with AsyncExitStack() as stack:
+        playwright = await stack.enter_async_context(async_playwright())
+        browser = await playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
+        stack.push_async_callback(browser.close)
+        for name in pages:
+            with PAGES[name]() as server:
+                page, _ = await open_page(browser, server.url)  # to warm up
+                await page.context.close()
+                most = PLAIN_VISITORS if name == "plain" else max(STEPS)
+                found.append(await measure(browser, server, most, minutes))
+    rows = dict.fromkeys(row for table in found for row in table)
+    return [Row(*row[:2], [table.get(row) for table in found], row[2]) for row in rows]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="*")
-    parser.add_argument("--minutes", type=float, default=3.0)
-    arguments = parser.parse_args(sys.argv[1:])
-    asyncio.run(main(arguments.only, arguments.minutes))
+    parser = report.parser(__doc__)
+    add_pages(parser)
+    parser.set_defaults(pages=["slim", "Gradio", "stock", "plain"])
+    parser.add_argument("--minutes", type=float, default=3.0, help="of visits that come and go")
+    options = parser.parse_args()
+    rows = asyncio.run(compare_pages(options.pages, options.minutes))
+    report.publish(options, [report.table(options.pages, rows)])

@@ -1,4 +1,4 @@
-"""A page like ours by Gradio; :mod:`bench.rivals.gradio_app` runs it: port, export.pkl."""
+"""A page like ours by Gradio; :mod:`bench.rivals.pages` runs it: port, export.pkl."""
 
 import sys
 

@@ -1,23 +1,26 @@
-"""Judge on photos what a smaller model changes."""
+"""Compare two models, or two ways to run one, photo by photo."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from icon_classifier.compact.photos import arrays
 from icon_classifier.errors import ConversionError
-from icon_classifier.model.session import Model
+from icon_classifier.model.session import Model, Prediction
 
 MAX_CHANGED_LABELS = 0.005
 """Largest share of photos that may get another label."""
 
+Photo = TypeVar("Photo")
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a smaller model changes.
+    """How other answers differ from the exact ones.
 
     Attributes
     ----------
@@ -28,11 +31,11 @@ class Comparison:
     largest_difference : float
         Largest difference of a probability, 0 to 1.
     errors : tuple of int or None
-        Wrong labels of the exact model and of this one; None where folders name no class.
+        Wrong labels of both; None where it is not known what any photo shows.
     milliseconds : tuple of float
         Processor time of a prediction of both, median.
-    megabytes : tuple of float
-        Sizes of both, in millions of bytes.
+    megabytes : tuple of float or None
+        Sizes of two models, in millions of bytes.
     """
 
     photos: int
@@ -41,11 +44,59 @@ class Comparison:
     largest_difference: float
     errors: tuple[int, int] | None
     milliseconds: tuple[float, float]
-    megabytes: tuple[float, float]
+    megabytes: tuple[float, float] | None = None
+
+
+def compare_answers(
+    exact: Callable[[Photo], Prediction],
+    other: Callable[[Photo], Prediction],
+    photos: Iterable[tuple[Photo, str | None]],
+) -> Comparison:
+    """Compare two answers to each photo.
+
+    Parameters
+    ----------
+    exact, other : callable
+        Take a photo of whatever form and return its answer.
+    photos : iterable of (photo, str or None)
+        With the label that is right, where that is known.
+
+    Raises
+    ------
+    ConversionError
+        There are no photos.
+    """
+    labels = unsure = 0
+    wrong, seconds, differences = [], [], []
+    for photo, expected in photos:
+        answers, moments = [], [time.process_time()]
+        for classify in (exact, other):
+            answers.append(classify(photo))
+            moments.append(time.process_time())
+        seconds.append(np.diff(moments))
+        before, after = answers
+        labels += before.label == after.label
+        unsure += before.known == after.known
+        now = dict(after.ranking)
+        differences.append(max(abs(now[label] - p) for label, p in before.ranking))
+        if expected is not None:
+            wrong.append([each.label != expected for each in answers])
+    if not seconds:
+        raise ConversionError("expected photos to compare two models on, got none")
+    first, second = (1000 * np.median(seconds, axis=0)).tolist()
+    errors = np.sum(wrong, axis=0).tolist() if wrong else None
+    return Comparison(
+        photos=len(seconds),
+        same_label=labels,
+        same_unsure=unsure,
+        largest_difference=max(differences),
+        errors=errors and tuple(errors),
+        milliseconds=(first, second),
+    )
 
 
 def compare(exact: bytes, smaller: bytes, photos: Sequence[Path]) -> Comparison:
-    """Compare the answers of two models photo by photo.
+    """Compare a smaller model with the exact one.
 
     Parameters
     ----------
@@ -60,41 +111,19 @@ def compare(exact: bytes, smaller: bytes, photos: Sequence[Path]) -> Comparison:
     ConversionError
         There are no photos, or more than `MAX_CHANGED_LABELS` of them get another label.
     """
-    if not photos:
-        raise ConversionError("expected photos to compare two models on, got none")
-    models = Model(exact), Model(smaller)
-    labels_of = {label: label for label in models[0].labels}
-    labels_of |= zip(models[0].info.raw.get("vocab", ()), models[0].labels, strict=False)
-    labels = unsure = 0
-    wrong, seconds, differences = [], [], []
-    for path, photo in zip(photos, arrays(models[0], photos), strict=True):
-        answers, taken = [], []
-        for model in models:
-            start = time.thread_time()
-            answers += model.predict_arrays(photo)
-            taken.append(time.thread_time() - start)
-        seconds.append(taken)
-        before, after = answers
-        labels += before.label == after.label
-        unsure += before.known == after.known
-        now = dict(after.ranking)
-        differences += [abs(now[label] - p) for label, p in before.ranking]
-        if expected := labels_of.get(path.parent.name):
-            wrong.append([each.label != expected for each in answers])
-    changed = len(photos) - labels
-    if changed > MAX_CHANGED_LABELS * len(photos):
+    model, small = Model(exact), Model(smaller)
+    labels_of = {label: label for label in model.labels}
+    labels_of |= zip(model.info.raw.get("vocab", ()), model.labels, strict=False)
+    expected = (labels_of.get(path.parent.name) for path in photos)
+    found = compare_answers(
+        lambda photo: model.predict_arrays(photo)[0],
+        lambda photo: small.predict_arrays(photo)[0],
+        zip(arrays(model, photos), expected, strict=True),
+    )
+    changed = found.photos - found.same_label
+    if changed > MAX_CHANGED_LABELS * found.photos:
         raise ConversionError(
-            f"the smaller model changes the labels of {changed} of {len(photos)} photos, expected "
+            f"the smaller model changes the labels of {changed} of {found.photos} photos, expected "
             f"at most {MAX_CHANGED_LABELS:.1%}; nothing was written"
         )
-    errors = np.sum(wrong, axis=0).tolist() if wrong else None
-    first, second = (1000 * np.median(seconds, axis=0)).tolist()
-    return Comparison(
-        photos=len(photos),
-        same_label=labels,
-        same_unsure=unsure,
-        largest_difference=max(differences),
-        errors=errors and tuple(errors),
-        milliseconds=(first, second),
-        megabytes=(len(exact) / 1e6, len(smaller) / 1e6),
-    )
+    return replace(found, megabytes=(len(exact) / 1e6, len(smaller) / 1e6))

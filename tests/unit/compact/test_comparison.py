@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from icon_classifier.compact.comparison import compare
+from icon_classifier.compact.comparison import compare, compare_answers
 from icon_classifier.compact.photos import find_photos
 from icon_classifier.errors import ConversionError
+from icon_classifier.model.session import Prediction
 from tests.support.models import LABELS, model_bytes
 
 
@@ -37,6 +38,25 @@ def test_differences_and_not_sure_are_counted(photos: list[Path]) -> None:
     figures = compare(model_bytes(), model_bytes(temperature=4.0, unsure=unsure), photos)
     assert (figures.same_label, figures.same_unsure) == (3, 0)
     assert 0.1 < figures.largest_difference < 1
+
+
+def test_any_two_answers_to_a_photo_can_be_compared() -> None:
+    def answer(probability: float, *, known: bool) -> Prediction:
+        ranking = (("a", probability), ("b", 1 - probability))
+        label, largest = max(ranking, key=lambda pair: pair[1])
+        return Prediction(label, largest, ranking, known=known, score=0)
+
+    figures = compare_answers(
+        lambda photo: answer(photo, known=True),
+        lambda photo: answer(photo - 0.25, known=photo > 0.8),
+        [(0.7, "a"), (0.9, "a"), (0.3, None)],
+    )
+    assert (figures.photos, figures.same_label, figures.same_unsure) == (3, 2, 1)
+    assert figures.largest_difference == pytest.approx(0.25)
+    assert figures.errors == (0, 1)
+    assert figures.megabytes is None
+    with pytest.raises(ConversionError, match="got none"):
+        compare_answers(lambda photo: photo, lambda photo: photo, [])
 
 
 def test_more_than_one_changed_label_in_two_hundred_is_refused(photos: list[Path]) -> None:
