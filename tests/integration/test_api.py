@@ -247,7 +247,7 @@ def test_idle_connections_keep_nobody_out(model: Model, monkeypatch, head: bytes
             if head:  # wait for its answer: a connection without one may be closed before it
                 assert idle[-1].recv(15) == b"HTTP/1.1 200 OK"
         for _ in range(3):
-            assert httpx.get(f"http://{host}:{port}/labels").status_code == 200
+            assert httpx.get(f"http://{host}:{port}/labels", timeout=60).status_code == 200
         read_to_end(idle[0], 5)  # the oldest is closed
 
 
@@ -391,6 +391,6 @@ def test_signal_ends_slow_uploads_in_order(tmp_path: Path) -> None:
         socket.create_connection(("127.0.0.1", port)) as connection,
     ):
         connection.sendall(b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx")
-        assert httpx.get(server.url + "healthz").status_code == 200  # it is read by now
+        assert httpx.get(server.url + "healthz", timeout=60).status_code == 200  # it is read by now
         server.process.terminate()
         assert server.process.wait(10) == -signal.SIGTERM  # as Uvicorn ends
