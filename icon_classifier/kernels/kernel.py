@@ -79,7 +79,7 @@ def _is_worth_logging(record: logging.LogRecord) -> bool:
 class ForkedKernelApp(IPKernelApp):
     """ipykernel's application, with :meth:`initialize` cut in two."""
 
-    executed: Any = None  # kept for :func:`.sharing.arrange`
+    kept: Any = None  # by the parent, for its kernels
     heartbeat_socket: Any = None
 
     def prepare(self, argv: Iterable[str] = ARGUMENTS) -> None:

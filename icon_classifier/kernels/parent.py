@@ -98,8 +98,7 @@ def _warm_up(warm_up: WarmUp) -> Any:
     app = ForkedKernelApp.instance()
     app.prepare()
     gc.collect()
-    sharing.arrange(executed)
-    app.executed = executed
+    app.kept = sharing.arrange(executed)
     gc.freeze()  # what is here now is never garbage: children need not look at it
     return app
 

@@ -6,6 +6,24 @@ from threading import Thread
 from icon_classifier.kernels import sharing
 
 
+def test_fill_free_blocks_leaves_fewer_free() -> None:
+    def free() -> int:
+        return sum(size * count for size, count in sharing._free_blocks())
+
+    before = free()
+    assert before > 0
+    filler = sharing.fill_free_blocks()
+    # What the filling itself allocates and frees is left.
+    assert sum(map(len, filler)) > 0
+    assert free() < before
+
+
+def test_free_blocks_have_every_size_once() -> None:
+    sizes = [size for size, _ in sharing._free_blocks()]
+    assert sizes == sorted(set(sizes))
+    assert all(size % 16 == 0 and size <= 512 for size in sizes)
+
+
 def text() -> str:
     return "text"
 
