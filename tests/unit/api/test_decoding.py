@@ -156,6 +156,14 @@ async def test_others_are_answered_while_all_photos_of_one_client_are_stuck(
     await asyncio.gather(*stuck, return_exceptions=True)
 
 
+async def test_two_clients_share_two_processes(decoders: Decoders) -> None:
+    photos = [asyncio.create_task(decoders.decode(PHOTO, client)) for client in "aaabbb"]
+    await asyncio.sleep(0)
+    assert decoders._running == {"a": 1, "b": 1}
+    await asyncio.gather(*photos)
+    assert len(process_ids(decoders)) == 2
+
+
 async def test_process_that_cannot_start_is_no_fault_of_the_photo(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
