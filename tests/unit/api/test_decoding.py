@@ -156,8 +156,11 @@ async def test_others_are_answered_while_all_photos_of_one_client_are_stuck(
     await asyncio.gather(*stuck, return_exceptions=True)
 
 
-async def test_two_clients_share_two_processes(decoders: Decoders) -> None:
-    photos = [asyncio.create_task(decoders.decode(PHOTO, client)) for client in "aaabbb"]
+async def test_clients_share_two_processes(decoders: Decoders) -> None:
+    photos = [asyncio.create_task(decoders.decode(PHOTO, "a")) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert decoders._running == {"a": 1}
+    photos += [asyncio.create_task(decoders.decode(PHOTO, client)) for client in "bc"]
     await asyncio.sleep(0)
     assert decoders._running == {"a": 1, "b": 1}
     await asyncio.gather(*photos)
