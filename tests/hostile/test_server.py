@@ -579,9 +579,11 @@ async def most_until_still(process: psutil.Process) -> int:
     async with asyncio.timeout(60):
         while still < 5:
             most = max(most, process.memory_info().rss)
-            family = [process, *process.children(recursive=True)]
-            now = sum(sum(member.cpu_times()[:2]) for member in family)
-            still, cpu = (still + 1, cpu) if now - cpu < 0.03 else (0, now)
+            now = 0.0
+            for member in [process, *process.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):  # has ended meanwhile
+                    now += sum(member.cpu_times()[:2])
+            still, cpu = (still + 1, cpu) if abs(now - cpu) < 0.03 else (0, now)
             await asyncio.sleep(0.2)
     return most
 
