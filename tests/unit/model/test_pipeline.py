@@ -79,6 +79,11 @@ def test_padding_in_strips_gives_the_pixels_of_fastai(augment, monkeypatch, pad_
     assert_pixels_of_fastai(Resize((64, 64), "pad", pad_mode), theirs, photo((50, 220)))
 
 
+def test_crop_without_width_gives_the_pixels_of_fastai(augment):
+    theirs = augment.Resize((166, 1))
+    assert_pixels_of_fastai(Resize((1, 166)), theirs, photo((4, 24)))
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("pad_mode", ["zeros", "border", "reflection"])
 def test_crop_pad_gives_the_pixels_of_fastai(augment, target, pad_mode):
