@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import socket
@@ -46,6 +47,9 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
     await response(scope, receive, send)
 
 
+_numbers = itertools.count()
+
+
 class _Protocol(HttpToolsProtocol):
     """Closes connections whose headers are too slow or too long, or chunks or requests too many.
 
@@ -55,12 +59,12 @@ class _Protocol(HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None
     _overhead = 0
-    _opened = 0.0
+    _number = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._start_timer()
-        self._opened = self.loop.time()
+        self._number = next(_numbers)  # the loop's clock is the same for all of a millisecond
         if len(self.connections) > _MAX_CONNECTIONS:
             self._close_an_idle_one()
 
@@ -111,7 +115,7 @@ class _Protocol(HttpToolsProtocol):
                 idle.setdefault(client, []).append(other)
         if idle:
             most = max(idle.values(), key=len)
-            min(most, key=lambda other: other._opened).transport.close()
+            min(most, key=lambda other: other._number).transport.close()
 
     def _is_idle(self) -> bool:
         answered = self.cycle is None or self.cycle.response_complete
