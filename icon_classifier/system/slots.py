@@ -26,6 +26,10 @@ more as tell this hold from the process's one before."""
 _FLOCK = "hhqqi0q"
 """The system's ``struct flock``: type, whence, start, length, process id."""
 
+_PAUSE_SECONDS = 0.001
+"""How often the first who waits looks for a free slot: the system lets nobody wait for one of
+several locks. The others wait for the lock of the first, behind those of the slots."""
+
 _shared: int | None = None
 _count = 1
 _holds = 0
@@ -75,16 +79,20 @@ def slot() -> Iterator[None]:
 
 
 def _acquire(descriptor: int, count: int) -> int:
-    """Lock a free slot, or wait for one of them; return its index."""
+    """Lock whichever slot is free first, after those who came before; return its index."""
     global _holds
     _holds = _holds % (_RANGE - 1) + 1
-    for index in range(count):
-        with contextlib.suppress(BlockingIOError, PermissionError):  # taken; POSIX allows both
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, _holds, index * _RANGE)
-            return index
-    index = os.getpid() % count
-    fcntl.lockf(descriptor, fcntl.LOCK_EX, _holds, index * _RANGE)
-    return index
+    queue = count * _RANGE
+    fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, queue)
+    try:
+        while True:
+            for index in range(count):
+                with contextlib.suppress(BlockingIOError, PermissionError):  # POSIX allows both
+                    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, _holds, index * _RANGE)
+                    return index
+            time.sleep(_PAUSE_SECONDS)
+    finally:
+        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, queue)
 
 
 class SlotWatch:

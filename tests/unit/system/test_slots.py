@@ -55,16 +55,28 @@ def test_third_process_waits_for_one_of_two_slots(killed: bool, pipes: Pipes) ->
     with pytest.raises(BlockingIOError):
         os.read(has_started, 1)
     os.set_blocking(has_started, True)
-    if killed:  # both, as nobody knows whose slot the third one waits for
+    if killed:
         os.kill(pids[0], signal.SIGKILL)
-        os.kill(pids[1], signal.SIGKILL)
     else:
-        os.write(release, b"..")
+        os.write(release, b".")
     assert os.read(has_started, 1) == b"w"
 
     os.write(release, b"...")
     for pid in pids:
         exit_code(pid)
+
+
+@pytest.mark.usefixtures("shared")
+def test_all_who_wait_take_the_slot_that_is_free(pipes: Pipes) -> None:
+    has_started, start, may_end, release = pipes
+    busy = [forked_holder(start, may_end) for _ in range(2)]
+    assert os.read(has_started, 1) + os.read(has_started, 1) == b"ww"
+    waiting = [forked_holder(start, may_end) for _ in range(4)]
+    for _ in waiting:  # one slot stays held for the whole time
+        os.write(release, b".")
+        assert os.read(has_started, 1) == b"w"
+    os.write(release, b"..")
+    assert [exit_code(pid) for pid in busy + waiting] == [0] * 6
 
 
 def test_without_shared_slots_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
