@@ -324,10 +324,11 @@ def _pad_and_resize(
     that padding adds may be added after it: the pixels are the same, and a panorama of 50
     megapixels takes megabytes instead of gigabytes.
     """
-    if box == (0, 0, *image.size) and not any(padding):
-        return image.resize(size, resample)
     (x, y, end_x, end_y), (left, top, right, bottom) = box, padding
     width, height = left + end_x - x + right, top + end_y - y + bottom
+    is_whole = box == (0, 0, *image.size)
+    if not any(padding) and (is_whole or width * height <= MAX_STRIP_PIXELS):
+        return (image if is_whole else image.crop(box)).resize(size, resample)
     if width * height > MAX_PADDED_PIXELS:
         raise ImageTooLargeError(
             f"expected at most {MAX_PADDED_PIXELS} pixels after padding, got {width} x {height} "
@@ -345,7 +346,7 @@ def _pad_and_resize(
         )
         return turned.transpose(Image.Transpose.TRANSPOSE)
     narrow = Image.new(image.mode, (size[0], end_y - y))
-    rows = max(1, MAX_STRIP_PIXELS // max(1, width))  # a narrow crop may have no width
+    rows = max(1, MAX_STRIP_PIXELS // width)
     for above in range(y, end_y, rows):
         strip = image.crop((x, above, end_x, min(above + rows, end_y)))
         strip = _pad(strip, (left, 0, right, 0), pad_mode)

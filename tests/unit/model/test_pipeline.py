@@ -79,6 +79,12 @@ def test_padding_in_strips_gives_the_pixels_of_fastai(augment, monkeypatch, pad_
     assert_pixels_of_fastai(Resize((64, 64), "pad", pad_mode), theirs, photo((50, 220)))
 
 
+@pytest.mark.parametrize("size", [(90, 220), (220, 90)])
+def test_crop_in_strips_gives_the_pixels_of_fastai(augment, monkeypatch, size):
+    monkeypatch.setattr(module, "MAX_STRIP_PIXELS", 1000)
+    assert_pixels_of_fastai(Resize((64, 64)), augment.Resize(64), photo(size))
+
+
 def test_crop_without_width_gives_the_pixels_of_fastai(augment):
     theirs = augment.Resize((166, 1))
     assert_pixels_of_fastai(Resize((1, 166)), theirs, photo((4, 24)))
