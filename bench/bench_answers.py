@@ -17,7 +17,8 @@ from PIL import Image
 from playwright.sync_api import CDPSession, Page, expect
 
 from bench import report
-from bench.measure import chromium, median_ms
+from bench.browser import chromium
+from bench.measure import median_ms
 from bench.report import Row
 from icon_classifier.images import read_image_file
 from icon_classifier.model.opening import open_model

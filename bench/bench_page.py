@@ -16,7 +16,7 @@ import psutil
 from playwright.sync_api import Browser, BrowserContext
 
 from bench import report
-from bench.measure import SLOW_NETWORK, chromium
+from bench.browser import SLOW_NETWORK, chromium
 from bench.report import Row
 from bench.rivals.pages import PAGES, add_pages
 from tests.support.servers import Server

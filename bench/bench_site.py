@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page
 
 from bench import report
 from bench.bench_parity import HEADS, line
-from bench.measure import SLOW_NETWORK, chromium
+from bench.browser import SLOW_NETWORK, chromium
 from bench.report import Row
 from icon_classifier.compact.comparison import Comparison, compare_answers
 from icon_classifier.compact.half import halve

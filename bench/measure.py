@@ -1,4 +1,4 @@
-"""What benchmarks share: medians and percentiles, measured processes, Chromium."""
+"""What benchmarks share: medians and percentiles, measured processes."""
 
 from __future__ import annotations
 
@@ -6,23 +6,10 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
-
-from scripts.browser import find_browser
-from tests.support.browser import ARGUMENTS
 from tests.support.servers import ROOT
-
-SLOW_NETWORK = {
-    "offline": False,
-    "latency": 100,  # ms
-    "downloadThroughput": 4e6 / 8,  # bytes per second
-    "uploadThroughput": 4e6 / 8,
-}
-"""4 Mbit/s each way, as Chromium's developer tools emulate it."""
 
 
 def median_ms(call: Callable[[], object], repeats: int = 30) -> float:
@@ -57,12 +44,3 @@ def run_process(command: Sequence[str | Path]) -> tuple[float, float]:
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, stderr=errors)
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """Start Chromium for the length of a block."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
-        yield browser
-        browser.close()

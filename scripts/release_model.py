@@ -84,12 +84,13 @@ This model was released without a card: its training data and intended use are u
 
 
 def check_parity(export: Path) -> None:
-    """Compare compiled model and Learner on photographs; :exc:`SetupError` if they differ."""
+    """Compare compiled model and Learner on photographs; :exc:`SetupError` if that fails."""
     command = [sys.executable, "-m", "bench.bench_parity", str(example_photo().parent), str(export)]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SetupError(
-            f"the compiled model does not answer like its Learner:\n{done.stdout}{done.stderr}"
+            "it is not shown that the compiled model answers like its Learner:\n"
+            f"{done.stdout}{done.stderr}"
         )
 
 

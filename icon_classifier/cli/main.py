@@ -322,7 +322,7 @@ def site(
             _print_rows(comparison(judged))
     write_site(out, model, data)
     print(f"Wrote {out} ({len(data) / 1e6:.1f} MB of weights); to look at it, run")
-    print(f"  python -m http.server -d {shlex.quote(str(out))}")
+    print(f"  python3 -m http.server -d {shlex.quote(str(out))}\nand open http://localhost:8000")
 
 
 @app.command()

@@ -35,3 +35,10 @@ def test_serving_modules_import_nothing_heavy() -> None:
     imported = {line.split()[0]: set(line.split()[1:]) for line in answer.stdout.splitlines()}
     assert list(imported) == MODULES
     assert {name: loaded & HEAVY for name, loaded in imported.items() if loaded & HEAVY} == {}
+
+
+def test_release_needs_no_package_of_the_tests() -> None:
+    """`make release-model` installs what training needs, and compares by a benchmark."""
+    code = "import sys; sys.modules |= dict.fromkeys(sys.argv[1:]); import bench.bench_parity"
+    names = ["playwright", "pytest", "hypothesis", "schemathesis", "trustme"]
+    subprocess.run([sys.executable, "-c", code, *names], check=True)

@@ -43,7 +43,7 @@ def published(out: Path) -> bytes:
 
 def test_site_is_written_and_says_how_to_look_at_it(folder: Path) -> None:
     out = folder / "my site"
-    assert f"python -m http.server -d '{out}'" in site(out, "--model", folder)
+    assert f"python3 -m http.server -d '{out}'" in site(out, "--model", folder)
     assert "Red, green or blue?" in (out / "index.html").read_text()
 
 
