@@ -266,7 +266,7 @@ def shrink(image: Image.Image, side: int) -> Image.Image:
     scale = min(1.0, side / max(image.size))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     # Not Image.thumbnail: it works in place, and a copy of a large photo costs 70 MB.
-    small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    small = image.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)
     small.info = {}
     return small
 
