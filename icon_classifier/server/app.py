@@ -1,4 +1,4 @@
-"""What stands between strangers and Voilà: handlers, limits, and the manager that installs them.
+"""What stands between strangers and Voilà: options, limits, and the manager that installs them.
 
 Voilà has no interface for that, but it creates its kernel manager before its handlers: so
 :class:`PageKernelManager`, which voila.json names, calls :func:`install`. What a page does not need
@@ -8,7 +8,6 @@ is refused here, be it an address, a request's size or a message to the kernel (
 from __future__ import annotations
 
 import contextlib
-import html
 import os
 import re
 from functools import partial
@@ -17,13 +16,11 @@ from typing import Any
 
 import zmq
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
-from jupyter_server.auth import IdentityProvider, User
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.services.kernels.handlers import KernelHandler
 from jupyter_server.utils import url_path_join
-from tornado.httputil import HTTPHeaders
 from tornado.ioloop import IOLoop
-from tornado.web import Application, ErrorHandler, HTTPError, RedirectHandler, RequestHandler
+from tornado.web import Application, ErrorHandler, RedirectHandler
 from traitlets import Integer, TraitError, Unicode, default
 from voila import notebook_renderer
 from voila.app import Voila
@@ -32,16 +29,21 @@ from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 from zmq.eventloop.zmqstream import ZMQStream
 
 from icon_classifier.kernels.manager import VisitorKernelManager
-from icon_classifier.page import feedback, texts
+from icon_classifier.page import feedback
 from icon_classifier.server import origins, preview, static_files
 from icon_classifier.server.channels import MAX_UNREAD, ChannelsHandler
 from icon_classifier.server.exporter import PageExporter
+from icon_classifier.server.handlers import (
+    HealthHandler,
+    MetricsHandler,
+    NoCookies,
+    PageHandler,
+    PlainErrors,
+    RobotsHandler,
+    Visitors,
+)
 from icon_classifier.server.listener import MAX_PENDING, LongAddress, PageServer
 from icon_classifier.system import logs, memory
-from icon_classifier.system.clients import client_address
-
-RETRY_SECONDS = 10
-"""After this long a page that was refused tries again."""
 
 LISTENING = {"max_body_size": 2**16, "idle_connection_timeout": 60.0, "body_timeout": 20.0}
 """Limits on requests, in bytes and seconds: pages send photos over the websocket, and next to
@@ -58,24 +60,6 @@ for its next requests; it would meet one that is just being closed."""
 MAX_OFFLINE = 2**23
 """Bytes that are kept for all pages that have lost their connection; a page's answers have some 100
 kB."""
-
-# The page's Content-Security-Policy allows style attributes, but no style element.
-_BUSY = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="refresh" content="{seconds}">
-<title>{title}</title>
-<body style="font: 1.125rem/1.5 system-ui, sans-serif; margin: 15vh auto; max-width: 34rem;
-  padding: 0 1rem">
-<h1>{heading}</h1>
-<p>{reason}</p>
-<p>{retry}</p>
-<p><a href="{address}">{link}</a></p>
-{site}</html>
-"""
-_SITE = '<p><a href="{address}" rel="noreferrer">{link}</a></p>\n'
 
 
 class WebAddress(Unicode[str, str | bytes]):
@@ -190,165 +174,6 @@ class PageKernelManager(VisitorKernelManager):
         IOLoop.current().add_callback(self.shutdown_kernel, kernel_id, now=True)
 
 
-def is_visit(headers: HTTPHeaders) -> bool:
-    """Return whether a request is made to show the page to somebody.
-
-    Browsers say so of themselves, except old ones; other sites' pages may ask for it as a picture,
-    or before anybody has clicked. Link previews are known by their names only.
-    """
-    if headers.get("Sec-Purpose", headers.get("Purpose", "")).startswith("prefetch"):
-        return False
-    if "Sec-Fetch-Dest" in headers:
-        return headers["Sec-Fetch-Dest"] in ("document", "iframe")
-    return "Range" not in headers and not _ROBOT.search(headers.get("User-Agent", ""))
-
-
-def is_link_preview(headers: HTTPHeaders) -> bool:
-    """Return whether a request is made to show a link to the page."""
-    return "Range" not in headers and bool(_ROBOT.search(headers.get("User-Agent", "")))
-
-
-class PageHandler(static_files.NotebookHandler):
-    """Voilà's page, for as many visitors as there is capacity for."""
-
-    async def get(self, path: str | None = None) -> None:
-        """Serve the page, or 503 when there are as many visitors as fit.
-
-        Who would not show it to somebody gets 403, or what a link to it shows: it costs a kernel.
-        """
-        if self.notebook_path and path:
-            if not self._is_allowed_file(path):
-                raise HTTPError(404)
-            self.redirect_to_file(path)
-            return
-        if path and not all(map(self.contents_manager.should_list, path.split("/"))):
-            raise HTTPError(404)
-        headers, kernels = self.request.headers, self.kernel_manager
-        if not is_visit(headers):
-            self._describe(path or "")
-            return
-        client = client_address(
-            self.request.remote_ip, headers.get_list("X-Forwarded-For"), kernels.trusted_proxies
-        )
-        async with kernels.reserve(client) as reserved:
-            if reserved:
-                await super().get(path)
-            else:
-                self._refuse()
-
-    def _describe(self, path: str) -> None:
-        page = static_files.describe(self.contents_manager.root_dir, self.notebook_path or path)
-        if not (page.title and self.current_user and is_link_preview(self.request.headers)):
-            raise HTTPError(403)
-        address = f"{self.request.protocol}://{self.request.host}{self.base_url}"
-        self.finish(preview.page(page.head(address)))
-
-    def head(self, path: str | None = None) -> None:
-        """Answer a HEAD request; starts no kernel."""
-        if path:
-            raise HTTPError(404)
-
-    def _is_allowed_file(self, path: str) -> bool:
-        allowed = self.voila_configuration.file_allowlist
-        return any(re.fullmatch(pattern, path, re.IGNORECASE) for pattern in allowed)
-
-    def send_error(self, status_code: int = 500, **about: Any) -> None:
-        """Send an error; where no kernel can be started, the page that tries again by itself."""
-        if status_code == 503 and not self._headers_written:
-            self._refuse(reason=texts.NOT_STARTED)
-        else:
-            super().send_error(status_code, **about)
-
-    def _refuse(self, **changes: str) -> None:
-        self.set_status(503)
-        self.set_header("Retry-After", str(RETRY_SECONDS))
-        self.set_header("Cache-Control", "no-store")
-        self.set_header("Content-Type", "text/html; charset=utf-8")
-        address = html.escape(self.request.uri or "")
-        sentences = {
-            name: text.format(seconds=RETRY_SECONDS)
-            for name, text in {**texts.BUSY, **changes}.items()
-        }
-        url = html.escape(self.kernel_manager.site_url)
-        site = _SITE.format(address=url, link=texts.OWN_BROWSER) if url else ""
-        self.finish(_BUSY.format(seconds=RETRY_SECONDS, address=address, site=site, **sentences))
-
-
-class _PlainErrors(JupyterHandler):
-    """Mixed into Jupyter's handlers, whose error page takes 5 ms, in which nobody is answered."""
-
-    def write_error(self, status_code: int, **about: Any) -> None:
-        """Write the error's name; to whoever opens the page more, if the server is to blame."""
-        if status_code >= 500:
-            super().write_error(status_code, **about)
-            return
-        self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(f"{status_code}: {self._reason}\n")
-
-
-class _NoCookies(JupyterHandler):
-    """Mixed into Jupyter's handlers, which set two cookies that the page does not need."""
-
-    xsrf_token = b""
-
-    def check_xsrf_cookie(self) -> None:
-        """Refuse what another site's page sends; called before whatever changes something."""
-        site = self.request.headers.get("Sec-Fetch-Site", "same-origin")
-        if site != "same-origin" or not self.check_origin():
-            raise HTTPError(403)
-
-
-class Visitors(IdentityProvider):
-    """Everybody is the same user, and needs no name."""
-
-    def get_user(self, handler: RequestHandler) -> User:
-        """Return the user."""
-        return User("visitor")
-
-    def get_handlers(self) -> list[tuple[str, object]]:
-        """Return no handlers: nobody logs in."""
-        return []
-
-
-class RobotsHandler(RequestHandler):
-    """Asks search engines to stay away: each visit of the page would start a kernel."""
-
-    def get(self) -> None:
-        """Answer."""
-        self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.write("User-agent: *\nDisallow: /\n")
-
-
-class HealthHandler(RequestHandler):
-    """Says whether the server works; starts no kernel."""
-
-    def initialize(self, kernels: VisitorKernelManager) -> None:
-        """Set the kernels that have to work."""
-        self.kernels = kernels
-
-    def get(self) -> None:
-        """Answer with 200, or 503 when nothing gets done."""
-        self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.set_header("Cache-Control", "no-store")
-        self.set_status(200 if self.kernels.works else 503)
-        self.write("ok\n" if self.kernels.works else "stuck\n")
-
-    head = get  # without the body, which tornado leaves out
-
-
-class MetricsHandler(RequestHandler):
-    """Serves the metrics for Prometheus, on a port of its own."""
-
-    def initialize(self, kernels: VisitorKernelManager) -> None:
-        """Set the kernels whose metrics are served."""
-        self.kernels = kernels
-
-    def get(self) -> None:
-        """Answer."""
-        self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-        self.write(self.kernels.metrics.text())
-
-
 def install(voila: Voila, kernels: PageKernelManager) -> None:
     """Add this project's handlers, limits and static files to Voilà's web application.
 
@@ -433,8 +258,6 @@ _HANDLERS = {
 }
 _WEB_ADDRESS = re.compile(r"https?://[^\s/?#]\S*", re.IGNORECASE)
 _LOGINS = ("IdentityProvider", "PasswordIdentityProvider")
-# Not the phones of CUBOT.
-_ROBOT = re.compile(r"(?<!cu)bot\b|crawler|spider|preview|externalhit|^whatsapp/", re.IGNORECASE)
 
 
 def _ours(rule: tuple[Any, ...], is_open: bool) -> tuple[Any, ...]:
@@ -445,7 +268,7 @@ def _ours(rule: tuple[Any, ...], is_open: bool) -> tuple[Any, ...]:
     pattern, handler, *arguments = rule
     handler = _HANDLERS.get(handler, handler)
     if issubclass(handler, JupyterHandler):
-        mixins = (_PlainErrors, origins.SameOrigin, *((_NoCookies,) if is_open else ()))
+        mixins = (PlainErrors, origins.SameOrigin, *((NoCookies,) if is_open else ()))
         handler = type(handler.__name__, (*mixins, handler), {})
     return (pattern, handler, *arguments)
 
