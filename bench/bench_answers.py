@@ -20,10 +20,10 @@ from bench import report
 from bench.browser import chromium
 from bench.measure import median_ms
 from bench.report import Row
+from icon_classifier.cli.smoke import example_photo
 from icon_classifier.images import read_image_file
 from icon_classifier.model.opening import open_model
 from icon_classifier.page.ui import Classifier
-from icon_classifier.server.visitor import example_photo
 from tests.support.browser import keep_file_choosers
 from tests.support.servers import ROOT, voila
 

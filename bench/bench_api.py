@@ -29,11 +29,11 @@ from bench.measure import p95
 from bench.report import Row
 from bench.rivals.pages import gradio_app
 from icon_classifier.api.settings import PREFIX
+from icon_classifier.cli.smoke import example_photo
 from icon_classifier.compact.int8 import quantize
 from icon_classifier.files import write_file
 from icon_classifier.model.info import read_model_file
 from icon_classifier.model.opening import MODEL
-from icon_classifier.server.visitor import example_photo
 from tests.support.servers import ROOT, Server, free_port, running
 
 CONNECTIONS = (1, 8, 32)

@@ -26,10 +26,10 @@ from PIL import Image
 from bench import report
 from bench.bench_parity import TOLERANCE, learner_answer
 from bench.measure import run_process
+from icon_classifier.cli.smoke import example_photo
 from icon_classifier.compact.comparison import Comparison, compare_answers
 from icon_classifier.images import read_image_file
 from icon_classifier.model.session import Model
-from icon_classifier.server.visitor import example_photo
 from icon_classifier.system.torch_setup import import_fastai
 from tests.support.learners import LABELS, draw_photos, export, make_learner, predict_all, quiet
 from tests.support.servers import ROOT

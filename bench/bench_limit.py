@@ -25,7 +25,8 @@ from PIL import Image
 
 from bench import report
 from bench.measure import p95
-from icon_classifier.server.visitor import Visit, example_photo
+from icon_classifier.cli.smoke import example_photo
+from icon_classifier.server.visitor import Visit
 from scripts import server_process
 from scripts.environment import ROOT
 

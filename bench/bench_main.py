@@ -20,9 +20,9 @@ from pathlib import Path
 from bench import bench_api, bench_page, bench_visitors, report
 from bench.measure import median_ms, run_process
 from bench.report import Row
+from icon_classifier.cli.smoke import example_photo
 from icon_classifier.images import read_image
 from icon_classifier.model.opening import EXPORT, open_model
-from icon_classifier.server.visitor import example_photo
 from icon_classifier.system.memory import usable_cores
 from icon_classifier.system.torch_setup import import_fastai
 from scripts import server_process

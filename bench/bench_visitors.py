@@ -22,7 +22,8 @@ from bench import report
 from bench.measure import p95
 from bench.report import Row
 from bench.rivals.pages import PAGES, add_pages
-from icon_classifier.server.visitor import Visit, example_photo
+from icon_classifier.cli.smoke import example_photo
+from icon_classifier.server.visitor import Visit
 from scripts.browser import find_browser
 from scripts.server_process import tree_memory
 from tests.support.browser import ARGUMENTS, keep_file_choosers

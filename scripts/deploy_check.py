@@ -17,8 +17,8 @@ import venv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from icon_classifier.cli.smoke import example_photo, smoke, visiting
 from icon_classifier.errors import IconClassifierError
-from icon_classifier.server.visitor import example_photo, smoke, visiting
 from scripts.environment import CPU_INDEX, ROOT, SetupError, reachable
 from scripts.server_process import free_port, start, tree_memory
 

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from icon_classifier.cli.smoke import example_photo
 from icon_classifier.cli.summary import summary
 from icon_classifier.conversion.convert import convert
 from icon_classifier.errors import IconClassifierError
 from icon_classifier.model.names import names_file
 from icon_classifier.model.session import Model
-from icon_classifier.server.visitor import example_photo
 from scripts.environment import ROOT, SetupError
 
 CARD = "export.md"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from icon_classifier.cli.smoke import example_photo
 from icon_classifier.model.opening import open_model
 from icon_classifier.model.session import Model
 from icon_classifier.page.examples import fastbook_photo
-from icon_classifier.server.visitor import example_photo
 from tests.support.models import write_model
 from tests.support.servers import ROOT, Server, project_copy, voila
 

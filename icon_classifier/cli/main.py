@@ -377,7 +377,7 @@ def smoke(
 
     Opens it, uploads the photo and compares the label; the exit code is 1 if that fails.
     """
-    from icon_classifier.server.visitor import smoke as visit
+    from icon_classifier.cli.smoke import smoke as visit
 
     print(visit(url, photo, label, timeout))
 

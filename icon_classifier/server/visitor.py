@@ -1,21 +1,17 @@
 """Visit a page without a browser, as its own script does: over HTTP and the kernel's websocket.
 
-For the smoke test after a deployment, for tests and benchmarks, and for the kernels' warm-up.
+For the check of a served page, for tests and benchmarks, and for the kernels' warm-up.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
-import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from http.cookies import SimpleCookie
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
@@ -28,7 +24,6 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HT
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
 from icon_classifier.errors import DeploymentError
-from icon_classifier.page.examples import fastbook_photo
 from icon_classifier.server.messages import PROTOCOL
 
 _CONTROL = "jupyter.widget.control"
@@ -36,7 +31,6 @@ _KERNEL_ID = re.compile(
     r'kernel[-_]?id"?\s*[:=]\s*"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})', re.IGNORECASE
 )
 _BASE_URL = re.compile(r'"baseUrl"\s*:\s*"([^"]*)"')
-_PREDICTION = re.compile(r"Prediction: (?P<label>.+); Probability: (?P<probability>[01]\.\d+)")
 _MAX_MESSAGE = 64 * 2**20
 
 
@@ -339,141 +333,6 @@ async def play_visit(client: AsyncKernelClient) -> None:
     await page.load_widgets()
     await page.choose(buffer.getvalue())
     await page.click()
-
-
-@dataclass(frozen=True)
-class SmokeReport:
-    """What a served page answered.
-
-    Attributes
-    ----------
-    url : str
-        The page.
-    label : str
-        The label that it predicted.
-    probability : float
-        Its probability, 0 to 1.
-    page_seconds, answer_seconds : float
-        From the request to the page with its widgets, and from the click to the label.
-    """
-
-    url: str
-    label: str
-    probability: float
-    page_seconds: float
-    answer_seconds: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.url}: {self.label} ({self.probability:.4f}); "
-            f"page {self.page_seconds:.2f} s, answer {self.answer_seconds:.2f} s"
-        )
-
-
-def example_photo() -> Path:
-    """Return the path of fastbook's grizzly.
-
-    Raises
-    ------
-    DeploymentError
-        If fastbook is not installed.
-    """
-    path = fastbook_photo("grizzly.jpg")
-    if path is None:
-        raise DeploymentError("fastbook is not installed; name a photo: --photo PATH --label LABEL")
-    return path
-
-
-@contextlib.asynccontextmanager
-async def visiting(url: str, photo: Path, timeout: float = 60) -> AsyncIterator[SmokeReport]:
-    """Visit a page, classify `photo`, and stay until the block ends.
-
-    Parameters
-    ----------
-    url : str
-        The page's address, http or https.
-    photo : Path
-        A photo on this machine.
-    timeout : float
-        Seconds from the request to the label.
-
-    Yields
-    ------
-    SmokeReport
-        What the page answered. Its kernel is shut down at the end of the block.
-
-    Raises
-    ------
-    DeploymentError
-        If the page cannot be reached, is not this app's, or answers with no label in time.
-    """
-    try:
-        content = photo.read_bytes()
-    except OSError as error:
-        raise DeploymentError(f"cannot read {photo}: {error.strerror}") from error
-    async with contextlib.AsyncExitStack() as stack:
-        try:
-            async with asyncio.timeout(timeout):
-                started = time.perf_counter()
-                visit = await Visit.open(url, timeout)
-                stack.push_async_exit(_leaving(visit))
-                page_seconds = time.perf_counter() - started
-                await visit.choose(content, photo.name)
-                clicked = time.perf_counter()
-                await visit.click()
-                line = await visit.answer()
-                answer_seconds = time.perf_counter() - clicked
-        except TimeoutError as error:
-            raise DeploymentError(f"{url} gave no answer within {timeout:g} s") from error
-        except (WebSocketError, ConnectionError) as error:
-            raise DeploymentError(f"the websocket of {url} failed: {error}") from error
-        found = _PREDICTION.search(line)
-        if found is None:
-            raise DeploymentError(f"{url}: expected a prediction, got {line!r}")
-        yield SmokeReport(
-            url, found["label"], float(found["probability"]), page_seconds, answer_seconds
-        )
-
-
-def _leaving(visit: Visit) -> Any:
-    async def leave(_: Any, error: BaseException | None, __: Any) -> None:
-        # What went wrong before is what the reader wants to know.
-        with contextlib.suppress(DeploymentError) if error else contextlib.nullcontext():
-            await visit.leave()
-
-    return leave
-
-
-def smoke(
-    url: str, photo: Path | None = None, label: str = "grizzly", timeout: float = 60
-) -> SmokeReport:
-    """Visit a page and check that it predicts `label` for `photo`.
-
-    Parameters
-    ----------
-    url : str
-        The page's address.
-    photo : Path, optional
-        A photo on this machine; fastbook's grizzly if left out.
-    label : str
-        The expected label.
-    timeout : float
-        Seconds for the whole visit.
-
-    Raises
-    ------
-    DeploymentError
-        If the page does not do that; the text says what it did instead.
-    """
-
-    async def visit() -> SmokeReport:
-        async with visiting(url, photo or example_photo(), timeout) as report:
-            return report
-
-    report = asyncio.run(visit())
-    if report.label != label:
-        raise DeploymentError(f"{url}: expected {label!r}, got {report.label!r}")
-    return report
 
 
 async def _fetch(request: HTTPRequest) -> HTTPResponse:

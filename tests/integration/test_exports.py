@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from icon_classifier.api.app import create_app
 from icon_classifier.api.settings import ApiSettings
 from icon_classifier.cli.main import app
+from icon_classifier.cli.smoke import smoke
 from icon_classifier.conversion.convert import convert
 from icon_classifier.errors import UnsupportedLearnerError
 from icon_classifier.images import read_image
 from icon_classifier.model.session import Model
-from icon_classifier.server.visitor import smoke
 from tests.support import learners
 from tests.support.exports.kinds import GREY, OLD, PICTURES, Notebook, learners_by_kind
 from tests.support.exports.refused import REFUSED

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from icon_classifier.server.visitor import smoke
+from icon_classifier.cli.smoke import smoke
 from tests.support.models import write_model
 from tests.support.pictures import encode
 from tests.support.servers import ROOT, free_port, project_copy, running, voila

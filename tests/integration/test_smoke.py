@@ -13,9 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from icon_classifier.cli.main import app
+from icon_classifier.cli.smoke import example_photo, smoke, visiting
 from icon_classifier.errors import DeploymentError
 from icon_classifier.page.texts import WORKING
-from icon_classifier.server.visitor import Visit, example_photo, smoke, visiting
+from icon_classifier.server.visitor import Visit
 from tests.support.servers import ROOT, Server, free_port, voila
 
 METRICS = free_port()

@@ -16,8 +16,8 @@ from PIL import Image
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
+from icon_classifier.cli.smoke import smoke
 from icon_classifier.server.messages import PROTOCOL
-from icon_classifier.server.visitor import smoke
 from tests.support.models import write_model
 from tests.support.pictures import encode
 from tests.support.servers import Server, project_copy, voila

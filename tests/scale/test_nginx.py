@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from icon_classifier.cli.smoke import smoke
 from icon_classifier.page.texts import PAGE_TEXTS
-from icon_classifier.server.visitor import smoke
 from tests.scale.nginx import nginx, write_config
 from tests.support.models import write_model
 from tests.support.pictures import encode

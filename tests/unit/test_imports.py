@@ -13,6 +13,7 @@ MODULES = [
     "api.serve",
     "cli.main",
     "cli.predict",
+    "cli.smoke",
     "kernels.manager",
     "server.app",
     "server.visitor",
