@@ -276,8 +276,8 @@ def advise_on_quality(paths: Sequence[Path], wrong: npt.NDArray[np.bool_]) -> st
     theirs, others = wrong[poor], wrong[~poor]
     if theirs.mean() > _MORE_OFTEN * others.mean():
         return (
-            f"{found} Of these, the model gets {theirs.sum()} of {len(theirs)} wrong, of the others "
-            f"{others.sum()} of {len(others)}: replace these."
+            f"{found} Of these, the model gets {theirs.sum()} of {len(theirs)} wrong, of the "
+            f"others {others.sum()} of {len(others)}: replace these."
         )
     return f"{found} {'These are hardly wrong more often' if wrong.any() else 'None is wrong'}."
 
