@@ -221,7 +221,9 @@ def advise_on_classes(targets: Integers, answers: Integers, vocab: Sequence[str]
         sentence = f"{_have(vocab, alike)} too few photos to tell, {photos[worst]}"
     else:
         alike = (errors > 0) & (errors * photos[worst] >= (errors[worst] - 1) * photos)
-        counts = [f"{vocab[i]} ({errors[i]} of {photos[i]})" for i in np.flatnonzero(alike)]
+        counts = [
+            f"{vocab[i]} ({errors[i]} of {photos[i]})" for i in np.flatnonzero(alike).tolist()
+        ]
         if len(counts) == 1:
             sentence = f"{vocab[worst]} is wrong most often, {errors[worst]} of {photos[worst]}"
         elif len(counts) <= _EXAMPLES:
@@ -243,12 +245,15 @@ def advise_on_classes(targets: Integers, answers: Integers, vocab: Sequence[str]
 
 
 def _have(vocab: Sequence[str], chosen: npt.NDArray[np.bool_]) -> str:
-    """Return the chosen labels, and "has" or "have"."""
-    labels = [vocab[i] for i in np.flatnonzero(chosen)]
+    """Return the chosen labels, or how many they are, and "has" or "have"."""
+    labels = [vocab[i] for i in np.flatnonzero(chosen).tolist()]
+    if len(labels) > _EXAMPLES:
+        return f"{len(labels)} classes have"
     return f"{_listed(labels)} {'has' if len(labels) == 1 else 'have'}"
 
 
 def _listed(names: Sequence[str]) -> str:
+    """Join names: ``cat, dog and fox``."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 

@@ -109,6 +109,7 @@ def test_class_of_few_photos_is_named_though_all_are_right() -> None:
         ([10] * 4, [1] * 4, "No single class is wrong most often."),
         ([40, 2, 2], [1, 0, 0], "dog and fox have too few photos to tell, 2"),
         ([9, 3, 3], [0, 0, 0], "dog and fox have the fewest photos, 3."),
+        ([9, 3, 3, 3, 3], [0] * 5, "4 classes have the fewest photos, 3."),
         ([3, 3, 3], [0, 0, 0], "Each class has 3 photos."),
     ],
 )
@@ -121,7 +122,7 @@ def test_classes_that_do_not_clearly_differ_are_named_together(
         answers[np.flatnonzero(targets == label)[:count]] = (label + 1) % len(photos)
 
     assert advise_on_classes(
-        targets, answers, ["cat", "dog", "fox", "owl"][: len(photos)]
+        targets, answers, ["cat", "dog", "fox", "owl", "pig"][: len(photos)]
     ).startswith(sentence)
 
 
