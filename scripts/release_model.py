@@ -32,7 +32,7 @@ def check_figures(new: dict[str, Any], old: dict[str, Any]) -> None:
     """
     before = (old.get("figures") or {}).get("error")
     after = (new.get("figures") or {}).get("error")
-    if before is None or set(new["labels"]) != set(old["labels"]):
+    if before is None or not _same_classes(new, old):
         return  # nothing to compare with
     if after is None:
         raise SetupError(
@@ -45,11 +45,19 @@ def check_figures(new: dict[str, Any], old: dict[str, Any]) -> None:
         )
 
 
+def _same_classes(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    return set(new["labels"]) == set(old.get("labels", ()))
+
+
 def changes(new: dict[str, Any], old: dict[str, Any]) -> Iterator[str]:
     """Yield one line for each difference between two models, as ``icon-classifier info`` has it."""
     before, after = (dict(_about(each)) if each else {} for each in (old, new))
-    if before.get("classes") != after.get("classes"):
-        before.pop("error", None)  # of other photos
+    if not old:
+        yield from (f"{name}: {value}" for name, value in sorted(after.items()))
+        return
+    if not _same_classes(new, old):
+        del before["error"]
+        yield f"error: {after.pop('error')}; nothing to compare with, because the classes changed"
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             yield f"{name}: {before.get(name, 'none')} -> {after.get(name, 'none')}"

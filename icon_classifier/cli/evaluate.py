@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from icon_classifier.cli.predict import Record, classify_files, find_photos
-from icon_classifier.dataset.archive import read_folder
 from icon_classifier.dataset.layout import Place, find_layout, set_of
+from icon_classifier.dataset.sources.archive import read_folder
 from icon_classifier.dataset.tables import is_table
 from icon_classifier.errors import DatasetError
 from icon_classifier.model.session import Model

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from icon_classifier.errors import (
     ConversionError,
@@ -27,6 +28,24 @@ from icon_classifier.errors import (
 from icon_classifier.system.texts import is_printable, printable
 
 EXPORT, MODEL = "export.pkl", "export.onnx"  # as in model.opening, which is slow to import
+
+
+class _Command(TyperCommand):
+    """A command whose help shows an argument as PHOTOS..., not as {PHOTOS}... <list[str]>."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        pieces = super().collect_usage_pieces(ctx)
+        return [piece.replace("{", "").replace("}", "") for piece in pieces]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        for title, kind in (("Arguments", "argument"), ("Options", "option")):
+            found = (
+                p.get_help_record(ctx) for p in self.get_params(ctx) if p.param_type_name == kind
+            )
+            if rows := [(name.partition(" <")[0], text) for name, text in filter(None, found)]:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
 
 app = typer.Typer(
     help="Classify photos, and serve and check a classifier.",
@@ -66,7 +85,7 @@ ModelFolder = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command()
+@app.command(cls=_Command)
 def predict(
     photos: Annotated[
         list[str],
@@ -148,7 +167,7 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=_Command)
 def info(
     as_json: AsJson = False,
     model: ModelFolder = Path(),
@@ -168,7 +187,7 @@ def info(
     _print_rows(rows)
 
 
-@app.command()
+@app.command(cls=_Command)
 def evaluate(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Photos in folders named like the classes.")
@@ -205,7 +224,7 @@ def evaluate(
         add_evaluation(str(report), folder.resolve().name, model)
 
 
-@app.command()
+@app.command(cls=_Command)
 def convert(
     export: Annotated[Path, typer.Argument(metavar="EXPORT", help="The trained Learner.")] = Path(
         EXPORT
@@ -271,7 +290,7 @@ def convert(
         print(f"Note: The page opens {MODEL}. For this model, rename {export} to {EXPORT}{also}.")
 
 
-@app.command()
+@app.command(cls=_Command)
 def site(
     out: Annotated[
         Path,
@@ -325,7 +344,7 @@ def site(
     print(f"  python3 -m http.server -d {shlex.quote(str(out))}\nand open http://localhost:8000")
 
 
-@app.command()
+@app.command(cls=_Command)
 def api(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="The address to listen on; 0.0.0.0 for all.")
@@ -359,7 +378,7 @@ def api(
     serve(app_from_environment(model), host=host, port=port, root_path=root_path)
 
 
-@app.command()
+@app.command(cls=_Command)
 def smoke(
     url: Annotated[str, typer.Argument(metavar="URL", help="The address of a served page.")],
     photo: Annotated[

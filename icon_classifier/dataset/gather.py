@@ -21,45 +21,40 @@ here by the next run.
 
 import contextlib
 import io
-import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from icon_classifier.dataset.archive import (
+from icon_classifier.dataset.copying import (
+    Reader,
+    add_files,
+    add_further,
+    check_classes,
+    list_files,
+)
+from icon_classifier.dataset.json_lines import append_lines, read_lines
+from icon_classifier.dataset.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
+from icon_classifier.dataset.sources.archive import (
     ArchiveLimits,
-    Content,
-    Wanted,
     is_archive,
     read_archive,
     read_folder,
 )
-from icon_classifier.dataset.journal import append_lines, read_lines, write_lines
-from icon_classifier.dataset.layout import Layout, find_layout
-from icon_classifier.dataset.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
-from icon_classifier.dataset.shapes import draw_shapes
 from icon_classifier.dataset.sources.credits import write_credits
 from icon_classifier.dataset.sources.download import (
-    Outcome,
     Timeouts,
     download_photos,
     fetch_file,
     read_url_list,
 )
 from icon_classifier.dataset.sources.search import search_photos
-from icon_classifier.dataset.store import GATHERED, PhotoStore, photos_and_labels, suffix_of
+from icon_classifier.dataset.sources.shapes import draw_shapes
+from icon_classifier.dataset.store import PhotoStore, photos_and_labels
 from icon_classifier.dataset.tables import is_table
 from icon_classifier.errors import DatasetError, DownloadError
-from icon_classifier.images import SUFFIXES
-
-_log = logging.getLogger(__name__)
-
-Reader = Callable[[Wanted], Iterator[tuple[PurePosixPath, Content]]]
-"""Yields the files of a folder or an archive, with the contents of those that are wanted."""
 
 
 def gather(
@@ -124,8 +119,8 @@ def gather(
         _check_origin(root, recipe, kind, place)
         if kind == "archive":
             read = _fetch_archive(recipe, root, timeouts, progress)
-            return _add_files(read, _list_files(read, recipe), recipe, root, further)
-        store = PhotoStore(root)
+            return add_files(read, list_files(read, recipe), recipe, root, further)
+        store, problems = PhotoStore(root), Counter[str]()
         if kind == "shapes":
             _add_shapes(recipe, store)
         else:
@@ -145,11 +140,15 @@ def gather(
                     progress=progress,
                     contact=recipe.search.contact,
                 )
-                _log_failures(each.name, outcomes)
+                problems.update(
+                    f"{each.name}: {outcome.problem.rpartition(': ')[2]}"  # without the address
+                    for outcome in outcomes
+                    if outcome.problem
+                )
             write_credits(store.photos)
         labels = photos_and_labels(store.photos)[1]
-        _check_classes(labels, recipe, Counter(), Counter())
-        _add_further(further, labels, store, root)
+        check_classes(labels, recipe, Counter(), problems)
+        add_further(further, labels, store, root)
         return store.photos
 
 
@@ -158,10 +157,10 @@ def _gather_own(
 ) -> Path:
     """Gather photos of one's own; a run that fails leaves no new data folder."""
     read, is_new = _own_reader(own, root), not root.exists()
-    layout = _list_files(read, recipe)
+    layout = list_files(read, recipe)
     _check_origin(root, recipe, kind, str(own.resolve()))
     try:
-        return _add_files(read, layout, recipe, root, further)
+        return add_files(read, layout, recipe, root, further)
     except DatasetError:
         if is_new:
             shutil.rmtree(root)
@@ -180,7 +179,7 @@ def check_own_photos(recipe: Recipe, data: str | Path | None = None) -> None:
     """
     if data is not None or recipe.source == "folder":
         recipe, own = _own_photos(recipe, data)
-        _list_files(_own_reader(own), recipe)
+        list_files(_own_reader(own), recipe)
 
 
 def _own_photos(recipe: Recipe, data: str | Path | None) -> tuple[Recipe, Path]:
@@ -285,169 +284,3 @@ def _add_shapes(recipe: Recipe, store: PhotoStore) -> None:
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         store.add(label, buffer.getvalue())
-
-
-def _add_further(
-    further: str | Path | None, labels: Iterable[str], store: PhotoStore, root: Path
-) -> None:
-    """Make the data folder hold the photos of a further folder too, and none that left it."""
-    record = root / "further.jsonl"
-    earlier = {(line["label"], line["photo"]) for line in read_lines(record) if "photo" in line}
-    if further is None and not earlier:
-        return
-    there = photos_and_labels(store.photos)[0]
-    own = {(path.parent.name, path.name) for path in there} - earlier
-    lines = []
-    if further is not None:
-        read = partial(read_folder, Path(further).expanduser(), skip=root)
-        files = [path for path, _ in read(lambda _: False)]
-        layout = find_layout(files, classes={label: label for label in labels})
-        outside = Counter(path.parts[0] if path.parts[1:] else "" for path in layout.left_out)
-        if outside:
-            _log.warning("further files of no class were left out, in: %s", _counts(outside))
-        tests = [path for path, place in layout.places.items() if place.part == "test"]
-        left_out = layout.left_out | dict.fromkeys(tests, "of a test set")
-        places = {path: place for path, place in layout.places.items() if path not in left_out}
-        lines = _copy_photos(read, replace(layout, places=places, left_out=left_out), store)
-        for line in lines:
-            if (line.get("label"), line.get("photo")) in own:
-                line["left_out"] = f"a copy of {line.pop('photo')}"
-    added = {(line["label"], line["photo"]) for line in lines if "photo" in line}
-    for label, name in earlier - added:
-        store.remove(label, name)
-    write_lines(record, lines)
-    _log.info("%d further photos", len(added))
-
-
-def _list_files(read: Reader, recipe: Recipe) -> Layout:
-    """Find the class of each file of a folder or an archive, by the names and the tables alone."""
-    tables: dict[PurePosixPath, bytes] = {}
-    files = []
-    unread = {}
-    for path, content in read(is_table):
-        if isinstance(content, str):
-            unread[path] = content
-        else:
-            files.append(path)
-        if isinstance(content, bytes):
-            tables[path] = content
-    layout = find_layout(
-        files,
-        classes={name: each.name for each in recipe.classes for name in (each.name, *each.folders)},
-        tables=tables,
-        table=recipe.folder.table,
-        pattern=recipe.folder.pattern,
-    )
-    layout = replace(layout, left_out=unread | layout.left_out)
-    labels = [label for label, part in layout.places.values() if part != "test"]
-    _check_classes(labels, recipe, layout.unknown, Counter(layout.left_out.values()))
-    return layout
-
-
-def _add_files(
-    read: Reader, layout: Layout, recipe: Recipe, root: Path, further: str | Path | None
-) -> Path:
-    """Make the data folder hold the photos of a folder or an archive, and no others."""
-    before = read_lines(root / GATHERED)
-    store = PhotoStore(root, mirror=True)
-    lines = _copy_photos(read, layout, store)
-    first: dict[tuple[str, str], str] = {}
-    for line in lines:
-        if "photo" in line:
-            copied = first.setdefault((line["label"], line["photo"]), line["file"])
-            if copied != line["file"]:
-                line["left_out"] = f"a copy of {copied}"
-    added = [line["label"] for line in lines if "photo" in line and line["part"] != "test"]
-    reasons = Counter(line["left_out"] for line in lines if "photo" not in line)
-    _check_classes(added, recipe, layout.unknown, reasons)
-    _add_further(further, added, store, root)
-    store.remove_others()
-    about = {"labels_from": layout.labels_from, "changes": _changes(before, lines)}
-    write_lines(root / GATHERED, [about, *lines])
-    return store.photos
-
-
-def _copy_photos(read: Reader, layout: Layout, store: PhotoStore) -> list[dict[str, Any]]:
-    """Copy photos to their classes and sets; return a line for each file: its outcome."""
-    lines: list[dict[str, Any]] = [
-        {"file": str(path), "left_out": why} for path, why in layout.left_out.items()
-    ]
-    for path, content in read(layout.places.__contains__):
-        if path not in layout.places:
-            continue
-        label, part = layout.places[path]
-        line = {"file": str(path), "label": label, "part": part}
-        if isinstance(content, bytes) and not _is_photo(path, content):
-            content = f"not a photo ({path.suffix.lower()})" if path.suffix else "not a photo"
-        if isinstance(content, bytes):
-            line["photo"] = store.add(label, content, path.name, part)
-        else:
-            line["left_out"] = str(content)
-        lines.append(line)
-    return lines
-
-
-def _changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> dict[str, int]:
-    """Count the photos that were added, removed or moved since the last run, if there was one."""
-    places: list[dict[str, set[tuple[str, str]]]] = []
-    for lines in (before, now):
-        places.append({})
-        for line in lines:
-            if "photo" in line:
-                # Without the user's name of the file, which may have changed.
-                identity = line["photo"].partition("-")[0].partition(".")[0]
-                places[-1].setdefault(identity, set()).add((line["label"], line["part"]))
-    old, new = places
-    if not old:
-        return {}
-    return {
-        "added": len(new.keys() - old.keys()),
-        "removed": len(old.keys() - new.keys()),
-        "moved to another class or set": sum(old[each] != new[each] for each in old & new.keys()),
-    }
-
-
-def _is_photo(path: PurePosixPath, content: bytes) -> bool:
-    """Whether a file is named like a photo or is one: a damaged photo is none of a film's kind."""
-    return path.name.casefold().endswith(SUFFIXES) or suffix_of(content) is not None
-
-
-def _log_failures(label: str, outcomes: list[Outcome]) -> None:
-    problems = [each.problem for each in outcomes if each.problem]
-    if problems:
-        # "https://...: HTTP 404 Not Found" without the address: equal reasons are counted.
-        kinds = Counter(problem.rpartition(": ")[2] for problem in problems)
-        most = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(3))
-        _log.warning(
-            "%s: %d of %d addresses returned no photo (%s); downloads.jsonl says why",
-            label,
-            len(problems),
-            len(outcomes),
-            most,
-        )
-
-
-def _check_classes(
-    labels: Iterable[str], recipe: Recipe, unknown: Counter[str], left_out: Counter[str]
-) -> None:
-    found = set(labels)
-    empty = [label for label in recipe.labels if label not in found]
-    others = _counts(unknown)
-    if empty:
-        raise DatasetError(
-            f"there are no photos of {', '.join(empty)}"
-            + (f"; found instead: {others}. " if others else ". ")
-            + "Name the folders like the classes, or leave the recipe out: they then name them"
-        )
-    if len(found) < 2:
-        raise DatasetError(
-            "expected photos of at least two classes: a folder for each, names like cat_1.jpg, or "
-            "a table (CSV) of file names and labels; got "
-            + (f"only {next(iter(found))!r}" if found else "none")
-            + (f"; left out: {_counts(left_out)}" if left_out else "")
-            + (f"; without a class: {others}" if others else "")
-        )
-
-
-def _counts(counter: Counter[str]) -> str:
-    return ", ".join(f"{name or '(no folder)'} ({n})" for name, n in counter.most_common(8))

@@ -5,16 +5,14 @@ so that an interrupted run leaves too many lines, never a photo that is not reco
 """
 
 import glob
-import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
+from icon_classifier.dataset.json_lines import append_lines, read_lines
 from icon_classifier.errors import DatasetError
-from icon_classifier.files import write_file
 
 JOURNAL = "moves.jsonl"
 
@@ -141,57 +139,6 @@ def _lines_in_effect(root: Path) -> list[dict[str, Any]]:
 
 def _move(line: dict[str, Any]) -> Move:
     return Move(line["source"], line["target"], line["reason"])
-
-
-def append_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    """Append objects to a file of JSON lines, and flush them to the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    with path.open("a+b") as file:
-        _drop_partial_line(file)
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    """Write a file of JSON lines; names of files that are not Unicode are escaped in it."""
-    write_file(path, "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines))
-
-
-def _drop_partial_line(file: BinaryIO) -> None:
-    """Remove a last line without a line feed: the next one must not be joined to it."""
-    if file.seek(0, os.SEEK_END) == 0:
-        return
-    file.seek(-1, os.SEEK_END)
-    if file.read(1) != b"\n":
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a file of JSON lines; none if there is no file.
-
-    A partial last line is left out; it was never acted on.
-
-    Raises
-    ------
-    DatasetError
-        If another line is damaged.
-    """
-    if not path.exists():
-        return []
-    texts = path.read_text(encoding="utf-8").split("\n")  # splitlines() would split at more
-    lines = []
-    for number, text in enumerate(texts, 1):
-        if not text:
-            continue
-        try:
-            lines.append(json.loads(text))
-        except ValueError as error:
-            if number < len(texts):
-                raise DatasetError(f"{path}: line {number} is damaged: {error}") from error
-    return lines
 
 
 def _inside(root: Path, path: str) -> bool:

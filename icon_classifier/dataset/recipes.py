@@ -182,8 +182,6 @@ class Training:
         Weight decay of the optimizer.
     fp16 : bool
         Train in half precision on a GPU; ignored without one.
-    tune : bool
-        Try gentle fine-tuning after the linear probe; cross-validation decides whether it is kept.
     min_scale : float
         Smallest share of a photo's area that ``RandomResizedCrop`` may keep.
     valid_share : float
@@ -202,7 +200,6 @@ class Training:
     learning_rate: float | None = _number(None, 1e-8, 10)
     weight_decay: float = _number(0.01, 0, 10)
     fp16: bool = Field(default=False, strict=True)
-    tune: bool = Field(default=False, strict=True)
     min_scale: float = _number(0.5, 0.01, 1)
     valid_share: float = _number(0.2, 0.01, 0.9)
     seed: int = _number(42, 0, 2**32 - 1)

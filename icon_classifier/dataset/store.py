@@ -7,7 +7,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from icon_classifier.dataset.journal import moves_in_effect, read_lines
+from icon_classifier.dataset.journal import moves_in_effect
+from icon_classifier.dataset.json_lines import read_lines
 from icon_classifier.dataset.layout import Part, why_no_photo
 from icon_classifier.errors import ImageError
 from icon_classifier.files import write_file

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from icon_classifier.dataset.clean import CleanReport
-from icon_classifier.dataset.journal import JOURNAL, read_lines, read_moves
+from icon_classifier.dataset.journal import JOURNAL, read_moves
+from icon_classifier.dataset.json_lines import read_lines
 from icon_classifier.dataset.sources.download import RECORD
 from icon_classifier.dataset.store import GATHERED, original_name, valid_indices
 from icon_classifier.errors import ImageError

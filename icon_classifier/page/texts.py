@@ -139,8 +139,8 @@ SITE_DROP_TEXTS = DROP_TEXTS | {
 ABOUT = {
     "summary": "About this model",
     "classes": "It tells {count} classes apart: {names}.",
-    "error": "Of {photos} photos that it was not trained on, it got {error} wrong (95 % confidence "
-    "interval {low} to {high}).",
+    "error": "Of {photos} photos, each judged by a model trained without it, {error} got a wrong "
+    "answer (95 % confidence interval {low} to {high}).",
     "trained": "Trained on {date}.",
     "limits": "It has learned what photos of its classes look like, nothing else. A high "
     "probability is no proof. It is not for telling who somebody is, or what somebody believes, "

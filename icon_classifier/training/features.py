@@ -49,9 +49,9 @@ View = Literal["plain", "mirror"]
 class _Extractor(nn.Module):
     """A body and an average over its maps, (N, 3, H, W) -> (N, F); pixels are 0 to 255."""
 
-    def __init__(self, body: nn.Module, pretrained: Pretrained, pool: bool = True) -> None:
+    def __init__(self, body: nn.Module, pretrained: Pretrained) -> None:
         super().__init__()
-        self.body, self.pool = body, pool
+        self.body = body
         # (3,) -> (1, 3, 1, 1)
         self.mean = 255 * torch.tensor(pretrained.mean)[None, :, None, None]
         self.std = 255 * torch.tensor(pretrained.std)[None, :, None, None]
@@ -59,24 +59,7 @@ class _Extractor(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Run the body."""
         maps: torch.Tensor = self.body((pixels - self.mean) / self.std)
-        return maps.mean((2, 3)) if self.pool else maps
-
-
-def first_maps(
-    paths: Sequence[Path],
-    first: nn.Module,
-    pretrained: Pretrained,
-    *,
-    size: int,
-    method: Method = "crop",
-    progress: bool = True,
-) -> Floats:
-    """Compute the output of the first stages of a body for photos, (N, c, h, w).
-
-    Parameters and errors are those of :func:`pooled_features`.
-    """
-    network = _Extractor(first, pretrained, pool=False).eval()
-    return np.stack(_extract(list(paths), network, size, method, "plain", progress))
+        return maps.mean((2, 3))
 
 
 def pooled_features(

@@ -132,8 +132,8 @@ def _lines(card: Card) -> Iterator[str]:
     yield "## How good it is"
     yield ""
     yield (
-        f"Of {figures.photos} photos that it was not trained on, {figures.errors} got a wrong "
-        f"label: {_percent(figures.error)} (95 % confidence interval {_percent(low)} to "
+        f"Of {figures.photos} photos, {figures.errors} got a wrong label: "
+        f"{_percent(figures.error)} (95 % confidence interval {_percent(low)} to "
         f"{_percent(high)}). The mean recall of the classes is {_percent(figures.mean_recall)}. "
         f"{card.split}"
     )

@@ -22,11 +22,7 @@ from icon_classifier.dataset.sources.credits import credit_lines
 from icon_classifier.dataset.splits import assign_folds
 from icon_classifier.errors import TrainingError
 from icon_classifier.model.info import read_metadata
-from icon_classifier.training.evaluation import (
-    Figures,
-    evaluate,
-    fit_temperature,
-)
+from icon_classifier.training.evaluation import Figures, evaluate, fit_temperature
 from icon_classifier.training.export import describe_photos, save_export, versions
 from icon_classifier.training.features import pooled_features, prior_of
 from icon_classifier.training.learners import Photos, data_loaders, linear_learner, quiet
@@ -41,7 +37,6 @@ from icon_classifier.training.novelty import (
 from icon_classifier.training.pretrained import Pretrained, load_pretrained
 from icon_classifier.training.probe import UNBALANCED, Choice, Head, choose, fit_head
 from icon_classifier.training.resizing import choose_resizing
-from icon_classifier.training.tuning import try_tuning
 
 import torch  # isort: skip
 
@@ -77,8 +72,6 @@ class Probe:
         How many folds cross-validation had.
     figures : Figures
         Of all photos, each predicted by a head fitted without it.
-    tuning : str
-        What became of gentle fine-tuning, for people.
     """
 
     learn: Any
@@ -92,7 +85,6 @@ class Probe:
     threshold: float
     folds: int
     figures: Figures = field(repr=False)
-    tuning: str = "not tried"
 
 
 def train_probe(
@@ -170,17 +162,7 @@ def train_probe(
         if again.errors < choice.errors:
             features, choice = both, again
     used = features[:, index]
-    head, tuning = fit_head(used, targets, classes, choice.strength, prior), "not tried"
-    if training.tune:
-        choice, head, tuning = try_tuning(
-            body,
-            chosen,
-            training,
-            [photos.paths[i] for i in index],
-            (used, targets, groups),
-            (choice, head, prior),
-            progress=progress,
-        )
+    head = fit_head(used, targets, classes, choice.strength, prior)
     temperature = fit_temperature(choice.logits, targets)
     # The linear head absorbs the temperature: fastai's own predict is then calibrated as well, and
     # returns the same numbers as the page.
@@ -208,7 +190,6 @@ def train_probe(
         threshold=threshold,
         folds=int(folds.max()) + 1,
         figures=figures,
-        tuning=tuning,
     )
 
 
@@ -272,7 +253,6 @@ def export_probe(
     settings = {
         "image size": f"{training.image_size} px, {training.resize}",
         "head": f"linear, started at {start}, L2 penalty {strength.penalty:g}{weights}",
-        "gentle fine-tuning": probe.tuning,
         **({} if recipe.source == "folder" else {"recipe": recipe.name}),
         "seed": training.seed,
     }

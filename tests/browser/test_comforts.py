@@ -177,7 +177,7 @@ def test_there_is_one_way_in_and_one_answer(
 
 def test_what_the_model_is_can_be_read(visit: Callable[..., Page]) -> None:
     page = visit(**PHONE)
-    words = page.get_by_text("Of 329 photos that it was not trained on")
+    words = page.get_by_text("Of 329 photos, each judged by a model")
     expect(words).to_be_hidden()
     page.get_by_text("About this model").click()
     expect(words).to_be_visible()

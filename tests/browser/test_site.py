@@ -117,7 +117,7 @@ def test_site_shows_the_page_of_voila(
     expect(page.locator(".ic-heat")).to_be_visible()
     expect(page.get_by_text("the more it counted towards “grizzly”")).to_be_visible()
     page.get_by_text("About this model").click()
-    expect(page.get_by_text("Of 329 photos that it was not trained on")).to_be_visible()
+    expect(page.get_by_text("Of 329 photos, each judged by a model")).to_be_visible()
     assert troubles(page) == []
     assert fits(page)
     page.screenshot(path=artefacts / f"site-answer-{name}.png", full_page=True)

@@ -9,10 +9,10 @@ import pytest
 from icon_classifier.model.session import Model
 from icon_classifier.training.export import save_export
 from scripts.environment import ROOT, SetupError
-from scripts.release_model import release
+from scripts.release_model import changes, check_figures, release
 from tests.support import learners
 from tests.support.learners import LABELS
-from tests.support.models import model_bytes
+from tests.support.models import metadata, model_bytes
 
 NAMES = ["export.md", "export.onnx", "export.pkl"]
 
@@ -57,6 +57,18 @@ def test_worse_model_is_refused_unless_it_is_accepted(page: Path, export: Path) 
     assert "recipe: colours -> drawn" in changed
     assert "classes: " not in "\n".join(changed)
     assert [line for line in changed if line.startswith("photo: resize to 8 x 8")]
+
+
+def test_error_of_other_classes_is_not_compared() -> None:
+    old = metadata(figures={"error": 0.1})
+    new = metadata(labels=["cat", "dog", "fox"], figures={"error": 0.2})
+
+    check_figures(new, old)
+    lines = list(changes(new, old))
+    assert lines[0] == "error: 20.00%; nothing to compare with, because the classes changed"
+    assert "classes: red, green, blue -> cat, dog, fox" in lines
+    assert "error: 10.00% -> 20.00%" in changes(metadata(figures={"error": 0.2}), old)
+    assert "error: 20.00%" in changes(new, {})
 
 
 @pytest.mark.parametrize("name", ["", "export.pkl", "models/nope"])

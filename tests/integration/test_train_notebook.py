@@ -60,10 +60,10 @@ def test_report_says_what_it_takes_how_good_it_is_and_what_to_do_next(report: Pa
     text = printed(report)
     assert re.search("^(No GPU, |GPU: )", text, re.MULTILINE)
     assert "mean recall of the classes" in text
-    assert re.search("wrong by the first lesson, [0-9]+ by this", text)
+    assert re.search("wrong after fine-tuning, [0-9]+ by this model", text)
     assert re.search("^[0-9]+ wrong, [0-9]+ doubtful", text, re.MULTILINE)
     assert re.search(
-        "None of [0-9]+ photos is wrong|after training on half of them, [0-9]+ of", text
+        "None of [0-9]+ photos is wrong|trained on half of them, the model gets [0-9]+ of", text
     )
     assert "There is no model of these classes to compare with." in text
     assert f"make release-model EXPORT={os.path.relpath(report.parent)}/export.pkl" in text
@@ -71,7 +71,7 @@ def test_report_says_what_it_takes_how_good_it_is_and_what_to_do_next(report: Pa
 
 def test_terminal_shows_each_step_what_was_gathered_and_the_outcome(report: Path) -> None:
     lines = report.with_name("shown.txt").read_text().splitlines()
-    assert {"What to train", "Gather and look", "The better way", "Export"} <= set(lines)
+    assert {"What to train", "Gather and look", "Train the model", "Export"} <= set(lines)
     assert any(line.endswith(" photos; their classes are from the recipe") for line in lines)
     assert lines[-4].startswith("The model, ")
     assert lines[-3].startswith("To make it the page's model: make release-model ")

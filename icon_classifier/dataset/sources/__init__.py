@@ -1,1 +1,1 @@
-"""Find photos on the web, and download them."""
+"""Where photos come from: searches, addresses, folders, archives and drawings."""

@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from icon_classifier.dataset.journal import read_lines
+from icon_classifier.dataset.json_lines import read_lines
 from icon_classifier.dataset.sources import download, search
 from icon_classifier.dataset.store import photos_and_labels
 from icon_classifier.files import write_file

@@ -15,7 +15,7 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, track
 
-from icon_classifier.dataset.journal import append_lines, read_lines
+from icon_classifier.dataset.json_lines import append_lines, read_lines
 from icon_classifier.dataset.sources.json_api import (
     TRANSIENT,
     retry_after,

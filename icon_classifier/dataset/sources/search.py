@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from icon_classifier.dataset.journal import append_lines, read_lines
+from icon_classifier.dataset.json_lines import append_lines, read_lines
 from icon_classifier.dataset.sources import ddgs, openverse, wikimedia
 from icon_classifier.dataset.sources.download import read_urls
 from icon_classifier.dataset.sources.found import FoundPage, Query, RefusedError

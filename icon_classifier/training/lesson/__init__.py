@@ -1,1 +1,1 @@
-"""The training of a first lesson, and what its loss curves show."""
+"""Fine-tuning as fast.ai's first lesson does it, and what its loss curves show."""

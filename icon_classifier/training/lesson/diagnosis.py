@@ -1,7 +1,8 @@
 """Diagnose what went wrong in a training from its loss curves.
 
-The rules are those that a first lesson teaches by eye: a loss that diverges, one that hardly moves,
-one that was still falling, and a validation loss that rose while the training loss kept falling.
+The rules are those that fast.ai's lessons teach by eye: a loss that diverges, one that hardly
+moves, one that was still falling, and a validation loss that rose while the training loss kept
+falling.
 """
 
 from __future__ import annotations

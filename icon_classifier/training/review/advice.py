@@ -176,8 +176,8 @@ def advise_on_count(wrong: npt.NDArray[np.float64]) -> str:
     before, now = float(half.mean()), float(whole.mean())
     count = len(whole)
     counts = (
-        f"after training on half of them, {round(before * count)} of {count} are wrong, on all of "
-        f"them {round(now * count)}"
+        f"trained on half of them, the model gets {round(before * count)} of {count} wrong, on all "
+        f"of them {round(now * count)}"
     )
     uncertainty = _CERTAIN * gain.std() / count**0.5
     if gain.mean() > uncertainty and now > 0:
@@ -198,6 +198,9 @@ def advise_on_count(wrong: npt.NDArray[np.float64]) -> str:
 def advise_on_classes(targets: Integers, answers: Integers, vocab: Sequence[str]) -> str:
     """Say which class is wrong most often or has too few photos, and which two are confused most.
 
+    Where one error less would make another class or pair the first, that is not clear: up to three
+    classes are then named, and no pair.
+
     Parameters
     ----------
     targets, answers : numpy.ndarray
@@ -210,14 +213,23 @@ def advise_on_classes(targets: Integers, answers: Integers, vocab: Sequence[str]
     # One more error of two more photos: a class of three photos is uncertain, though all are right.
     worst = int(((errors + 1) / (photos + 2)).argmax())
     if not errors.any():
-        fewest = int(photos.argmin())
-        if photos[fewest] == photos.max():
-            return f"Each class has {photos[fewest]} photos."
-        return f"{vocab[fewest]} has the fewest photos, {photos[fewest]}."
-    if errors[worst]:
-        sentence = f"{vocab[worst]} is wrong most often, {errors[worst]} of {photos[worst]}"
+        if photos.min() == photos.max():
+            return f"Each class has {photos.min()} photos."
+        return f"{_have(vocab, photos == photos.min())} the fewest photos, {photos.min()}."
+    if not errors[worst]:
+        alike = (errors == 0) & (photos == photos[worst])
+        sentence = f"{_have(vocab, alike)} too few photos to tell, {photos[worst]}"
     else:
-        sentence = f"{vocab[worst]} has too few photos to tell, {photos[worst]}"
+        alike = (errors > 0) & (errors * photos[worst] >= (errors[worst] - 1) * photos)
+        counts = [
+            f"{vocab[i]} ({errors[i]} of {photos[i]})" for i in np.flatnonzero(alike).tolist()
+        ]
+        if len(counts) == 1:
+            sentence = f"{vocab[worst]} is wrong most often, {errors[worst]} of {photos[worst]}"
+        elif len(counts) <= _EXAMPLES:
+            sentence = f"{_listed(counts)} are wrong most often"
+        else:
+            sentence = "No single class is wrong most often"
     if len(vocab) == 2:
         return f"{sentence}."
     pairs = Counter(
@@ -226,8 +238,23 @@ def advise_on_classes(targets: Integers, answers: Integers, vocab: Sequence[str]
         if target != answer
     )
     (first, second), count = pairs.most_common(1)[0]
+    if sum(each >= count - 1 for each in pairs.values()) > 1:
+        return f"{sentence}."
     times = "once" if count == 1 else f"{count} times"
     return f"{sentence}; {vocab[first]} and {vocab[second]} are confused most, {times}."
+
+
+def _have(vocab: Sequence[str], chosen: npt.NDArray[np.bool_]) -> str:
+    """Return the chosen labels, or how many they are, and "has" or "have"."""
+    labels = [vocab[i] for i in np.flatnonzero(chosen).tolist()]
+    if len(labels) > _EXAMPLES:
+        return f"{len(labels)} classes have"
+    return f"{_listed(labels)} {'has' if len(labels) == 1 else 'have'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Join names: ``cat, dog and fox``."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def advise_on_quality(paths: Sequence[Path], wrong: npt.NDArray[np.bool_]) -> str:
@@ -254,8 +281,8 @@ def advise_on_quality(paths: Sequence[Path], wrong: npt.NDArray[np.bool_]) -> st
     theirs, others = wrong[poor], wrong[~poor]
     if theirs.mean() > _MORE_OFTEN * others.mean():
         return (
-            f"{found} {theirs.sum()} of these {len(theirs)} are wrong, {others.sum()} of the other "
-            f"{len(others)}: replace these."
+            f"{found} Of these, the model gets {theirs.sum()} of {len(theirs)} wrong, of the "
+            f"others {others.sum()} of {len(others)}: replace these."
         )
     return f"{found} {'These are hardly wrong more often' if wrong.any() else 'None is wrong'}."
 

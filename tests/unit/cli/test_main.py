@@ -145,7 +145,13 @@ def test_predict_expands_patterns(folder: Path) -> None:
 )
 def test_help_has_whole_sentences_and_no_types_of_python(command: str) -> None:
     shown = CliRunner().invoke(app, [*command.split(), "--help"]).output
-    assert not re.search(r"\w\.\.\.$|<bool>|None|default: \(", shown, re.MULTILINE)
+    assert not re.search(r"[a-z]\.\.\.$|[<{]\w|None|default: \(", shown, re.MULTILINE)
+
+
+def test_help_shows_arguments_in_usage_and_in_rows() -> None:
+    shown = CliRunner().invoke(app, ["predict", "--help"]).output
+    assert re.search(r"^Usage: .* predict \[OPTIONS\] PHOTOS\.\.\. *$", shown, re.MULTILINE)
+    assert re.search(r"^  PHOTOS  Photos, folders", shown, re.MULTILINE)
 
 
 def test_help_imports_neither_numpy_nor_onnxruntime() -> None:

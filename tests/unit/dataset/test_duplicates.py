@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from icon_classifier.dataset.duplicates import Pair, fingerprint, group_pairs, near_duplicates
-from icon_classifier.dataset.shapes import draw_shapes
+from icon_classifier.dataset.sources.shapes import draw_shapes
 from icon_classifier.images import read_image_file
 
 

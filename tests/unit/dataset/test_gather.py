@@ -14,10 +14,10 @@ import pytest
 from ddgs.exceptions import RatelimitException
 from PIL import Image
 
-from icon_classifier.dataset.archive import read_folder
 from icon_classifier.dataset.clean import CleanReport, clean
 from icon_classifier.dataset.gather import check_own_photos, gather
-from icon_classifier.dataset.journal import Move, apply_moves, read_lines, undo_moves
+from icon_classifier.dataset.journal import Move, apply_moves, undo_moves
+from icon_classifier.dataset.json_lines import read_lines
 from icon_classifier.dataset.recipes import (
     ArchiveSource,
     ClassRecipe,
@@ -29,6 +29,7 @@ from icon_classifier.dataset.recipes import (
     load_recipe,
 )
 from icon_classifier.dataset.sources import search
+from icon_classifier.dataset.sources.archive import read_folder
 from icon_classifier.dataset.sources.download import Timeouts
 from icon_classifier.dataset.store import original_name, photos_and_labels, valid_indices
 from icon_classifier.dataset.summary import summarize
@@ -586,16 +587,15 @@ def lists(folder: Path, server: PhotoServer) -> None:
         (folder / f"urls_{name}.txt").write_text("\n".join(server.url(path) for path in paths))
 
 
-def test_photos_of_url_lists_are_downloaded(
-    server: PhotoServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_photos_of_url_lists_are_downloaded(server: PhotoServer, tmp_path: Path) -> None:
     lists(tmp_path, server)
     server.routes["/dog/2"] = status(404)
 
     photos = gather(PETS, tmp_path, source="urls", timeouts=QUICK, progress=False)
 
     assert photos_and_labels(photos)[1] == ["cat"] * 4 + ["dog"] * 3
-    assert "dog: 1 of 4 addresses returned no photo (1 x HTTP 404 Not Found)" in caplog.text
+    summed_up = str(summarize(clean(photos)))
+    assert "1 left out: no photo at the address (HTTP 404 Not Found): http" in summed_up
 
 
 def test_url_lists_of_another_folder_are_read_up_to_a_limit(
@@ -633,7 +633,9 @@ def test_class_of_which_no_photo_was_downloaded_is_refused(
     lists(tmp_path, server)
     server.routes.update({f"/dog/{each}": status(404) for each in range(4)})
 
-    with pytest.raises(DatasetError, match="there are no photos of dog"):
+    with pytest.raises(
+        DatasetError, match=r"photos of dog; left out: dog: HTTP 404 Not Found \(4\)$"
+    ):
         gather(PETS, tmp_path, source="urls", timeouts=QUICK, progress=False)
 
 

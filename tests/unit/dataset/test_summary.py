@@ -7,7 +7,7 @@ from PIL import Image
 
 from icon_classifier.dataset.clean import clean
 from icon_classifier.dataset.gather import gather
-from icon_classifier.dataset.journal import append_lines
+from icon_classifier.dataset.json_lines import append_lines
 from icon_classifier.dataset.recipes import Recipe
 from icon_classifier.dataset.summary import Row, Summary, summarize
 from tests.support.pictures import encode

@@ -18,7 +18,7 @@ def test_about_says_classes_error_date_and_limits() -> None:
     text = shown(figures=FIGURES, trained="2026-11-21T16:27:43+00:00")
     assert text.startswith('<details class="ic-about"><summary>About this model</summary>')
     assert "It tells 3 classes apart: red, green, blue." in text
-    assert "Of 329 photos that it was not trained on, it got 0.3 % wrong" in text
+    assert "Of 329 photos, each judged by a model trained without it, 0.3 % got a wrong" in text
     assert "(95 % confidence interval 0.1 % to 1.7 %)" in text
     assert "Trained on 2026-11-21." in text
     assert "not for telling who somebody is" in text
@@ -29,7 +29,7 @@ def test_about_says_classes_error_date_and_limits() -> None:
 )
 def test_what_a_model_does_not_say_is_left_out(figures: dict[str, Any]) -> None:
     text = shown(figures=figures, trained=None)
-    assert "photos that" not in text
+    assert "photos, each" not in text
     assert "Trained" not in text
     assert "A high probability is no proof." in text
 

@@ -35,7 +35,7 @@ def test_card_holds_figures_warning_and_training(card: Card) -> None:
     for words in (
         "# Model card: Grizzly, black or teddy bear",
         "attribute of people",
-        "Of 4 photos that it was not trained on, 1 got a wrong label: 25.0 %",
+        "Of 4 photos, 1 got a wrong label: 25.0 %",
         "95 % confidence interval",
         "| black | 1 of 2 | 1 of 1 |",
         "| grizzly | 1 of 1 | 1 of 2 |",

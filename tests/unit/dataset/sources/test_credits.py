@@ -4,7 +4,7 @@ from pathlib import Path
 from PIL import Image
 
 from icon_classifier.dataset.clean import clean
-from icon_classifier.dataset.journal import append_lines
+from icon_classifier.dataset.json_lines import append_lines
 from icon_classifier.dataset.sources import search
 from icon_classifier.dataset.sources.credits import credit_lines, write_credits
 from icon_classifier.dataset.sources.download import Timeouts, download_photos

@@ -64,8 +64,8 @@ def test_photos_are_counted_and_not_given_as_percentages() -> None:
     wrong = np.array([[1, 1, 1], [1, 0.5, 0.5], [1, 0.5, 0], [1, 0, 0]])
 
     assert advise_on_count(wrong) == (
-        "More photos will help: after training on half of them, 2 of 3 are wrong, on all of them "
-        "1; with twice as many perhaps 0."
+        "More photos will help: trained on half of them, the model gets 2 of 3 wrong, on all of "
+        "them 1; with twice as many perhaps 0."
     )
 
 
@@ -98,6 +98,43 @@ def test_class_of_few_photos_is_named_though_all_are_right() -> None:
     assert advise_on_classes(targets, targets, ["cat", "dog"]) == "dog has the fewest photos, 2."
 
 
+@pytest.mark.parametrize(
+    ("photos", "wrong", "sentence"),
+    [
+        ([10, 10], [1, 1], "cat (1 of 10) and dog (1 of 10) are wrong most often."),
+        ([10, 10], [1, 0], "cat is wrong most often, 1 of 10."),
+        ([100, 99, 98], [1, 1, 0], "cat (1 of 100) and dog (1 of 99) are wrong most often"),
+        ([10, 10, 10], [4, 3, 0], "cat (4 of 10) and dog (3 of 10) are wrong most often"),
+        ([10, 10, 10], [4, 2, 0], "cat is wrong most often, 4 of 10"),
+        ([10] * 4, [1] * 4, "No single class is wrong most often."),
+        ([40, 2, 2], [1, 0, 0], "dog and fox have too few photos to tell, 2"),
+        ([9, 3, 3], [0, 0, 0], "dog and fox have the fewest photos, 3."),
+        ([9, 3, 3, 3, 3], [0] * 5, "4 classes have the fewest photos, 3."),
+        ([3, 3, 3], [0, 0, 0], "Each class has 3 photos."),
+    ],
+)
+def test_classes_that_do_not_clearly_differ_are_named_together(
+    photos: list[int], wrong: list[int], sentence: str
+) -> None:
+    targets = np.repeat(np.arange(len(photos)), photos)
+    answers = targets.copy()
+    for label, count in enumerate(wrong):
+        answers[np.flatnonzero(targets == label)[:count]] = (label + 1) % len(photos)
+
+    assert advise_on_classes(
+        targets, answers, ["cat", "dog", "fox", "owl", "pig"][: len(photos)]
+    ).startswith(sentence)
+
+
+def test_no_pair_is_named_where_two_are_confused_about_as_often() -> None:
+    targets = np.repeat([0, 1, 2], 10)
+    answers = targets.copy()
+    answers[:4] = 1
+    answers[20:23] = 1
+
+    assert "confused" not in advise_on_classes(targets, answers, ["cat", "dog", "fox"])
+
+
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
     """Thirty pictures of noise, some of them blurred or dark."""
@@ -127,7 +164,9 @@ def test_blurred_and_dark_photos_are_named(paths: list[Path]) -> None:
     assert "Far more blurred than the others: " in sentence
     assert "3.png, 4.png" in sentence
     assert "Far darker than the others: 1 (7.png)." in sentence
-    assert sentence.endswith(" 2 of these 3 are wrong, 0 of the other 27: replace these.")
+    assert sentence.endswith(
+        " Of these, the model gets 2 of 3 wrong, of the others 0 of 27: replace these."
+    )
 
 
 def test_photos_alike_are_neither_blurred_nor_dark(paths: list[Path]) -> None:

@@ -6,7 +6,7 @@ from ipywidgets import Dropdown, Image
 from icon_classifier.dataset.gather import gather
 from icon_classifier.dataset.journal import Move, apply_moves, read_moves
 from icon_classifier.dataset.recipes import Recipe
-from icon_classifier.dataset.shapes import draw_shapes
+from icon_classifier.dataset.sources.shapes import draw_shapes
 from icon_classifier.errors import DatasetError
 from icon_classifier.training.review.cleaner import PhotoCleaner
 from icon_classifier.training.review.doubts import Doubt

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from icon_classifier.dataset.shapes import SHAPES, draw_shape, draw_shapes
+from icon_classifier.dataset.sources.shapes import SHAPES, draw_shape, draw_shapes
 from icon_classifier.errors import DatasetError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from icon_classifier.dataset.archive import (
+from icon_classifier.dataset.sources.archive import (
     ArchiveLimits,
     Content,
     is_archive,
