@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import time
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -40,10 +39,6 @@ belong to the kernel, which would keep and send whatever a stranger puts there."
 _BUFFER = ["value", "content"]
 """Where the buffers of a change may go, without the file's number between these two."""
 
-_CLICK_SECONDS = 3.0
-"""How soon a script clicks that has chosen a photo. A person may take longer; nobody waits for
-that."""
-
 _INSPECTED = {"error", "status", "stream"}
 """The types of the kernel's messages that the server parses."""
 
@@ -68,14 +63,11 @@ class Frame(NamedTuple):
         Its id; the kernel's answers name it.
     parts : list of bytes or memoryview
         Header, parent header, metadata, content, and the buffers.
-    chooses : bool
-        Whether it puts photos into a file chooser, where they stay until a click.
     """
 
     channel: str
     msg_id: str
     parts: list[bytes | memoryview]
-    chooses: bool = False
 
 
 def parse_page_message(message: bytes | str) -> Frame | None:
@@ -121,8 +113,7 @@ def parse_page_message(message: bytes | str) -> Frame | None:
     parts[0] = json.dumps(ours | {"date": date, "version": "5.3"}).encode()
     buffers = memoryview(message)
     slices = itertools.pairwise(offsets[5:])
-    chooses = bool(kind == "comm_msg" and content["data"].get("state", {}).get("value"))
-    return Frame(name, msg_id, [*parts, *(buffers[start:end] for start, end in slices)], chooses)
+    return Frame(name, msg_id, [*parts, *(buffers[start:end] for start, end in slices)])
 
 
 def _parse_object(part: bytes) -> dict[str, Any]:
@@ -213,7 +204,7 @@ class Backlog:
 
     def __init__(self) -> None:
         self._waiting: list[_Sent] = []
-        self._chosen, self._chosen_until = 0, 0.0  # bytes, by time.monotonic()
+        self._last = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -225,12 +216,12 @@ class Backlog:
 
     @property
     def in_kernel(self) -> int:
-        """How many bytes the kernel has, with a photo that was just chosen and awaits its click."""
-        return self.size + (self._chosen if time.monotonic() < self._chosen_until else 0)
+        """How many bytes the kernel has: a photo stays until the click after it is handled."""
+        return self.size + (self._last if self._waiting else 0)
 
-    def add(self, channel: str, msg_id: str, size: int, *, chooses: bool = False) -> None:
+    def add(self, channel: str, msg_id: str, size: int) -> None:
         """Add a message of ``size`` bytes."""
-        self._waiting.append(_Sent(channel, msg_id, size, chooses))
+        self._waiting.append(_Sent(channel, msg_id, size))
 
     def done(self, msg_id: str) -> None:
         """Remove a message that the kernel has handled, if it is one of these.
@@ -244,8 +235,7 @@ class Backlog:
             handled = self._waiting[last]
             earlier = [sent for sent in self._waiting[:last] if sent.channel != handled.channel]
             self._waiting = earlier + self._waiting[last + 1 :]
-            self._chosen = handled.size if handled.chooses else 0
-            self._chosen_until = time.monotonic() + _CLICK_SECONDS
+            self._last = handled.size
 
 
 class _Sent(NamedTuple):
@@ -254,7 +244,6 @@ class _Sent(NamedTuple):
     channel: str
     msg_id: str
     size: int
-    chooses: bool
 
 
 def _checked_offsets(message: bytes) -> list[int]:
