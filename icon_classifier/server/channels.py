@@ -57,10 +57,11 @@ MAX_BUFFERED = min(memory_limit() // 512, MAX_WAITING // 3)
 kernels there, 512 MB have room for a phone's photo that is being answered, and 10 MB more."""
 
 MAX_SECONDS = 1.0
-"""How long the others wait for the rest of a message: a slow page delays nobody for longer."""
+"""How long a message that is being read delays the next: a page may send it as slowly as it
+likes."""
 
 _CHUNK = 2**16
-"""Bytes of a message that are read before its page may have to wait, and at a time after that."""
+"""Bytes that are read at a time; a message of no more never waits."""
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -111,7 +112,7 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             requests.remove(self)
             if not requests:
                 del self._requests[kernel_id]
-            self._end_read()
+            self._end_read()  # the others wait no more for what is no longer in `requests`
             self._hold(-self._held)
 
     def _refuse(self, kernel: KernelManager) -> NoReturn:
@@ -145,7 +146,7 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
         if not isinstance(protocol, WebSocketProtocol13):
             return protocol
         protocol.params.ping_interval = None
-        return _Protocol(self, mask_outgoing=False, params=protocol.params)
+        return _ChunkedProtocol(self, mask_outgoing=False, params=protocol.params)
 
     async def open(self, kernel_id: str) -> None:
         """Connect to the kernel."""
@@ -208,7 +209,11 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             await self._changed.wait()
 
     async def until_readable(self) -> None:
-        """Wait where much is buffered: what is not read of a large message stays in the browser."""
+        """Wait, where much is buffered, until the large messages before this one are read.
+
+        Called before each chunk: what is not read stays in the browser. A message that is not read
+        whole within `MAX_SECONDS` goes on beside the next.
+        """
         if self._deadline is not None or self._received <= _CHUNK:
             return
         if max(self._waiting.total(), self._in_kernels()) <= MAX_BUFFERED:
@@ -298,8 +303,11 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
                 request.cut_off()
 
 
-class _Protocol(WebSocketProtocol13):
-    """Reads messages in chunks, however a browser frames them; each when the handler is ready."""
+class _ChunkedProtocol(WebSocketProtocol13):
+    """Reads frames in chunks, each when the handler is ready.
+
+    A browser sends a message as one frame, or, as Chromium does, as many of at most 128 kB.
+    """
 
     async def _read_bytes(self, n: int) -> bytes:
         handler = cast("ChannelsHandler", self.handler)

@@ -177,7 +177,7 @@ async def test_frame_is_read_as_its_page_may(pages: list[ChannelsHandler], frame
     a, b, _, _ = pages
     ours, theirs = map(IOStream, socket.socketpair())
     with closing(ours), closing(theirs):
-        protocol = channels._Protocol(b, mask_outgoing=False, params=_WebSocketParams())
+        protocol = channels._ChunkedProtocol(b, mask_outgoing=False, params=_WebSocketParams())
         protocol.stream = ours
         await read(a)
         content = bytes(range(256)) * 2**10
