@@ -12,6 +12,7 @@ import errno
 import re
 import time
 from collections import Counter, deque
+from datetime import timedelta
 from typing import Any, ClassVar, NoReturn, cast
 from weakref import WeakKeyDictionary
 
@@ -62,6 +63,9 @@ likes."""
 
 _CHUNK = 2**16
 """Bytes that are read at a time; a message of no more never waits."""
+
+_RECHECK = timedelta(seconds=0.5)
+"""How soon a page that waits notices that a photo in a kernel counts no more."""
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -197,7 +201,7 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
         # Otherwise it is just closing, or its kernel has ended.
         if frame.channel in channels and self.kernel_id in self.kernel_manager:
             self._hold(len(message))
-            self._backlog.add(frame.channel, frame.msg_id, len(message))
+            self._backlog.add(frame.channel, frame.msg_id, len(message), chooses=frame.chooses)
             self.connection.session.send_raw(channels[frame.channel], frame.parts)
         return asyncio.ensure_future(self._until_handled()) if self._is_behind() else None
 
@@ -222,11 +226,14 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
         while not self._is_closed and (
             next(iter(self._queue)) is not self or self._in_kernels() > MAX_BUFFERED
         ):
-            await self._changed.wait()
+            await self._changed.wait(_RECHECK)
         self._deadline = asyncio.get_running_loop().call_later(MAX_SECONDS, self._dequeue)
 
     def _in_kernels(self) -> int:
-        return sum(page._backlog.in_kernel for pages in self._requests.values() for page in pages)
+        total = self._backlog.size  # a photo that was chosen is replaced by this one
+        for pages in self._requests.values():
+            total += sum(page._backlog.in_kernel for page in pages if page is not self)
+        return total
 
     def _dequeue(self) -> None:
         self._queue.pop(self, None)

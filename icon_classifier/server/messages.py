@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import time
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -42,6 +43,9 @@ _BUFFER = ["value", "content"]
 _INSPECTED = {"error", "status", "stream"}
 """The types of the kernel's messages that the server parses."""
 
+MAX_UNCLICKED = 3.0
+"""Seconds for which a kernel counts as having a photo that was chosen and awaits its click."""
+
 MAX_PARTS = 64
 """A channel, four parts of JSON and what buffers a message of widgets may hold."""
 
@@ -63,11 +67,14 @@ class Frame(NamedTuple):
         Its id; the kernel's answers name it.
     parts : list of bytes or memoryview
         Header, parent header, metadata, content, and the buffers.
+    chooses : bool
+        Whether it puts photos into a file chooser, where they stay until a click.
     """
 
     channel: str
     msg_id: str
     parts: list[bytes | memoryview]
+    chooses: bool = False
 
 
 def parse_page_message(message: bytes | str) -> Frame | None:
@@ -113,7 +120,8 @@ def parse_page_message(message: bytes | str) -> Frame | None:
     parts[0] = json.dumps(ours | {"date": date, "version": "5.3"}).encode()
     buffers = memoryview(message)
     slices = itertools.pairwise(offsets[5:])
-    return Frame(name, msg_id, [*parts, *(buffers[start:end] for start, end in slices)])
+    chooses = bool(kind == "comm_msg" and content["data"].get("state", {}).get("value"))
+    return Frame(name, msg_id, [*parts, *(buffers[start:end] for start, end in slices)], chooses)
 
 
 def _parse_object(part: bytes) -> dict[str, Any]:
@@ -204,7 +212,7 @@ class Backlog:
 
     def __init__(self) -> None:
         self._waiting: list[_Sent] = []
-        self._last = 0
+        self._chosen, self._chosen_at = 0, 0.0  # bytes; by time.monotonic()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -216,12 +224,13 @@ class Backlog:
 
     @property
     def in_kernel(self) -> int:
-        """How many bytes the kernel has: a photo stays until the click after it is handled."""
-        return self.size + (self._last if self._waiting else 0)
+        """How many bytes the kernel has: a chosen photo stays until its click is handled."""
+        unclicked = time.monotonic() - self._chosen_at < MAX_UNCLICKED
+        return self.size + (self._chosen if self._waiting or unclicked else 0)
 
-    def add(self, channel: str, msg_id: str, size: int) -> None:
+    def add(self, channel: str, msg_id: str, size: int, *, chooses: bool = False) -> None:
         """Add a message of ``size`` bytes."""
-        self._waiting.append(_Sent(channel, msg_id, size))
+        self._waiting.append(_Sent(channel, msg_id, size, chooses))
 
     def done(self, msg_id: str) -> None:
         """Remove a message that the kernel has handled, if it is one of these.
@@ -235,7 +244,8 @@ class Backlog:
             handled = self._waiting[last]
             earlier = [sent for sent in self._waiting[:last] if sent.channel != handled.channel]
             self._waiting = earlier + self._waiting[last + 1 :]
-            self._last = handled.size
+            self._chosen = handled.size if handled.chooses else 0
+            self._chosen_at = time.monotonic()
 
 
 class _Sent(NamedTuple):
@@ -244,6 +254,7 @@ class _Sent(NamedTuple):
     channel: str
     msg_id: str
     size: int
+    chooses: bool
 
 
 def _checked_offsets(message: bytes) -> list[int]:

@@ -5,13 +5,14 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 from tornado.iostream import IOStream
 from tornado.locks import Condition
 from tornado.websocket import _WebSocketParams
 
-from icon_classifier.server import channels
+from icon_classifier.server import channels, messages
 from icon_classifier.server.channels import _CHUNK, MAX_BACKLOG, MAX_BUFFERED, ChannelsHandler
 from icon_classifier.server.messages import Backlog
 
@@ -119,9 +120,8 @@ async def test_slow_message_makes_the_others_wait_for_a_limited_time_and_goes_on
 
 
 async def test_nobody_reads_while_kernels_have_enough_and_no_time_runs(
-    pages: list[ChannelsHandler], monkeypatch: pytest.MonkeyPatch
+    pages: list[ChannelsHandler],
 ) -> None:
-    monkeypatch.setattr(channels, "MAX_SECONDS", 0.01)
     a, b, c, _ = pages
     c._backlog.add("shell", "photo", MAX_BUFFERED + 1)
     tasks = await read(a, b)
@@ -132,6 +132,24 @@ async def test_nobody_reads_while_kernels_have_enough_and_no_time_runs(
     await settle()
     assert done(tasks) == [True, False]
     assert a._deadline is not None
+
+
+async def test_photo_that_awaits_its_click_delays_other_pages_for_a_limited_time(
+    pages: list[ChannelsHandler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "MAX_UNCLICKED", 3600)
+    monkeypatch.setattr(channels, "_RECHECK", timedelta(seconds=0.01))
+    a, b, _, _ = pages
+    a._backlog.add("shell", "photo", MAX_BUFFERED + 1, chooses=True)
+    a._backlog.done("photo")
+    [own] = await read(a)
+    assert own.done(), "the next photo replaces it"
+    a._end_read()
+    [other] = await read(b)
+    assert not other.done()
+    monkeypatch.setattr(messages, "MAX_UNCLICKED", 0)
+    async with asyncio.timeout(5):
+        await other
 
 
 async def test_message_after_a_slow_one_has_a_time_of_its_own(

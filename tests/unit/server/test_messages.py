@@ -4,6 +4,7 @@ import pytest
 from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 
 from icon_classifier.errors import RequestError
+from icon_classifier.server import messages
 from icon_classifier.server.messages import (
     Backlog,
     parse_kernel_message,
@@ -226,20 +227,36 @@ def test_backlog_of_a_channel_ends_with_its_last_answer() -> None:
     assert backlog.size == 0
 
 
-def test_photo_is_in_the_kernel_until_the_click_after_it_is_handled() -> None:
+def test_photo_is_in_the_kernel_until_its_click_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(messages.time, "monotonic", lambda: now)
     backlog = Backlog()
-    backlog.add("shell", "choose", 4000)
-    backlog.add("shell", "click", 10)
+    backlog.add("shell", "choose", 4000, chooses=True)
     backlog.done("choose")
-    assert (backlog.size, backlog.in_kernel) == (10, 4010)
+    assert (backlog.size, backlog.in_kernel) == (0, 4000)
+    backlog.add("shell", "click", 10)
+    now += messages.MAX_UNCLICKED
+    assert (backlog.size, backlog.in_kernel) == (10, 4010), "however long it takes to answer"
     backlog.done("click")
     assert backlog.in_kernel == 0
-
-
-def test_photo_without_a_click_is_not_waited_for() -> None:
-    backlog = Backlog()
-    backlog.add("shell", "choose", 4000)
+    backlog.add("shell", "choose", 4000, chooses=True)
     backlog.done("choose")
-    assert backlog.in_kernel == 0, "the click may never come"
+    now += messages.MAX_UNCLICKED
+    assert backlog.in_kernel == 0, "nobody waits for a click that does not come"
     backlog.add("shell", "click", 10)
-    assert (backlog.size, backlog.in_kernel) == (10, 4010)
+    assert backlog.in_kernel == 4010
+
+
+@pytest.mark.parametrize(
+    ("data", "chooses"),
+    [
+        ({"method": "custom"}, False),
+        ({"method": "update", "state": {"value": []}}, False),
+        ({"method": "update", "state": {"error": "x"}}, False),
+        ({"method": "update", "state": {"value": [{"name": "x"}]}}, True),
+    ],
+)
+def test_message_that_chooses_a_photo_is_recognised(data: dict[str, object], chooses: bool) -> None:
+    frame = parse_page_message(pack(HEADER, {}, {}, {"comm_id": "1", "data": data}))
+    assert frame is not None
+    assert frame.chooses is chooses
