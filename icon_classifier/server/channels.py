@@ -1,8 +1,8 @@
 """A page's websocket to its kernel: which messages pass, and how many bytes may wait.
 
 Voilà 0.5.13 and Jupyter Server 2.21 pass on whatever comes, as fast as it comes, and keep without
-limit what nobody reads. Here messages are read as kernels handle them, large ones also in turns,
-and what waits in this process for all pages and kernels together has a limit.
+limit what nobody reads. Here messages are read as kernels handle them, large ones one at a time
+where much is buffered, and what is buffered for all pages and kernels together has a limit.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import errno
 import re
 import time
 from collections import Counter, deque
+from datetime import timedelta
 from typing import Any, ClassVar, NoReturn, cast
 from weakref import WeakKeyDictionary
 
 from jupyter_client.manager import KernelManager
 from tornado.iostream import IOStream, StreamBufferFullError
+from tornado.locks import Condition
 from tornado.web import Finish, HTTPError
 from tornado.websocket import WebSocketClosedError, WebSocketProtocol, WebSocketProtocol13
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
@@ -31,7 +33,6 @@ from icon_classifier.server.messages import (
     parse_page_message,
     redact_traceback,
 )
-from icon_classifier.server.turns import Turns
 from icon_classifier.system.memory import memory_limit
 
 MAX_CONNECTIONS = 4
@@ -52,15 +53,19 @@ the last one is answered."""
 MAX_WAITING = 3 * 2**24
 """Bytes that wait in both directions, on all connections together, before a page is cut off."""
 
-MAX_UNPACED = min(memory_limit() // 512, MAX_WAITING // 3)
-"""Bytes that wait before large messages are read one after the other: with all kernels there, 512
-MB have room for a phone's photo that is being answered, and 10 MB more."""
+MAX_BUFFERED = min(memory_limit() // 512, MAX_WAITING // 3)
+"""Bytes in this process or in kernels before large messages are read one at a time: with all
+kernels there, 512 MB have room for a phone's photo that is being answered, and 10 MB more."""
 
-_PIECE = 2**16
-"""Bytes of a message that are read before it is seen whether its page has to wait."""
+MAX_SECONDS = 1.0
+"""How long a message that is being read delays the next: a page may send it as slowly as it
+likes."""
 
-_PAUSE_SECONDS = 0.02
-"""How often a page that waits asks again."""
+_CHUNK = 2**16
+"""Bytes that are read at a time; a message of no more never waits."""
+
+_RECHECK = timedelta(seconds=0.5)
+"""How soon a page that waits notices that a photo in a kernel counts no more."""
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -70,7 +75,8 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
 
     _requests: ClassVar[dict[str, list[ChannelsHandler]]] = {}
     _waiting: ClassVar[Counter[str]] = Counter()
-    _turns: ClassVar[Turns] = Turns()
+    _queue: ClassVar[dict[ChannelsHandler, None]] = {}
+    _changed: ClassVar[Condition] = Condition()
     _opened: ClassVar[WeakKeyDictionary[KernelManager, deque[float]]] = WeakKeyDictionary()
 
     async def get(self, kernel_id: str) -> None:
@@ -96,8 +102,8 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
         self.kernel_id = kernel_id
         self._stream: IOStream | None = self.request.connection.stream
         self._backlog = Backlog()
-        self._handled = asyncio.Event()
         self._held = self._received = 0
+        self._deadline: asyncio.TimerHandle | None = None
         requests.append(self)
         connected = [request for request in requests if not request._is_closed]
         for oldest in connected[:-MAX_CONNECTIONS]:
@@ -107,11 +113,11 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
         finally:
             # Jupyter keeps this handler for a minute; not what the stream has read, too.
             self._stream = self.request.server_connection = None
-            self._hold(-self._held)
-            self._turns.leave(self)
             requests.remove(self)
             if not requests:
                 del self._requests[kernel_id]
+            self._end_read()  # the others wait no more for what is no longer in `requests`
+            self._hold(-self._held)
 
     def _refuse(self, kernel: KernelManager) -> NoReturn:
         if reason := origins.withheld(self.request, kernel):
@@ -144,7 +150,7 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
         if not isinstance(protocol, WebSocketProtocol13):
             return protocol
         protocol.params.ping_interval = None
-        return _PacedProtocol(self, mask_outgoing=False, params=protocol.params)
+        return _ChunkedProtocol(self, mask_outgoing=False, params=protocol.params)
 
     async def open(self, kernel_id: str) -> None:
         """Connect to the kernel."""
@@ -160,7 +166,7 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             raise
 
     def _on_stream_close(self) -> None:
-        self._handled.set()
+        self._changed.notify_all()
         self._opening.cancel()  # the kernel is awaited for up to a minute
         self.on_connection_close()
 
@@ -179,7 +185,7 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
 
         Tornado reads the next message when the result is done.
         """
-        self._turns.leave(self)
+        self._end_read()
         self._hold(-self._received)
         self._received = 0
         try:
@@ -204,22 +210,40 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
 
     async def _until_handled(self) -> None:
         while self._is_behind():
-            self._handled.clear()
-            await self._handled.wait()
+            await self._changed.wait()
 
-    async def until_read_on(self) -> None:
-        """Wait while much waits: photos that come at the same moment then wait in the browsers."""
-        while not (self._is_closed or self._may_read_on()):
-            await asyncio.sleep(_PAUSE_SECONDS)
+    async def until_readable(self) -> None:
+        """Wait, where much is buffered, until the large messages before this one are read.
 
-    def _may_read_on(self) -> bool:
-        in_kernels = self._backlog.size  # a photo that was chosen is replaced by this one
+        Called before each chunk: what is not read stays in the browser. A message that is not read
+        whole within `MAX_SECONDS` goes on beside the next.
+        """
+        if self._deadline is not None or self._received <= _CHUNK:
+            return
+        if max(self._waiting.total(), self._in_kernels()) <= MAX_BUFFERED:
+            return
+        self._queue[self] = None
+        while not self._is_closed and (
+            next(iter(self._queue)) is not self or self._in_kernels() > MAX_BUFFERED
+        ):
+            await self._changed.wait(_RECHECK)
+        self._deadline = asyncio.get_running_loop().call_later(MAX_SECONDS, self._dequeue)
+
+    def _in_kernels(self) -> int:
+        total = self._backlog.size  # a photo that was chosen is replaced by this one
         for pages in self._requests.values():
-            in_kernels += sum(page._backlog.in_kernel for page in pages if page is not self)
-        if in_kernels > MAX_UNPACED:
-            self._turns.pause()
-            return False
-        return self._waiting.total() <= MAX_UNPACED or self._turns.ask(self)
+            total += sum(page._backlog.in_kernel for page in pages if page is not self)
+        return total
+
+    def _dequeue(self) -> None:
+        self._queue.pop(self, None)
+        self._changed.notify_all()
+
+    def _end_read(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self._dequeue()
 
     def write_message(self, message: bytes | dict[str, Any], binary: bool = False) -> Any:
         """Send the page a message of its kernel, as long as the page reads.
@@ -237,8 +261,9 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
                     self._backlog.done(str(parent.get("msg_id", "")))
                 case "dead":
                     self._backlog = Backlog()
-            self._hold(self._backlog.size - before)
-            self._handled.set()
+            if handled := before - self._backlog.size:
+                self._hold(-handled)
+                self._changed.notify_all()
             redacted = redact_traceback(message, kind, content)
             if redacted is not message and kind != "execute_input":
                 self.log.warning("Kept from the page: %s", content.get("ename", "a traceback"))
@@ -285,18 +310,16 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
                 request.cut_off()
 
 
-class _PacedProtocol(WebSocketProtocol13):
-    """Reads large messages in pieces, and the next piece when the handler may read on.
+class _ChunkedProtocol(WebSocketProtocol13):
+    """Reads frames in chunks, each when the handler is ready.
 
-    What is not read waits in the browser: tornado then receives no more of the connection.
+    A browser sends a message as one frame, or, as Chromium does, as many of at most 128 kB.
     """
 
     async def _read_bytes(self, n: int) -> bytes:
         handler = cast("ChannelsHandler", self.handler)
-        pieces = []
-        while n > _PIECE:
-            pieces.append(await super()._read_bytes(_PIECE))
-            n -= _PIECE
-            await handler.until_read_on()
-        pieces.append(await super()._read_bytes(n))
-        return b"".join(pieces)
+        chunks = []
+        for start in range(0, n, _CHUNK):
+            await handler.until_readable()
+            chunks.append(await super()._read_bytes(min(n - start, _CHUNK)))
+        return b"".join(chunks)

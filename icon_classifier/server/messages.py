@@ -40,12 +40,11 @@ belong to the kernel, which would keep and send whatever a stranger puts there."
 _BUFFER = ["value", "content"]
 """Where the buffers of a change may go, without the file's number between these two."""
 
-_CLICK_SECONDS = 3.0
-"""How soon a script clicks that has chosen a photo. A person may take longer; nobody waits for
-that."""
-
 _INSPECTED = {"error", "status", "stream"}
 """The types of the kernel's messages that the server parses."""
+
+MAX_UNCLICKED = 3.0
+"""Seconds for which a kernel counts as having a photo that was chosen and awaits its click."""
 
 MAX_PARTS = 64
 """A channel, four parts of JSON and what buffers a message of widgets may hold."""
@@ -213,7 +212,7 @@ class Backlog:
 
     def __init__(self) -> None:
         self._waiting: list[_Sent] = []
-        self._chosen, self._chosen_until = 0, 0.0  # bytes, by time.monotonic()
+        self._chosen, self._chosen_at = 0, 0.0  # bytes; by time.monotonic()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -225,8 +224,9 @@ class Backlog:
 
     @property
     def in_kernel(self) -> int:
-        """How many bytes the kernel has, with a photo that was just chosen and awaits its click."""
-        return self.size + (self._chosen if time.monotonic() < self._chosen_until else 0)
+        """How many bytes the kernel has: a chosen photo stays until its click is handled."""
+        unclicked = time.monotonic() - self._chosen_at < MAX_UNCLICKED
+        return self.size + (self._chosen if self._waiting or unclicked else 0)
 
     def add(self, channel: str, msg_id: str, size: int, *, chooses: bool = False) -> None:
         """Add a message of ``size`` bytes."""
@@ -245,7 +245,7 @@ class Backlog:
             earlier = [sent for sent in self._waiting[:last] if sent.channel != handled.channel]
             self._waiting = earlier + self._waiting[last + 1 :]
             self._chosen = handled.size if handled.chooses else 0
-            self._chosen_until = time.monotonic() + _CLICK_SECONDS
+            self._chosen_at = time.monotonic()
 
 
 class _Sent(NamedTuple):

@@ -519,6 +519,18 @@ async def test_unfinished_messages_have_a_limit_together(server: Server) -> None
             line.close()
 
 
+@LONG
+async def test_unfinished_messages_delay_a_large_photo_for_a_limited_time(server: Server) -> None:
+    """40 MB that never become a message: they are what the photo has to wait for."""
+    async with await Visit.open(server.url) as sender, await Visit.open(server.url) as visit:
+        lines = [await asyncio.to_thread(upgraded, server, sender.kernel_id) for _ in range(2)]
+        for line in lines:
+            await asyncio.to_thread(line.sendall, UNFINISHED)
+        assert await visit.classify(bytes(2**20), seconds=20) == UnsupportedImageError.words
+        for line in lines:
+            line.close()
+
+
 async def test_kernel_that_cannot_keep_up_slows_its_page_down(server: Server, visit: Visit) -> None:
     """3 GB in photos: the next one is read when the last one is handled."""
     process = psutil.Process(server.process.pid)
