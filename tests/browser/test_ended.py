@@ -133,7 +133,7 @@ class Forward(socketserver.BaseRequestHandler):
 
 @pytest.fixture
 def proxy_port(colour_server: Server, request: pytest.FixtureRequest) -> Iterator[int]:
-    port, target = free_port(), int(colour_server.url.rstrip("/").rpartition(":")[2])
+    port, target = free_port(), colour_server.port
     old, new = request.param
     old = old.replace(b"PORT", b"%d" % port)
     with Proxy(port, target, old, new) as proxy:

@@ -124,10 +124,9 @@ async def test_half_open_websockets_are_closed(server: Server) -> None:
     await until_answered(server)
     process = psutil.Process(server.process.pid)
     before = process.num_fds()
-    port = int(server.url.rsplit(":", 1)[1].strip("/"))
     for sent in (b"", b"GET", b"GET / HTTP/1.1\r\nHost:", b"POST / HTTP/1.1\r\n\r\n"):
         for _ in range(20):
-            _, writer = await asyncio.open_connection("localhost", port)
+            _, writer = await asyncio.open_connection("localhost", server.port)
             writer.write(sent)
             writer.transport.abort()
     async with asyncio.timeout(60):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 ARGUMENTS = [
     "--no-sandbox",  # root in a container has no other choice
@@ -42,6 +42,26 @@ def keep_file_choosers(page: Any) -> None:
     ``expect_file_chooser``, and on again for the next one: a click that falls between finds none.
     """
     page.on("filechooser", lambda _: None)
+
+
+def texts_when_shown(element: Locator) -> Callable[[], list[str]]:
+    """Collect the text of an element whenever it is shown, from now on.
+
+    It may be shown for less than the time between two looks of Playwright.
+    """
+    element.evaluate(
+        """element => {
+          element.texts = [];
+          const look = () => { if (!element.hidden) element.texts.push(element.innerText); };
+          new MutationObserver(look).observe(element, { attributes: true });
+        }"""
+    )
+
+    def texts() -> list[str]:
+        found: list[str] = element.evaluate("element => element.texts")
+        return found
+
+    return texts
 
 
 @contextlib.contextmanager

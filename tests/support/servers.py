@@ -38,6 +38,10 @@ class Server:
     log: Path
 
     @property
+    def port(self) -> int:
+        return int(self.url.rstrip("/").rpartition(":")[2])
+
+    @property
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
