@@ -200,8 +200,10 @@ def test_controls_appear_without_layout_shift(slim: Server, new_page: NewPage) -
     assert page.evaluate("window.shift") < 0.02
 
 
-def test_html_is_sanitized_and_injected_scripts_are_blocked(slim: Server, browser: Browser) -> None:
-    page = browser.new_page()
+def test_html_is_sanitized_and_injected_scripts_are_blocked(
+    slim: Server, unwatched_page: NewPage
+) -> None:
+    page = unwatched_page()
     page.add_init_script(
         "window.violations = []; addEventListener('securitypolicyviolation',"
         " event => window.violations.push(event.violatedDirective));"
@@ -234,7 +236,6 @@ def test_html_is_sanitized_and_injected_scripts_are_blocked(slim: Server, browse
     )
     assert violated == "script-src-elem"
     assert page.evaluate("window.hurt") is None
-    page.context.close()
 
 
 def test_error_is_shown_in_plain_words(slim: Server, new_page: NewPage) -> None:
@@ -370,11 +371,9 @@ def test_dead_kernel_ends_the_page_until_a_reload(slim: Server, new_page: NewPag
     assert pid_of(page) != first
 
 
-def test_server_restart_ends_the_page(tmp_path: Path, browser: Browser) -> None:
-    # Not with `new_page`, which fails on the browser's own message that the server is gone.
-    page = browser.new_page()
+def test_server_restart_ends_the_page(tmp_path: Path, unwatched_page: NewPage) -> None:
     with serve(tmp_path, "slim") as server:
-        page.goto(server.url)
+        page = unwatched_page(server.url)
         live(page)
     expect(page.get_by_text("The connection is lost")).to_be_visible()
     command = ["-m", "voila", NOTEBOOK, "--template=slim", f"--port={server.port}", "--no-browser"]
@@ -382,7 +381,6 @@ def test_server_restart_ends_the_page(tmp_path: Path, browser: Browser) -> None:
         expect(page.get_by_text("This page has ended.")).to_be_visible()
         button(page, "Reload the page").click()
         expect(button(page, "Answer")).to_be_visible()
-    page.context.close()
 
 
 def test_leaving_the_page_shuts_the_kernel_down(slim: Server, new_page: NewPage) -> None:

@@ -65,8 +65,11 @@ def texts_when_shown(element: Locator) -> Callable[[], list[str]]:
 
 
 @contextlib.contextmanager
-def watching(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Open pages, each with a browser context of its own; an error in one fails the block."""
+def watching(browser: Browser, *, errors: bool = False) -> Iterator[Callable[..., Page]]:
+    """Open pages, each with a browser context of its own.
+
+    An error in one fails the block, unless `errors` are expected.
+    """
     problems: list[str] = []
     contexts = []
 
@@ -103,4 +106,4 @@ def watching(browser: Browser) -> Iterator[Callable[..., Page]]:
     yield open_page
     for context in contexts:
         context.close()
-    assert not problems, problems
+    assert errors or not problems, problems
