@@ -430,6 +430,7 @@ def test_twenty_photos_fill_the_table_row_by_row(
     page.evaluate(
         """() => {
           window.removed = window.blocked = 0;
+          window.started = performance.now();
           new MutationObserver((list) => {
             for (const { target, removedNodes } of list) {
               if (target.closest('tr')) window.removed += removedNodes.length;
@@ -451,7 +452,8 @@ def test_twenty_photos_fill_the_table_row_by_row(
     expect(rows.first).to_have_attribute("data-mine", "yes")
     assert names(page) == [path.name for path in photos]
     assert page.evaluate("removed") == 0
-    assert page.evaluate("blocked") < 1000
+    # Compared with the whole, as all takes longer on a busy machine.
+    assert page.evaluate("blocked / (performance.now() - started)") < 0.3
 
 
 def test_same_file_can_be_chosen_again(visit: Callable[..., Page], grizzly: Path) -> None:
