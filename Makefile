@@ -33,13 +33,13 @@ clean:  ## remove what was installed and built
 setup:  ## install what serving and training need, compile the model
 	$(SETUP)
 # One thread for each worker: otherwise the threads of torch wait for each other. Bytecode is kept
-# whatever the environment says: tests start hundreds of processes. Four workers keep two cores
+# whatever the environment says: tests start hundreds of processes. Five workers keep two cores
 # busy, as many tests wait for a server or a browser.
 TEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) -m pytest
 check:  ## lint and the quick unit tests (a minute)
 	$(PREPARE) && mkdir -p build && { ($(LINT)) > build/lint.log 2>&1 & $(TEST) -n 2 --dist worksteal -m "not slow and not hostile" tests/unit $(ARGS); tests=$$?; wait $$!; lint=$$?; cat build/lint.log; exit $$((tests | lint)); }
 test:  ## all tests; installs a browser (minutes)
-	$(PREPARE) && $(TEST) -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PREPARE) && $(TEST) -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
 lint:  ## ruff, ruff format, mypy --strict and import-linter
 	$(PREPARE) && $(LINT)
 format:  ## let ruff format the code and fix what it can

@@ -15,6 +15,20 @@ from tests.support.models import write_model
 from tests.support.servers import ROOT, Server, project_copy, voila
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files of unit tests, which compute, among the others, which often wait.
+
+    So the workers of `make test` keep the cores busy, and end together with short files.
+    """
+    unit = ROOT / "tests" / "unit"
+    files = list(dict.fromkeys(item.path for item in items))
+    quick = [path for path in files if unit in path.parents]
+    slow = [path for path in files if unit not in path.parents]
+    place = {path: index / len(quick) for index, path in enumerate(quick)}
+    place |= {path: 0.8 * index / len(slow) for index, path in enumerate(slow)}
+    items.sort(key=lambda item: place[item.path])
+
+
 @pytest.fixture(scope="session")
 def project_model() -> Model:
     """The shipped model, compiled if that was not done yet."""

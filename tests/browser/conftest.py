@@ -45,6 +45,13 @@ def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         yield open_page
 
 
+@pytest.fixture
+def unwatched_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open pages for a test in which the browser reports errors."""
+    with watching(browser, errors=True) as open_page:
+        yield open_page
+
+
 @pytest.fixture(scope="module")
 def shipped(project_model: Model) -> Iterator[Server]:
     """Voilà with the shipped model, started as a host does."""

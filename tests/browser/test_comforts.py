@@ -17,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from icon_classifier.model.session import Model
+from tests.support.browser import texts_when_shown
 from tests.support.models import write_model
 from tests.support.pictures import encode
 from tests.support.servers import ROOT, Server, project_copy, voila
@@ -116,17 +117,18 @@ def test_drop_is_answered_on_wide_and_narrow_screens_light_and_dark(
     expect(card.get_by_role("listitem")).to_have_count(3)
     expect(card.get_by_role("listitem").first).to_contain_text(re.compile(r"grizzly.*0\.9\d{3}"))
     assert troubles(page) == []
-    boxes = [
-        page.locator(name).bounding_box()
-        for name in (".ic-line", ".ic-frame", ".ic-bars", ".ic-zone")
-    ]
-    headline, picture, bars, zone = (box for box in boxes if box is not None)
+    # All in one look: the page may still be scrolling to the answer.
+    headline, picture, bars, zone = page.evaluate(
+        """names => names.map(
+          (name) => document.querySelector(name).getBoundingClientRect().toJSON())""",
+        [".ic-line", ".ic-frame", ".ic-bars", ".ic-zone"],
+    )
     if look["viewport"] == WIDE["viewport"]:
-        assert picture["x"] + picture["width"] <= bars["x"]
+        assert picture["right"] <= bars["left"]
     else:
-        assert picture["y"] + picture["height"] <= bars["y"]
-    assert headline["y"] + headline["height"] <= picture["y"]
-    assert bars["y"] + bars["height"] <= zone["y"]
+        assert picture["bottom"] <= bars["top"]
+    assert headline["bottom"] <= picture["top"]
+    assert bars["bottom"] <= zone["top"]
     name = request.node.callspec.id
     page.screenshot(path=artefacts / f"answer-{name}.png", full_page=True)
     heat = button(page, "Show where it looked")
@@ -159,20 +161,21 @@ def test_there_is_one_way_in_and_one_answer(
 ) -> None:
     """Of the plain widgets, which work where there is no drop zone, only the line is shown."""
     page = visit(**look)
-    assert page.get_by_role("button", name=re.compile("choose|photo", re.IGNORECASE)).count() == 1
+    ways_in = page.get_by_role("button", name=re.compile("choose|photo", re.IGNORECASE))
+    expect(ways_in).to_have_count(1)
     expect(page.get_by_role("button", name="Classify Icon")).to_have_count(0)
     expect(page.get_by_text("press the button")).to_be_hidden()
     expect(page.get_by_text("Drop photos here")).to_be_visible(visible=look is WIDE)
     expect(page.get_by_text("Or try this one")).to_be_visible()
-    assert page.locator(".ic-main:visible").count() == 1
+    expect(page.locator(".ic-main:visible")).to_have_count(1)
     drop(page, grizzly)
     expect(page.locator(".ic-card")).to_be_visible()
     expect(page.get_by_text("Prediction: ")).to_have_count(1)
     expect(page.locator("main img:visible:not(.ic-example img)")).to_have_count(1)
     expect(button(page, "Another photo")).to_be_visible()
     expect(page.get_by_text("Or try this one")).to_be_visible()
-    assert page.get_by_role("button", name=re.compile("choose", re.IGNORECASE)).count() == 0
-    assert page.locator(".ic-main:visible").count() == 1
+    expect(page.get_by_role("button", name=re.compile("choose", re.IGNORECASE))).to_have_count(0)
+    expect(page.locator(".ic-main:visible")).to_have_count(1)
 
 
 def test_what_the_model_is_can_be_read(visit: Callable[..., Page]) -> None:
@@ -415,18 +418,19 @@ def test_table_is_sorted_and_its_rows_open(
     assert troubles(page) == []
 
 
-def test_fifty_photos_fill_the_table_row_by_row(
+def test_twenty_photos_fill_the_table_row_by_row(
     visit: Callable[..., Page], grizzly: Path, tmp_path: Path
 ) -> None:
     """And rows that are there are not drawn again, nor is the page blocked."""
     photo = encode(Image.open(grizzly).resize((212, 250)), "JPEG")
-    photos = [tmp_path / f"{number:02}.jpg" for number in range(50)]
+    photos = [tmp_path / f"{number:02}.jpg" for number in range(20)]
     for path in photos:
         path.write_bytes(photo)
     page = visit(**WIDE)
     page.evaluate(
         """() => {
           window.removed = window.blocked = 0;
+          window.started = performance.now();
           new MutationObserver((list) => {
             for (const { target, removedNodes } of list) {
               if (target.closest('tr')) window.removed += removedNodes.length;
@@ -443,12 +447,13 @@ def test_fifty_photos_fill_the_table_row_by_row(
     rows = page.locator(".ic-table tbody tr")
     expect(rows.first).to_be_visible()
     rows.first.evaluate("row => { row.dataset.mine = 'yes'; }")
-    expect(line(page)).to_have_text("50 photos answered.")
-    expect(rows).to_have_count(50)
+    expect(line(page)).to_have_text("20 photos answered.")
+    expect(rows).to_have_count(20)
     expect(rows.first).to_have_attribute("data-mine", "yes")
     assert names(page) == [path.name for path in photos]
     assert page.evaluate("removed") == 0
-    assert page.evaluate("blocked") < 1000
+    # Compared with the whole, as all takes longer on a busy machine.
+    assert page.evaluate("blocked / (performance.now() - started)") < 0.3
 
 
 def test_same_file_can_be_chosen_again(visit: Callable[..., Page], grizzly: Path) -> None:
@@ -470,18 +475,11 @@ def test_long_work_shows_progress(visit: Callable[..., Page], tmp_path: Path) ->
     file.write_bytes(encode(Image.fromarray(noise), compress_level=0))
     page = visit()
     page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 4})
-    # It may be shown for less than the time between two looks of Playwright.
-    page.locator(".ic-work").evaluate(
-        """work => {
-            window.shown = [];
-            const look = () => { if (!work.hidden) shown.push(work.innerText); };
-            new MutationObserver(look).observe(work, { attributes: true });
-        }"""
-    )
+    texts = texts_when_shown(page.locator(".ic-work"))
     choose(page, file)
     expect(page.locator(".ic-card")).to_be_visible()
     expect(page.locator(".ic-work")).to_be_hidden()
-    assert any("Preparing the photo…" in text for text in page.evaluate("shown"))
+    assert any("Preparing the photo…" in text for text in texts())
 
 
 NAMES = [

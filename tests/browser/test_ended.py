@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import socketserver
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.page.texts import OWN_BROWSER, PAGE_TEXTS
 from tests.support.servers import PAGE, Server, free_port, voila, write_page
+
+NewPage = Callable[..., Page]
 
 CELL = """
 import time
@@ -36,12 +38,11 @@ forked = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux 
 
 @forked
 def test_page_whose_photo_took_too_long_says_so_and_can_be_reloaded(
-    browser: Browser, tmp_path: Path
+    unwatched_page: NewPage, tmp_path: Path
 ) -> None:
     write_page(tmp_path, CELL, template="slim", slot_timeout=1)
     with voila(tmp_path, notebook=PAGE) as server:
-        page = browser.new_page()
-        page.goto(server.url)
+        page = unwatched_page(server.url)
         button = page.get_by_role("button", name="Hold")
         expect(button).to_be_visible()
         button.click()
@@ -51,22 +52,20 @@ def test_page_whose_photo_took_too_long_says_so_and_can_be_reloaded(
         page.get_by_role("button", name=PAGE_TEXTS["reload"]).click()
         expect(page.get_by_role("alert")).to_be_hidden()
         expect(button).to_be_enabled()
-        page.context.close()
 
 
 @forked
 def test_page_that_is_full_or_has_ended_offers_the_static_site(
-    browser: Browser, tmp_path: Path
+    unwatched_page: NewPage, tmp_path: Path
 ) -> None:
     write_page(tmp_path, CELL, template="slim", slot_timeout=1, max_visitors=1, site_url=SITE)
     with voila(tmp_path, notebook=PAGE) as server:
-        page, refused = browser.new_page(), browser.new_page()
-        page.goto(server.url)
+        page = unwatched_page(server.url)
         button = page.get_by_role("button", name="Hold")
         expect(button).to_be_visible()
         link = page.get_by_role("link", name=OWN_BROWSER)
         expect(link).to_be_hidden()
-        refused.goto(server.url)
+        refused = unwatched_page(server.url)
         expect(refused.get_by_role("link", name=OWN_BROWSER)).to_have_attribute("href", SITE)
         button.click()
         expect(link).to_be_visible()
@@ -75,18 +74,14 @@ def test_page_that_is_full_or_has_ended_offers_the_static_site(
             link.click()
         assert "referer" not in request.value.all_headers()
         expect(page.get_by_text("The site")).to_be_visible()
-        page.context.close()
-        refused.context.close()
 
 
 def test_refused_page_loads_by_itself_when_there_is_capacity(
-    browser: Browser, tmp_path: Path
+    unwatched_page: NewPage, tmp_path: Path
 ) -> None:
-    write_page(tmp_path, CELL, max_visitors=1)
+    write_page(tmp_path, CELL, template="slim", max_visitors=1)
     with voila(tmp_path, notebook=PAGE) as server:
-        inside, outside = browser.new_context(), browser.new_context()
-        first, second = inside.new_page(), outside.new_page()
-        first.goto(server.url)
+        first, second = unwatched_page(server.url), unwatched_page()
         expect(first.get_by_role("button", name="Hold")).to_be_visible()
         answer = second.goto(server.url)
         assert answer is not None
@@ -96,7 +91,6 @@ def test_refused_page_loads_by_itself_when_there_is_capacity(
         expect(second.get_by_role("link")).to_have_text(["Try again now"])
         first.goto("about:blank")  # leaves the page, which ends its kernel
         expect(second.get_by_role("button", name="Hold")).to_be_visible()
-        outside.close()
 
 
 class Proxy(socketserver.ThreadingTCPServer):
@@ -133,7 +127,7 @@ class Forward(socketserver.BaseRequestHandler):
 
 @pytest.fixture
 def proxy_port(colour_server: Server, request: pytest.FixtureRequest) -> Iterator[int]:
-    port, target = free_port(), int(colour_server.url.rstrip("/").rpartition(":")[2])
+    port, target = free_port(), colour_server.port
     old, new = request.param
     old = old.replace(b"PORT", b"%d" % port)
     with Proxy(port, target, old, new) as proxy:
@@ -151,11 +145,9 @@ def proxy_port(colour_server: Server, request: pytest.FixtureRequest) -> Iterato
     indirect=True,
 )
 def test_page_says_that_a_proxy_withholds_its_connection(
-    colour_server: Server, browser: Browser, proxy_port: int
+    colour_server: Server, unwatched_page: NewPage, proxy_port: int
 ) -> None:
-    page = browser.new_page()
-    page.goto(f"http://localhost:{proxy_port}/")
+    page = unwatched_page(f"http://localhost:{proxy_port}/")
     expect(page.get_by_text(PAGE_TEXTS["ended_proxy"])).to_be_visible()
     expect(page.get_by_text(PAGE_TEXTS["lost"])).to_be_hidden()
     assert "Refused a page's WebSocket: the p" in colour_server.text
-    page.close()

@@ -101,10 +101,8 @@ async def test_page_answers_with_a_full_disk(tmp_path: Path) -> None:
 async def test_two_hundred_visitors_at_a_capacity_of_twenty(tmp_path: Path) -> None:
     project_copy(tmp_path)
     write_model(tmp_path)
-    manager = "--VisitorKernelManager"
-    with voila(
-        tmp_path, f"{manager}.max_visitors={CAPACITY}", f"{manager}.connect_timeout=10"
-    ) as server:
+    capacity = f"--VisitorKernelManager.max_visitors={CAPACITY}"
+    with voila(tmp_path, capacity, connect_timeout=10) as server:
         limits, started = httpx.Limits(max_connections=None), time.monotonic()
         async with httpx.AsyncClient(timeout=200, limits=limits) as client:
             answers = await asyncio.gather(*(client.get(server.url) for _ in range(200)))
@@ -124,10 +122,9 @@ async def test_half_open_websockets_are_closed(server: Server) -> None:
     await until_answered(server)
     process = psutil.Process(server.process.pid)
     before = process.num_fds()
-    port = int(server.url.rsplit(":", 1)[1].strip("/"))
     for sent in (b"", b"GET", b"GET / HTTP/1.1\r\nHost:", b"POST / HTTP/1.1\r\n\r\n"):
         for _ in range(20):
-            _, writer = await asyncio.open_connection("localhost", port)
+            _, writer = await asyncio.open_connection("localhost", server.port)
             writer.write(sent)
             writer.transport.abort()
     async with asyncio.timeout(60):

@@ -8,7 +8,6 @@ import pickle
 import struct
 import subprocess
 import sys
-import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +34,7 @@ from icon_classifier.errors import (
 from icon_classifier.model.session import Model
 from tests.hostile import LONG
 from tests.support.models import metadata, model_bytes
+from tests.support.processes import allocating_less_than
 from tests.support.servers import ROOT
 
 
@@ -386,13 +386,8 @@ def test_name_of_a_partial_of_partials_is_not_searched_for() -> None:
     ids=["text", "bytes", "number", "name", "dict", "lists"],
 )
 def test_shortened_value_is_short_and_costs_nothing(value: Any) -> None:
-    tracemalloc.start()
-    try:
+    with allocating_less_than(200_000):
         assert len(shorten(value)) < 25_000
-        _, most = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert most < 200_000
 
 
 @pytest.fixture
@@ -426,14 +421,11 @@ def set_vocab(export: Archive, labels: list[Any]) -> None:
 def test_labels_that_share_a_text_are_refused_at_the_second(export: Archive) -> None:
     raw = "x".encode("utf-32-le") * 2**18
     set_vocab(export, [scalar("U262144", raw) for _ in range(100)])
-    tracemalloc.start()
-    try:
-        with pytest.raises(ConversionError, match="two of its classes"):
-            read_learner(export)
-        _, most = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert most < 5_000_000
+    with (
+        allocating_less_than(5_000_000),
+        pytest.raises(ConversionError, match="two of its classes"),
+    ):
+        read_learner(export)
 
 
 def test_label_of_a_path_of_one_long_text_again_and_again_is_refused(export: Archive) -> None:
@@ -466,14 +458,8 @@ def test_list_of_more_than_200_parts_is_refused(export: Archive, kind: str) -> N
 def test_mark_of_the_byte_order_is_not_read_whole(tmp_path: Path) -> None:
     entries = {"x/data.pkl": b"\x80\x02N.", "x/byteorder": b"little" + bytes(2**24)}
     path = zipped(tmp_path / "export.pkl", entries, zipfile.ZIP_DEFLATED)
-    tracemalloc.start()
-    try:
-        with pytest.raises(ConversionError, match="big-endian"):
-            open_archive(path)
-        _, most = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert most < 2_000_000
+    with allocating_less_than(2_000_000), pytest.raises(ConversionError, match="big-endian"):
+        open_archive(path)
 
 
 def storage_calls(*contents: bytes, times: int = 1) -> bytes:

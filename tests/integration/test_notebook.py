@@ -70,7 +70,7 @@ def opened(folder: Path) -> Iterator[Page]:
     # What is freed goes back to the system, as in forked kernels.
     environment = {"PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": "131072"}
     with own_sockets() as config:
-        client = NotebookClient(notebook, resources=resources, timeout=60, config=config)
+        client = NotebookClient(notebook, resources=resources, timeout=None, config=config)
         with client.setup_kernel(env=os.environ | environment):
             for index, cell in enumerate(list(notebook.cells)):
                 client.execute_cell(cell, index)

@@ -53,7 +53,7 @@ def test_page_answers(folder: Path) -> None:
         report = smoke(server.url, folder / "red.png", "red", 120)
         assert report.label == "red"
         assert "This system cannot fork kernels" in server.text
-        with urllib.request.urlopen(f"{server.url}healthz", timeout=20) as answer:
+        with urllib.request.urlopen(f"{server.url}healthz", timeout=60) as answer:
             assert answer.status == 200
 
 

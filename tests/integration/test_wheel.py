@@ -105,7 +105,7 @@ async def test_page_is_the_slim_one_and_answers(server: Server) -> None:
         files = re.findall(r'"(/voila/static/[^"]+-\w{8}\.(?:js|css))"', visit.html)
         assert {Path(file).suffix for file in files} == {".js", ".css"}
         for file in files:
-            with urlopen(urljoin(server.url, file), timeout=20) as response:
+            with urlopen(urljoin(server.url, file), timeout=60) as response:
                 assert response.status == 200
                 assert len(response.read()) > 10_000
         said = await visit.classify(encode(Image.new("RGB", (40, 30), "red"), "PNG"))

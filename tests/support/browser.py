@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 ARGUMENTS = [
     "--no-sandbox",  # root in a container has no other choice
@@ -44,9 +44,32 @@ def keep_file_choosers(page: Any) -> None:
     page.on("filechooser", lambda _: None)
 
 
+def texts_when_shown(element: Locator) -> Callable[[], list[str]]:
+    """Collect the text of an element whenever it is shown, from now on.
+
+    It may be shown for less than the time between two looks of Playwright.
+    """
+    element.evaluate(
+        """element => {
+          element.texts = [];
+          const look = () => { if (!element.hidden) element.texts.push(element.innerText); };
+          new MutationObserver(look).observe(element, { attributes: true });
+        }"""
+    )
+
+    def texts() -> list[str]:
+        found: list[str] = element.evaluate("element => element.texts")
+        return found
+
+    return texts
+
+
 @contextlib.contextmanager
-def watching(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Open pages, each with a browser context of its own; an error in one fails the block."""
+def watching(browser: Browser, *, errors: bool = False) -> Iterator[Callable[..., Page]]:
+    """Open pages, each with a browser context of its own.
+
+    An error in one fails the block, unless `errors` are expected.
+    """
     problems: list[str] = []
     contexts = []
 
@@ -83,4 +106,4 @@ def watching(browser: Browser) -> Iterator[Callable[..., Page]]:
     yield open_page
     for context in contexts:
         context.close()
-    assert not problems, problems
+    assert errors or not problems, problems

@@ -1,4 +1,4 @@
-"""Processes of tests: forked, on a terminal, and what is left in the memory of one."""
+"""Processes of tests: forked, on a terminal, and what is in the memory of one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import subprocess
 import time
 import traceback
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -57,6 +58,18 @@ def run_on_terminal(
             while part := file.read(4096):  # an OSError ends it on Linux
                 shown += part
     return process.returncode, shown.decode()
+
+
+@contextlib.contextmanager
+def allocating_less_than(size: float) -> Iterator[None]:
+    """Fail if Python holds this many bytes or more, at any moment, that the block allocated."""
+    tracemalloc.start()
+    try:
+        yield
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < size, f"expected less than {size} bytes, got {most}"
 
 
 @contextlib.contextmanager

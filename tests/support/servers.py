@@ -38,6 +38,10 @@ class Server:
     log: Path
 
     @property
+    def port(self) -> int:
+        return int(self.url.rstrip("/").rpartition(":")[2])
+
+    @property
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
@@ -168,13 +172,20 @@ def _wait(server: Server, ready: str) -> None:
 
 @contextlib.contextmanager
 def voila(
-    folder: Path = ROOT, *options: str, notebook: str | None = NOTEBOOK, path: Path = ROOT
+    folder: Path = ROOT,
+    *options: str,
+    notebook: str | None = NOTEBOOK,
+    path: Path = ROOT,
+    connect_timeout: float = START_SECONDS,
 ) -> Iterator[Server]:
-    """Voilà as it is run on a host: a notebook of a folder or all, with its voila.json."""
+    """Voilà as it is run on a host: a notebook of a folder or all, with its voila.json.
+
+    The time to connect is longer than usual, as a browser on a busy machine needs it.
+    """
     port = free_port()
     command = ["-m", "voila", f"--port={port}", "--Voila.port_retries=0", "--no-browser"]
     names = [] if notebook is None else [notebook]
-    command += [*names, *options]
+    command += [*names, f"--VisitorKernelManager.connect_timeout={connect_timeout}", *options]
     with running(command, port=port, ready="healthz", cwd=folder, path=path) as server:
         yield server
 

@@ -14,8 +14,6 @@ from typing import Any
 
 from tests.support.servers import free_port
 
-_PATIENCE = 60.0
-
 
 class SiteHost(http.server.ThreadingHTTPServer):
     """Serves the sub-folders of a folder.
@@ -54,7 +52,7 @@ class SiteHost(http.server.ThreadingHTTPServer):
         self.close_request(request)
 
     def wait(self) -> None:
-        self._released.wait(_PATIENCE)
+        self._released.wait()
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

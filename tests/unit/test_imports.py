@@ -1,8 +1,11 @@
-"""What serves a visitor stays light: neither torch nor fastai comes with it."""
+"""What importing the package costs: neither torch nor fastai comes with what serves a visitor."""
 
 import subprocess
 import sys
 
+import icon_classifier
+
+NAMES = {"IconClassifierError", "Model", "Prediction", "open_model", "read_image"}
 HEAVY = {"torch", "torchvision", "fastai", "timm", "onnx", "spacy", "pandas", "matplotlib"}
 MODULES = [
     "errors",
@@ -28,6 +31,28 @@ for name in sys.argv[1:]:
     importlib.import_module(f"icon_classifier.{name}")
     print(name, *{module.partition(".")[0] for module in sys.modules})
 """
+
+
+def modules_after(code: str) -> set[str]:
+    """Return the top-level modules that a new process has imported."""
+    command = [sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return {module.partition(".")[0] for module in done.stdout.split()}
+
+
+def test_package_exports_these_five_names() -> None:
+    assert set(icon_classifier.__all__) == NAMES
+    assert all(hasattr(icon_classifier, name) for name in NAMES)
+
+
+def test_exported_names_import_nothing_heavy() -> None:
+    modules = modules_after(f"from icon_classifier import {', '.join(sorted(NAMES))}")
+    assert "onnxruntime" in modules
+    assert not modules & HEAVY
+
+
+def test_package_alone_imports_no_library() -> None:
+    assert not modules_after("import icon_classifier") & {"onnxruntime", "numpy", "PIL"}
 
 
 def test_serving_modules_import_nothing_heavy() -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tracemalloc
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -27,6 +26,7 @@ from icon_classifier.images import Limits, read_image
 from icon_classifier.model.pipeline import Pipeline, Resize
 from icon_classifier.system.memory import MAX_GROWTH
 from tests.support.pictures import encode, gradient
+from tests.support.processes import allocating_less_than
 
 pytestmark = pytest.mark.slow  # each test starts processes
 
@@ -113,14 +113,8 @@ async def test_photo_that_took_too_long_is_called_so(decoders: Decoders) -> None
 
 async def test_photo_is_not_copied_for_its_process(decoders: Decoders) -> None:
     photo = bytes(20_000_000)
-    tracemalloc.start()
-    try:
-        with pytest.raises(UnsupportedImageError):
-            await decoders.decode(photo, "a")
-        _, most = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert most < 5_000_000
+    with allocating_less_than(5_000_000), pytest.raises(UnsupportedImageError):
+        await decoders.decode(photo, "a")
 
 
 async def test_process_that_died_while_idle_costs_no_photo(decoders: Decoders) -> None:

@@ -71,7 +71,7 @@ async def use(visitors: VisitorKernelManager, kernel_id: str) -> None:
 
 async def keep_busy(visitors: VisitorKernelManager, kernel_id: str) -> None:
     async with connected(visitors, kernel_id) as client:
-        client.execute("import time; time.sleep(60)")
+        client.execute("import time; time.sleep(1000)")
         async with asyncio.timeout(60):
             while visitors.get_kernel(kernel_id).execution_state != "busy":
                 await asyncio.sleep(0.02)
