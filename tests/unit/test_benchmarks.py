@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import report
-from bench.report import Row
+from bench.support import report
+from bench.support.report import Row
 from scripts.environment import ROOT
 
 BENCHMARKS = sorted((ROOT / "bench").glob("bench_*.py"))
