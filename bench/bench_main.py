@@ -81,9 +81,7 @@ def starts() -> list[Row]:
     return [
         Row("imports to answer a photo, processor time", "s", imports, "≤ 0.5"),
         Row("compiling export.pkl, processor time", "s", [compiling], "≤ 8"),
-        Row(
-            "`make app` from nothing, wheels in pip's cache, until it listens", "s", [first], "≤ 60"
-        ),
+        Row("`make app` in a new clone, until it listens", "s", [first], "≤ 60"),
         Row("`make app` a second time, until it listens", "s", [second], "≤ 2"),
     ]
 
@@ -93,7 +91,8 @@ def make_app(folder: Path) -> float:
     report.progress("make app")
     port = server_process.free_port()
     command = ["make", "app", f"PORT={port}"]
-    with server_process.start(command, folder, os.environ, port, timeout=900) as server:
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}  # as on a user's machine
+    with server_process.start(command, folder, environment, port, timeout=900) as server:
         return server.bind_seconds
 
 
