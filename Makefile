@@ -63,7 +63,7 @@ soak:  ## visitors for MINUTES=10; fails if any resource has grown
 fuzz:  ## fuzz the reading of photos for SECONDS=60
 	$(PREPARE) && $(RUN) -m scripts.tools fuzz -m tests.hostile.fuzz $(or $(SECONDS),60)
 ### To measure (ARGS=--write: into docs/benchmarks.md, too)
-bench:  ## what matters most, beside rivals (PHOTOS=folder; ten minutes)
+bench:  ## what matters most, beside rivals (PHOTOS=folder; minutes)
 	$(PREPARE) --program wrk && $(RUN) -m bench.bench_main $(PHOTOS) $(ARGS)
 bench-answers:  ## time from a photo to its answer
 	$(PREPARE) && $(RUN) -m bench.bench_answers $(ARGS)
