@@ -4,7 +4,7 @@ In Chromium: seconds from navigation to a usable button, and from the click to t
 proportional set size (PSS) of the server's whole process tree: memory at rest and what each further
 visitor adds, page open and a prediction made. Then twenty who have chosen a photo click at once,
 twenty choose and click at once, and visits for half a minute by tabs that open, ask and close. At
-our own pages twenty also do so without a browser, which takes most of the processors otherwise.
+our own page twenty also do so without a browser, which takes most of the processors otherwise.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ async def measure(browser: Browser, server: Server, most: int, minutes: float) -
         ("each further visitor", "MB", "≤ 13"): each,
         (f"visitors in {LIMIT_MB} MB", "", "≥ 20"): max(0, (LIMIT_MB - memory[1]) // each + 1),
     }
-    ours = await pages[0].locator(".ic-page").count()
-    if not await pages[0].locator("[data-testid=label]").count():  # not Gradio's
+    gradio = await pages[0].locator("[data-testid=label]").count()
+    if most == max(STEPS) and not gradio:
         for what, act in (("click", ask), ("choose and click", choose_and_ask)):
             for page in pages:
                 await page.evaluate(FORGET)
@@ -173,9 +173,6 @@ async def measure(browser: Browser, server: Server, most: int, minutes: float) -
             figures |= at_the_same_time(f"{most} {what}", times)
     for page in pages:
         await page.context.close()
-    if ours:
-        await settled(server)  # until their kernels are gone
-        figures |= await crowds(server, most)
     if minutes:
         done, left = await sustained(browser, server, minutes)
         figures["visits a minute, four at a time", "", ""] = done
@@ -212,7 +209,7 @@ async def crowd(server: Server, count: int, *, chosen: bool) -> list[float]:
             stack.push_async_callback(visit.leave)
             if chosen:
                 await visit.choose(photo)
-        await settled(server)  # until all photos have been looked at
+        await settled(server)  # until all photos have arrived
         return list(await asyncio.gather(*(ask(visit) for visit in visits)))
 
 
@@ -257,6 +254,9 @@ async def compare_pages(pages: Sequence[str], minutes: float) -> list[Row]:
                 await page.context.close()
                 most = PLAIN_VISITORS if name == "plain" else max(STEPS)
                 found.append(await measure(browser, server, most, minutes))
+                if name == "slim":  # "stock" has the same kernels
+                    await settled(server)  # until those of the tabs are gone
+                    found[-1] |= await crowds(server, most)
     return rows_of(found)
 
 
