@@ -248,6 +248,7 @@ def models_of(photos: Path | None) -> Iterator[dict[str, Path]]:
     with tempfile.TemporaryDirectory() as folder:
         models = {"exact": ROOT}
         if photos:
+            report.progress("calibrating 8-bit integers")
             data = quantize(read_model_file(ROOT / MODEL), photos)
             models["8-bit integers"] = write_file(project_copy(Path(folder)) / MODEL, data).parent
         yield models
