@@ -203,14 +203,14 @@ async def crowd(server: Server, count: int, *, chosen: bool) -> list[float]:
             if "Prediction: " in str(content):
                 return time.perf_counter() - started
 
-    async with AsyncExitStack() as stack:
-        visits = [await Visit.open(server.url) for _ in range(count)]
+    visits = [await Visit.open(server.url) for _ in range(count)]
+    if chosen:
         for visit in visits:
-            stack.push_async_callback(visit.leave)
-            if chosen:
-                await visit.choose(photo)
-        await settled(server)  # until all photos have arrived
-        return list(await asyncio.gather(*(ask(visit) for visit in visits)))
+            await visit.choose(photo)
+    await settled(server)  # until all photos have arrived
+    times = await asyncio.gather(*map(ask, visits))
+    await asyncio.gather(*(visit.leave() for visit in visits))
+    return times
 
 
 async def sustained(browser: Browser, server: Server, minutes: float) -> tuple[float, int]:
