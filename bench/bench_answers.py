@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import CDPSession, Page, expect
 
-from bench import report
-from bench.browser import chromium
-from bench.measure import median_ms
-from bench.report import Row
+from bench.support import report
+from bench.support.browser import chromium
+from bench.support.measure import median_ms
+from bench.support.report import Row
 from icon_classifier.cli.smoke import example_photo
 from icon_classifier.images import read_image_file
 from icon_classifier.model.opening import open_model

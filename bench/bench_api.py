@@ -1,7 +1,7 @@
 """Compare the JSON API with a plain Starlette app and Gradio's API: ``make bench-api``.
 
-wrk sends one photo repeatedly from the same machine over 1, 8 and 32 connections, to each server
-alternately, while the others are stopped. The plain app is that of the fastai course: it calls
+wrk sends one photo repeatedly from the same machine over 1, 8 and 32 connections, to one server
+after the other, while the others are stopped. The plain app is that of the fastai course: it calls
 ``learn.predict`` in the request handler. With a folder of photos (``PHOTOS=folder``) the API is
 measured a second time, with the model compiled to 8-bit integers.
 """
@@ -17,24 +17,24 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from bench import report
-from bench.measure import p95
-from bench.report import Row
 from bench.rivals.pages import gradio_app
+from bench.support import report
+from bench.support.measure import p95
+from bench.support.report import Row
 from icon_classifier.api.settings import PREFIX
 from icon_classifier.cli.smoke import example_photo
 from icon_classifier.compact.int8 import quantize
 from icon_classifier.files import write_file
 from icon_classifier.model.info import read_model_file
 from icon_classifier.model.opening import MODEL
-from tests.support.servers import ROOT, Server, free_port, running
+from tests.support.servers import ROOT, Server, free_port, project_copy, running
 
 CONNECTIONS = (1, 8, 32)
 COLUMNS = ("this API", "Starlette", "Gradio")
@@ -244,37 +244,33 @@ def gradio(photo: bytes) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def models_of(photos: Path | None) -> Iterator[dict[str, Path]]:
-    """Yield the folders of the exact model and, with photos to calibrate on, of 8-bit integers."""
+    """Yield folders to serve: of the exact model, and with photos to calibrate on of int8."""
     with tempfile.TemporaryDirectory() as folder:
         models = {"exact": ROOT}
         if photos:
+            report.progress("calibrating 8-bit integers")
             data = quantize(read_model_file(ROOT / MODEL), photos)
-            models["8-bit integers"] = write_file(Path(folder) / MODEL, data).parent
+            models["8-bit integers"] = write_file(project_copy(Path(folder)) / MODEL, data).parent
         yield models
 
 
 def measure(
-    targets: Sequence[Target], connections: int, seconds: float, repeats: int, folder: Path
-) -> list[Result]:
-    """Run wrk on each server in turn, several times, and return the medians."""
-    runs: list[list[Result]] = [[] for _ in targets]
-    for _ in range(repeats):
-        for results, target in zip(runs, targets, strict=True):
-            with paused(other for other in targets if other is not target):
-                time_requests(target, 1)  # after what wrk left unanswered
-                # Long enough for three responses on each connection.
-                least = 3 * connections * time_requests(target, 3)
-                results.append(run_wrk(target, connections, max(seconds, least), folder))
-    return [
-        Result(*map(statistics.median, zip(*map(astuple, results), strict=True)))
-        for results in runs
-    ]
+    targets: Sequence[Target], connections: int, seconds: float, folder: Path
+) -> Iterator[Result]:
+    """Run wrk on each server."""
+    for target in targets:
+        with paused(other for other in targets if other is not target):
+            time_requests(target, 1)  # after what wrk left unanswered
+            # Long enough for three responses on each connection.
+            least = 3 * connections * time_requests(target, 3)
+            yield run_wrk(target, connections, max(seconds, least), folder)
 
 
 def compare_servers(
-    models: Mapping[str, Path], rivals: Sequence[Serve], seconds: float, repeats: int
+    models: Mapping[str, Path], rivals: Sequence[Serve], seconds: float = 5
 ) -> list[Row]:
     """Measure the API with each model, and its rivals."""
+    report.progress("starting APIs")
     photo = example_photo().read_bytes()
     rows = []
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -284,7 +280,8 @@ def compare_servers(
                 theirs.append(stack.enter_context(competitor(serve, photo)))
         ours = [stack.enter_context(icon_classifier(photo, each)) for each in models.values()]
         for connections in CONNECTIONS:
-            found = measure([*ours, *theirs], connections, seconds, repeats, Path(folder))
+            report.progress(f"APIs, connections: {connections}")
+            found = list(measure([*ours, *theirs], connections, seconds, Path(folder)))
             for model, result in zip(models, found, strict=False):
                 results = [result, *found[len(ours) :]]
                 name = f"{model}, {connections} connection{'s' * (connections > 1)}"
@@ -301,11 +298,10 @@ def compare_servers(
 if __name__ == "__main__":
     parser = report.parser(__doc__)
     parser.add_argument("photos", type=Path, nargs="?", help="to calibrate 8-bit integers on")
-    parser.add_argument("--seconds", type=float, default=8, help="minimum for each run of wrk")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5, help="minimum for each run of wrk")
     parser.add_argument("--no-gradio", action="store_true", help="do not measure Gradio")
     options = parser.parse_args()
     rivals = [plain] if options.no_gradio else [plain, gradio]
     with models_of(options.photos) as models:
-        rows = compare_servers(models, rivals, options.seconds, options.repeats)
+        rows = compare_servers(models, rivals, options.seconds)
     report.publish(options, [report.table(COLUMNS[: 1 + len(rivals)], rows)])

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import report
-from bench.report import Row
+from bench.support import report
+from bench.support.report import Row
 from icon_classifier.cli.predict import classify_files, find_photos
 from icon_classifier.model.opening import open_model
 from icon_classifier.system.memory import usable_cores
@@ -54,7 +54,7 @@ def main(folder: Path, repeats: int) -> list[Row]:
 if __name__ == "__main__":
     parser = report.parser(__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     rows = main(options.folder, options.repeats)
     report.publish(options, [report.table(["`predict`", "`learn.get_preds`"], rows)])

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench import report
 from bench.bench_parity import TOLERANCE, learner_answer
-from bench.measure import run_process
+from bench.support import report
+from bench.support.measure import run_process
 from icon_classifier.cli.smoke import example_photo
 from icon_classifier.compact.comparison import Comparison, compare_answers
 from icon_classifier.images import read_image_file

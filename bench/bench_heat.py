@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
 
-from bench import report
-from bench.report import Row
+from bench.support import report
+from bench.support.report import Row
 from icon_classifier.compact.photos import find_photos
 from icon_classifier.images import read_image_file
 from icon_classifier.model.heatmap import relevance

@@ -1,7 +1,8 @@
 """What opening the page takes, beside Gradio's, stock Voilà's and Jupyter's: ``make bench-page``.
 
 A Chromium with an empty cache opens each page, then opens it again, both through a slow network,
-and once more without. In turns, so that a busy moment of the machine hits all alike; medians.
+and once more without. In turns, so that a busy moment of the machine hits all alike; medians. The
+plain page, whose kernels take half a minute of each round, is measured once.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any
 import psutil
 from playwright.sync_api import Browser, BrowserContext
 
-from bench import report
-from bench.browser import SLOW_NETWORK, chromium
-from bench.report import Row
 from bench.rivals.pages import PAGES, add_pages
+from bench.support import report
+from bench.support.browser import SLOW_NETWORK, chromium
+from bench.support.report import Row
 from tests.support.servers import Server
 
 # Notes when the button can be used: enabled, and in our page with an open connection.
@@ -128,15 +129,20 @@ FIGURES = (
 
 def compare_pages(pages: Sequence[str], rounds: int = 5) -> list[Row]:
     """Measure pages in turns; return medians."""
+    found: dict[str, list[list[float]]] = {name: [] for name in pages}
     with ExitStack() as stack:
-        servers = [stack.enter_context(PAGES[name]()) for name in pages]
+        servers = {name: stack.enter_context(PAGES[name]()) for name in pages}
         browser = stack.enter_context(chromium())
-        for server in servers:  # to warm up: caches of files, imports, the warm parent
+        for server in servers.values():  # to warm up: caches of files, imports, the warm parent
             visit(browser.new_context(), server, slow=False)
-        found = [[measure(browser, server) for server in servers] for _ in range(rounds)]
+        for number in range(rounds):
+            report.progress(f"opening pages, round {number + 1} of {rounds}")
+            for name, server in servers.items():
+                if name != "plain" or number == 0:
+                    found[name].append(measure(browser, server))
     medians = [
         [statistics.median(values) for values in zip(*visits, strict=True)]
-        for visits in zip(*found, strict=True)
+        for visits in found.values()
     ]
     columns = zip(*medians, strict=True)
     return [

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bench import report
-from bench.measure import run_process
-from bench.report import Row
+from bench.support import report
+from bench.support.measure import run_process
+from bench.support.report import Row
 from icon_classifier.compact.comparison import (
     MAX_CHANGED_LABELS,
     Comparison,

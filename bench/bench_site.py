@@ -20,10 +20,10 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page
 
-from bench import report
 from bench.bench_parity import HEADS, line
-from bench.browser import SLOW_NETWORK, chromium
-from bench.report import Row
+from bench.support import report
+from bench.support.browser import SLOW_NETWORK, chromium
+from bench.support.report import Row
 from icon_classifier.compact.comparison import Comparison, compare_answers
 from icon_classifier.compact.half import halve
 from icon_classifier.compact.photos import find_photos

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import report
-from bench.measure import run_process
-from bench.report import Row
+from bench.support import report
+from bench.support.measure import run_process
+from bench.support.report import Row
 from icon_classifier.dataset.clean import clean
 from icon_classifier.dataset.gather import gather
 from icon_classifier.dataset.recipes import Training, folder_recipe

@@ -3,8 +3,8 @@
 In Chromium: seconds from navigation to a usable button, and from the click to the answer. By the
 proportional set size (PSS) of the server's whole process tree: memory at rest and what each further
 visitor adds, page open and a prediction made. Then twenty who have chosen a photo click at once,
-twenty choose and click at once, and visits for three minutes by tabs that open, ask and close. At
-our own pages twenty also click without a browser, which takes most of the processors otherwise.
+twenty choose and click at once, and visits for half a minute by tabs that open, ask and close. At
+our own page twenty also do so without a browser, which takes most of the processors otherwise.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from contextlib import AsyncExitStack
 
 from playwright.async_api import Browser, Page, async_playwright
 
-from bench import report
-from bench.measure import p95
-from bench.report import Row
 from bench.rivals.pages import PAGES, add_pages
+from bench.support import report
+from bench.support.measure import p95
+from bench.support.report import Row
 from icon_classifier.cli.smoke import example_photo
 from icon_classifier.server.visitor import Visit
 from scripts.browser import find_browser
@@ -42,13 +42,14 @@ ANSWER = """() => document.querySelector('[data-testid="label-output-value"]') !
     || [...document.querySelectorAll('.widget-label')]
         .some(label => /^(Prediction|Not sure):/.test(label.textContent))"""
 
-# The page's own clock, from the click on: neither Playwright's checks nor its polling count.
-WATCH = """() => {
+# The page's own clock, from a click or a chosen file on: Playwright's checks and polling do not
+# count.
+WATCH = """type => {
     const answered = ANSWER;
     window.answer = new Promise(tell => {
         let start;
-        const clicked = () => { start = performance.now(); };
-        addEventListener('click', clicked, { capture: true, once: true });
+        const begin = () => { start = performance.now(); };
+        addEventListener(type, begin, { capture: true, once: true });
         const observer = new MutationObserver(() => {
             if (start === undefined || !answered()) return;
             observer.disconnect();
@@ -65,8 +66,8 @@ FORGET = """() => {
         if (/^(Prediction|Not sure):/.test(label.textContent)) label.textContent = '';
 }"""
 
-
-PHOTO = example_photo().read_bytes()
+Figures = dict[tuple[str, str, str], float]
+"""By their names, units and targets."""
 
 
 async def settled(server: Server) -> float:
@@ -97,39 +98,54 @@ async def open_page(browser: Browser, url: str) -> tuple[Page, float]:
 
 async def choose(page: Page) -> None:
     """Hand the page a photo, and wait until it has it; not on our page, which has its example."""
-    file = {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": PHOTO}
     if await page.locator(".ic-zone").count():
         return
     plain = page.get_by_role("button", name=re.compile(r"Choose a photo \("))
     if await plain.count():
         async with page.expect_file_chooser() as waiting:
             await plain.click()
-        await (await waiting.value).set_files(file)
+        await (await waiting.value).set_files(example_photo())
         await page.get_by_text("(1)").wait_for()
     else:
-        await page.locator("input[type=file]").first.set_input_files(file)
+        await page.locator("input[type=file]").first.set_input_files(example_photo())
         await page.get_by_role("button", name="Remove Image").wait_for()
 
 
 async def ask(page: Page) -> float:
     """Press the button; return the seconds from the click until the answer is there."""
-    await page.evaluate(WATCH)
+    await page.evaluate(WATCH, "click")
     await page.get_by_role("button", name=BUTTON).click()
+    return await answer(page)
+
+
+async def answer(page: Page) -> float:
+    """Return the seconds from what `WATCH` waits for until the answer is there."""
     return float(await asyncio.wait_for(page.evaluate("window.answer"), WAIT_MS / 1000))
 
 
 async def choose_and_ask(page: Page) -> float:
     """Choose and press without a pause; return the seconds from choosing to the answer."""
+    if await page.locator(".ic-zone").count():  # answers what is chosen by itself
+        await page.evaluate(WATCH, "change")
+        await page.set_input_files("input[multiple]", example_photo())
+        return await answer(page)
     started = time.perf_counter()
     await choose(page)
     await ask(page)
     return time.perf_counter() - started
 
 
-async def measure(
-    browser: Browser, server: Server, most: int, minutes: float
-) -> dict[tuple[str, str, str], float]:
-    """Measure a page; return its figures by their names, units and targets."""
+def at_the_same_time(what: str, times: list[float]) -> Figures:
+    """Return the figures of seconds that visitors waited."""
+    name = f"{what} at the same time"
+    return {
+        (f"{name}, median", "s", ""): statistics.median(times),
+        (f"{name}, 95th percentile", "s", "≤ 0.5"): p95(times),
+    }
+
+
+async def measure(browser: Browser, server: Server, most: int, minutes: float) -> Figures:
+    """Measure a page."""
     memory = {0: await settled(server)}
     usable, answers, pages = [], [], []
     for count in range(1, most + 1):
@@ -149,22 +165,15 @@ async def measure(
         ("each further visitor", "MB", "≤ 13"): each,
         (f"visitors in {LIMIT_MB} MB", "", "≥ 20"): max(0, (LIMIT_MB - memory[1]) // each + 1),
     }
-
-    def add(what: str, times: list[float]) -> None:
-        figures[f"{what} at the same time, median", "s", ""] = statistics.median(times)
-        figures[f"{what} at the same time, 95th percentile", "s", "≤ 0.5"] = p95(times)
-
-    ours = await pages[0].locator(".ic-page").count()
-    if not await pages[0].locator("[data-testid=label]").count():  # not Gradio's
+    gradio = await pages[0].locator("[data-testid=label]").count()
+    if most == max(STEPS) and not gradio:
         for what, act in (("click", ask), ("choose and click", choose_and_ask)):
             for page in pages:
                 await page.evaluate(FORGET)
-            add(f"{most} {what}", await asyncio.gather(*map(act, pages)))
+            times = await asyncio.gather(*map(act, pages))
+            figures |= at_the_same_time(f"{most} {what}", times)
     for page in pages:
         await page.context.close()
-    if ours:
-        await settled(server)  # until their kernels are gone
-        add(f"{most} click, without a browser,", await crowd(server, most))
     if minutes:
         done, left = await sustained(browser, server, minutes)
         figures["visits a minute, four at a time", "", ""] = done
@@ -172,29 +181,41 @@ async def measure(
     return figures
 
 
-async def crowd(server: Server, count: int) -> list[float]:
-    """Let visitors without a browser choose a photo, and then click all at once; seconds each."""
+async def crowds(server: Server, count: int) -> Figures:
+    """Let visitors without a browser click all at once, and choose and click."""
+    clicking = await crowd(server, count, chosen=True)
+    choosing = await crowd(server, count, chosen=False)
+    return at_the_same_time(f"{count} click, without a browser,", clicking) | at_the_same_time(
+        f"{count} choose and click, without a browser,", choosing
+    )
+
+
+async def crowd(server: Server, count: int, *, chosen: bool) -> list[float]:
+    """Let visitors click all at once, who have chosen a photo or choose it then; seconds each."""
+    photo = example_photo().read_bytes()
 
     async def ask(visit: Visit) -> float:
         started = time.perf_counter()
+        if not chosen:
+            await visit.choose(photo)
         await visit.click()
         while True:
             *_, content, _ = await visit.receive()
             if "Prediction: " in str(content):
                 return time.perf_counter() - started
 
-    async with AsyncExitStack() as inside:
-        visits = [
-            await inside.enter_async_context(await Visit.open(server.url)) for _ in range(count)
-        ]
+    visits = [await Visit.open(server.url) for _ in range(count)]
+    if chosen:
         for visit in visits:
-            await visit.choose(PHOTO)
-        await settled(server)  # until all have been looked at
-        return list(await asyncio.gather(*(ask(visit) for visit in visits)))
+            await visit.choose(photo)
+    await settled(server)  # until all photos have arrived
+    times = await asyncio.gather(*map(ask, visits))
+    await asyncio.gather(*(visit.leave() for visit in visits))
+    return times
 
 
 async def sustained(browser: Browser, server: Server, minutes: float) -> tuple[float, int]:
-    """Visits per minute by four visitors who each open, ask and close, over and over.
+    """Return visits per minute by four visitors who each open, ask and close, over and over.
 
     Also how many of them had no answer within :data:`PATIENCE` and left.
     """
@@ -220,7 +241,7 @@ async def sustained(browser: Browser, server: Server, minutes: float) -> tuple[f
     return done / (time.perf_counter() - started) * 60, left
 
 
-async def compare_pages(pages: Sequence[str], minutes: float = 3) -> list[Row]:
+async def compare_pages(pages: Sequence[str], minutes: float) -> list[Row]:
     """Measure pages one after the other."""
     found = []
     async with AsyncExitStack() as stack:
@@ -228,20 +249,29 @@ async def compare_pages(pages: Sequence[str], minutes: float = 3) -> list[Row]:
         browser = await playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
         stack.push_async_callback(browser.close)
         for name in pages:
+            report.progress(f"visitors, {name}")
             with PAGES[name]() as server:
                 page, _ = await open_page(browser, server.url)  # to warm up
                 await page.context.close()
                 most = PLAIN_VISITORS if name == "plain" else max(STEPS)
                 found.append(await measure(browser, server, most, minutes))
-    rows = dict.fromkeys(row for table in found for row in table)
-    return [Row(*row[:2], [table.get(row) for table in found], row[2]) for row in rows]
+                if name == "slim":  # "stock" has the same kernels
+                    await settled(server)  # until those of the tabs are gone
+                    found[-1] |= await crowds(server, most)
+    return rows_of(found)
+
+
+def rows_of(found: Sequence[Figures]) -> list[Row]:
+    """Return rows that have a column for each of several figures."""
+    names = dict.fromkeys(name for figures in found for name in figures)
+    return [Row(*name[:2], [figures.get(name) for figures in found], name[2]) for name in names]
 
 
 if __name__ == "__main__":
     parser = report.parser(__doc__)
     add_pages(parser)
     parser.set_defaults(pages=["slim", "Gradio", "stock", "plain"])
-    parser.add_argument("--minutes", type=float, default=3.0, help="of visits that come and go")
+    parser.add_argument("--minutes", type=float, default=0.5, help="of visits that come and go")
     options = parser.parse_args()
     rows = asyncio.run(compare_pages(options.pages, options.minutes))
     report.publish(options, [report.table(options.pages, rows)])

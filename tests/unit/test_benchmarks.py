@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import report
-from bench.report import Row
+from bench import bench_visitors
+from bench.support import report
+from bench.support.report import Row
 from scripts.environment import ROOT
 
 BENCHMARKS = sorted((ROOT / "bench").glob("bench_*.py"))
@@ -32,6 +33,23 @@ def test_each_benchmark_can_write_its_section(path: Path) -> None:
     text = path.read_text()
     assert "report.parser(" in text
     assert "report.publish(options, " in text
+
+
+def test_each_benchmark_has_a_target() -> None:
+    targets = re.findall(r"-m bench\.(\w+)", (ROOT / "Makefile").read_text())
+    assert sorted(targets) == [path.stem for path in BENCHMARKS]
+
+
+def test_visitors_figures_become_a_row_for_each_and_a_column_for_each_page() -> None:
+    found = [
+        bench_visitors.at_the_same_time("20 click", [3.0, 1.0, 2.0]),
+        {("memory", "MB", ""): 5.0},
+    ]
+    assert bench_visitors.rows_of(found) == [
+        Row("20 click at the same time, median", "s", [2.0, None]),
+        Row("20 click at the same time, 95th percentile", "s", [3.0, None], "≤ 0.5"),
+        Row("memory", "MB", [None, 5.0]),
+    ]
 
 
 def test_section_without_its_markers_is_refused() -> None:

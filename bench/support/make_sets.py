@@ -1,7 +1,8 @@
-"""Make sets of pictures unlike usual photos, for bench-train: ``python -m bench.make_sets FOLDER``.
+"""Make sets of pictures unlike usual photos for bench-train.
 
-They are drawn, or come from packages: scikit-learn's digits and, where those are installed, faces
-and parts of photographs of scikit-image and brain scans of nilearn.
+``python -m bench.support.make_sets FOLDER``. They are drawn, or come from packages: scikit-learn's
+digits and, where those are installed, faces and parts of photographs of scikit-image and brain
+scans of nilearn.
 """
 
 import gzip
