@@ -91,6 +91,7 @@ FEEDBACK_TEXTS = {
 
 FEEDBACK_ENOUGH = "Thank you, that is enough for one visit."
 FEEDBACK_FULL = "Thank you, but no more photos can be kept here."
+FEEDBACK_NOT_REMOVED = "This photo could not be removed; please tell whoever runs this page."
 
 LINES = {
     "known": "Prediction: {label}; Probability: {probability}",
