@@ -205,7 +205,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         return 0 if self.fork_server is None else self.fork_server.take_count()
 
     @property
-    def works(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether kernels are started and slots become free, or did within the last minute."""
         watch = self.fork_server and self.fork_server.slot_watch
         failing = self._failures[-1] - self._failures[0] if self._failures else 0.0

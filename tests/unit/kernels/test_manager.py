@@ -204,14 +204,14 @@ async def test_start_that_fails_takes_no_place_and_is_no_work(
             assert error.value.log_message == KernelError.words
         assert visitors.visitors == 0
         monkeypatch.setattr(visitors.fork_server, "slot_watch", None)  # it is no work, too
-        assert visitors.works
+        assert visitors.is_healthy
         monkeypatch.setattr(manager, "MAX_STUCK", 0.05)
-        assert not visitors.works
+        assert not visitors.is_healthy
         os.kill(visitors.fork_server.pid, signal.SIGCONT)
         monkeypatch.setattr(visitors.fork_server, "_fork_timeout", 30.0)
         assert await open_page(visitors, "")
         monkeypatch.setattr(manager, "MAX_STUCK", 60.0)
-        assert visitors.works
+        assert visitors.is_healthy
 
 
 @forking
@@ -220,9 +220,9 @@ async def test_slots_that_nobody_releases_are_no_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with managing(tmp_path) as visitors:
-        assert visitors.works
+        assert visitors.is_healthy
         monkeypatch.setattr(manager, "MAX_STUCK", 1e-9)
-        assert not visitors.works
+        assert not visitors.is_healthy
 
 
 @forking
