@@ -24,7 +24,13 @@ from icon_classifier.api.fetch import Fetcher
 from icon_classifier.api.limits import ApiKeys, Budget, RateLimiter
 from icon_classifier.api.openapi import openapi_document
 from icon_classifier.api.pages import PAGE_HEADERS, docs_page, upload_page
-from icon_classifier.api.problems import EXCEPTION_HANDLERS, problem, root_path, status_code
+from icon_classifier.api.problems import (
+    EXCEPTION_HANDLERS,
+    error_headers,
+    problem,
+    root_path,
+    status_code,
+)
 from icon_classifier.api.settings import ApiSettings
 from icon_classifier.api.uploads import Upload, read_upload
 from icon_classifier.errors import (
@@ -193,8 +199,7 @@ class _Api:
                 raise results[0]
         except IconClassifierError as error:
             response = self._page([("", error.words)], status_code(type(error)))
-            if isinstance(error, BusyError):
-                response.headers["Retry-After"] = str(error.retry_after)
+            response.headers.update(error_headers(error))
             return response
         return self._page(
             [

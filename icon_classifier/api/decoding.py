@@ -53,8 +53,8 @@ _PACKAGES = Path(__file__).resolve().parents[2]
 class Decoders:
     """Processes that decode photos; each is started when all others are in use.
 
-    Whose photos fewest are being decoded comes first. One client never uses all processes, unless
-    there is only one. For use from one event loop.
+    The client with the fewest photos being decoded goes first. One client never uses all processes,
+    unless there is only one. For use from one event loop.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from icon_classifier.errors import ApiKeyError, BusyError, RateLimitError
 
 MAX_CLIENTS = 10_000
-"""Clients whose rate is known; who was longest away is forgotten first."""
+"""Clients whose rate is remembered; the least recently seen is forgotten first."""
 
 
 class ApiKeys:

@@ -7,6 +7,7 @@ follows the load. Options are environment variables, as for one process. Needs t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray import serve
@@ -36,11 +37,13 @@ class Replica:
     ----------
     folder : str
         The folder of the model, which must exist on every machine of the cluster.
+    settings : ApiSettings
+        The limits of a photo.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, settings: ApiSettings) -> None:
         model = open_model(folder, threads=1, keep_memory=True)
-        self._classifier = LocalClassifier(model, ApiSettings(threads=1))
+        self._classifier = LocalClassifier(model, replace(settings, threads=1))
 
     async def classify(
         self, photos: list[bytes], client: str
@@ -143,7 +146,7 @@ def build(settings: ApiSettings | None = None, *, replicas: int | None = None) -
     replica: Any = Replica
     if replicas is not None:
         replica = replica.options(num_replicas=replicas, autoscaling_config=None)
-    return front.bind(folder, settings, replica.bind(folder))
+    return front.bind(folder, settings, replica.bind(folder, settings))
 
 
 def __getattr__(name: str) -> Any:

@@ -109,7 +109,10 @@ def openapi_document(labels: Sequence[str], settings: ApiSettings) -> dict[str, 
                 "get": {
                     "operationId": "health",
                     "summary": "Health check for load balancers.",
-                    "responses": {"200": _json("The API is up.", _ref("Health"))},
+                    "responses": {
+                        "200": _json("The API is up.", _ref("Health")),
+                        **_errors(("503",)),
+                    },
                 }
             },
             "/openapi.json": {
@@ -224,7 +227,7 @@ _ERRORS = {
     "415": "Not a picture of a supported format.",
     "422": "The photo is damaged, empty or too small, or cannot be fetched.",
     "429": "Too many photos from one client.",
-    "503": "Too many photos from all clients, or the model cannot be used.",
+    "503": "Too many photos from all clients, or none can be classified at the moment.",
 }
 
 

@@ -95,8 +95,8 @@ def _subtree(kind: type[IconClassifierError]) -> Iterator[type[IconClassifierErr
         yield from _subtree(subclass)
 
 
-def error_response(error: IconClassifierError, request: Request) -> Response:
-    """Return the response for an error, with the headers of its class."""
+def error_headers(error: IconClassifierError) -> dict[str, str]:
+    """Return the headers of a response to an error."""
     headers = {}
     if isinstance(error, BusyError):
         headers["Retry-After"] = str(error.retry_after)
@@ -104,8 +104,13 @@ def error_response(error: IconClassifierError, request: Request) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.UploadError):
         headers["Connection"] = "close"  # the rest of the body is not read
+    return headers
+
+
+def error_response(error: IconClassifierError, request: Request) -> Response:
+    """Return the response for an error."""
     content = problem(error, request)
-    return ProblemResponse(content, content["status"], headers)
+    return ProblemResponse(content, content["status"], error_headers(error))
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

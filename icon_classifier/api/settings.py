@@ -93,6 +93,12 @@ class ApiSettings:
             raise SettingsError(
                 f"expected queue of at least max_files={self.max_files}, got {self.queue}"
             )
+        largest = max(self.max_bytes, self.max_body)  # fetched or sent
+        if largest > self.max_memory:
+            raise SettingsError(
+                f"expected max_memory of at least {largest}, the size of the largest request, "
+                f"got {self.max_memory}"
+            )
 
     @property
     def limits(self) -> Limits:
@@ -102,6 +108,8 @@ class ApiSettings:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Read the options from environment variables; list items are separated by commas.
+
+        An empty variable leaves the default.
 
         Parameters
         ----------
@@ -122,6 +130,8 @@ class ApiSettings:
             if key not in types:
                 known = ", ".join(PREFIX + entry.name.upper() for entry in fields(cls))
                 raise SettingsError(f"expected one of {known}, got {name}")
+            if not text:
+                continue
             try:
                 values[key] = _parse(text, types[key])
             except ValueError as error:

@@ -10,20 +10,21 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from icon_classifier.errors import KernelError
 from icon_classifier.kernels.parent import ENVIRONMENT
 from icon_classifier.kernels.process import ForkedProcess
-from icon_classifier.kernels.protocol import MAX_MESSAGE, Descriptors, WarmUp
+from icon_classifier.kernels.protocol import MAX_MESSAGE, Descriptors, KernelRequest, WarmUp
 from icon_classifier.system import counter, slots
 from icon_classifier.system.slots import SlotWatch
 
@@ -137,40 +138,41 @@ class ForkServer:
         KernelError
             If there is no parent, it cannot fork, or the environment has too much of its own.
         """
-        deadline = time.monotonic() + self.ready_timeout
-        while not self._ready.is_set():
-            if self._stopped.is_set() or self._thread is None or time.monotonic() > deadline:
-                raise KernelError("the parent of the kernels is not ready")
-            await asyncio.sleep(0.02)
+        await self._until_ready()
         future: Future[int] = Future()
         with self._lock:
             self._last_request += 1
             number = self._last_request
             self._requests[number] = future
         started = self._environment
-        request = {
-            "number": number,
-            "connection_file": connection_file,
-            "cwd": cwd,
-            "env": {
-                name: env.get(name)
-                for name in env.keys() | started.keys()
-                if env.get(name) != started.get(name)
-            },
-            "nice": nice,
+        changes = {
+            name: env.get(name)
+            for name in env.keys() | started.keys()
+            if env.get(name) != started.get(name)
         }
         try:
-            self._send(request)
+            self._send(KernelRequest(number, connection_file, cwd, changes, nice))
             pid = await asyncio.wait_for(asyncio.wrap_future(future), self._fork_timeout)
-        except TimeoutError as error:
-            raise KernelError("the parent of the kernels does not answer") from error
+        except BaseException as error:
+            if not future.cancel():  # it was answered at the same moment
+                future.add_done_callback(_end_unused)
+            if isinstance(error, TimeoutError):
+                raise KernelError("the parent of the kernels does not answer") from error
+            raise
         finally:
             with self._lock:
                 self._requests.pop(number, None)
         return ForkedProcess(pid, self._take_status)
 
-    def _send(self, request: dict[str, Any]) -> None:
-        message = json.dumps(request).encode()
+    async def _until_ready(self) -> None:
+        deadline = time.monotonic() + self.ready_timeout
+        while not self._ready.is_set():
+            if self._stopped.is_set() or self._thread is None or time.monotonic() > deadline:
+                raise KernelError("the parent of the kernels is not ready")
+            await asyncio.sleep(0.02)
+
+    def _send(self, request: KernelRequest) -> None:
+        message = json.dumps(asdict(request)).encode()
         if len(message) > MAX_MESSAGE:
             raise KernelError(
                 f"expected a request of at most {MAX_MESSAGE} bytes, got {len(message)}"
@@ -273,10 +275,11 @@ class ForkServer:
             if "exited" in message:
                 self._statuses[message["exited"]] = message["status"]
                 return
-            future = self._requests.get(message["number"])
-        if future is None or future.cancelled():
-            return
-        if "pid" in message:
+            future = self._requests.pop(message["number"], None)
+        if future is None or not future.set_running_or_notify_cancel():
+            if "pid" in message:  # too late: nobody uses this kernel
+                _end(message["pid"])
+        elif "pid" in message:
             future.set_result(message["pid"])
         else:
             future.set_exception(KernelError(f"cannot fork: {message['error']}"))
@@ -284,8 +287,9 @@ class ForkServer:
     def _fail_requests(self) -> None:
         with self._lock:
             waiting = list(self._requests.values())
+            self._requests.clear()
         for future in waiting:
-            if not future.done():
+            if future.set_running_or_notify_cancel():
                 future.set_exception(KernelError("the parent of the kernels has ended"))
 
     def _disconnect(self) -> None:
@@ -295,3 +299,13 @@ class ForkServer:
             with contextlib.suppress(OSError):
                 control.shutdown(socket.SHUT_RDWR)
             control.close()
+
+
+def _end_unused(future: Future[int]) -> None:
+    if future.exception() is None:
+        _end(future.result())
+
+
+def _end(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

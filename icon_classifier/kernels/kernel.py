@@ -19,7 +19,6 @@ import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +81,9 @@ class ForkedKernelApp(IPKernelApp):
     kept: Any = None  # by the parent, for its kernels
     heartbeat_socket: Any = None
 
-    def prepare(self, argv: Iterable[str] = ARGUMENTS) -> None:
+    def prepare(self) -> None:
         """Do what can be done before the fork: no thread is started, no socket opened."""
-        super(IPKernelApp, self).initialize(list(argv))
+        super(IPKernelApp, self).initialize(list(ARGUMENTS))
         self.log.addFilter(_is_worth_logging)
         self.init_pdb()
         self.init_blackhole()

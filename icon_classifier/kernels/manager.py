@@ -52,7 +52,7 @@ from icon_classifier.system.memory import (
 from icon_classifier.system.slots import MAX_SECONDS
 
 MAX_STUCK = 60.0
-"""Seconds without a kernel started, or a slot released, after which nothing is said to work."""
+"""Seconds without a kernel started, or a slot released, after which the server is unhealthy."""
 
 _TRIM_SECONDS = 90.0
 """How long after the last visit memory is returned to the system; Jupyter Server keeps the objects
@@ -177,7 +177,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         self.capacity = self.max_visitors or kernel_capacity(memory_limit(), per_kernel=per_kernel)
         self.metrics = Metrics(lambda: self.visitors)
         self._reservations: set[_Reservation] = set()
-        self._places: dict[str, _Place] = {}
+        self._pages: dict[str, _Page] = {}
         self._last_visit = float("-inf")
         self._failures: list[float] = []
         self._checks = [
@@ -205,8 +205,8 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         return 0 if self.fork_server is None else self.fork_server.take_count()
 
     @property
-    def works(self) -> bool:
-        """Whether kernels are started and slots become free, or did within the last minute."""
+    def is_healthy(self) -> bool:
+        """False if, for a minute, no kernel could be started or no slot was released."""
         watch = self.fork_server and self.fork_server.slot_watch
         failing = self._failures[-1] - self._failures[0] if self._failures else 0.0
         return failing < MAX_STUCK and not (watch and watch.seconds_since_release > MAX_STUCK)
@@ -219,10 +219,10 @@ class VisitorKernelManager(AsyncMappingKernelManager):
 
     @contextlib.asynccontextmanager
     async def reserve(self, client: str = "") -> AsyncIterator[bool]:
-        """Reserve a place for a page that is about to start its kernel; False if there is none.
+        """Reserve capacity for a page that is about to start its kernel; False if there is none.
 
-        Where all are taken, a client that has more than a quarter of them gives up its oldest idle
-        one to a client that has less.
+        At capacity, the client with the most pages, if those are more than a quarter, gives up one
+        to a client that has less: its longest unused one, idle ones first.
 
         Parameters
         ----------
@@ -277,9 +277,9 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         self._failures = []
         if reservation is not None:
             reservation.kernel_id = kernel_id
-            self._places[kernel_id] = _Place(reservation.client)
+            self._pages[kernel_id] = _Page(reservation.client)
         else:
-            self._places[kernel_id] = _Place("")
+            self._pages[kernel_id] = _Page("")
             self._expect_page(kernel_id)
         provisioner = self.get_kernel(kernel_id).provisioner
         forked = getattr(provisioner, "forked", False)
@@ -292,7 +292,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     ) -> None:
         """Shut a kernel down, and tell its page why: in one word, or empty."""
         if not restart:
-            self._places.pop(kernel_id, None)
+            self._pages.pop(kernel_id, None)
             _tell_page(kernel_id, reason)
         await super().shutdown_kernel(kernel_id, now=now, restart=restart)
 
@@ -312,25 +312,25 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     def notify_connect(self, kernel_id: str) -> None:
         """Note that a page has connected."""
         super().notify_connect(kernel_id)
-        if kernel_id in self._places:
-            self._places[kernel_id].deadline = math.inf
+        if kernel_id in self._pages:
+            self._pages[kernel_id].deadline = math.inf
 
     def notify_disconnect(self, kernel_id: str) -> None:
         """Note when a page is taken to be gone that is not connected any more."""
         super().notify_disconnect(kernel_id)
-        if kernel_id in self._places and not self._kernel_connections.get(kernel_id):
-            self._places[kernel_id].deadline = time.monotonic() + self.leave_timeout
+        if kernel_id in self._pages and not self._kernel_connections.get(kernel_id):
+            self._pages[kernel_id].deadline = time.monotonic() + self.leave_timeout
 
     def _expect_page(self, kernel_id: str | None) -> None:
         """Note that a page was served, and until when it has to connect."""
-        if kernel_id in self._places:
-            self._places[kernel_id].served = True
+        if kernel_id in self._pages:
+            self._pages[kernel_id].served = True
             if not self._kernel_connections.get(kernel_id):
-                self._places[kernel_id].deadline = time.monotonic() + self.connect_timeout
+                self._pages[kernel_id].deadline = time.monotonic() + self.connect_timeout
 
     def _find_given_up(self, client: str) -> str | None:
         """Find the kernel that ends for another client's page; None if nobody has too many."""
-        held = Counter(place.client for place in self._places.values())
+        held = Counter(page.client for page in self._pages.values())
         held.update(waiting.client for waiting in self._reservations if waiting.kernel_id is None)
         share = max(1, self.capacity // 4)
         greediest = max(held, key=held.__getitem__, default=client)
@@ -338,8 +338,8 @@ class VisitorKernelManager(AsyncMappingKernelManager):
             return None
         candidates = [
             kernel_id
-            for kernel_id, place in self._places.items()
-            if place.client == greediest and place.served and kernel_id in self._kernels
+            for kernel_id, page in self._pages.items()
+            if page.client == greediest and page.served and kernel_id in self._kernels
         ]
 
         def idle_and_oldest_first(kernel_id: str) -> tuple[bool, datetime]:
@@ -351,7 +351,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     def _handle_kernel_died(self, kernel_id: str) -> None:
         """Clean up after a kernel that ended by itself."""
         self.metrics.died.inc()
-        self._places.pop(kernel_id, None)
+        self._pages.pop(kernel_id, None)
         if kernel_id in self:
             IOLoop.current().add_callback(self.shutdown_kernel, kernel_id, now=True)
 
@@ -360,15 +360,15 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         watch = self.fork_server and self.fork_server.slot_watch
         for pid in watch.overdue(self.slot_timeout) if watch else ():
             for kernel_id, kernel in list(self._kernels.items()):
-                if kernel.provisioner.pid == pid and kernel_id in self._places:
+                if kernel.provisioner.pid == pid and kernel_id in self._pages:
                     self.log.warning("A kernel held a slot for %g s: ended.", self.slot_timeout)
                     await self.shutdown_kernel(kernel_id, now=True, reason="slow")
 
     async def _shut_down_disconnected(self) -> None:
         now = time.monotonic()
-        for kernel_id, place in list(self._places.items()):
-            if now > place.deadline and kernel_id in self:
-                self.log.info("The page of kernel %s is gone.", kernel_id)
+        for kernel_id, page in list(self._pages.items()):
+            if now > page.deadline and kernel_id in self:
+                self.log.info("A page is gone; its kernel ends.")
                 await self.shutdown_kernel(kernel_id, now=True)
 
     def _trim_heap(self) -> None:
@@ -380,8 +380,8 @@ class VisitorKernelManager(AsyncMappingKernelManager):
 
 
 @dataclass
-class _Place:
-    """A kernel's place: whose it is, whether its page was served, when it ends without one."""
+class _Page:
+    """A kernel's page: whose it is, whether it was served, when the kernel ends without it."""
 
     client: str
     served: bool = False
@@ -390,7 +390,7 @@ class _Place:
 
 @dataclass(eq=False)
 class _Reservation:
-    """A place for one page, until its kernel takes it or the page fails."""
+    """Capacity for one page, until its kernel has started or the page fails."""
 
     client: str
     used: bool = False

@@ -224,21 +224,22 @@ class Answer(anywidget.AnyWidget):
                 and 0 <= index <= len(self._shown.labels)
             ):
                 label = (*self._shown.labels, None)[index]
-                self._judge(partial(self._feedback.keep, label=label))
+                self._judge(self._feedback, partial(self._feedback.keep, label=label))
             case {"kind": "undo", "photo": str(photo)} if (
                 self._feedback is not None and photo == self.feedback.get("photo")
             ):
-                self._judge(self._feedback.undo)
+                self._judge(self._feedback, self._feedback.undo)
             case _:
                 _log.warning("refused a message of the answer widget: %.200r", content)
 
-    def _judge(self, act: Callable[[bytes], dict[str, Any]]) -> None:
+    def _judge(self, feedback: Feedback, act: Callable[[bytes], dict[str, Any]]) -> None:
         """Keep or undo the photo that is shown, and show what became of it."""
+        photo = self._shown.preview
         try:
-            self.feedback = act(self._shown.preview)
+            self.feedback = act(photo)
         except FeedbackError as error:
             _log.warning("%s", error)
-            self.feedback = self.feedback | {"said": error.words, "can_undo": False}
+            self.feedback = feedback.state(photo) | {"said": error.words}
 
 
 def _traits_of(heat: HeatMap) -> dict[str, Any]:

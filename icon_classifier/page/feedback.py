@@ -85,7 +85,7 @@ class Feedback:
         Raises
         ------
         FeedbackError
-            If it cannot be kept; it is then not kept under another label either.
+            If it cannot be kept, or the one under another label cannot be removed.
         """
         self.undo(photo)
         if len(self._kept) >= texts.MAX_PHOTOS:
@@ -116,14 +116,17 @@ class Feedback:
         Raises
         ------
         FeedbackError
-            If it cannot be removed.
+            If it cannot be removed; it then still counts as kept.
         """
-        _, file = self._kept.pop(_name(photo), (None, None))
+        _, file = self._kept.get(_name(photo), (None, None))
         if file is not None:
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:
-                raise FeedbackError(f"cannot remove a photo: {error}") from error
+                raise FeedbackError(
+                    f"cannot remove a photo: {error}", words=texts.FEEDBACK_NOT_REMOVED
+                ) from error
+        self._kept.pop(_name(photo), None)
         return self.state(photo)
 
     def _size(self) -> int:

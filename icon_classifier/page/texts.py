@@ -91,6 +91,7 @@ FEEDBACK_TEXTS = {
 
 FEEDBACK_ENOUGH = "Thank you, that is enough for one visit."
 FEEDBACK_FULL = "Thank you, but no more photos can be kept here."
+FEEDBACK_NOT_REMOVED = "This photo could not be removed; please tell whoever runs this page."
 
 LINES = {
     "known": "Prediction: {label}; Probability: {probability}",
@@ -154,19 +155,17 @@ def plain(label: str) -> str:
     return label.replace("_", " ")
 
 
-def either(labels: Sequence[str], most: int = 6) -> str:
+def either(labels: Sequence[str]) -> str:
     """Join labels: ``black, grizzly or teddy``.
 
     Parameters
     ----------
     labels : sequence of str
-        At least one; underscores become spaces.
-    most : int, optional
-        How many to name before the rest is only counted.
+        At least one; underscores become spaces. Those after the sixth are only counted.
     """
     names = [plain(label) for label in labels]
-    if len(names) > most:
-        return f"{', '.join(names[:most])} or one of {len(names) - most} more"
+    if len(names) > 6:
+        return f"{', '.join(names[:6])} or one of {len(names) - 6} more"
     return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
 

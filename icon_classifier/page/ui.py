@@ -118,7 +118,7 @@ def responding(
     return decorate
 
 
-def comforts(
+def drop_zone_and_answer(
     classifier: Classifier,
     upload: widgets.FileUpload,
     button: widgets.Button,

@@ -45,13 +45,13 @@ from icon_classifier.server.handlers import (
 from icon_classifier.server.listener import MAX_PENDING, LongAddress, PageServer
 from icon_classifier.system import logs, memory
 
-LISTENING = {"max_body_size": 2**16, "idle_connection_timeout": 60.0, "body_timeout": 20.0}
+REQUEST_LIMITS = {"max_body_size": 2**16, "idle_connection_timeout": 60.0, "body_timeout": 20.0}
 """Limits on requests, in bytes and seconds: pages send photos over the websocket, and next to
 nothing in the body of a request. Tornado itself keeps 100 MB for each request that announces
 them."""
 
 MAX_DESCRIPTORS = 2**16
-"""How many descriptors this process asks for; many systems give 1024 to who does not ask."""
+"""File descriptors that this process asks for; the default is often 1,024."""
 
 HEAD_SECONDS = 10.0
 """How long a request's head may take where no proxy waits for slow ones. A proxy keeps connections
@@ -210,7 +210,7 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
     init_handlers = voila.init_handlers
 
     def listen(port: int, address: str = "") -> PageServer:
-        limits = LISTENING
+        limits = REQUEST_LIMITS
         if not kernels.trusted_proxies:
             limits = limits | {"idle_connection_timeout": HEAD_SECONDS}
         server = PageServer(voila.app, proxies=kernels.trusted_proxies, **limits)
@@ -244,7 +244,7 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
 
 
 def _number_of(variable: str, default: int) -> int:
-    text = os.environ.get(variable, str(default))
+    text = os.environ.get(variable) or default
     try:
         return int(text)
     except ValueError as error:

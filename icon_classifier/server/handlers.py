@@ -13,7 +13,8 @@ from tornado.web import HTTPError, RequestHandler
 
 from icon_classifier.kernels.manager import VisitorKernelManager
 from icon_classifier.page import texts
-from icon_classifier.server import preview, static_files
+from icon_classifier.server import preview
+from icon_classifier.server.static_files import NotebookHandler
 from icon_classifier.system.clients import client_address
 
 RETRY_SECONDS = 10
@@ -59,13 +60,14 @@ def is_link_preview(headers: HTTPHeaders) -> bool:
     return "Range" not in headers and bool(_ROBOT.search(headers.get("User-Agent", "")))
 
 
-class PageHandler(static_files.NotebookHandler):
+class PageHandler(NotebookHandler):
     """Voilà's page, for as many visitors as there is capacity for."""
 
     async def get(self, path: str | None = None) -> None:
         """Serve the page, or 503 when there are as many visitors as fit.
 
-        Who would not show it to somebody gets 403, or what a link to it shows: it costs a kernel.
+        Requests that would not show the page to a person get 403, or the link preview: each page
+        costs a kernel.
         """
         if self.notebook_path and path:
             if not self._is_allowed_file(path):
@@ -88,7 +90,7 @@ class PageHandler(static_files.NotebookHandler):
                 self._refuse()
 
     def _describe(self, path: str) -> None:
-        page = static_files.describe(self.contents_manager.root_dir, self.notebook_path or path)
+        page = preview.describe(self.contents_manager.root_dir, self.notebook_path or path)
         if not (page.title and self.current_user and is_link_preview(self.request.headers)):
             raise HTTPError(403)
         address = f"{self.request.protocol}://{self.request.host}{self.base_url}"
@@ -126,10 +128,10 @@ class PageHandler(static_files.NotebookHandler):
 
 
 class PlainErrors(JupyterHandler):
-    """Mixed into Jupyter's handlers, whose error page takes 5 ms, in which nobody is answered."""
+    """Mixin that replaces Jupyter's error page, which blocks the event loop for 5 ms."""
 
     def write_error(self, status_code: int, **about: Any) -> None:
-        """Write the error's name; to whoever opens the page more, if the server is to blame."""
+        """Write the status line; for a server error, Jupyter's full page."""
         if status_code >= 500:
             super().write_error(status_code, **about)
             return
@@ -181,8 +183,8 @@ class HealthHandler(RequestHandler):
         """Answer with 200, or 503 when nothing gets done."""
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
-        self.set_status(200 if self.kernels.works else 503)
-        self.write("ok\n" if self.kernels.works else "stuck\n")
+        self.set_status(200 if self.kernels.is_healthy else 503)
+        self.write("ok\n" if self.kernels.is_healthy else "stuck\n")
 
     head = get  # without the body, which tornado leaves out
 

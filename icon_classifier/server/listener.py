@@ -35,7 +35,7 @@ MAX_LINES = 200
 """Lines of a request's head; tornado takes 50 ms for the 6,000 that 64 kB may have."""
 
 MAX_PENDING = 1024
-"""Connections that wait to be accepted; who comes when there are more waits for a second."""
+"""Backlog of the listening socket; clients beyond it retry after a second."""
 
 MAX_BURST = 2**20
 """Bytes that are received from one connection before the others are looked at."""
@@ -130,7 +130,7 @@ class Listener(socket.socket):
         self._proxies = proxies
 
     def accept(self) -> tuple[Connection, Any]:
-        """Accept a connection; where there are too many, the oldest of who has most is closed.
+        """Accept a connection; if there are too many, close the oldest of the client with the most.
 
         Raises
         ------

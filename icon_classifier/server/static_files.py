@@ -11,10 +11,10 @@ import hashlib
 import mimetypes
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from jupyter_server.base.handlers import FileFindHandler
@@ -27,12 +27,7 @@ from voila.paths import collect_static_paths, collect_template_paths
 from voila.static_file_handler import MultiStaticFileHandler, TemplateStaticFileHandler
 from voila.tornado.handler import TornadoVoilaHandler
 
-from icon_classifier.errors import ModelError, SettingsError
-from icon_classifier.model.info import read_labels, read_metadata
-from icon_classifier.page import feedback
-from icon_classifier.page.examples import example_files
-from icon_classifier.page.texts import PAGE_TEXTS, description, plain, privacy
-from icon_classifier.page.title import page_title
+from icon_classifier.page.texts import PAGE_TEXTS
 from icon_classifier.server import preview
 
 SLIM = "slim"
@@ -93,8 +88,6 @@ _REVALIDATE = "public, no-cache"
 
 # page-3FK2ABCD.js of esbuild, remoteEntry.0f4bf8cc45ca4d5b9a5c.js of webpack
 _HASHED = re.compile(r"[-.](?:[0-9A-Z]{8}|[0-9a-f]{16,64})\.\w+$|/[0-9a-f]{20,64}\.\w+$")
-# ui.Classifier(), as the page's notebook has it: the model of its folder.
-_OPENS_MODEL = re.compile(rb"\bClassifier\(\s*\)")
 _PATH = re.compile(r"(?!/)[^\0-\x1f\\]*")
 _TEMPLATE_PATH = re.compile(r"\w[\w.-]*/static/.")
 _ENCODINGS = {"br": ".br", "gzip": ".gz"}
@@ -120,16 +113,7 @@ def install(voila_app: Voila, site_url: str = "") -> None:
         ``VoilaConfiguration.multi_kernel_manager_class`` names is the place to call this from.
     site_url : str, optional
         Where the page as a static site is.
-
-    Raises
-    ------
-    SettingsError
-        If the server has its handlers already.
     """
-    if getattr(voila_app, "app", None) is not None:
-        raise SettingsError(
-            "static_files.install: expected a server without handlers, got one that has them"
-        )
     configuration = voila_app.voila_configuration
     if configuration.template == SLIM:
         voila_app.template_paths, voila_app.static_paths = slim_paths()
@@ -144,7 +128,7 @@ def install(voila_app: Voila, site_url: str = "") -> None:
     def init_handlers_with_delivery() -> list[Any]:
         # The tornado application exists from here on, without any handler.
         policy = SLIM_POLICY if configuration.template == SLIM else STOCK_POLICY
-        if "SPACE_ID" in os.environ:  # Hugging Face shows a Space in a frame of its own site
+        if os.environ.get("SPACE_ID"):  # Hugging Face shows a Space in a frame of its own site
             policy = policy | {"frame-ancestors": "'self' https://huggingface.co"}
         headers = {"Content-Security-Policy": content_security_policy(policy), **_HEADERS}
         headers |= voila_app.tornado_settings.get("headers", {})
@@ -198,7 +182,7 @@ class PageConfig:
     def __call__(self, current_page_config: dict[str, Any], **context: Any) -> dict[str, Any]:
         """Add it; called for each page and for the list of notebooks, which ignores the result."""
         base_url = f"{context['base_url'].rstrip('/')}/"
-        page = describe(self._folder, context["notebook_path"])
+        page = preview.describe(self._folder, context["notebook_path"])
         ours = {
             "fullStaticUrl": f"{base_url}voila/static/{_VERSION}",
             "title": page.title,
@@ -212,61 +196,6 @@ class PageConfig:
         if self._hook is None:
             return current_page_config
         return self._hook(current_page_config, **context)
-
-
-class Page(NamedTuple):
-    """What a page says of itself: its title, a sentence, the classes, whether it has an example."""
-
-    title: str = ""
-    description: str = ""
-    labels: Sequence[str] = ()
-    has_example: bool = False
-
-    def head(self, base_url: str) -> str:
-        """Return the elements of the HTML head; empty where the page has no title."""
-        image = f"{base_url}{preview.IMAGE}" if self.has_example else ""
-        return preview.head(self.title, self.description, image) if self.title else ""
-
-
-def describe(folder: str | Path, notebook: str) -> Page:
-    """Describe the page of a notebook.
-
-    Parameters
-    ----------
-    folder : str or pathlib.Path
-        Where export.onnx and the notebook lie.
-    notebook : str
-        The notebook's path in it.
-
-    Returns
-    -------
-    Page
-        Empty where there is no model, or the notebook does not open it: it is another page, and has
-        a title of its own.
-    """
-    model, source = Path(folder, "export.onnx"), Path(folder, notebook)
-    try:
-        if not _opens_model(source, source.stat().st_mtime_ns):
-            return Page()
-        title, labels = _title_and_labels(model, model.stat().st_mtime_ns)
-    except (OSError, ModelError):
-        # The kernel reports what is wrong with the file; the page only leaves them out.
-        return Page()
-    sentences = description(labels, privacy(asks=bool(os.environ.get(feedback.FOLDER))))
-    return Page(title, sentences, list(map(plain, labels)), bool(example_files(labels, folder)))
-
-
-@lru_cache(maxsize=4)
-def _opens_model(notebook: Path, _: int) -> bool:
-    return _OPENS_MODEL.search(notebook.read_bytes()) is not None
-
-
-@lru_cache(maxsize=4)
-def _title_and_labels(model: Path, _: int) -> tuple[str, list[str]]:
-    """Read them without ONNX Runtime, which the server does not import."""
-    labels, recipe = read_labels(model), read_metadata(model).get("recipe")
-    title = page_title(labels, recipe if isinstance(recipe, str) else None, model.parent)
-    return title, list(labels)
 
 
 class NotebookHandler(TornadoVoilaHandler):  # type: ignore[misc]

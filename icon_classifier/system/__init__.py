@@ -1,1 +1,1 @@
-"""What the machine allows: memory, cores, who may compute now, a shared count."""
+"""Memory, cores and slots, a count across processes, clients' addresses, logs, printable texts."""

@@ -78,20 +78,20 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def kernel_capacity(limit: int, at_rest: int = AT_REST, per_kernel: int = PER_KERNEL) -> int:
+def kernel_capacity(limit: int, per_kernel: int = PER_KERNEL) -> int:
     """Return how many kernels fit a limit on memory.
 
     Parameters
     ----------
-    limit, at_rest, per_kernel : int
-        Bytes: allowed in all, taken by the server and the kernels' parent, added by each kernel.
+    limit, per_kernel : int
+        Bytes: allowed in all, added by each kernel.
 
     Returns
     -------
     int
         From 1 to :data:`MAX_KERNELS`.
     """
-    return max(1, min(MAX_KERNELS, (limit - at_rest) // per_kernel))
+    return max(1, min(MAX_KERNELS, (limit - AT_REST) // per_kernel))
 
 
 def slot_count(limit: int, cores: int) -> int:
@@ -186,7 +186,7 @@ def fill_heap() -> None:
     malloc = ctypes.CDLL(None).malloc
     malloc.argtypes, malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
     # Each size that the library keeps apart. When several blocks are neighbours they are cut from a
-    # large one: the gaps of this size are filled. Another library's never need to be.
+    # large one: the gaps of this size are filled.
     for size in range(1032, 8, -16):
         previous, neighbours = 0, 0
         for _ in range(_MAX_GAPS):

@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from icon_classifier.images import read_image_file
-from tests.browser.test_comforts import PHONE, WIDE, button, drop, fits, line, troubles
+from tests.browser.test_drop_zone import PHONE, WIDE, button, drop, fits, line, troubles
 from tests.support.models import write_model
 from tests.support.servers import Server, project_copy, voila
 

@@ -21,7 +21,7 @@ from icon_classifier.page.texts import HEIF_MISSING, SITE_TEXTS
 from icon_classifier.site.build import write_site
 from icon_classifier.system.texts import csv_line
 from scripts.browser import find_browser
-from tests.browser.test_comforts import (
+from tests.browser.test_drop_zone import (
     GRIZZLY,
     LOOKS,
     NAMES,

@@ -77,7 +77,7 @@ def cluster() -> Iterator[str]:
 def address(cluster: str, folder: Path) -> Iterator[str]:
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    front = api_on_ray.build(ApiSettings(model=folder, rate=0), replicas=2)
+    front = api_on_ray.build(ApiSettings(model=folder, rate=0, max_pixels=10**6), replicas=2)
     serve.run(front, name="api")
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()  # its replicas occupy both cores, which the next tests need
@@ -106,6 +106,11 @@ class TestServe:
         bad = httpx.post(address + "/classify", content=b"only text", timeout=60)
         assert (bad.status_code, bad.json()["type"]) == (415, "/docs#unsupported-image")
         assert httpx.get(address + "/healthz", timeout=60).json() == {"status": "ok", "pending": 0}
+
+    def test_replicas_refuse_more_pixels_than_the_settings_allow(self, address: str) -> None:
+        photo = encode(Image.new("RGB", (1001, 1000)))
+        answer = httpx.post(address + "/classify", content=photo, timeout=60)
+        assert (answer.status_code, answer.json()["type"]) == (413, "/docs#image-too-large")
 
     def test_killed_replica_loses_no_request(self, address: str) -> None:
         replicas = [

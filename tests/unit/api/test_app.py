@@ -186,16 +186,20 @@ def test_body_larger_than_allowed_is_refused(connect, size):
     assert response.headers["connection"] == "close"
 
 
+def test_error_on_the_page_has_the_headers_of_the_same_error_as_json(connect):
+    client = connect(max_body=1000, keys=("one",))
+    for photo, status in ((b"x", 401), (b"x" * 1001, 413)):
+        page = client.post("/", files={"photo": photo})
+        api = client.post("/classify", files={"photo": photo}, headers={"X-API-Key": "one"})
+        assert page.status_code == status
+        assert page.headers.get("connection") == ("close" if status == 413 else None)
+        assert page.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
+        assert api.headers.get("connection") == page.headers.get("connection")
+
+
 def test_photo_larger_than_allowed_is_refused(connect):
     client = connect(max_bytes=len(PHOTO) - 1)
     assert is_problem(client.post("/classify", content=PHOTO), 413)
-
-
-def test_memory_of_all_requests_is_limited(connect):
-    client = connect(max_memory=100)
-    response = client.post("/classify", content=PHOTO)
-    assert is_problem(response, 503)
-    assert int(response.headers["retry-after"]) > 0
 
 
 class Gate:
@@ -261,6 +265,15 @@ def test_each_photo_of_a_form_takes_a_place_in_the_queue(model):
         assert gate.received == 1
 
 
+def test_memory_of_all_requests_is_limited(model):
+    size = len(PHOTO)
+    limits = {"max_bytes": size, "max_body": size, "max_memory": 2 * size}
+    with waiting_photos(model, "1.1.1.1", "2.2.2.2", **limits) as (client, _):
+        response = post_from(client, "3.3.3.3")
+        assert is_problem(response, 503)
+        assert int(response.headers["retry-after"]) > 0
+
+
 def test_one_client_cannot_take_all_memory(model):
     size = len(PHOTO)
     with waiting_photos(
@@ -283,6 +296,8 @@ def test_health_fails_when_no_photo_is_finished(model):
         gate.stalled_seconds = 61.0
         response = client.get("/healthz")
         assert is_problem(response, 503)
+        described = client.get("/openapi.json").json()["paths"]["/healthz"]["get"]["responses"]
+        assert described.keys() == {"200", "503"}
         assert "restart" in response.json()["detail"]
 
 

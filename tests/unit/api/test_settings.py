@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def test_values_are_parsed_by_type():
     assert settings.keys == ("one", "two")
 
 
+@pytest.mark.parametrize("name", [field.name for field in fields(ApiSettings)])
+def test_empty_variable_leaves_the_default(name):
+    assert ApiSettings.from_environ({PREFIX + name.upper(): ""}) == ApiSettings()
+
+
+def test_all_requests_may_be_as_large_as_one():
+    assert ApiSettings(max_bytes=7, max_body=9, max_memory=9).max_memory == 9
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -37,6 +47,8 @@ def test_values_are_parsed_by_type():
         ("QUEUE", "-1"),
         ("QUEUE", "0"),
         ("QUEUE", "8"),  # smaller than one request may be
+        ("MAX_MEMORY", "52428799"),  # likewise
+        ("MAX_BYTES", "268435457"),  # a photo that is fetched
         ("FETCH_SECONDS", "-0.1"),
         ("ANSWER_SECONDS", "nan"),
         ("NO_SUCH_OPTION", "1"),

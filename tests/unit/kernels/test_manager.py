@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tornado.web import HTTPError
 
@@ -35,7 +36,7 @@ async def managing(folder: Path, **options: Any) -> AsyncIterator[VisitorKernelM
 
 
 async def open_page(visitors: VisitorKernelManager, client: str) -> str | None:
-    """Open a page that connects; return its kernel's id, None if there is no place."""
+    """Open a page that connects; return its kernel's id, None if there is no capacity."""
     async with visitors.reserve(client) as reserved:
         if not reserved:
             return None
@@ -115,7 +116,7 @@ async def test_fewer_visitors_fit_where_kernels_are_not_forked(
 
 @forking
 @pytest.mark.slow
-async def test_client_with_too_many_places_gives_up_the_oldest_idle_one(tmp_path: Path) -> None:
+async def test_client_with_too_many_pages_gives_up_the_oldest_idle_one(tmp_path: Path) -> None:
     async with managing(tmp_path, max_visitors=4) as visitors:
         pages = [await open_page(visitors, "school") for _ in range(4)]  # nobody else wants them
         await keep_busy(visitors, str(pages[0]))
@@ -172,7 +173,7 @@ async def test_clients_at_the_same_moment_never_exceed_the_capacity(tmp_path: Pa
 
 @forking
 @pytest.mark.slow
-async def test_page_that_does_not_connect_loses_its_place(tmp_path: Path) -> None:
+async def test_page_that_does_not_connect_loses_its_kernel(tmp_path: Path) -> None:
     async with managing(tmp_path, connect_timeout=1.0, leave_timeout=600.0) as visitors:
         present = await open_page(visitors, "")
         async with visitors.reserve() as reserved:
@@ -188,7 +189,7 @@ async def test_page_that_does_not_connect_loses_its_place(tmp_path: Path) -> Non
 
 @forking
 @pytest.mark.slow
-async def test_start_that_fails_takes_no_place_and_is_no_work(
+async def test_start_that_fails_takes_no_capacity_and_is_unhealthy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with managing(tmp_path, max_visitors=2) as visitors:
@@ -203,26 +204,32 @@ async def test_start_that_fails_takes_no_place_and_is_no_work(
             assert error.value.status_code == 503
             assert error.value.log_message == KernelError.words
         assert visitors.visitors == 0
-        monkeypatch.setattr(visitors.fork_server, "slot_watch", None)  # it is no work, too
-        assert visitors.works
+        monkeypatch.setattr(visitors.fork_server, "slot_watch", None)  # it is unhealthy, too
+        assert visitors.is_healthy
         monkeypatch.setattr(manager, "MAX_STUCK", 0.05)
-        assert not visitors.works
+        assert not visitors.is_healthy
         os.kill(visitors.fork_server.pid, signal.SIGCONT)
         monkeypatch.setattr(visitors.fork_server, "_fork_timeout", 30.0)
-        assert await open_page(visitors, "")
+        kernel_id = await open_page(visitors, "")
         monkeypatch.setattr(manager, "MAX_STUCK", 60.0)
-        assert visitors.works
+        assert visitors.is_healthy
+        # The parent has answered the first three requests too, but nobody used those kernels.
+        used = visitors.get_kernel(str(kernel_id)).provisioner.pid
+        parent = psutil.Process(visitors.fork_server.pid)
+        async with asyncio.timeout(10):
+            while [child.pid for child in parent.children()] != [used]:
+                await asyncio.sleep(0.02)
 
 
 @forking
 @pytest.mark.slow
-async def test_slots_that_nobody_releases_are_no_work(
+async def test_slots_that_nobody_releases_are_unhealthy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with managing(tmp_path) as visitors:
-        assert visitors.works
+        assert visitors.is_healthy
         monkeypatch.setattr(manager, "MAX_STUCK", 1e-9)
-        assert not visitors.works
+        assert not visitors.is_healthy
 
 
 @forking

@@ -224,6 +224,26 @@ class TestOnThePage:
         self.send("keep", index=0)
         assert self.answer.feedback["said"] == "Thank you: kept as a."
 
+    def test_photo_that_cannot_be_removed_can_still_be_undone(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.show("a", "b")
+        self.send("keep", index=0)
+        file = self.folder / files(self.folder)[0]
+        photo = file.read_bytes()
+        file.unlink()
+        file.mkdir()  # which unlink() refuses, root's too
+        for kind, content in (("undo", {}), ("keep", {"index": 1})):
+            self.send(kind, **content)
+            assert self.answer.feedback["said"] == texts.FEEDBACK_NOT_REMOVED
+            assert self.answer.feedback["can_undo"]
+        assert "cannot remove a photo" in caplog.text
+        file.rmdir()
+        file.write_bytes(photo)
+        self.send("undo")
+        assert files(self.folder) == []
+        assert self.answer.feedback["said"] == ""
+
     def test_photo_that_was_given_is_trained_on(self, tmp_path: Path) -> None:
         for label, index in (("circle", 0), ("square", 2)):
             self.photo = Image.new("RGB", (90, 60), "red" if index else "blue")

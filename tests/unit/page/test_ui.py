@@ -139,7 +139,7 @@ class Comforts:
         self.classifier = ui.Classifier(str(folder))
         self.upload, self.label = widgets.FileUpload(), widgets.Label()
         self.output, self.button = widgets.Output(), widgets.Button()
-        self.zone, self.answer = ui.comforts(
+        self.zone, self.answer = ui.drop_zone_and_answer(
             self.classifier, self.upload, self.button, self.output, self.label, feedback
         )
 

@@ -8,7 +8,9 @@ from typing import Any, Self
 
 import pytest
 
+from icon_classifier.kernels import manager
 from icon_classifier.kernels.process import can_fork
+from icon_classifier.page.feedback import MAX_BYTES
 from icon_classifier.server.app import MAX_OFFLINE, PageKernelManager
 
 PIECE = 2**19
@@ -104,6 +106,18 @@ def test_page_is_not_served_with_an_impossible_number_of_proxies(
     monkeypatch.setenv("PROXIES", variable)
     with pytest.raises(SystemExit, match=r"cannot be served: .*(PROXIES|trusted_proxies).*"):
         PageKernelManager(**options)
+
+
+async def test_empty_variables_mean_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("PROXIES", "FEEDBACK_FOLDER", "FEEDBACK_MAX_BYTES", "SITE_URL"):
+        monkeypatch.setenv(variable, "")
+    monkeypatch.setattr(manager, "can_fork", lambda: False)
+    visitors = PageKernelManager(root_dir=str(tmp_path))
+    assert (visitors.trusted_proxies, visitors.feedback_folder) == (0, "")
+    assert (visitors.feedback_max_bytes, visitors.site_url) == (MAX_BYTES, "")
+    await visitors.shutdown_all()
 
 
 @pytest.mark.parametrize("options", [{"feedback_max_bytes": -1}, {}])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +17,6 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application
 from voila.app import Voila
 
-from icon_classifier.errors import SettingsError
 from icon_classifier.page.texts import PAGE_TEXTS
 from icon_classifier.server import static_files
 from tests.support.models import LABELS, model_bytes
@@ -212,17 +210,11 @@ async def test_scripts_that_the_slim_page_does_not_use_are_not_compressed_on_dem
     assert "Content-Encoding" not in response.headers
 
 
-def opening(folder: Path, code: str = "classifier = ui.Classifier()") -> str:
-    """Write a notebook that runs some code; return its name."""
-    cells = [nbformat.v4.new_markdown_cell("# Bears"), nbformat.v4.new_code_cell(code)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "opening.ipynb")
-    return "opening.ipynb"
-
-
 def test_page_config_holds_the_labels_and_the_texts(make: Make, tmp_path: Path) -> None:
     app = make(template="slim")
     static_files.install(app)
-    about = {"base_url": "/", "notebook_path": opening(tmp_path)}
+    (tmp_path / "opening.ipynb").write_text("ui.Classifier()")
+    about = {"base_url": "/", "notebook_path": "opening.ipynb"}
     hook = app.voila_configuration.page_config_hook
     assert not hook({}, **about)["labels"]
     (tmp_path / "export.onnx").write_bytes(model_bytes())
@@ -232,53 +224,6 @@ def test_page_config_holds_the_labels_and_the_texts(make: Make, tmp_path: Path) 
     assert '<meta property="og:title" content="Red, green or blue?">' in config["head"]
     assert config["texts"] == PAGE_TEXTS
     assert config["kept"] == 1
-
-
-def test_link_has_a_picture_where_the_page_has_an_example(tmp_path: Path) -> None:
-    notebook = opening(tmp_path)
-    (tmp_path / "export.onnx").write_bytes(model_bytes())
-    assert "og:image" not in static_files.describe(tmp_path, notebook).head("/")
-    (tmp_path / "examples").mkdir()
-    (tmp_path / "examples" / "README.md").write_text("no picture")
-    assert "og:image" not in static_files.describe(tmp_path, notebook).head("/")
-    (tmp_path / "examples" / "red.HEIC").write_bytes(b"")
-    head = static_files.describe(tmp_path, notebook).head("/sub/")
-    assert '<meta property="og:image" content="/sub/example.jpg">' in head
-
-
-@pytest.mark.parametrize(
-    ("code", "has_title"),
-    [
-        ("classifier = ui.Classifier()", True),
-        ("Classifier( )", True),
-        ("ui.Classifier(str(written.parent))", False),
-        ("MyClassifier()", False),
-        ("1 + 1", False),
-    ],
-)
-def test_only_a_notebook_that_opens_the_model_gets_its_title(
-    code: str, has_title: bool, tmp_path: Path
-) -> None:
-    (tmp_path / "export.onnx").write_bytes(model_bytes())
-    page = static_files.describe(tmp_path, opening(tmp_path, code))
-    assert bool(page.title) == has_title
-    assert bool(page.head("/")) == has_title
-    assert not static_files.describe(tmp_path, "missing.ipynb").title
-
-
-@pytest.mark.parametrize(
-    ("folder", "sentence"),
-    [
-        ("", "Your photo is not stored."),
-        ("/feedback", "Your photo is stored only if you say whether its answer is right."),
-    ],
-)
-def test_link_says_what_becomes_of_a_photo(
-    folder: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FEEDBACK_FOLDER", folder)
-    (tmp_path / "export.onnx").write_bytes(model_bytes())
-    assert static_files.describe(tmp_path, opening(tmp_path)).description.endswith(f"? {sentence}")
 
 
 @pytest.mark.parametrize(
@@ -300,32 +245,3 @@ def test_page_config_hook_of_the_owner_has_the_last_word(make: Make) -> None:
     config = app.voila_configuration.page_config_hook({}, base_url="/", notebook_path="page.ipynb")
     assert config["labels"] == ["own"]
     assert config["texts"] == PAGE_TEXTS
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [b"", b"\x0a\x0ficon_classifier\x12\x03{}}", b"\x0a\x0ficon_classifier\x12\x02[]"],
-    ids=["nothing", "no JSON", "no labels"],
-)
-def test_file_without_labels_has_none(tmp_path: Path, entry: bytes) -> None:
-    path = tmp_path / "export.onnx"
-    path.write_bytes(b"something else" + entry)
-    assert static_files.describe(tmp_path, opening(tmp_path)) == static_files.Page()
-
-
-def test_long_metadata_is_read_whole(tmp_path: Path) -> None:
-    entries = {"format": 1, "labels": [f"class_{number}" for number in range(4000)]}
-    text = json.dumps(entries).encode()
-    length = bytes([len(text) & 0x7F | 0x80, len(text) >> 7 & 0x7F | 0x80, len(text) >> 14])
-    path = tmp_path / "export.onnx"
-    path.write_bytes(b"\x0a\x0ficon_classifier\x12" + length + text)
-    title, _, labels, _ = static_files.describe(tmp_path, opening(tmp_path))
-    assert title == "Which of 4000 is it?"
-    assert (len(labels), labels[-1]) == (4000, "class 3999")
-
-
-def test_server_that_has_its_handlers_is_refused(make: Make) -> None:
-    app = make(template="lab")
-    app.app = Application()
-    with pytest.raises(SettingsError, match="expected a server without handlers"):
-        static_files.install(app)
