@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from bench.support import report
 from bench.support.measure import run_process
@@ -24,7 +25,7 @@ from icon_classifier.dataset.clean import clean
 from icon_classifier.dataset.gather import gather
 from icon_classifier.dataset.recipes import Training, folder_recipe
 from icon_classifier.model.session import softmax
-from icon_classifier.training.evaluation import auroc, calibration_error, mean_recall
+from icon_classifier.training.evaluation import calibration_error, mean_recall
 from icon_classifier.training.features import pooled_features
 from icon_classifier.training.learners import Photos, load_photos
 from icon_classifier.training.lesson.fine_tuning import plain_learner, train_plain
@@ -142,7 +143,9 @@ class Bench:
         ]
         yield "passed", [(scores >= probe.threshold).mean() for scores in strangers]
         if strangers:
-            yield "AUROC", auroc(known, np.concatenate(strangers))
+            others = np.concatenate(strangers)
+            is_known = np.repeat([1, 0], [len(known), len(others)])
+            yield "AUROC", roc_auc_score(is_known, np.concatenate([known, others]))
 
     def train(self, sides: Photos, training: Training) -> Probe:
         """Train a probe on the photos of a split that are for training."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from icon_classifier.cli.predict import Record, classify_files, find_photos
-from icon_classifier.dataset.layout import Place, find_layout, set_of
+from icon_classifier.dataset.layout import Place, find_layout, subset_of
 from icon_classifier.dataset.sources.archive import read_folder
 from icon_classifier.dataset.tables import is_table
 from icon_classifier.errors import DatasetError
@@ -85,9 +85,9 @@ def judge_folder(model: Model, folder: Path, *, threads: int) -> Report:
     """
     names = dict(zip(model.info.raw.get("vocab", ()), model.labels, strict=False))
     photos = dict(_find(folder, names | {label: label for label in model.labels}))
-    note = "" if set_of(folder.resolve().name) == "test" else MAYBE_TRAINED
-    others = [path for path, place in photos.items() if place and place.part != "test"]
-    if any(place and place.part == "test" for place in photos.values()):
+    note = "" if subset_of(folder.resolve().name) == "test" else MAYBE_TRAINED
+    others = [path for path, place in photos.items() if place and place.subset != "test"]
+    if any(place and place.subset == "test" for place in photos.values()):
         note = TEST_ALONE.format(len(others))
         for path in others:
             del photos[path]

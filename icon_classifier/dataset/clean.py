@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -89,7 +88,6 @@ class _Finding:
 def clean(
     photos: Path,
     *,
-    limits: Limits = Limits(),
     with_fastai: bool = True,
     progress: bool = True,
 ) -> CleanReport:
@@ -103,8 +101,6 @@ def clean(
     ----------
     photos : Path
         What :func:`~icon_classifier.dataset.gather.gather` returned.
-    limits : Limits
-        Limits of a photo.
     with_fastai : bool
         Also check with fastai's ``verify_images``; it takes seconds to import.
     progress : bool
@@ -127,7 +123,7 @@ def clean(
 
     with ThreadPoolExecutor(usable_cores()) as pool:  # decoding releases the interpreter lock
         examined = track(
-            pool.map(partial(_examine, limits=limits), [*test, *paths]),
+            pool.map(_examine, [*test, *paths]),
             "clean",
             len(test) + len(paths),
             console=Console(stderr=True),
@@ -142,7 +138,7 @@ def clean(
     left = {path: each for path, each in findings.items() if path not in problems}
     kept_apart = set(test)
     targets = _targets({path: each for path, each in left.items() if path not in kept_apart})
-    rewritten = _rewrite(photos, targets, limits)
+    rewritten = _rewrite(photos, targets)
     prints = {targets.get(path, path): each.fingerprint for path, each in left.items()}
     if with_fastai:
         quarantined += _verify(photos)
@@ -164,11 +160,11 @@ def clean(
     )
 
 
-def _examine(path: Path, limits: Limits) -> _Finding:
+def _examine(path: Path) -> _Finding:
     try:
         with path.open("rb") as file:
-            data = file.read(limits.max_bytes + 1)
-        image = read_image(data, limits)
+            data = file.read(Limits().max_bytes + 1)
+        image = read_image(data)
     except OSError as error:
         return _Finding("", f"cannot be opened: {error.strerror}")
     except ImageError as error:
@@ -255,11 +251,11 @@ def _targets(findings: dict[Path, _Finding]) -> dict[Path, Path]:
     return targets
 
 
-def _rewrite(photos: Path, targets: dict[Path, Path], limits: Limits) -> list[Move]:
+def _rewrite(photos: Path, targets: dict[Path, Path]) -> list[Move]:
     """Rewrite photos as the page will read them, and keep the originals in another folder."""
 
     def write(path: Path, temporary: Path) -> None:
-        image = read_image_file(path, limits)
+        image = read_image_file(path)
         if targets[path].suffix == ".png":
             image.save(temporary, "PNG", compress_level=1)
         else:

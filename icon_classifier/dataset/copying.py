@@ -46,7 +46,7 @@ def list_files(read: Reader, recipe: Recipe) -> Layout:
         pattern=recipe.folder.pattern,
     )
     layout = replace(layout, left_out=unread | layout.left_out)
-    labels = [label for label, part in layout.places.values() if part != "test"]
+    labels = [label for label, subset in layout.places.values() if subset != "test"]
     check_classes(labels, recipe, layout.unknown, Counter(layout.left_out.values()))
     return layout
 
@@ -64,7 +64,7 @@ def add_files(
             copied = first.setdefault((line["label"], line["photo"]), line["file"])
             if copied != line["file"]:
                 line["left_out"] = f"a copy of {copied}"
-    added = [line["label"] for line in lines if "photo" in line and line["part"] != "test"]
+    added = [line["label"] for line in lines if "photo" in line and line["subset"] != "test"]
     reasons = Counter(line["left_out"] for line in lines if "photo" not in line)
     check_classes(added, recipe, layout.unknown, reasons)
     add_further(further, added, store, root)
@@ -92,7 +92,7 @@ def add_further(
         outside = Counter(path.parts[0] if path.parts[1:] else "" for path in layout.left_out)
         if outside:
             _log.warning("further files of no class were left out, in: %s", _counts(outside))
-        tests = [path for path, place in layout.places.items() if place.part == "test"]
+        tests = [path for path, place in layout.places.items() if place.subset == "test"]
         left_out = layout.left_out | dict.fromkeys(tests, "of a test set")
         places = {path: place for path, place in layout.places.items() if path not in left_out}
         lines = _copy_photos(read, replace(layout, places=places, left_out=left_out), store)
@@ -107,19 +107,19 @@ def add_further(
 
 
 def _copy_photos(read: Reader, layout: Layout, store: PhotoStore) -> list[dict[str, Any]]:
-    """Copy photos to their classes and sets; return a line for each file: its outcome."""
+    """Copy photos to their classes and subsets; return a line for each file: its outcome."""
     lines: list[dict[str, Any]] = [
         {"file": str(path), "left_out": why} for path, why in layout.left_out.items()
     ]
     for path, content in read(layout.places.__contains__):
         if path not in layout.places:
             continue
-        label, part = layout.places[path]
-        line = {"file": str(path), "label": label, "part": part}
+        label, subset = layout.places[path]
+        line = {"file": str(path), "label": label, "subset": subset}
         if isinstance(content, bytes) and not _is_photo(path, content):
             content = f"not a photo ({path.suffix.lower()})" if path.suffix else "not a photo"
         if isinstance(content, bytes):
-            line["photo"] = store.add(label, content, path.name, part)
+            line["photo"] = store.add(label, content, path.name, subset)
         else:
             line["left_out"] = str(content)
         lines.append(line)
@@ -135,7 +135,8 @@ def _changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> dict[st
             if "photo" in line:
                 # Without the user's name of the file, which may have changed.
                 identity = line["photo"].partition("-")[0].partition(".")[0]
-                places[-1].setdefault(identity, set()).add((line["label"], line["part"]))
+                subset = line.get("subset", "train")  # records of earlier versions have none
+                places[-1].setdefault(identity, set()).add((line["label"], subset))
     old, new = places
     if not old:
         return {}

@@ -36,7 +36,7 @@ from icon_classifier.dataset.copying import (
     list_files,
 )
 from icon_classifier.dataset.json_lines import append_lines, read_lines
-from icon_classifier.dataset.recipes import ArchiveSource, ClassRecipe, Recipe, SourceKind
+from icon_classifier.dataset.recipes import ArchiveSource, ClassRecipe, Recipe
 from icon_classifier.dataset.sources.archive import (
     ArchiveLimits,
     is_archive,
@@ -61,7 +61,6 @@ def gather(
     recipe: Recipe,
     folder: str | Path,
     *,
-    source: SourceKind | None = None,
     data: str | Path | None = None,
     further: str | Path | None = None,
     max_workers: int = 8,
@@ -77,10 +76,8 @@ def gather(
     folder : str or Path
         The data folder to work in; a second run continues where the first stopped. Where it is the
         user's own folder, ``gathered`` in it is used.
-    source : {"search", "urls", "archive", "folder", "shapes"}, optional
-        Another source than the recipe's own.
     data : str or Path, optional
-        Photos of your own: a folder, an archive of one, or a table in the folder of its photos.
+        The user's photos: a folder, an archive of one, or a table in the folder of its photos.
     further : str or Path, optional
         A folder of more photos to train on, such as those that visitors of the page gave: a folder
         for each class, which adds to the class of that name. Others are reported and left out.
@@ -106,7 +103,7 @@ def gather(
         If they cannot be searched for or downloaded.
     """
     root = Path(folder).expanduser()
-    kind = "data" if data is not None else source or recipe.source
+    kind = "data" if data is not None else recipe.source
     own = None
     if kind in {"data", "folder"}:
         recipe, own = _own_photos(recipe, data)
@@ -133,8 +130,7 @@ def gather(
                 outcomes = download_photos(
                     urls,
                     each.name,
-                    root,
-                    store=store,
+                    store,
                     timeouts=timeouts,
                     max_workers=max_workers,
                     progress=progress,
@@ -155,7 +151,7 @@ def gather(
 def _gather_own(
     recipe: Recipe, own: Path, root: Path, kind: str, further: str | Path | None
 ) -> Path:
-    """Gather photos of one's own; a run that fails leaves no new data folder."""
+    """Gather the user's photos; a run that fails leaves no new data folder."""
     read, is_new = _own_reader(own, root), not root.exists()
     layout = list_files(read, recipe)
     _check_origin(root, recipe, kind, str(own.resolve()))
@@ -168,7 +164,7 @@ def _gather_own(
 
 
 def check_own_photos(recipe: Recipe, data: str | Path | None = None) -> None:
-    """Raise what :func:`gather` would about photos of one's own, by the names of their files.
+    """Raise what :func:`gather` would about the user's photos, by the names of their files.
 
     Takes no longer than listing the files, and writes nothing. Other sources are not looked at.
 
@@ -183,7 +179,7 @@ def check_own_photos(recipe: Recipe, data: str | Path | None = None) -> None:
 
 
 def _own_photos(recipe: Recipe, data: str | Path | None) -> tuple[Recipe, Path]:
-    """Return where photos of one's own are, and the recipe with their table if that is given."""
+    """Return where the user's photos are, and the recipe with their table if that is given."""
     if data is None and recipe.folder.path is None:
         raise DatasetError(f"recipe {recipe.name!r} needs a folder of photos, got none")
     own = Path(data or recipe.folder.path or "").expanduser()

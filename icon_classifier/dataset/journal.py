@@ -46,7 +46,7 @@ def apply_moves(root: Path, moves: Iterable[Move], kind: Kind) -> list[Move]:
     moves : iterable of Move
         What to move. A target whose name is in use gets a number.
     kind : {"cleaner", "quarantine", "rewritten"}
-        Which part of the program moves; :func:`undo_moves` undoes one kind.
+        Which part of the program moves; :func:`undo_moves` undoes those of the cleaner.
 
     Returns
     -------
@@ -78,15 +78,13 @@ def apply_moves(root: Path, moves: Iterable[Move], kind: Kind) -> list[Move]:
     return planned
 
 
-def undo_moves(root: Path, kind: Kind = "cleaner") -> list[Move]:
-    """Undo the latest run of one kind that has not been undone yet.
+def undo_moves(root: Path) -> list[Move]:
+    """Undo the latest run of the cleaner that has not been undone yet.
 
     Parameters
     ----------
     root : Path
         The data folder.
-    kind : {"cleaner", "quarantine"}
-        Whose moves to undo.
 
     Returns
     -------
@@ -98,7 +96,7 @@ def undo_moves(root: Path, kind: Kind = "cleaner") -> list[Move]:
     DatasetError
         If a photo's old name has been used since; then nothing has been moved.
     """
-    left = [line for line in _lines_in_effect(root) if line["kind"] == kind]
+    left = [line for line in _lines_in_effect(root) if line["kind"] == "cleaner"]
     if not left:
         return []
     batch = left[-1]["batch"]

@@ -17,17 +17,21 @@ from icon_classifier.files import write_file
 def append_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     """Append objects to a file of JSON lines, and flush them to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     with path.open("a+b") as file:
         _drop_partial_line(file)
-        file.write(text.encode())
+        file.write(_to_text(lines).encode())
         file.flush()
         os.fsync(file.fileno())
 
 
 def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    """Write a file of JSON lines; names of files that are not Unicode are escaped in it."""
-    write_file(path, "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines))
+    """Write a file of JSON lines."""
+    write_file(path, _to_text(lines))
+
+
+def _to_text(lines: Iterable[dict[str, Any]]) -> str:
+    """Return ASCII, since names of files that are not Unicode have to be escaped."""
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def _drop_partial_line(file: BinaryIO) -> None:

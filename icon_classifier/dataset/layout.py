@@ -1,4 +1,4 @@
-"""Find the class and the set of each photo from folders, a table or the names of files."""
+"""Find the class and the subset of each photo from folders, a table or the names of files."""
 
 import re
 import unicodedata
@@ -6,21 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from icon_classifier.dataset.tables import SET_NAMES, by_table
+from icon_classifier.dataset.tables import SUBSET_NAMES, Subset, by_table
 from icon_classifier.errors import DatasetError
 from icon_classifier.files import NO_CLASS, TEMPORARY_SUFFIX, folder_name
 from icon_classifier.images import SUFFIXES
 
-Part = Literal["train", "valid", "test"]
-"""A set of photos: to train on, to validate with, to judge the finished model with."""
-
 Labels = dict[PurePosixPath, str]
 
 _THINGS = "images?|imgs?|photos?|pictures?|pics?|data|set|dataset"
-_SET = re.compile(rf"(?:(?:{_THINGS})[\s_-]*)?({'|'.join(SET_NAMES)})(?:[\s_-]*(?:{_THINGS}|\d+))?")
-"""A name of a folder that holds one set, ``train`` or ``test_images`` say."""
+_SUBSET = re.compile(
+    rf"(?:(?:{_THINGS})[\s_-]*)?({'|'.join(SUBSET_NAMES)})(?:[\s_-]*(?:{_THINGS}|\d+))?"
+)
+"""A name of a folder that holds one subset, ``train`` or ``test_images`` say."""
 
 _NUMBERED = re.compile(r"(.*[^\W\d_].*?)[\s_.()#-]*\d[\d\s_.()#-]*")
 """A name of a file with a class in front of a number: ``cat_12``, ``cat.0``, ``cat (1)``."""
@@ -46,16 +45,16 @@ class Place(NamedTuple):
     """Where a photo belongs."""
 
     label: str
-    part: Part
+    subset: Subset
 
 
 @dataclass(frozen=True)
-class _Way:
-    """What one way to find labels found."""
+class _LabelSource:
+    """The labels that folders, tables or file names give."""
 
     labels_from: str
     labels: Labels
-    sets: dict[PurePosixPath, Part] = field(default_factory=dict)
+    subsets: dict[PurePosixPath, Subset] = field(default_factory=dict)
     tables: Sequence[PurePosixPath] = ()
     missing: dict[PurePosixPath, str] = field(default_factory=dict)
 
@@ -91,12 +90,12 @@ def find_layout(
     table: str | None = None,
     pattern: str | None = None,
 ) -> Layout:
-    """Find the class and the set of each photo.
+    """Find the class and the subset of each photo.
 
     Labels are looked for in the folders first, then in tables, then in the names of the files; the
     first that has all classes counts, or else the one with the most. A folder named ``train``,
-    ``valid`` or ``test`` around a photo is its set; where no photo would be left to train on, there
-    are no sets.
+    ``valid`` or ``test`` around a photo is its subset. Where none is to train on, those of
+    ``valid`` are, and those of ``test`` only where there are no others.
 
     Parameters
     ----------
@@ -129,12 +128,12 @@ def find_layout(
     named = [path for path in photos if path.name.casefold().endswith(SUFFIXES)] or photos
     names = {_words(name): label for name, label in (classes or {}).items()}
     enough = len(set(names.values())) or 2
-    best, chosen = (-1, 0), _Way("the folders", {})
-    for way in _ways(named, photos, names, dict(tables or {}), table, pattern):
-        labels = [label for each in way.labels.values() if (label := _label(each, names))]
+    best, chosen = (-1, 0), _LabelSource("the folders", {})
+    for source in _label_sources(named, photos, names, dict(tables or {}), table, pattern):
+        labels = [label for each in source.labels.values() if (label := _label(each, names))]
         count = len(set(labels)), len(labels)
         if count > best:
-            best, chosen = count, way
+            best, chosen = count, source
         if len(set(labels)) >= enough:
             break
     raw = chosen.labels
@@ -149,10 +148,15 @@ def find_layout(
             unknown[raw.get(path) or outermost(path) or path.parent.name] += path in likely
             left_out[path] = f"no single class is found in {chosen.labels_from}"
         else:
-            part = chosen.sets.get(path) or _part(path, around | {raw[path]})
-            places[path] = Place(spelt.setdefault(_fold(label), label), part)
-    if not any(place.part == "train" for place in places.values()):
-        places = {path: Place(label, "train") for path, (label, _) in places.items()}
+            subset = chosen.subsets.get(path) or _subset(path, around | {raw[path]})
+            places[path] = Place(spelt.setdefault(_fold(label), label), subset)
+    subsets = {place.subset for place in places.values()}
+    to_train = next((name for name in ("train", "valid", "test") if name in subsets), None)
+    places |= {
+        path: place._replace(subset="train")
+        for path, place in places.items()
+        if place.subset == to_train
+    }
     left_out = {path: why for path, why in left_out.items() if path not in chosen.tables}
     return Layout(places, left_out | chosen.missing, chosen.labels_from, +unknown)
 
@@ -189,53 +193,57 @@ def _label(name: str | None, names: Mapping[str, str]) -> str | None:
     return folder_name(name) or None
 
 
-def _ways(
+def _label_sources(
     named: Sequence[PurePosixPath],
     photos: Sequence[PurePosixPath],
     names: Mapping[str, str],
     tables: dict[PurePosixPath, bytes],
     table: str | None,
     pattern: str | None,
-) -> Iterator[_Way]:
-    """Yield the ways to find labels, the surest first."""
+) -> Iterator[_LabelSource]:
+    """Yield the labels that each source gives, the surest first."""
     if pattern is not None:
         matches = ((path, re.search(pattern, path.as_posix())) for path in photos)
-        yield _Way("the names of files", {path: found[1] for path, found in matches if found})
+        yield _LabelSource(
+            "the names of files", {path: found[1] for path, found in matches if found}
+        )
         return
     if table is None:
         label_of = _by_names(names) if names else _by_places(named)
         labels = ((path, label_of(path)) for path in photos)
-        yield _Way("the folders", {path: label for path, label in labels if label is not None})
+        yield _LabelSource(
+            "the folders", {path: label for path, label in labels if label is not None}
+        )
     else:
         tables = {path: data for path, data in tables.items() if path.name == table}
         if not tables:
             raise DatasetError(f"there is no table {table} among the files")
     yield from _by_tables(named, tables, table)
     if table is None:
-        yield _Way("the names of files", _by_numbered_names(named, names))
+        yield _LabelSource("the names of files", _by_numbered_names(named, names))
 
 
 def _by_tables(
     photos: Sequence[PurePosixPath], tables: Mapping[PurePosixPath, bytes], chosen: str | None
-) -> Iterator[_Way]:
-    """Merge the tables; where several are named like sets, they are those of their photos."""
+) -> Iterator[_LabelSource]:
+    """Merge the tables; where several are named like subsets, they are those of their photos."""
     labels: Labels = {}
-    sets: dict[PurePosixPath, Part] = {}
+    subsets: dict[PurePosixPath, Subset] = {}
     missing: dict[PurePosixPath, str] = {}
     used = []
-    named_sets = len({part for path in tables if (part := set_of(path.stem))}) > 1
+    named_subsets = len({name for path in tables if (name := subset_of(path.stem))}) > 1
     for table, data in sorted(tables.items()):
         found = by_table(data, photos, any_columns=chosen is not None)
         if found is not None:
             used.append(table)
-            part = set_of(table.stem) if named_sets else None
-            stated = dict.fromkeys(found.labels, part) if part else {}
+            subset = subset_of(table.stem) if named_subsets else None
+            stated = dict.fromkeys(found.labels, subset) if subset else {}
             labels = found.labels | labels
-            sets = stated | found.sets | sets
+            subsets = stated | found.subsets | subsets
             why = f"named in {table.name}, but there is no such file"
             missing |= dict.fromkeys(map(PurePosixPath, found.missing), why)
     if used:
-        yield _Way(", ".join(path.name for path in used), labels, sets, used, missing)
+        yield _LabelSource(", ".join(path.name for path in used), labels, subsets, used, missing)
     elif chosen is not None:
         raise DatasetError(
             f"{chosen}: expected a column with names of photos and one with labels, "
@@ -256,7 +264,7 @@ def _by_names(labels: Mapping[str, str]) -> Callable[[PurePosixPath], str | None
 def _by_places(paths: Iterable[PurePosixPath]) -> Callable[[PurePosixPath], str | None]:
     """Return a function that finds the outermost folder which distinguishes photos.
 
-    Folders around all photos, and then those of sets, are no classes; folders within a class,
+    Folders around all photos, and then those of subsets, are no classes; folders within a class,
     ``cat/indoor`` say, belong to it.
 
     Parameters
@@ -271,11 +279,11 @@ def _by_places(paths: Iterable[PurePosixPath]) -> Callable[[PurePosixPath], str 
         if not within:
             break
         folders, depth = within, depth + 1
-    only_sets = all(set_of(parts[depth]) for parts in folders)
+    only_subsets = all(subset_of(parts[depth]) for parts in folders)
 
     def label_of(path: PurePosixPath) -> str | None:
         parts = path.parent.parts[depth:]
-        if parts and set_of(parts[0]) and (only_sets or len(parts) > 1):
+        if parts and subset_of(parts[0]) and (only_subsets or len(parts) > 1):
             parts = parts[1:]
         return parts[0] if parts else None
 
@@ -296,13 +304,13 @@ def _by_numbered_names(photos: Sequence[PurePosixPath], names: Mapping[str, str]
     return labels if len(labels) >= _MIN_SHARE * len(photos) else {}
 
 
-def set_of(name: str) -> Part | None:
-    """Return the set that a folder of this name holds, if it is named like one."""
-    found = _SET.fullmatch(_fold(name))
-    return SET_NAMES[found[1]] if found else None
+def subset_of(name: str) -> Subset | None:
+    """Return the subset that a folder of this name holds, if it is named like one."""
+    found = _SUBSET.fullmatch(_fold(name))
+    return SUBSET_NAMES[found[1]] if found else None
 
 
-def _part(path: PurePosixPath, others: Set[str]) -> Part:
-    """Return the set that a folder around a photo names, other than those that name no set."""
-    sets = (set_of(name) for name in path.parent.parts if name not in others)
-    return next((part for part in sets if part), "train")
+def _subset(path: PurePosixPath, others: Set[str]) -> Subset:
+    """Return the subset that a folder around a photo names, other than those that name none."""
+    subsets = (subset_of(name) for name in path.parent.parts if name not in others)
+    return next((subset for subset in subsets if subset), "train")

@@ -190,7 +190,7 @@ class Training:
         Seed of the split and of the training.
     """
 
-    architecture: Text = "resnet18"
+    architecture: Text = "tf_efficientnet_lite0"
     offline_architecture: Text = "tf_efficientnet_lite0"
     image_size: int | None = _number(None, 16, 1024)
     resize: Literal["crop", "squish", "pad"] | None = None
@@ -316,39 +316,35 @@ def load_recipe(recipe: str | Path) -> Recipe:
     return read
 
 
-def folder_recipe(
-    folder: str | Path, *, table: str | None = None, pattern: str | None = None
-) -> Recipe:
-    """Return a recipe for photos of one's own, which takes the classes from them.
+def folder_recipe(folder: str | Path) -> Recipe:
+    """Return a recipe for the user's photos, which takes the classes from them.
 
     Parameters
     ----------
     folder : str or Path
         A folder of photos, an archive of one, or a table of names and labels beside its photos.
-    table, pattern : str, optional
-        Where the labels are, if they are not found: see :class:`FolderSource`.
 
     Raises
     ------
     RecipeError
-        If there is no such folder or file, it cannot be opened, or the pattern is not usable.
+        If there is no such folder or file, it cannot be opened, or its path is not UTF-8.
     """
-    path = Path(folder).expanduser().resolve()
+    path = Path(folder).expanduser()
     try:
         path.stat()
+        path = path.resolve()
+        str(path).encode()
     except FileNotFoundError as error:
         raise RecipeError(f"there is no folder {folder}: check its name") from error
     except OSError as error:
         raise RecipeError(f"{folder} cannot be opened: {error.strerror}") from error
+    except ValueError as error:
+        raise RecipeError(f"expected a path in UTF-8, got {str(path)!r}: rename it") from error
     place = path.parent if path.suffix.lower() in {".csv", ".tsv"} else path
     name = (place.name if place.is_dir() else place.name.partition(".")[0]) or "photos"
-    training = Training(architecture="tf_efficientnet_lite0")
-    source = FolderSource(str(path), table, pattern)
-    _check_pattern(source, "")
     use = f"Answering for photos like those of the folder {name}."
-    return Recipe(
-        name, f"The photos of {name}", "folder", (), use, folder=source, training=training
-    )
+    source = FolderSource(str(path))
+    return Recipe(name, f"The photos of {name}", "folder", (), use, folder=source)
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:
@@ -413,17 +409,15 @@ def _check(recipe: Recipe, file: Path) -> None:
         raise RecipeError(f"{file}: classes: missing; source {recipe.source!r} needs them")
     if recipe.source == "archive" and recipe.archive is None:
         raise RecipeError(f"{file}: archive: missing; source 'archive' needs its url")
-    _check_pattern(recipe.folder, f"{file}: folder.")
+    _check_pattern(recipe.folder.pattern or "()", f"{file}: folder.pattern")
     if recipe.training.frozen_epochs + recipe.training.epochs == 0:
         raise RecipeError(f"{file}: training.epochs: expected at least one epoch, got 0")
 
 
-def _check_pattern(source: FolderSource, where: str) -> None:
+def _check_pattern(pattern: str, where: str) -> None:
     try:
-        groups = re.compile(source.pattern or "()").groups
+        groups = re.compile(pattern).groups
     except re.error as error:
-        raise RecipeError(f"{where}pattern: no regular expression: {error}") from error
+        raise RecipeError(f"{where}: no regular expression: {error}") from error
     if not groups:
-        raise RecipeError(
-            f"{where}pattern: expected a group in (brackets) for the label, got {source.pattern!r}"
-        )
+        raise RecipeError(f"{where}: expected a group in (brackets) for the label, got {pattern!r}")

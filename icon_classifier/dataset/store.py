@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from icon_classifier.dataset.journal import moves_in_effect
 from icon_classifier.dataset.json_lines import read_lines
-from icon_classifier.dataset.layout import Part, why_no_photo
+from icon_classifier.dataset.layout import why_no_photo
+from icon_classifier.dataset.tables import Subset
 from icon_classifier.errors import ImageError
 from icon_classifier.files import write_file
 from icon_classifier.images import read_format
@@ -82,7 +83,7 @@ class PhotoStore:
         for path in (*photos_and_labels(self.photos)[0], *photos_and_labels(self.test)[0]):
             self._known[_key(path)] = path.name
 
-    def add(self, label: str, data: bytes, original: str = "", part: Part = "train") -> str:
+    def add(self, label: str, data: bytes, original: str = "", subset: Subset = "train") -> str:
         """Write a photo, unless it was added before.
 
         Parameters
@@ -94,8 +95,8 @@ class PhotoStore:
         original : str
             The name of the user's file. It becomes a part of the name, and its suffix is that of
             contents which are not a picture.
-        part : {"train", "valid", "test"}
-            Its set.
+        subset : {"train", "valid", "test"}
+            What it is for.
 
         Returns
         -------
@@ -103,7 +104,7 @@ class PhotoStore:
             The file's name.
         """
         identity = hashlib.sha256(data).hexdigest()[:_ID_LENGTH]
-        key = (self.test if part == "test" else self.photos).name, label, identity
+        key = (self.test if subset == "test" else self.photos).name, label, identity
         given = PurePosixPath(original)
         words = re.sub(r"[^\w.-]+", "_", given.stem)[:_MAX_NAME]
         name = "-".join(filter(None, (identity, words)))
@@ -158,7 +159,7 @@ def valid_indices(paths: Sequence[Path]) -> list[int]:
     if not paths:
         return []
     lines = read_lines(paths[0].parents[2] / GATHERED)
-    valid = {line["photo"][:_ID_LENGTH] for line in lines if line.get("part") == "valid"}
+    valid = {line["photo"][:_ID_LENGTH] for line in lines if line.get("subset") == "valid"}
     return [index for index, path in enumerate(paths) if path.name[:_ID_LENGTH] in valid]
 
 

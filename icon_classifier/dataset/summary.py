@@ -15,6 +15,7 @@ from icon_classifier.dataset.sources.download import RECORD
 from icon_classifier.dataset.store import GATHERED, original_name, valid_indices
 from icon_classifier.errors import ImageError
 from icon_classifier.images import read_image_file, thumbnail
+from icon_classifier.system.texts import printable
 
 _MAX_PICTURES = 12
 """Most pairs and photos in quarantine that are shown."""
@@ -142,7 +143,7 @@ class Summary:
 
     def _sentences(self) -> Iterator[str]:
         photos = sum(row.photos for row in self.rows)
-        yield f"{photos} photos; their classes are from {self.labels_from}"
+        yield f"{photos} photos; their classes are from {printable(self.labels_from)}"
         if changes := [f"{count} {what}" for what, count in self.changes.items() if count]:
             yield f"since the last run: {', '.join(changes)}"
         if self.test is not None:
@@ -248,7 +249,7 @@ def _counted(what: str, reasons: dict[str, list[str]]) -> Iterator[str]:
     ranked = sorted(reasons.items(), key=lambda each: -len(each[1]))
     for why, names in ranked[:_MAX_REASONS]:
         more = ["…"] if len(names) > _MAX_NAMES else []
-        yield f"{len(names)} {what}: {why}: {', '.join(names[:_MAX_NAMES] + more)}"
+        yield printable(f"{len(names)} {what}: {why}: {', '.join(names[:_MAX_NAMES] + more)}")
 
 
 def _pairs(pairs: tuple[tuple[Path, Path], ...]) -> str:

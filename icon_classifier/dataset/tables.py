@@ -9,7 +9,10 @@ from typing import Literal, NamedTuple
 
 from icon_classifier.files import decode_text
 
-SET_NAMES: dict[str, Literal["train", "valid", "test"]] = {
+Subset = Literal["train", "valid", "test"]
+"""Photos to train on, to validate with, or to judge the finished model with."""
+
+SUBSET_NAMES: dict[str, Subset] = {
     "training": "train",
     "train": "train",
     "validation": "valid",
@@ -18,7 +21,7 @@ SET_NAMES: dict[str, Literal["train", "valid", "test"]] = {
     "testing": "test",
     "test": "test",
 }
-"""Names of the sets that photos are divided into."""
+"""What folders and tables call the subsets."""
 
 _LABEL_COLUMNS = (
     *("label", "labels", "class", "classes", "class_name", "category", "target"),
@@ -26,14 +29,14 @@ _LABEL_COLUMNS = (
 )
 """Usual headers of the column of labels, the surest first."""
 
-_SET_COLUMNS = ("split", "set", "subset", "data set", "dataset", "is_valid")
+_SUBSET_COLUMNS = ("split", "set", "subset", "data set", "dataset", "is_valid")
 
 
 class Table(NamedTuple):
-    """What a table says: labels of photos, their sets if a column says them, and unknown names."""
+    """What a table says: labels of photos, subsets if a column says them, and unknown names."""
 
     labels: dict[PurePosixPath, str]
-    sets: dict[PurePosixPath, Literal["train", "valid", "test"]]
+    subsets: dict[PurePosixPath, Subset]
     missing: list[str]
 
 
@@ -78,8 +81,8 @@ def by_table(
     headed = not (len(rows[0]) > at_file and key_of(rows[0][at_file]) in tails)
     headers = [cell.strip().casefold() for cell in rows[0]] if headed else []
     others = [at for at in columns if at != at_file]
-    at_set = next((headers.index(name) for name in _SET_COLUMNS if name in headers), None)
-    others = [at for at in others if at != at_set]
+    at_subset = next((headers.index(name) for name in _SUBSET_COLUMNS if name in headers), None)
+    others = [at for at in others if at != at_subset]
     known = [headers.index(name) for name in _LABEL_COLUMNS if name in headers]
     known = [at for at in known if at in others]
     if not known and len(others) != 1 and not (others and any_columns):
@@ -89,7 +92,7 @@ def by_table(
     labels: dict[str, str] = {}
     conflicts = set[str]()
     missing = []
-    sets: dict[str, Literal["train", "valid", "test"]] = {}
+    subsets: dict[str, Subset] = {}
     for row in rows[headed:]:
         if len(row) > max(at_file, at_label) and (label := row[at_label].strip()):
             key = key_of(row[at_file])
@@ -97,15 +100,17 @@ def by_table(
                 missing.append(row[at_file].strip())
             if labels.setdefault(key, label) != label:
                 conflicts.add(key)
-            if at_set is not None and len(row) > at_set:
-                given = row[at_set].strip().casefold()
-                sets[key] = SET_NAMES.get(given, "valid" if given in {"true", "1"} else "train")
+            if at_subset is not None and len(row) > at_subset:
+                given = row[at_subset].strip().casefold()
+                subsets[key] = SUBSET_NAMES.get(
+                    given, "valid" if given in {"true", "1"} else "train"
+                )
     for key in conflicts:
         del labels[key]
     found = {path: next((t for t in _tails(path) if t in labels), None) for path in photos}
     return Table(
         {path: labels[key] for path, key in found.items() if key is not None},
-        {path: sets[key] for path, key in found.items() if key in sets},
+        {path: subsets[key] for path, key in found.items() if key in subsets},
         missing,
     )
 

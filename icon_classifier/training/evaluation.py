@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.metrics import confusion_matrix
 
 from icon_classifier.errors import TrainingError
 from icon_classifier.model.session import softmax
@@ -203,21 +203,6 @@ def wilson_interval(errors: int, count: int) -> tuple[float, float]:
         raise TrainingError(f"expected 0 to {count} errors of at least one photo, got {errors}")
     interval = binomtest(errors, count).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
-
-
-def auroc(known: npt.ArrayLike, unknown: npt.ArrayLike) -> float:
-    """Return how often a photo of the right kind scores above one of another; ties count half.
-
-    Parameters
-    ----------
-    known, unknown : array_like
-        Scores, shapes (N,) and (M,).
-    """
-    above, below = np.asarray(known, float), np.asarray(unknown, float)
-    if not (above.size and below.size):
-        raise TrainingError("expected scores of both kinds")
-    is_known = np.repeat([1, 0], [above.size, below.size])
-    return float(roc_auc_score(is_known, np.concatenate([above, below])))
 
 
 def acceptance_threshold(scores: npt.ArrayLike, accept: float = 0.98) -> float:

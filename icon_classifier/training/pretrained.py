@@ -4,7 +4,6 @@ torchvision's and timm's weights come from their hubs. ``tf_efficientnet_lite0``
 package and needs no download; it is also used where a hub cannot be reached.
 """
 
-import logging
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -27,8 +26,6 @@ PACKAGED = "tf_efficientnet_lite0"
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _MAX_SECONDS = 5.0  # how long to wait for a hub
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,11 +92,10 @@ def load_pretrained(name: str, offline: str = PACKAGED) -> Pretrained:
         check_architecture(each)
     try:
         found = _load(name)
-    except TrainingError as error:
+    except TrainingError:
         if offline == name:
             raise
-        _log.warning("%s; training %s instead", error, offline)
-        print(f"!! No network for {name}: training {offline} instead.")
+        print(f"The weights of {name} cannot be downloaded; training {offline} instead.")
         found = _load(offline)
     print(f"Network: {found.name}, weights from {found.source}.")
     return found

@@ -84,13 +84,13 @@ class Choice:
         How to fit the head.
     logits : numpy.ndarray
         float32, shape (N, C): of each photo by a head that was fitted without it.
-    errors : float
+    balanced_errors : float
         How many of them are wrong; see :func:`balanced_errors`.
     """
 
     strength: Strength
     logits: Floats
-    errors: float
+    balanced_errors: float
 
 
 def fit_head(

@@ -5,7 +5,7 @@ outside the square, squishing distorts. Which of them is better depends on the p
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +46,8 @@ class Trial:
     wrong: npt.NDArray[np.float64]
 
     @property
-    def errors(self) -> float:
-        """How many photos were wrong."""
+    def balanced_errors(self) -> float:
+        """How many of N photos were wrong, with the photos of all classes counted alike."""
         return float(self.wrong.sum())
 
 
@@ -58,7 +58,7 @@ def choose_resizing(
     classes: int,
     prior: Prior | None,
     training: Training,
-) -> Training:
+) -> tuple[int, Method]:
     """Choose size and method where `training` leaves them open, and print what was tried.
 
     The methods are compared at the smallest size, the sizes with the better method. Of all sizes
@@ -84,13 +84,15 @@ def choose_resizing(
 
     Returns
     -------
-    Training
-        With a size and a method.
+    size : int
+        Side of the square that the network sees (pixels).
+    method : {"crop", "squish", "pad"}
+        How a photo is brought to that square.
     """
     sizes = SIZES if training.image_size is None else (training.image_size,)
     methods = METHODS if training.resize is None else (training.resize,)
     if len(sizes) == len(methods) == 1:
-        return training
+        return sizes[0], methods[0]
     index = in_turn(targets, training.seed)[:MAX_PHOTOS]
     some, their_groups = targets[index], [groups[i] for i in index]
 
@@ -103,28 +105,31 @@ def choose_resizing(
         return Trial(size, method, weights * (found.logits.argmax(axis=1) != some))
 
     trials = [attempt(sizes[0], method) for method in methods]
-    best = min(trials, key=lambda trial: trial.errors)
+    best = min(trials, key=lambda trial: trial.balanced_errors)
     candidates = [best]
     for size in sizes[1:]:
         perfect = Trial(size, best.method, np.zeros(len(index)))
-        worse = candidates[-1].errors > best.errors
+        worse = candidates[-1].balanced_errors > best.balanced_errors
         if worse or _cheapest([*candidates, perfect]) is not perfect:
             break
         candidates.append(attempt(size, best.method))
     trials += candidates[1:]
     chosen = _cheapest(candidates)
-    tried = ", ".join(f"{each.size} px {each.method} {each.errors:.0f}" for each in trials)
+    tried = ", ".join(
+        f"{each.size} px {each.method} {100 * each.balanced_errors / len(index):.1f} %"
+        for each in trials
+    )
     price = (chosen.size / sizes[0]) ** 2
     print(
-        f"Size and resizing, wrong of {len(index)} photos: {tried}. Chosen: {chosen.size} px, "
-        f"{chosen.method}, the smallest that is not clearly worse"
+        f"Error with all classes weighted equally, by size and resizing: {tried}. Chosen: "
+        f"{chosen.size} px, {chosen.method}, the smallest that is not clearly worse"
         + (
             f"; a prediction takes {price:.0f} times as long as at {sizes[0]} px."
             if price > 1
             else "."
         )
     )
-    return replace(training, image_size=chosen.size, resize=chosen.method)
+    return chosen.size, chosen.method
 
 
 def _cheapest(trials: Sequence[Trial]) -> Trial:
@@ -132,7 +137,7 @@ def _cheapest(trials: Sequence[Trial]) -> Trial:
 
     It is the error of the difference, since all were tried on the same photos.
     """
-    best = min(trials, key=lambda trial: trial.errors)
+    best = min(trials, key=lambda trial: trial.balanced_errors)
     differences = [trial.wrong - best.wrong for trial in trials]
     return next(
         trial

@@ -8,7 +8,7 @@ classifier; on a few hundred photos it makes fewer errors, and takes seconds.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,6 @@ def train_probe(
     pretrained: Pretrained | None = None,
     *,
     indices: Sequence[int] | None = None,
-    features: Floats | None = None,
     cache: Path | None = None,
     progress: bool = True,
 ) -> Probe:
@@ -114,9 +113,6 @@ def train_probe(
     indices : sequence of int, optional
         The photos to train on; all of them if missing, since cross-validation evaluates the head
         on photos held out in turn.
-    features : numpy.ndarray, optional
-        Features of the same photos by the same `training`, as an earlier probe has them
-        (:attr:`Probe.features`, :attr:`Probe.training`).
     cache : Path, optional
         A folder to keep features in, for the next run on the same photos.
     progress : bool
@@ -137,29 +133,26 @@ def train_probe(
     body = learn.model[0].cpu().eval()
     prior = prior_of(chosen, body)
     extract = partial(pooled_features, body=body, pretrained=chosen, cache=cache, progress=progress)
-    if features is None:
-        _check_balance(photos)
-        training = choose_resizing(
-            lambda some, size, method: extract(
-                [photos.paths[i] for i in index[some]], size=size, method=method
-            ),
-            targets,
-            groups,
-            classes,
-            prior,
-            training,
-        )
-    size, method = training.image_size, training.resize
-    if size is None or method is None:
-        raise TrainingError("expected the training that these features were computed with")
+    _check_balance(photos)
+    size, method = choose_resizing(
+        lambda some, size, method: extract(
+            [photos.paths[i] for i in index[some]], size=size, method=method
+        ),
+        targets,
+        groups,
+        classes,
+        prior,
+        training,
+    )
+    training = replace(training, image_size=size, resize=method)
     learn.dls = data_loaders(photos, training, chosen, random_crop=False)
     compute = partial(extract, photos.paths, size=size, method=method)
-    features = compute()[None] if features is None else features
+    features = compute()[None]
     choice = choose(features[:, index], targets, groups, classes, prior, seed=training.seed)
-    if not choice.strength.prior and len(features) == 1:
+    if not choice.strength.prior:
         both = np.concatenate([features, compute(view="mirror")[None]])
         again = choose(both[:, index], targets, groups, classes, prior, seed=training.seed)
-        if again.errors < choice.errors:
+        if again.balanced_errors < choice.balanced_errors:
             features, choice = both, again
     used = features[:, index]
     head = fit_head(used, targets, classes, choice.strength, prior)

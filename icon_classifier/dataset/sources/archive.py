@@ -9,6 +9,7 @@ import bz2
 import gzip
 import lzma
 import os
+import re
 import tarfile
 import unicodedata
 import zipfile
@@ -310,8 +311,8 @@ class _Bounded:
 
 
 def _safe(name: str, file: Path) -> PurePosixPath:
-    """Refuse absolute names, drives and ``..``; on Windows a backslash is a slash."""
+    """Refuse absolute names, drive letters and ``..``; on Windows a backslash is a slash."""
     path = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
-    if path.is_absolute() or ".." in path.parts or ":" in path.as_posix().partition("/")[0]:
+    if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", path.as_posix()):
         raise DatasetError(f"{file}: {name!r} leaves the folder; do not trust this archive")
     return path

@@ -29,6 +29,8 @@ from icon_classifier.images import Limits
 
 RECORD = "downloads.jsonl"
 
+_MAX_BYTES = Limits().max_bytes
+
 _MAX_WAIT = 30.0
 """Seconds; a site that asks to wait for longer is left to the next run."""
 
@@ -132,10 +134,8 @@ def read_urls(path: Path) -> list[str]:
 def download_photos(
     urls: Sequence[str],
     label: str,
-    root: Path,
+    store: PhotoStore,
     *,
-    store: PhotoStore | None = None,
-    limits: Limits = Limits(),
     timeouts: Timeouts = Timeouts(),
     max_workers: int = 8,
     progress: bool = True,
@@ -149,12 +149,8 @@ def download_photos(
         Where the photos are.
     label : str
         Their label.
-    root : Path
-        The data folder.
-    store : PhotoStore, optional
-        Where to keep them; the data folder's own if not given.
-    limits : Limits
-        Limits of a photo.
+    store : PhotoStore
+        Where to keep them.
     timeouts : Timeouts
         How long to wait.
     max_workers : int
@@ -175,8 +171,8 @@ def download_photos(
     DownloadError
         If no server could be reached; with ``max_workers=0`` at any problem.
     """
-    store = store or PhotoStore(root)
-    outcomes = _earlier(root, label)
+    record = store.photos.with_name(RECORD)
+    outcomes = _earlier(record, label)
     todo = [url for url in dict.fromkeys(urls) if url not in outcomes]
     # Some sites refuse whatever does not begin like a browser.
     headers = {"User-Agent": f"Mozilla/5.0 (compatible) {user_agent(contact)}", **_PHOTO_HEADERS}
@@ -185,7 +181,7 @@ def download_photos(
     ) as client:
 
         def download(url: str) -> Outcome:
-            data = _fetch_photo(client, url, limits, timeouts)
+            data = _fetch_photo(client, url, timeouts)
             return Outcome(url, store.add(label, data))
 
         for outcome in track(
@@ -196,7 +192,7 @@ def download_photos(
             disable=not progress,
         ):
             outcomes[outcome.url] = outcome
-            append_lines(root / RECORD, [{"label": label, **asdict(outcome)}])
+            append_lines(record, [{"label": label, **asdict(outcome)}])
     results = [outcomes[url] for url in dict.fromkeys(urls)]
     if todo and all(each.again for each in results):
         raise DownloadError(
@@ -206,10 +202,10 @@ def download_photos(
     return results
 
 
-def _earlier(root: Path, label: str) -> dict[str, Outcome]:
+def _earlier(record: Path, label: str) -> dict[str, Outcome]:
     """Outcomes of earlier runs that another try would not change."""
     known = {}
-    for line in read_lines(root / RECORD):
+    for line in read_lines(record):
         if line.pop("label") == label:
             outcome = Outcome(**line)
             known[outcome.url] = outcome
@@ -236,11 +232,11 @@ def _map_parallel(
         pool.shutdown(cancel_futures=True)
 
 
-def _fetch_photo(client: httpx.Client, url: str, limits: Limits, timeouts: Timeouts) -> bytes:
+def _fetch_photo(client: httpx.Client, url: str, timeouts: Timeouts) -> bytes:
     """Download one photo, and retry where that may help."""
     for left in range(timeouts.tries - 1, -1, -1):
         try:
-            return _fetch_once(client, url, limits, timeouts.total)
+            return _fetch_once(client, url, timeouts.total)
         except _PhotoError as error:
             if not (left and error.again) or error.wait > _MAX_WAIT:
                 raise
@@ -248,17 +244,17 @@ def _fetch_photo(client: httpx.Client, url: str, limits: Limits, timeouts: Timeo
     raise _PhotoError(f"{url}: expected at least one try, got {timeouts.tries}")
 
 
-def _fetch_once(client: httpx.Client, url: str, limits: Limits, seconds: float) -> bytes:
+def _fetch_once(client: httpx.Client, url: str, seconds: float) -> bytes:
     deadline = time.monotonic() + seconds
     data = bytearray()
     try:
         with client.stream("GET", url) as response:
             kind = response.headers.get("content-type", "no content type")
-            _check_headers(response, url, limits)
+            _check_headers(response, url)
             for chunk in response.iter_bytes():
                 data += chunk
-                if len(data) > limits.max_bytes:
-                    raise _PhotoError(f"{url}: larger than {limits.max_bytes} bytes")
+                if len(data) > _MAX_BYTES:
+                    raise _PhotoError(f"{url}: larger than {_MAX_BYTES} bytes")
                 if time.monotonic() > deadline:
                     raise _PhotoError(f"{url}: not complete after {seconds:g} seconds", again=True)
     except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects) as error:
@@ -276,7 +272,7 @@ def _fetch_once(client: httpx.Client, url: str, limits: Limits, seconds: float) 
     return bytes(data)
 
 
-def _check_headers(response: httpx.Response, url: str, limits: Limits) -> None:
+def _check_headers(response: httpx.Response, url: str) -> None:
     if response.status_code != httpx.codes.OK:
         raise _PhotoError(
             f"{url}: {status_line(response)}",
@@ -287,8 +283,8 @@ def _check_headers(response: httpx.Response, url: str, limits: Limits) -> None:
     if encoding not in {"identity", "gzip", "deflate"}:
         raise _PhotoError(f"{url}: compressed as {encoding}, which was not asked for")
     length = response.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limits.max_bytes:
-        raise _PhotoError(f"{url}: {length} bytes, larger than {limits.max_bytes}")
+    if length.isdecimal() and int(length) > _MAX_BYTES:
+        raise _PhotoError(f"{url}: {length} bytes, larger than {_MAX_BYTES}")
 
 
 def fetch_file(

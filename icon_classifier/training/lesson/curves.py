@@ -35,7 +35,6 @@ def plot_curves(runs: Mapping[str, Any]) -> Any:
         axes.plot(epochs, [values[1] for values in recorder.values], "o-", label="validation")
         axes.set_xticks(epochs)
         axes.set(xlabel="epoch", ylabel="loss")
-        kinds = ", ".join(finding.kind for finding in diagnose(recorder))
-        axes.set_title(f"{title}\nfound: {kinds}", fontsize=10)
+        axes.set_title(f"{title}\nfound: {diagnose(recorder)}", fontsize=10)
         axes.legend()
     return figure

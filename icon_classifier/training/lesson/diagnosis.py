@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from icon_classifier.errors import TrainingError
@@ -33,39 +32,8 @@ _FALLING = 0.07
 _OVERFIT = 0.1
 """A validation loss that ended by this share above its minimum has turned upwards."""
 
-_MESSAGES: dict[Kind, str] = {
-    "rate too high": "The loss rose instead of falling: the learning rate is too high. "
-    "Use a tenth of it, or what the learning rate finder suggests.",
-    "rate too low": "The loss hardly moved: the learning rate is too low. "
-    "Use ten times as much, or what the learning rate finder suggests.",
-    "too few epochs": "The validation loss was still falling at the end: too few epochs. "
-    "Train longer.",
-    "too many epochs": "The validation loss was best at epoch {best} of {epochs} and rose "
-    "after that while the training loss kept falling: too many epochs. Train for fewer epochs, or "
-    "add photos.",
-    "nothing wrong": "The losses fell and levelled off: nothing looks wrong.",
-}
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that the curves show.
-
-    Attributes
-    ----------
-    kind : str
-        Which of the known problems it is.
-    message : str
-        What happened and what to do, for a person.
-    """
-
-    kind: Kind
-    message: str
-
-
-def diagnose_curves(
-    train: Sequence[float], valid: Sequence[float], classes: int
-) -> tuple[Finding, ...]:
+def diagnose_curves(train: Sequence[float], valid: Sequence[float], classes: int) -> Kind:
     """Diagnose a training from its losses.
 
     Parameters
@@ -77,8 +45,8 @@ def diagnose_curves(
 
     Returns
     -------
-    tuple of Finding
-        At least one; a single "nothing wrong" if nothing stands out.
+    str
+        What the curves show; "nothing wrong" if nothing stands out.
 
     Raises
     ------
@@ -94,27 +62,23 @@ def diagnose_curves(
     finite = all(math.isfinite(loss) for loss in [*train, *valid])
     # Only the last epoch counts: a new head may start with any validation loss and recover.
     if not finite or valid[-1] > _DIVERGED * guessing or train[-1] > _ROSE * train[0]:
-        return (_finding("rate too high"),)
+        return "rate too high"
     best = min(range(len(valid)), key=valid.__getitem__)
     fell = 1 - train[-1] / train[0]
     if len(train) > 1 and fell < _STALLED and valid[-1] > 0.8 * guessing:
-        return (_finding("rate too low"),)
+        return "rate too low"
     if (
         best < len(valid) - 1
         and valid[-1] > (1 + _OVERFIT) * valid[best]
         and train[-1] < train[best]
     ):
-        return (_finding("too many epochs", best=best + 1, epochs=len(valid)),)
+        return "too many epochs"
     if len(valid) == 1 or valid[-1] < (1 - _FALLING) * valid[-2]:
-        return (_finding("too few epochs"),)
-    return (_finding("nothing wrong"),)
+        return "too few epochs"
+    return "nothing wrong"
 
 
-def _finding(kind: Kind, **numbers: int) -> Finding:
-    return Finding(kind, _MESSAGES[kind].format(**numbers))
-
-
-def diagnose(recorder: Any) -> tuple[Finding, ...]:
+def diagnose(recorder: Any) -> Kind:
     """Diagnose a training from fastai's record of it.
 
     Parameters

@@ -36,7 +36,8 @@ _CERTAIN = 1.64
 """Standard errors by which half of the photos must be worse than all: 95 % confidence."""
 
 _SMALL = 0.25
-"""Where half of the photos surely save a smaller share of the errors, more will hardly help."""
+"""If doubling the photos demonstrably saves less than this share of the errors, more will hardly
+help."""
 
 _SIDE = 256
 """Longer side at which sharpness is compared (pixels), so that a larger photo is not blurred."""

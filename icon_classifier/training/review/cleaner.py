@@ -25,9 +25,9 @@ _SIDE = 160  # pixels
 class PhotoCleaner(VBox):  # type: ignore[misc]
     """Photos, each with a menu to keep, delete or relabel it; the likely mislabelled first.
 
-    Marks stay while another class is shown, until their photos are moved, by a loop of one's own as
-    well. *Apply* moves what is marked in all classes; *Undo*
-    undoes the latest *Apply*, of an earlier session as well.
+    Marks stay while another class is shown, until their photos are moved, by a loop of the user's
+    as well. *Apply* moves what is marked in all classes; *Undo* undoes the latest *Apply*, of an
+    earlier session as well.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ class PhotoCleaner(VBox):  # type: ignore[misc]
         DatasetError
             If a photo's old name has been used since; then nothing has been moved.
         """
-        back = undo_moves(self.photos.parent, "cleaner")
+        back = undo_moves(self.photos.parent)
         self.show()
         return back
 

@@ -1,4 +1,4 @@
-"""Say in a line how good a model is, and whether it is better than the one before."""
+"""Say in a line how good a model is, and whether it is better than the previous one."""
 
 from pathlib import Path
 
@@ -22,22 +22,22 @@ def headline(figures: Figures) -> str:
 
 
 def worst_classes(figures: Figures) -> str:
-    """Return how many photos are right of the classes that are right least often."""
+    """Name the classes of the lowest recall, and how many of their photos are right."""
     ranked = sorted(figures.classes, key=lambda each: each.recall)[:_WORST]
-    return "right least often: " + ", ".join(
+    return "lowest recall: " + ", ".join(
         f"{each.label} {round(each.recall * each.photos)} of {each.photos}" for each in ranked
     )
 
 
 def compare_before(figures: Figures, *folders: Path) -> str:
-    """Say whether a model is better or worse than the one before.
+    """Say whether a model is better or worse than the previous one.
 
     Parameters
     ----------
     figures : Figures
         Of the new model.
     folders : Path
-        Where a model before may lie; the first that has the same classes and figures is taken.
+        Where a previous model may lie; the first that has the same classes and figures is taken.
     """
     labels = sorted(each.label for each in figures.classes)
     for folder in folders:
@@ -48,7 +48,7 @@ def compare_before(figures: Figures, *folders: Path) -> str:
         before = about.get("figures") or {}
         if sorted(about.get("labels", [])) != labels or "error" not in before:
             continue
-        name = f"the model before ({folder / MODEL})"
+        name = f"the previous model ({folder / MODEL})"
         if figures.error == before["error"]:
             return f"As good as {name}: {figures.error:.1%} wrong."
         word = "Better" if figures.error < before["error"] else "Worse"

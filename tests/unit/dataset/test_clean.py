@@ -10,14 +10,14 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from icon_classifier.dataset.clean import CleanReport, _verify, clean
 from icon_classifier.dataset.duplicates import Pair, fingerprint, group_pairs, near_duplicates
 from icon_classifier.dataset.gather import gather
-from icon_classifier.dataset.journal import read_moves, undo_moves
+from icon_classifier.dataset.journal import read_moves
 from icon_classifier.dataset.recipes import Recipe
 from icon_classifier.dataset.sources.shapes import draw_shapes
 from icon_classifier.dataset.splits import split
 from icon_classifier.dataset.store import original_name
 from icon_classifier.dataset.summary import summarize
 from icon_classifier.errors import DatasetError
-from icon_classifier.images import Limits, read_image_file
+from icon_classifier.images import read_image_file
 from tests.support.costly_pictures import chunk, segment, tiff
 from tests.support.pictures import encode, gradient, turned
 
@@ -91,8 +91,6 @@ def test_bad_photos_go_to_quarantine_with_the_reason(tmp_path: Path) -> None:
         "This picture is damaged or incomplete",
     ]
     assert read_moves(tmp_path) == list(report.quarantined)
-    assert len(undo_moves(tmp_path, "quarantine")) == 4
-    assert len(names(photos)) == 8
 
 
 def test_photo_with_broken_exif_is_used_as_it_is(tmp_path: Path) -> None:
@@ -248,9 +246,9 @@ def test_cleaning_the_same_folder_again_has_the_same_result(tmp_path: Path) -> N
 
 def test_photo_above_the_limits_goes_to_quarantine(tmp_path: Path) -> None:
     photos = good(tmp_path)
-    save(tmp_path, a_large_png=encode(Image.new("RGB", (300, 300))))
+    save(tmp_path, a_large_png=encode(Image.new("1", (8000, 7000))))
 
-    report = clean(photos, limits=Limits(max_pixels=80_000), with_fastai=False, progress=False)
+    report = clean(photos, with_fastai=False, progress=False)
 
     assert [move.source for move in report.quarantined] == ["photos/a/large.png"]
 

@@ -496,11 +496,11 @@ def test_address_of_an_archive_that_returned_a_web_page_is_asked_again(
     server: PhotoServer, tmp_path: Path
 ) -> None:
     server.routes["/pets.tgz"] = in_turn(body(b" <html>busy</html>"), body(archive_of_pets()))
-    recipe = replace(PETS, archive=ArchiveSource(server.url("/pets.tgz")))
+    recipe = replace(PETS, source="archive", archive=ArchiveSource(server.url("/pets.tgz")))
 
     with pytest.raises(DownloadError, match="expected a zip or tar archive, got a web page"):
-        gather(recipe, tmp_path, source="archive", timeouts=QUICK, progress=False)
-    photos = gather(recipe, tmp_path, source="archive", timeouts=QUICK, progress=False)
+        gather(recipe, tmp_path, timeouts=QUICK, progress=False)
+    photos = gather(recipe, tmp_path, timeouts=QUICK, progress=False)
 
     assert photos_and_labels(photos)[1] == ["cat", "cat", "dog"]
 
@@ -591,7 +591,7 @@ def test_photos_of_url_lists_are_downloaded(server: PhotoServer, tmp_path: Path)
     lists(tmp_path, server)
     server.routes["/dog/2"] = status(404)
 
-    photos = gather(PETS, tmp_path, source="urls", timeouts=QUICK, progress=False)
+    photos = gather(replace(PETS, source="urls"), tmp_path, timeouts=QUICK, progress=False)
 
     assert photos_and_labels(photos)[1] == ["cat"] * 4 + ["dog"] * 3
     summed_up = str(summarize(clean(photos)))
@@ -614,7 +614,7 @@ def test_missing_list_is_reported_before_any_download(server: PhotoServer, tmp_p
     (tmp_path / "urls_dog.txt").unlink()
 
     with pytest.raises(DownloadError, match=r"urls_dog\.txt cannot be read"):
-        gather(PETS, tmp_path, source="urls", progress=False)
+        gather(replace(PETS, source="urls"), tmp_path, progress=False)
 
     assert not server.requests
 
@@ -624,7 +624,9 @@ def test_without_workers_the_first_problem_is_raised(server: PhotoServer, tmp_pa
     server.routes["/cat/1"] = status(404)
 
     with pytest.raises(DownloadError, match="/cat/1: HTTP 404"):
-        gather(PETS, tmp_path, source="urls", max_workers=0, timeouts=QUICK, progress=False)
+        gather(
+            replace(PETS, source="urls"), tmp_path, max_workers=0, timeouts=QUICK, progress=False
+        )
 
 
 def test_class_of_which_no_photo_was_downloaded_is_refused(
@@ -636,7 +638,7 @@ def test_class_of_which_no_photo_was_downloaded_is_refused(
     with pytest.raises(
         DatasetError, match=r"photos of dog; left out: dog: HTTP 404 Not Found \(4\)$"
     ):
-        gather(PETS, tmp_path, source="urls", timeouts=QUICK, progress=False)
+        gather(replace(PETS, source="urls"), tmp_path, timeouts=QUICK, progress=False)
 
 
 @pytest.fixture(name="fake")
@@ -771,15 +773,17 @@ def test_archive_is_downloaded_once(server: PhotoServer, tmp_path: Path) -> None
     data = archive_of_pets()
     server.routes["/pets.tgz?raw=1"] = ranged(data, break_after=len(data) // 2)
     checksum = hashlib.sha256(data).hexdigest()
-    recipe = replace(PETS, archive=ArchiveSource(server.url("/pets.tgz?raw=1"), checksum))
+    recipe = replace(
+        PETS, source="archive", archive=ArchiveSource(server.url("/pets.tgz?raw=1"), checksum)
+    )
 
-    photos = gather(recipe, tmp_path, source="archive", timeouts=QUICK, progress=False)
+    photos = gather(recipe, tmp_path, timeouts=QUICK, progress=False)
 
     paths, labels = photos_and_labels(photos)
     assert labels == ["cat", "cat", "dog"]
     assert {path.read_bytes() for path in paths} == {coloured(1), coloured(2), coloured(3)}
     asked = len(server.requests)
-    gather(recipe, tmp_path, source="archive", timeouts=QUICK, progress=False)
+    gather(recipe, tmp_path, timeouts=QUICK, progress=False)
     assert len(server.requests) == asked
     assert photos_and_labels(photos)[0] == paths
 
@@ -798,16 +802,16 @@ def test_local_archive_is_read(tmp_path: Path) -> None:
 
 def test_recipe_without_an_archive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="recipe 'pets' names no archive"):
-        gather(PETS, tmp_path, source="archive")
+        gather(replace(PETS, source="archive"), tmp_path)
 
 
 def test_missing_network_is_reported(tmp_path: Path) -> None:
     with photo_server() as gone:
         url = gone.url("/pets.tgz")
-    recipe = replace(PETS, archive=ArchiveSource(url))
+    recipe = replace(PETS, source="archive", archive=ArchiveSource(url))
 
     with pytest.raises(DownloadError, match="cannot be downloaded"):
-        gather(recipe, tmp_path, source="archive", timeouts=QUICK, progress=False)
+        gather(recipe, tmp_path, timeouts=QUICK, progress=False)
 
 
 def test_two_sources_are_not_mixed(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ def labels(paths: list[str], **options: object) -> list[str | None]:
     return [place.label if place else None for place in found]
 
 
-def parts(paths: list[str], **options: object) -> list[str]:
+def subsets(paths: list[str], **options: object) -> list[str]:
     places = layout(paths, **options).places
-    return [places[PurePosixPath(path)].part for path in paths]
+    return [places[PurePosixPath(path)].subset for path in paths]
 
 
 @pytest.mark.parametrize(
@@ -72,12 +72,13 @@ def test_hidden_files_and_texts_are_left_out_with_a_reason() -> None:
         (["cat/1.jpg", "dog/2.jpg", "test/cat/3.jpg"], ["train", "train", "test"]),
         (["test/1.jpg", "best/1.jpg"], ["train", "train"]),  # a class of this name
         (["test/cat/1.jpg", "test/dog/1.jpg"], ["train", "train"]),
-        (["val/cat/1.jpg", "test/dog/1.jpg"], ["train", "train"]),  # none left to train on
+        (["val/cat/1.jpg", "test/dog/1.jpg"], ["train", "test"]),  # none left to train on
+        (["val/cat/1.jpg", "val/dog/1.jpg"], ["train", "train"]),
         (["test/train/cat/1.jpg", "test/valid/dog/1.jpg"], ["train", "valid"]),
     ],
 )
 def test_folders_name_the_sets(paths: list[str], expected: list[str]) -> None:
-    assert parts(paths) == expected
+    assert subsets(paths) == expected
 
 
 @pytest.mark.parametrize(
@@ -161,8 +162,14 @@ def test_tables_of_sets_are_merged() -> None:
     }
 
     assert labels(photos, tables=tables) == ["cat", "dog", "cat"]
-    assert parts(photos, tables=tables) == ["train", "valid", "test"]
+    assert subsets(photos, tables=tables) == ["train", "valid", "test"]
     assert layout(photos, tables=tables).labels_from == "test.csv, train.csv, val.csv"
+
+
+def test_table_without_photos_to_train_on_keeps_its_test_set() -> None:
+    tables = {PurePosixPath("t.csv"): b"file,label,split\na.jpg,cat,val\nb.jpg,dog,test\n"}
+
+    assert subsets(["a.jpg", "b.jpg"], tables=tables) == ["train", "test"]
 
 
 def test_named_table_comes_before_folders() -> None:

@@ -72,6 +72,21 @@ def test_summary_as_text_names_everything_that_was_left_out(
     ]
 
 
+def test_names_that_are_not_unicode_are_escaped(tmp_path: Path) -> None:
+    given = tmp_path / "ph\udcff"
+    for number in range(4):
+        path = given / "ab"[number % 2] / f"{number}\udcff.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(3 * number))
+    (given / "a" / "film\udcff.m\udcff").write_bytes(b"film")
+
+    photos = gather(Recipe("own", "Own", "folder"), tmp_path / "work", data=given)
+    text = str(summarize(clean(photos, with_fastai=False, progress=False)))
+
+    assert r"1 left out: not a photo (.m\udcff): a/film\udcff.m\udcff" in text
+    assert text.isascii()
+
+
 def test_summary_as_html_has_small_pictures_and_escapes_names(summary: Summary) -> None:
     page = summary._repr_html_()
 

@@ -7,7 +7,6 @@ from icon_classifier.errors import TrainingError
 from icon_classifier.model.session import softmax
 from icon_classifier.training.evaluation import (
     acceptance_threshold,
-    auroc,
     calibration_error,
     evaluate,
     fit_temperature,
@@ -47,13 +46,6 @@ def test_wilson_interval_matches_r(errors: int, count: int, low: float, high: fl
     assert wilson_interval(errors, count) == pytest.approx((low, high), abs=2e-4)
 
 
-def test_auroc_counts_ties_half() -> None:
-    assert auroc([2, 3], [0, 1]) == 1.0
-    assert auroc([0, 1], [2, 3]) == 0.0
-    assert auroc([1, 1], [1, 1]) == 0.5
-    assert auroc([1, 3], [2]) == 0.5
-
-
 @pytest.mark.parametrize(
     ("logits", "targets"),
     [([], []), ([[1.0, 2.0]], [2]), ([[1.0, 2.0]], [0, 1]), ([[np.nan, 1]], [0]), ([1.0], [0])],
@@ -68,8 +60,6 @@ def test_other_invalid_input_is_refused() -> None:
         evaluate([[1.0, 2.0]], [0], LABELS)
     with pytest.raises(TrainingError):
         wilson_interval(3, 2)
-    with pytest.raises(TrainingError):
-        auroc([], [1])
 
 
 def test_mean_recall_counts_a_rare_class_as_much_as_a_common_one() -> None:

@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from icon_classifier.conversion.graph import Score
-from icon_classifier.training.evaluation import auroc
 from icon_classifier.training.novelty import (
     MAX_BANK_BYTES,
     UNRELATED,
@@ -47,7 +46,7 @@ def test_photos_of_another_kind_are_below_the_threshold() -> None:
     own, others = (similarity(photos(1, kind=kind)[0], bank) for kind in (0, 2))
     assert (own >= threshold).mean() > 0.9
     assert (others >= threshold).mean() == 0
-    assert auroc(own, others) == 1
+    assert own.min() > others.max()
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_plain_training_twice_gives_the_same_weights(loaded: Photos, network: Pr
         states.append(learn.model.state_dict())
     assert all((states[0][key] == states[1][key]).all() for key in states[0])
     assert (learn.path / "models" / "best.pth").is_file()
-    assert diagnose(learn.recorder)
+    assert diagnose(learn.recorder) != "rate too high"
     assert 0 <= evaluate_learner(learn).error <= 1
 
 
@@ -186,8 +186,6 @@ def test_size_and_resizing_are_chosen_where_they_are_open(
     assert probe.training.resize in ("crop", "squish")
     batch, _ = probe.learn.dls.valid.one_batch()
     assert batch.shape[-2:] == (probe.training.image_size,) * 2
-    with pytest.raises(TrainingError, match="training that these features"):
-        train_probe(loaded, replace(OPTIONS, image_size=None), network, features=probe.features)
 
 
 def _missing(folder: Path) -> None:
@@ -243,8 +241,10 @@ def test_without_a_hub_the_packaged_network_is_used(
     found = load_pretrained("resnet18")
     assert found.name == "tf_efficientnet_lite0"
     printed = capsys.readouterr().out
-    assert "No network for resnet18" in printed
-    assert "Network: tf_efficientnet_lite0" in printed
+    assert printed.startswith(
+        "The weights of resnet18 cannot be downloaded; training tf_efficientnet_lite0 instead.\n"
+        "Network: tf_efficientnet_lite0"
+    )
     with pytest.raises(TrainingError, match="cannot be fetched"):
         load_pretrained("resnet18", offline="resnet18")
 

@@ -94,6 +94,15 @@ def test_name_that_leaves_the_folder_is_refused(
         read(tmp_path, pack({name: b"1"}))
 
 
+@pytest.mark.parametrize("pack", [tar_of, zip_of])
+def test_colon_that_follows_no_drive_letter_is_a_letter(
+    tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    files = {"Trip 12:30/cat/1.jpg": b"1", "7:a.jpg": b"2", "é:/b.jpg": b"3", "a/C:/4.jpg": b"4"}
+
+    assert read(tmp_path, pack(files)) == files
+
+
 @pytest.mark.parametrize(
     "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
 )

@@ -8,6 +8,7 @@ from icon_classifier.dataset.json_lines import append_lines
 from icon_classifier.dataset.sources import search
 from icon_classifier.dataset.sources.credits import credit_lines, write_credits
 from icon_classifier.dataset.sources.download import Timeouts, download_photos
+from icon_classifier.dataset.store import PhotoStore
 from tests.support.photo_server import PhotoServer, body
 from tests.support.pictures import encode, gradient
 
@@ -23,7 +24,7 @@ def gathered(server: PhotoServer, root: Path, *found: dict[str, str], label: str
     for number, url in enumerate(urls):
         picture = gradient(size=(40 + number, 30 + len(label)))
         server.routes[url.removeprefix(server.base)] = body(encode(picture, "WEBP", lossless=True))
-    download_photos(urls, label, root, timeouts=TIMEOUTS, progress=False)
+    download_photos(urls, label, PhotoStore(root), timeouts=TIMEOUTS, progress=False)
     return root / "photos"
 
 

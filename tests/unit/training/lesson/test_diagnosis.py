@@ -96,21 +96,12 @@ CURVES = {
 )
 def test_recorded_curves_are_diagnosed(name: str, kind: str) -> None:
     train, valid = CURVES[name]
-    [finding] = diagnose_curves(train, valid, classes=3)
-    assert finding.kind == kind
-    assert finding.message.endswith(".")
-    assert "{" not in finding.message
+    assert diagnose_curves(train, valid, classes=3) == kind
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_infinite_loss_is_a_rate_too_high(loss: float) -> None:
-    [finding] = diagnose_curves([1.0, loss], [1.0, 0.9], classes=3)
-    assert finding.kind == "rate too high"
-
-
-def test_message_names_the_best_epoch() -> None:
-    [finding] = diagnose_curves([1.0, 0.5, 0.2, 0.1], [0.9, 0.6, 0.8, 1.0], classes=3)
-    assert "epoch 2 of 4" in finding.message
+    assert diagnose_curves([1.0, loss], [1.0, 0.9], classes=3) == "rate too high"
 
 
 @pytest.mark.parametrize(
@@ -127,4 +118,4 @@ def test_losses_are_read_from_a_recorder() -> None:
         values=[[1.0, 0.8, 0.1], [0.7, 0.5, 0.1]],
         learn=SimpleNamespace(dls=SimpleNamespace(vocab=["a", "b", "c"])),
     )
-    assert [finding.kind for finding in diagnose(recorder)] == ["too few epochs"]
+    assert diagnose(recorder) == "too few epochs"

@@ -22,23 +22,23 @@ def test_headline_gives_the_mean_recall_of_classes_of_any_size() -> None:
     )
 
 
-def test_classes_that_are_right_least_often_come_first() -> None:
+def test_classes_of_the_lowest_recall_come_first() -> None:
     assert worst_classes(figures(5)) == (
-        "right least often: red 5 of 10, green 10 of 10, blue 80 of 80"
+        "lowest recall: red 5 of 10, green 10 of 10, blue 80 of 80"
     )
 
 
 @pytest.mark.parametrize(
     ("before", "expected"),
     [
-        (0.2, "Better than the model before ({model}): 10.0% wrong, not 20.0%."),
-        (0.11, "Better than the model before ({model}): 10.0% wrong, not 11.0%, "
+        (0.2, "Better than the previous model ({model}): 10.0% wrong, not 20.0%."),
+        (0.11, "Better than the previous model ({model}): 10.0% wrong, not 11.0%, "
                "which may be chance."),
-        (0.01, "Worse than the model before ({model}): 10.0% wrong, not 1.0%."),
-        (0.1, "As good as the model before ({model}): 10.0% wrong."),
+        (0.01, "Worse than the previous model ({model}): 10.0% wrong, not 1.0%."),
+        (0.1, "As good as the previous model ({model}): 10.0% wrong."),
     ],
 )  # fmt: skip
-def test_model_is_compared_with_the_one_before(
+def test_model_is_compared_with_the_previous_one(
     tmp_path: Path, before: float, expected: str
 ) -> None:
     model = write_model(tmp_path, figures={"error": before})
