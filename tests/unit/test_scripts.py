@@ -204,6 +204,11 @@ def test_other_pythons_of_the_machine_are_found_on_path_and_where_pyenv_keeps_th
     assert pythons.other_pythons() == expected
 
 
+@pytest.mark.parametrize("path", [*pythons.TESTS, *pythons.NEED_TORCH])
+def test_path_of_tests_for_other_pythons_exists(path: str) -> None:
+    assert (environment.ROOT / path).exists()
+
+
 def test_set_up_without_a_usable_python_says_what_to_install(tmp_path: Path) -> None:
     old = program(tmp_path / "old", "echo 3 9")
     with pytest.raises(SetupError, match=r"Python 3\.11 to 3\.14 is needed.*make app PYTHON="):
