@@ -23,6 +23,11 @@ from scripts.environment import ROOT, SetupError
 
 CARD = "export.md"
 
+COMMIT = "git add 'export.*' && git commit -m 'Release a new model'"
+"""Names of classes, too; git leaves out export.onnx, which it ignores."""
+
+GO_BACK = "git stash --include-untracked -- 'export.*'"
+
 
 def check_figures(new: dict[str, Any], old: dict[str, Any]) -> None:
     """Compare the figures in the metadata of two models.
@@ -158,9 +163,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nNot released: {error}", file=sys.stderr)
         return 1
     print("\n".join(changed) or "The metadata is the same as before.")
-    print("\nReleased. Look at the page (make app), then commit export.pkl and its card.")
-    print("To go back to the last committed model: git checkout export.pkl export.md")
-    subprocess.run(["git", "status", "--short", "--", "export.*"], cwd=ROOT, check=False)
+    print(f"\nReleased. Look at the page (make app), then commit the model:\n  {COMMIT}")
+    print(f"Or go back to the last committed one:\n  {GO_BACK}")
     return 0
 
 
