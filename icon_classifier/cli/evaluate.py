@@ -63,7 +63,7 @@ class Report:
         return "\n".join(report_lines(self))
 
 
-def judge_folder(model: Model, folder: Path, *, threads: int) -> Report:
+def evaluate_folder(model: Model, folder: Path, *, threads: int) -> Report:
     """Classify the photos of a folder, and compare the answers with their classes.
 
     Of a folder that holds a test set and others, only the test set is judged.

@@ -203,7 +203,7 @@ def evaluate(
 ) -> None:
     """Judge the model on photos whose classes are known."""
     try:
-        from icon_classifier.cli.evaluate import judge_folder, remarks, to_json, wrong_table
+        from icon_classifier.cli.evaluate import evaluate_folder, remarks, to_json, wrong_table
         from icon_classifier.training.model_card import add_evaluation
     except ModuleNotFoundError as error:
         raise _missing_extra(error, "train") from error
@@ -212,7 +212,7 @@ def evaluate(
     from icon_classifier.system.memory import usable_cores
 
     classifier = open_model(model, threads=1, keep_memory=True)
-    report = judge_folder(classifier, folder.expanduser(), threads=usable_cores())
+    report = evaluate_folder(classifier, folder.expanduser(), threads=usable_cores())
     if as_json:
         _print_json(to_json(report))
     else:

@@ -19,7 +19,7 @@ import onnx
 from icon_classifier.compact.body import find_body, fold
 from icon_classifier.compact.calibration import fit, measure
 from icon_classifier.compact.comparison import compare
-from icon_classifier.compact.photos import arrays, find_photos
+from icon_classifier.compact.photos import arrays, readable_photos
 from icon_classifier.errors import ConversionError
 from icon_classifier.model.info import METADATA_KEY
 from icon_classifier.model.session import Model
@@ -65,7 +65,7 @@ def quantize(exact: bytes, folder: Path) -> bytes:
     reader = Model(exact)
     if "int8" in reader.info.raw:
         raise ConversionError("expected an exact model to quantize, got one of 8-bit integers")
-    photos = find_photos(folder)
+    photos = readable_photos(folder)
     if len(photos) < MIN_PHOTOS:
         raise ConversionError(
             f"expected a folder of at least {MIN_PHOTOS} different photos, got {len(photos)}; "
@@ -80,17 +80,17 @@ def quantize(exact: bytes, folder: Path) -> bytes:
         "ranges": ranges,
         "means": {name: _encode(values) for name, values in means.items()},
     }
-    settings |= fit(exact, apply(exact, settings), photos[:count])
+    settings |= fit(exact, quantize_with(exact, settings), photos[:count])
     try:
-        comparison = compare(exact, apply(exact, settings), photos[count:])
+        comparison = compare(exact, quantize_with(exact, settings), photos[count:])
     except ConversionError as error:
         raise ConversionError(
             f"{error}. Do without 8-bit integers, or give more photos of every class"
         ) from error
-    return apply(exact, settings | {"judged": asdict(comparison)})
+    return quantize_with(exact, settings | {"judged": asdict(comparison)})
 
 
-def apply(exact: bytes, settings: Mapping[str, Any]) -> bytes:
+def quantize_with(exact: bytes, settings: Mapping[str, Any]) -> bytes:
     """Quantize a model by the ``int8`` entry of a model that was made of the same Learner.
 
     Raises

@@ -24,7 +24,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from icon_classifier.compact.int8 import apply, quantize
+from icon_classifier.compact.int8 import quantize, quantize_with
 from icon_classifier.conversion.archive import Archive, open_archive
 from icon_classifier.conversion.learner import ExportedLearner, read_learner
 from icon_classifier.conversion.other_files import check_start
@@ -156,7 +156,7 @@ def convert(
             compiled = quantize(compiled, Path(int8))
         elif int8 is None and (settings := _kept_settings(target, digest, learner.notes)):
             try:
-                compiled = apply(compiled, settings)
+                compiled = quantize_with(compiled, settings)
             except ConversionError as error:
                 _log.warning("%s is no longer quantized: %s", target, error)
         try:
@@ -247,7 +247,7 @@ def _compile(learner: ExportedLearner, archive: Archive, sources: Mapping[str, A
         network, transforms = _build(learner, archive)
     except UnsupportedLearnerError as error:
         try:  # it is of an older version
-            network, transforms = _build(learner, archive, anew=True)
+            network, transforms = _build(learner, archive, with_constructors=True)
         except ConversionError:
             raise error from None
     learner = dataclasses.replace(learner, transforms=transforms)
@@ -273,7 +273,7 @@ def _compile(learner: ExportedLearner, archive: Archive, sources: Mapping[str, A
 
 
 def _build(
-    learner: ExportedLearner, archive: Archive, *, anew: bool = False
+    learner: ExportedLearner, archive: Archive, *, with_constructors: bool = False
 ) -> tuple[Any, Transforms]:
     """Return the network of a Learner, checked, and its transforms for the size that it takes."""
     from icon_classifier.conversion.network import build_network
@@ -281,7 +281,7 @@ def _build(
     from icon_classifier.conversion.resampling import fit_size
 
     try:
-        network = build_network(learner.model, archive, anew=anew)
+        network = build_network(learner.model, archive, with_constructors=with_constructors)
     except UnsupportedLearnerError as error:
         raise UnsupportedLearnerError(f"{learner.network}: {error}") from error
     transforms = fit_size(learner.transforms, network, len(learner.labels))

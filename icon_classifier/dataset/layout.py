@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from icon_classifier.dataset.tables import SET_NAMES, by_table
 from icon_classifier.errors import DatasetError
 from icon_classifier.files import NO_CLASS, TEMPORARY_SUFFIX, folder_name
-from icon_classifier.images import SUFFIXES
+from icon_classifier.formats import SUFFIXES
 
 Part = Literal["train", "valid", "test"]
 """A set of photos: to train on, to validate with, to judge the finished model with."""
