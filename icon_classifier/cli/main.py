@@ -25,9 +25,8 @@ from icon_classifier.errors import (
     ModelError,
     SettingsError,
 )
+from icon_classifier.model.opening import EXPORT, MODEL
 from icon_classifier.system.texts import is_printable, printable
-
-EXPORT, MODEL = "export.pkl", "export.onnx"  # as in model.opening, which is slow to import
 
 
 class _Command(TyperCommand):

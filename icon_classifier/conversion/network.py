@@ -1,9 +1,9 @@
 """Build the network of an exported Learner from its parsed pickle: layers and tensors only.
 
 Only subclasses of ``torch.nn.Module`` that torch, torchvision, timm or fastai define are
-instantiated, and only by setting the attributes of an empty instance. No constructor runs, but
-those of today's timm where a network of an older one is built by its constructor. Any other value in a layer
-becomes a :class:`Placeholder`, which raises if the forward pass calls it.
+instantiated, and only by setting the attributes of an empty instance. No constructor runs but
+today's of timm, for a network of an older one. Any other value in a layer becomes a
+:class:`Placeholder`, which raises if the forward pass calls it.
 """
 
 import functools
@@ -307,7 +307,7 @@ class _Builder:
             )
 
     def rebuild(self, network: nn.Module, module: str) -> nn.Module:
-        """Build a network of timm by its constructor, but one only: trying a family takes seconds."""
+        """Build a network by timm's constructor; one only: trying all of a family takes seconds."""
         if self.rebuilt:
             raise UnsupportedLearnerError(
                 "the network holds several of an older timm; train one with today's and export it"

@@ -72,10 +72,10 @@ def open_model(
 
 
 def is_up_to_date(model: str | Path, export: str | Path) -> bool:
-    """Return whether an export.onnx need not be compiled, without opening it.
+    """Return whether export.onnx is current, without opening it.
 
-    It must, where it is missing or damaged, where it was compiled from another export.pkl, and
-    where the code that compiled it has changed and torch is installed.
+    It is not if it is missing or damaged, if export.pkl or the class names changed, or if the code
+    changed and torch is installed.
     """
     try:
         return not _why_stale(read_metadata(model), Path(export))
