@@ -244,18 +244,18 @@ def convert(
         str | None,
         typer.Option(
             metavar="PHOTOS",
-            help="A folder of photos: compile to 8-bit integers, smaller and faster, calibrated "
+            help="A folder of photos: convert to 8-bit integers, smaller and faster, calibrated "
             "on some of them and judged on the others; '' for an exact model again.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compile export.pkl to export.onnx.
+    """Convert export.pkl to export.onnx.
 
     Prints what was found in export.pkl. Nothing in it is run.
     """
     from icon_classifier.cli.summary import comparison, notes, summary
-    from icon_classifier.conversion.convert import convert as compile_export
+    from icon_classifier.conversion.convert import convert as convert_export
     from icon_classifier.model.info import read_metadata
     from icon_classifier.model.names import names_file, parse_names
 
@@ -268,12 +268,12 @@ def convert(
             f"tabby, into {names_file(export)}"
         ) from error
     was_int8 = int8 is None and _is_int8(target)
-    compile_export(export, target, names=named, int8=int8)
+    convert_export(export, target, names=named, int8=int8)
     metadata = read_metadata(target)
     if as_json:
         _print_json(metadata)
         return
-    print(f"Compiled {export} to {target} ({target.stat().st_size / 1e6:.1f} MB).")
+    print(f"Converted {export} to {target} ({target.stat().st_size / 1e6:.1f} MB).")
     _print_rows(summary(metadata))
     if int8:
         _print_rows(comparison(metadata["int8"]["judged"]))
@@ -328,7 +328,7 @@ def site(
     if exact and (int8 or compare):
         raise SettingsError("expected --exact alone, got it with --int8 or --compare")
     check_target(out)
-    open_model(model)  # compiles export.pkl where that is necessary
+    open_model(model)  # converts export.pkl where that is necessary
     data = read_model_file(model / MODEL)
     if not exact:
         try:

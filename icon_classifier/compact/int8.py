@@ -1,4 +1,4 @@
-"""Quantize a compiled model to 8-bit integers, by photos or by what was measured on them.
+"""Quantize a converted model to 8-bit integers, by photos or by what was measured on them.
 
 The network's body is quantized statically, per channel. Its head, the score and the evidence stay
 float32: an error there is an error of the answer, and the evidence of single cells has other ranges
@@ -45,7 +45,7 @@ def quantize(exact: bytes, folder: Path) -> bytes:
     Parameters
     ----------
     exact : bytes
-        An export.onnx, as :func:`icon_classifier.conversion.convert.convert` compiles it.
+        An export.onnx, as :func:`icon_classifier.conversion.convert.convert` converts it.
     folder : pathlib.Path
         Photos such as the model is for, in folders of any depth. Where a folder is named like a
         class, its photos are of that class.
@@ -107,14 +107,14 @@ def quantize_with(exact: bytes, settings: Mapping[str, Any]) -> bytes:
             metadata["unsure"]["threshold"] = float(settings["threshold"])
         text = json.dumps(metadata | {"int8": settings}, ensure_ascii=False, allow_nan=False)
         onnx.helper.set_model_props(model, {METADATA_KEY: text})
-        compiled = bytes(model.SerializeToString())
-        Model(compiled)
+        quantized = bytes(model.SerializeToString())
+        Model(quantized)
     except Exception as error:  # ONNX Runtime and its tools raise errors of any class
         raise ConversionError(
             f"the model cannot be quantized ({type(error).__name__}: {error!s:.200}); "
             "convert without --int8"
         ) from error
-    return compiled
+    return quantized
 
 
 def _encode(values: _Floats) -> str:

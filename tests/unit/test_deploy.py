@@ -184,14 +184,14 @@ def test_figure_must_be_within_its_limit(value: float, good: bool) -> None:
     assert deploy_check.within("size", value, 1.0, "MB") == good
 
 
-def test_build_fails_when_the_model_does_not_compile(
+def test_build_fails_when_the_model_does_not_convert(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepare, "ROOT", tmp_path)
-    prepare.compile_model("false")  # without an export.pkl there is nothing to compile
+    prepare.convert_model("false")  # without an export.pkl there is nothing to convert
     (tmp_path / "export.pkl").touch()
-    with pytest.raises(SetupError, match=r"export\.pkl could not be compiled"):
-        prepare.compile_model("false")
+    with pytest.raises(SetupError, match=r"export\.pkl could not be converted"):
+        prepare.convert_model("false")
 
 
 def test_learner_without_a_card_gets_one_that_says_so() -> None:
