@@ -1,6 +1,6 @@
 """The command line: ``icon-classifier predict``, ``convert``, ``site``, ``api`` and others.
 
-Each command imports what it needs itself: ONNX Runtime and the other libraries take a second.
+Each command imports itself what takes long: ONNX Runtime and other libraries take a second.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from icon_classifier.cli.summary import comparison, history, notes, summary
 from icon_classifier.errors import (
     ConversionError,
     IconClassifierError,
@@ -25,7 +26,11 @@ from icon_classifier.errors import (
     ModelError,
     SettingsError,
 )
-from icon_classifier.model.opening import EXPORT, MODEL
+from icon_classifier.files import write_file
+from icon_classifier.model.info import read_metadata, read_model_file
+from icon_classifier.model.names import names_file, parse_names
+from icon_classifier.model.opening import EXPORT, MODEL, open_model
+from icon_classifier.system.memory import usable_cores
 from icon_classifier.system.texts import is_printable, printable
 
 
@@ -125,8 +130,6 @@ def predict(
     """
     from icon_classifier.cli.output import open_results, show_progress
     from icon_classifier.cli.predict import classify_files, find_photos, passed_over_line
-    from icon_classifier.model.opening import open_model
-    from icon_classifier.system.memory import usable_cores
 
     if as_json and as_csv:
         raise SettingsError("expected --json or --csv, got both")
@@ -155,11 +158,11 @@ def predict(
             results.write(record)
             count += 1
     total = len(results.done) + count
-    notes = [passed_over_line(passed_over)]
+    messages = [passed_over_line(passed_over)]
     if output is not None:
-        notes.append(f"{output} has {total} photos, {count} of them new")
-    for note in filter(None, notes):
-        print(f"icon-classifier: {printable(note)}", file=sys.stderr)
+        messages.append(f"{output} has {total} photos, {count} of them new")
+    for message in filter(None, messages):
+        print(f"icon-classifier: {printable(message)}", file=sys.stderr)
     if not total:
         raise SettingsError(f"there are no photos in {', '.join(photos)}")
     if results.failed:
@@ -172,9 +175,6 @@ def info(
     model: ModelFolder = Path(),
 ) -> None:
     """Print what the model is."""
-    from icon_classifier.cli.summary import history, summary
-    from icon_classifier.model.opening import open_model
-
     metadata = open_model(model).info.raw
     if as_json:
         _print_json(metadata)
@@ -206,9 +206,6 @@ def evaluate(
         from icon_classifier.training.model_card import add_evaluation
     except ModuleNotFoundError as error:
         raise _missing_extra(error, "train") from error
-    from icon_classifier.files import write_file
-    from icon_classifier.model.opening import open_model
-    from icon_classifier.system.memory import usable_cores
 
     classifier = open_model(model, threads=1, keep_memory=True)
     report = evaluate_folder(classifier, folder.expanduser(), threads=usable_cores())
@@ -254,10 +251,7 @@ def convert(
 
     Prints what was found in export.pkl. Nothing in it is run.
     """
-    from icon_classifier.cli.summary import comparison, notes, summary
     from icon_classifier.conversion.convert import convert as convert_export
-    from icon_classifier.model.info import read_metadata
-    from icon_classifier.model.names import names_file, parse_names
 
     target = export.with_suffix(".onnx") if target is None else target
     try:
@@ -320,9 +314,6 @@ def site(
     Any web server serves them; photos are answered in the visitor's browser. Weights are stored in
     half precision.
     """
-    from icon_classifier.cli.summary import comparison
-    from icon_classifier.model.info import read_model_file
-    from icon_classifier.model.opening import open_model
     from icon_classifier.site.build import check_target, write_site
 
     if exact and (int8 or compare):
@@ -401,8 +392,6 @@ def smoke(
 
 
 def _is_int8(model: Path) -> bool:
-    from icon_classifier.model.info import read_metadata
-
     try:
         return "int8" in read_metadata(model)
     except ModelError:
