@@ -1,4 +1,4 @@
-# The first stage has torch and compiles the model; the second has not.
+# The first stage has torch and converts the model; the second has not.
 FROM docker.io/library/python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS build
 WORKDIR /app
 COPY . .

@@ -30,7 +30,7 @@ site:  ## write the page as static files into OUT=build/site
 clean:  ## remove what was installed and built
 	rm -rf .venv build export.onnx web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 ### To change the code
-setup:  ## install what serving and training need, compile the model
+setup:  ## install what serving and training need, convert the model
 	$(SETUP)
 # One thread for each worker: otherwise the threads of torch wait for each other. Bytecode is kept
 # whatever the environment says: tests start hundreds of processes. Five workers keep two cores

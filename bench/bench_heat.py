@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 
 from bench.support import report
 from bench.support.report import Row
-from icon_classifier.compact.photos import find_photos
+from icon_classifier.compact.photos import readable_photos
 from icon_classifier.images import read_image_file
 from icon_classifier.model.heatmap import relevance
 from icon_classifier.model.opening import EXPORT, open_model
@@ -45,7 +45,7 @@ def main(folder: Path) -> list[Row]:
     model = open_model(ROOT)
     cam = GradCAM(model=network, target_layers=[network[0]])
     found = []
-    for path in find_photos(folder)[:PHOTOS]:
+    for path in readable_photos(folder)[:PHOTOS]:
         photo = read_image_file(path)
         prediction = model.predict(photo, explain=True)
         index = model.labels.index(prediction.label)

@@ -2,7 +2,7 @@
 
 The bytes of a photo to its answer beside ``Learner.predict``; the page beside Gradio's, with one
 visitor and with twenty; the API beside a plain Starlette app; many visitors and large photos under
-a memory limit; compiling export.pkl, and ``make app`` in a new clone. The photos are for a model of
+a memory limit; converting export.pkl, and ``make app`` in a new clone. The photos are for a model of
 8-bit integers, which is left out without them. Most parts are also benchmarks of their own, with
 more rivals and rounds.
 """
@@ -80,7 +80,7 @@ def starts() -> list[Row]:
         first, second = make_app(clone), make_app(clone)
     return [
         Row("imports to answer a photo, processor time", "s", imports, "≤ 0.5"),
-        Row("compiling export.pkl, processor time", "s", [compiling], "≤ 8"),
+        Row("converting export.pkl, processor time", "s", [compiling], "≤ 8"),
         Row("`make app` in a new clone, until it listens", "s", [first], "≤ 60"),
         Row("`make app` a second time, until it listens", "s", [second], "≤ 2"),
     ]

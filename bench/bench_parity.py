@@ -29,7 +29,7 @@ from icon_classifier.compact.comparison import (
 )
 from icon_classifier.compact.half import halve
 from icon_classifier.compact.int8 import quantize
-from icon_classifier.compact.photos import find_photos
+from icon_classifier.compact.photos import readable_photos
 from icon_classifier.errors import ConversionError
 from icon_classifier.images import read_image_file
 from icon_classifier.model.info import read_metadata
@@ -92,7 +92,7 @@ def compare_with_learner(exact: bytes, export: Path, photos: list[Path]) -> Comp
 
 def main(folder: Path, export: Path) -> tuple[list[str], bool]:
     """Return tables and sentences, and whether the model answers as its Learner."""
-    exact, photos = compiled(export), find_photos(folder)
+    exact, photos = compiled(export), readable_photos(folder)
     first = line("export.onnx and Learner", compare_with_learner(exact, export, photos), TOLERANCE)
     first[3] = ""  # a Learner is never "not sure"
     half = compare(exact, halve(exact), photos)

@@ -26,7 +26,7 @@ from bench.support.browser import SLOW_NETWORK, chromium
 from bench.support.report import Row
 from icon_classifier.compact.comparison import Comparison, compare_answers
 from icon_classifier.compact.half import halve
-from icon_classifier.compact.photos import find_photos
+from icon_classifier.compact.photos import readable_photos
 from icon_classifier.images import read_image_file
 from icon_classifier.model.info import read_model_file
 from icon_classifier.model.opening import MODEL, open_model
@@ -151,7 +151,7 @@ def _bytes(folder: Path, paths: list[str]) -> int:
 def main(photos: Path, project: Path, rounds: int) -> tuple[str, str]:
     """Return the tables of answers and of visits."""
     model = open_model(project)
-    exact, paths = read_model_file(project / MODEL), find_photos(photos)
+    exact, paths = read_model_file(project / MODEL), readable_photos(photos)
     lines = []
     with tempfile.TemporaryDirectory() as temporary, chromium() as browser:
         folder = Path(temporary)

@@ -1,4 +1,4 @@
-"""Your own picture classifier: a photo goes in and comes out with a label.
+"""Your own picture classifier: a photo in, a label out.
 
 The public names, none of which imports torch::
 

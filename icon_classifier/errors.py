@@ -13,8 +13,8 @@
     ├── ModelError                  the model cannot be used
     │   ├── ModelMissingError
     │   ├── ModelDamagedError
-    │   └── ModelStaleError         export.onnx is older than export.pkl or the compiler
-    ├── ConversionError             export.pkl cannot be compiled
+    │   └── ModelStaleError         export.onnx is older than export.pkl or the code that converts
+    ├── ConversionError             export.pkl cannot be converted
     │   ├── UntrustedExportError    it uses what only a crafted file uses
     │   ├── NotAnExportError        a file of another kind
     │   └── UnsupportedLearnerError
@@ -145,7 +145,7 @@ class ModelError(IconClassifierError):
 
 
 class ModelMissingError(ModelError):
-    """There is no export.onnx, and none can be compiled."""
+    """There is no export.onnx, and none can be made."""
 
     words = "The model of this page is missing; please tell whoever runs it."
 
@@ -157,13 +157,13 @@ class ModelDamagedError(ModelError):
 
 
 class ModelStaleError(ModelError):
-    """export.onnx was compiled from another export.pkl, or by another version of the compiler."""
+    """export.onnx was converted from another export.pkl, or by another version of the code."""
 
     words = "The model of this page is out of date; please tell whoever runs it."
 
 
 class ConversionError(IconClassifierError):
-    """export.pkl cannot be compiled to export.onnx."""
+    """export.pkl cannot be converted to export.onnx."""
 
     words = "This export.pkl cannot be used; please read what the command line says about it."
 

@@ -43,9 +43,8 @@ from icon_classifier.errors import (
     too_many_bytes,
     too_many_pixels,
 )
-from icon_classifier.formats import FORMATS
-from icon_classifier.formats import SUFFIXES as SUFFIXES  # for whoever reads pictures
-from icon_classifier.structure import check_structure
+from icon_classifier.formats import FORMATS, SUFFIXES
+from icon_classifier.structure import checked_bytes
 
 PREVIEW_SIDE = 640
 """Longer side of a photo as the page shows it, in pixels."""
@@ -278,7 +277,7 @@ def _opened(data: bytes | bytearray | memoryview) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             # Broken EXIF, odd palettes: Pillow warns and continues; so do we.
             warnings.simplefilter("ignore")
-            file = io.BytesIO(check_structure(bytes(data)))
+            file = io.BytesIO(checked_bytes(bytes(data)))
             with Image.open(file, formats=tuple(FORMATS)) as image:
                 yield image
     except ImageError:

@@ -26,14 +26,14 @@ from scripts.environment import (
 )
 
 
-def compile_model(python: Path | str) -> None:
-    """Compile export.pkl to export.onnx where that is missing or stale."""
-    if needs_compiling(python):
-        hint = "export.pkl could not be compiled (the reason is above)."
+def convert_model(python: Path | str) -> None:
+    """Convert export.pkl to export.onnx where that is missing or stale."""
+    if needs_converting(python):
+        hint = "export.pkl could not be converted (the reason is above)."
         run(python, "-m", "icon_classifier", "convert", failure=hint)
 
 
-def needs_compiling(python: Path | str) -> bool:
+def needs_converting(python: Path | str) -> bool:
     """Return whether there is an export.pkl without the export.onnx that belongs to it."""
     test = "from icon_classifier.model.opening import is_up_to_date as test"
     code = f"import sys; {test}; sys.exit(not test('export.onnx', 'export.pkl'))"
@@ -43,26 +43,26 @@ def needs_compiling(python: Path | str) -> bool:
 
 
 def prepare(*, tests: bool = False, extras: Sequence[str] = (), only_serving: bool = False) -> Path:
-    """Install, with the tools of the tests or without, and compile; return the Python.
+    """Install, with the tools of the tests or without, and convert; return the Python.
 
-    For serving alone torch is installed only where there is something to compile.
+    For serving alone torch is installed only where there is something to convert.
     """
     with locked(ROOT / "build" / "prepare.lock"):
         python = install(tests=tests, extras=extras, torch=not only_serving)
         if tests:
             ensure_browser(python)
         if not only_serving:
-            compile_model(python)
-        elif needs_compiling(python):
+            convert_model(python)
+        elif needs_converting(python):
             try:
                 install()
             except SetupError as error:
                 raise SetupError(
-                    f"{error}\nThe page needs export.onnx, which torch compiles from export.pkl: "
+                    f"{error}\nThe page needs export.onnx, which torch converts from export.pkl: "
                     "name a Python that has torch (make app PYTHON=/path/to/python3), or copy "
                     "export.onnx from a machine where `make setup` made it."
                 ) from error
-            compile_model(python)
+            convert_model(python)
     return python
 
 
@@ -73,7 +73,7 @@ def prepare_here() -> None:
     install_hashed(sys.executable, lock["fastbook"] + lock["setuptools"])
     # Not editable: a host may run the package from another folder than the one of the build.
     pip_install(sys.executable, "--no-deps", "--no-build-isolation", ROOT)
-    compile_model(sys.executable)
+    convert_model(sys.executable)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,7 +19,7 @@ FOLDERS = ("~/.pyenv/versions", "~/.local/share/uv/python")
 _UNIT = ("api", "cli", "kernels", "model", "page", "server", "system")
 TESTS = (
     *(f"tests/unit/{name}" for name in _UNIT),
-    *(f"tests/integration/test_{name}.py" for name in ("api", "kernels", "proxies", "smoke")),
+    *(f"tests/integration/test_{name}.py" for name in ("api", "kernels", "smoke", "websocket")),
 )
 NEED_TORCH = (
     *(f"tests/unit/cli/test_{name}.py" for name in ("convert", "evaluate", "summary")),

@@ -1,6 +1,6 @@
 """Replace the page's model by a newly trained one: ``make release-model EXPORT=path``.
 
-Nothing is replaced before every check has passed: the file compiles, the compiled model answers
+Nothing is replaced before every check has passed: the file converts, the converted model answers
 like the Learner, and its error is no larger than the present model's.
 """
 
@@ -22,6 +22,11 @@ from icon_classifier.model.session import Model
 from scripts.environment import ROOT, SetupError
 
 CARD = "export.md"
+
+COMMIT = "git add 'export.*' && git commit -m 'Release a new model'"
+"""Names of classes, too; git leaves out export.onnx, which it ignores."""
+
+GO_BACK = "git stash --include-untracked -- 'export.*'"
 
 
 def check_figures(new: dict[str, Any], old: dict[str, Any]) -> None:
@@ -92,12 +97,12 @@ This model was released without a card: its training data and intended use are u
 
 
 def check_parity(export: Path) -> None:
-    """Compare compiled model and Learner on photographs; :exc:`SetupError` if that fails."""
+    """Compare converted model and Learner on photographs; :exc:`SetupError` if that fails."""
     command = [sys.executable, "-m", "bench.bench_parity", str(example_photo().parent), str(export)]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SetupError(
-            "it is not shown that the compiled model answers like its Learner:\n"
+            "it is not shown that the converted model answers like its Learner:\n"
             f"{done.stdout}{done.stderr}"
         )
 
@@ -118,14 +123,14 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
             f"{what}; make release-model EXPORT=path/to/export.pkl"
             + (f"; there are: {', '.join(trained)}" if trained else "")
         )
-    print("Compiling the model and comparing it with its Learner, about half a minute.", flush=True)
+    print("Converting the model, comparing it with its Learner: about half a minute.", flush=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".release-") as folder:
         candidate = Path(folder) / "export.pkl"
         shutil.copyfile(export, candidate)
         if names_file(export).is_file():
             shutil.copyfile(names_file(export), names_file(candidate))
-        compiled = convert(candidate)
-        new = dict(Model.load(compiled).info.raw)
+        converted = convert(candidate)
+        new = dict(Model.load(converted).info.raw)
         present = root / "export.onnx"
         old = dict(Model.load(present).info.raw) if present.exists() else {}
         if old and not worse:
@@ -158,9 +163,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nNot released: {error}", file=sys.stderr)
         return 1
     print("\n".join(changed) or "The metadata is the same as before.")
-    print("\nReleased. Look at the page (make app), then commit export.pkl and its card.")
-    print("To go back to the last committed model: git checkout export.pkl export.md")
-    subprocess.run(["git", "status", "--short", "--", "export.*"], cwd=ROOT, check=False)
+    print(f"\nReleased. Look at the page (make app), then commit the model:\n  {COMMIT}")
+    print(f"Or go back to the last committed one:\n  {GO_BACK}")
     return 0
 
 

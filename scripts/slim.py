@@ -1,6 +1,6 @@
 """Remove every installed package that serving does not need: ``python -m scripts.slim --remove``.
 
-For a host's image, after ``export.onnx`` has been compiled: torch, fastai, spaCy and whatever else
+For a host's image, after ``export.onnx`` has been converted: torch, fastai, spaCy and whatever else
 only the build needed are removed, so that the image is small and a process that faces visitors has
 nothing to unpickle with. What stays follows from the dependencies of this package (pyproject.toml),
 in the Python that runs this module. Without ``--remove`` it only prints the size.

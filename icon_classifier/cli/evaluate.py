@@ -28,7 +28,8 @@ TEST_ALONE = (
     "Only the test set is judged: the model may have been trained on the others ({} photos)."
 )
 MAYBE_TRAINED = (
-    "Photos that the model was trained on make it look better than it is: judge it by others."
+    "Photos that the model was trained on make it look better than it is: evaluate it on other "
+    "photos."
 )
 
 _MIN_PROBABILITY = 1e-6
@@ -63,7 +64,7 @@ class Report:
         return "\n".join(report_lines(self))
 
 
-def judge_folder(model: Model, folder: Path, *, threads: int) -> Report:
+def evaluate_folder(model: Model, folder: Path, *, threads: int) -> Report:
     """Classify the photos of a folder, and compare the answers with their classes.
 
     Of a folder that holds a test set and others, only the test set is judged.
@@ -194,7 +195,8 @@ def _cell(text: str) -> str:
 def remarks(report: Report) -> Iterator[str]:
     """Yield which photos were not judged, and which were answered wrong: the first of each."""
     for folder, count in report.left_out.most_common(MAX_LISTED):
-        yield f"left out, because it has no class of the model: {count} in {printable(folder)}"
+        photos = "1 photo" if count == 1 else f"{count} photos"
+        yield f"left out: {photos} in {printable(folder)}, which is not a class of the model"
     for record in report.unreadable[:MAX_LISTED]:
         yield f"{printable(record['path'])}: {record['error']}"
     for record in report.wrong[:MAX_LISTED]:

@@ -1,6 +1,6 @@
 """The command line: ``icon-classifier predict``, ``convert``, ``site``, ``api`` and others.
 
-Each command imports what it needs itself: ONNX Runtime and the other libraries take a second.
+Each command imports itself what takes long: ONNX Runtime and other libraries take a second.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from icon_classifier.cli.summary import comparison, history, notes, summary
 from icon_classifier.errors import (
     ConversionError,
     IconClassifierError,
@@ -25,9 +26,12 @@ from icon_classifier.errors import (
     ModelError,
     SettingsError,
 )
+from icon_classifier.files import write_file
+from icon_classifier.model.info import read_metadata, read_model_file
+from icon_classifier.model.names import names_file, parse_names
+from icon_classifier.model.opening import EXPORT, MODEL, open_model
+from icon_classifier.system.memory import usable_cores
 from icon_classifier.system.texts import is_printable, printable
-
-EXPORT, MODEL = "export.pkl", "export.onnx"  # as in model.opening, which is slow to import
 
 
 class _Command(TyperCommand):
@@ -126,8 +130,6 @@ def predict(
     """
     from icon_classifier.cli.output import open_results, show_progress
     from icon_classifier.cli.predict import classify_files, find_photos, passed_over_line
-    from icon_classifier.model.opening import open_model
-    from icon_classifier.system.memory import usable_cores
 
     if as_json and as_csv:
         raise SettingsError("expected --json or --csv, got both")
@@ -156,11 +158,11 @@ def predict(
             results.write(record)
             count += 1
     total = len(results.done) + count
-    notes = [passed_over_line(passed_over)]
+    messages = [passed_over_line(passed_over)]
     if output is not None:
-        notes.append(f"{output} has {total} photos, {count} of them new")
-    for note in filter(None, notes):
-        print(f"icon-classifier: {printable(note)}", file=sys.stderr)
+        messages.append(f"{output} has {total} photos, {count} of them new")
+    for message in filter(None, messages):
+        print(f"icon-classifier: {printable(message)}", file=sys.stderr)
     if not total:
         raise SettingsError(f"there are no photos in {', '.join(photos)}")
     if results.failed:
@@ -173,9 +175,6 @@ def info(
     model: ModelFolder = Path(),
 ) -> None:
     """Print what the model is."""
-    from icon_classifier.cli.summary import history, summary
-    from icon_classifier.model.opening import open_model
-
     metadata = open_model(model).info.raw
     if as_json:
         _print_json(metadata)
@@ -203,16 +202,13 @@ def evaluate(
 ) -> None:
     """Judge the model on photos whose classes are known."""
     try:
-        from icon_classifier.cli.evaluate import judge_folder, remarks, to_json, wrong_table
+        from icon_classifier.cli.evaluate import evaluate_folder, remarks, to_json, wrong_table
         from icon_classifier.training.model_card import add_evaluation
     except ModuleNotFoundError as error:
         raise _missing_extra(error, "train") from error
-    from icon_classifier.files import write_file
-    from icon_classifier.model.opening import open_model
-    from icon_classifier.system.memory import usable_cores
 
     classifier = open_model(model, threads=1, keep_memory=True)
-    report = judge_folder(classifier, folder.expanduser(), threads=usable_cores())
+    report = evaluate_folder(classifier, folder.expanduser(), threads=usable_cores())
     if as_json:
         _print_json(to_json(report))
     else:
@@ -245,20 +241,17 @@ def convert(
         str | None,
         typer.Option(
             metavar="PHOTOS",
-            help="A folder of photos: compile to 8-bit integers, smaller and faster, calibrated "
+            help="A folder of photos: convert to 8-bit integers, smaller and faster, calibrated "
             "on some of them and judged on the others; '' for an exact model again.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compile export.pkl to export.onnx.
+    """Convert export.pkl to export.onnx.
 
     Prints what was found in export.pkl. Nothing in it is run.
     """
-    from icon_classifier.cli.summary import comparison, notes, summary
-    from icon_classifier.conversion.convert import convert as compile_export
-    from icon_classifier.model.info import read_metadata
-    from icon_classifier.model.names import names_file, parse_names
+    from icon_classifier.conversion.convert import convert as convert_export
 
     target = export.with_suffix(".onnx") if target is None else target
     try:
@@ -269,12 +262,12 @@ def convert(
             f"tabby, into {names_file(export)}"
         ) from error
     was_int8 = int8 is None and _is_int8(target)
-    compile_export(export, target, names=named, int8=int8)
+    convert_export(export, target, names=named, int8=int8)
     metadata = read_metadata(target)
     if as_json:
         _print_json(metadata)
         return
-    print(f"Compiled {export} to {target} ({target.stat().st_size / 1e6:.1f} MB).")
+    print(f"Converted {export} to {target} ({target.stat().st_size / 1e6:.1f} MB).")
     _print_rows(summary(metadata))
     if int8:
         _print_rows(comparison(metadata["int8"]["judged"]))
@@ -321,15 +314,12 @@ def site(
     Any web server serves them; photos are answered in the visitor's browser. Weights are stored in
     half precision.
     """
-    from icon_classifier.cli.summary import comparison
-    from icon_classifier.model.info import read_model_file
-    from icon_classifier.model.opening import open_model
     from icon_classifier.site.build import check_target, write_site
 
     if exact and (int8 or compare):
         raise SettingsError("expected --exact alone, got it with --int8 or --compare")
     check_target(out)
-    open_model(model)  # compiles export.pkl where that is necessary
+    open_model(model)  # converts export.pkl where that is necessary
     data = read_model_file(model / MODEL)
     if not exact:
         try:
@@ -402,8 +392,6 @@ def smoke(
 
 
 def _is_int8(model: Path) -> bool:
-    from icon_classifier.model.info import read_metadata
-
     try:
         return "int8" in read_metadata(model)
     except ModelError:

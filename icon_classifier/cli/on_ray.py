@@ -19,8 +19,9 @@ import ray
 from PIL import Image
 
 from icon_classifier.cli.predict import Record, error_record, find_photos, prediction_record
-from icon_classifier.errors import ImageError
-from icon_classifier.images import SUFFIXES, Limits, read_image, read_image_file
+from icon_classifier.errors import FILE_NOT_OPENED, ImageError
+from icon_classifier.formats import SUFFIXES
+from icon_classifier.images import Limits, read_image, read_image_file
 from icon_classifier.model.session import Model
 
 _CHUNK_SIZE = 2048
@@ -137,8 +138,5 @@ def _read(path: str) -> Image.Image:
         with fsspec.open(path, "rb") as file:
             data = file.read(limits.max_bytes + 1)
     except (OSError, ValueError, ImportError) as error:  # ImportError: no s3fs, gcsfs, …
-        raise ImageError(
-            f"cannot read {path}: {error}",
-            words="This file cannot be opened; please check it.",
-        ) from error
+        raise ImageError(f"cannot read {path}: {error}", words=FILE_NOT_OPENED) from error
     return read_image(data, limits)

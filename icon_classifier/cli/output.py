@@ -114,7 +114,7 @@ class Results:
         self.failed = failed
 
     def write(self, record: Record) -> None:
-        """Write one record; it reaches the file within a second of the next one."""
+        """Write one record; the file is flushed about once a second."""
         self.failed |= "error" in record
         self._file.write(self._format(record, self._top) + "\n")
         now = time.monotonic()

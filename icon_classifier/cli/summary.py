@@ -63,7 +63,7 @@ def history(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield how a model was made and how good it is, as names and values."""
     yield "recipe", metadata.get("recipe") or "not recorded"
     yield "trained", metadata.get("trained") or "not recorded"
-    yield "compiled", f"{metadata.get('date')} from SHA-256 {metadata['export_sha256']}"
+    yield "converted", f"{metadata.get('date')} from SHA-256 {metadata['export_sha256']}"
     for name, value in metadata.get("figures", {}).items():
         # --json has the tables, too; the temperature is in the summary.
         if isinstance(value, int | float) and name != "temperature":

@@ -1,4 +1,4 @@
-"""The part of a compiled network that is quantized: its body, without the smallest layers."""
+"""The part of a converted network that is quantized: its body, without the smallest layers."""
 
 import itertools
 import math

@@ -103,7 +103,7 @@ def compare(exact: bytes, smaller: bytes, photos: Sequence[Path]) -> Comparison:
     exact, smaller : bytes
         Two export.onnx.
     photos : sequence of pathlib.Path
-        As :func:`icon_classifier.compact.photos.find_photos` returns them. One whose folder is
+        As :func:`icon_classifier.compact.photos.readable_photos` returns them. One whose folder is
         named like a class is of that class.
 
     Raises

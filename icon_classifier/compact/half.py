@@ -1,4 +1,4 @@
-"""Store the weights of a compiled model in half precision, and compute in float32 as before."""
+"""Store the weights of a converted model in half precision, and compute in float32 as before."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Quantize a compiled model to 8-bit integers, by photos or by what was measured on them.
+"""Quantize a converted model to 8-bit integers, by photos or by what was measured on them.
 
 The network's body is quantized statically, per channel. Its head, the score and the evidence stay
 float32: an error there is an error of the answer, and the evidence of single cells has other ranges
@@ -19,7 +19,7 @@ import onnx
 from icon_classifier.compact.body import find_body, fold
 from icon_classifier.compact.calibration import fit, measure
 from icon_classifier.compact.comparison import compare
-from icon_classifier.compact.photos import arrays, find_photos
+from icon_classifier.compact.photos import arrays, readable_photos
 from icon_classifier.errors import ConversionError
 from icon_classifier.model.info import METADATA_KEY
 from icon_classifier.model.session import Model
@@ -45,7 +45,7 @@ def quantize(exact: bytes, folder: Path) -> bytes:
     Parameters
     ----------
     exact : bytes
-        An export.onnx, as :func:`icon_classifier.conversion.convert.convert` compiles it.
+        An export.onnx, as :func:`icon_classifier.conversion.convert.convert` converts it.
     folder : pathlib.Path
         Photos such as the model is for, in folders of any depth. Where a folder is named like a
         class, its photos are of that class.
@@ -65,7 +65,7 @@ def quantize(exact: bytes, folder: Path) -> bytes:
     reader = Model(exact)
     if "int8" in reader.info.raw:
         raise ConversionError("expected an exact model to quantize, got one of 8-bit integers")
-    photos = find_photos(folder)
+    photos = readable_photos(folder)
     if len(photos) < MIN_PHOTOS:
         raise ConversionError(
             f"expected a folder of at least {MIN_PHOTOS} different photos, got {len(photos)}; "
@@ -80,17 +80,17 @@ def quantize(exact: bytes, folder: Path) -> bytes:
         "ranges": ranges,
         "means": {name: _encode(values) for name, values in means.items()},
     }
-    settings |= fit(exact, apply(exact, settings), photos[:count])
+    settings |= fit(exact, quantize_with(exact, settings), photos[:count])
     try:
-        comparison = compare(exact, apply(exact, settings), photos[count:])
+        comparison = compare(exact, quantize_with(exact, settings), photos[count:])
     except ConversionError as error:
         raise ConversionError(
             f"{error}. Do without 8-bit integers, or give more photos of every class"
         ) from error
-    return apply(exact, settings | {"judged": asdict(comparison)})
+    return quantize_with(exact, settings | {"judged": asdict(comparison)})
 
 
-def apply(exact: bytes, settings: Mapping[str, Any]) -> bytes:
+def quantize_with(exact: bytes, settings: Mapping[str, Any]) -> bytes:
     """Quantize a model by the ``int8`` entry of a model that was made of the same Learner.
 
     Raises
@@ -107,14 +107,14 @@ def apply(exact: bytes, settings: Mapping[str, Any]) -> bytes:
             metadata["unsure"]["threshold"] = float(settings["threshold"])
         text = json.dumps(metadata | {"int8": settings}, ensure_ascii=False, allow_nan=False)
         onnx.helper.set_model_props(model, {METADATA_KEY: text})
-        compiled = bytes(model.SerializeToString())
-        Model(compiled)
+        quantized = bytes(model.SerializeToString())
+        Model(quantized)
     except Exception as error:  # ONNX Runtime and its tools raise errors of any class
         raise ConversionError(
             f"the model cannot be quantized ({type(error).__name__}: {error!s:.200}); "
             "convert without --int8"
         ) from error
-    return compiled
+    return quantized
 
 
 def _encode(values: _Floats) -> str:

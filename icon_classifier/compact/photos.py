@@ -16,7 +16,7 @@ MAX_PHOTOS = 1100
 """More take minutes."""
 
 
-def find_photos(folder: Path) -> list[Path]:
+def readable_photos(folder: Path) -> list[Path]:
     """Return the photos of a folder that can be read, each content once, at most `MAX_PHOTOS`.
 
     They are in the order of their SHA-256, which is random and the same every time.

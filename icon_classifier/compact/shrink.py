@@ -8,7 +8,7 @@ from typing import Any
 from icon_classifier.compact.comparison import compare
 from icon_classifier.compact.half import halve
 from icon_classifier.compact.int8 import quantize
-from icon_classifier.compact.photos import find_photos
+from icon_classifier.compact.photos import readable_photos
 from icon_classifier.model.session import Model
 
 
@@ -44,5 +44,5 @@ def shrink(
     else:
         smaller, comparisons = halve(exact), []
     if compare_on:
-        comparisons.append(asdict(compare(exact, smaller, find_photos(compare_on))))
+        comparisons.append(asdict(compare(exact, smaller, readable_photos(compare_on))))
     return smaller, comparisons

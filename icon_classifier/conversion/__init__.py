@@ -1,1 +1,1 @@
-"""Compile export.pkl to export.onnx: the pickle is parsed, never executed."""
+"""Convert export.pkl to export.onnx: the pickle is parsed, never executed."""

@@ -1,4 +1,4 @@
-"""Compile export.pkl, a trained fastai Learner, to export.onnx, which serves without torch.
+"""Convert export.pkl, a trained fastai Learner, to export.onnx, which serves without torch.
 
 The pickle is parsed, not executed; the transforms and the network are read from it; the network is
 built and written as ONNX; ONNX Runtime's outputs are compared with torch's. Each step may refuse
@@ -24,7 +24,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from icon_classifier.compact.int8 import apply, quantize
+from icon_classifier.compact.int8 import quantize, quantize_with
 from icon_classifier.conversion.archive import Archive, open_archive
 from icon_classifier.conversion.learner import ExportedLearner, read_learner
 from icon_classifier.conversion.other_files import check_start
@@ -74,7 +74,7 @@ def convert(
     names: Mapping[str, str] | None = None,
     int8: str | Path | None = None,
 ) -> Path:
-    """Compile export.pkl to export.onnx.
+    """Convert export.pkl to export.onnx.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def convert(
         are read if none are given.
     int8 : str or pathlib.Path, optional
         A folder of photos to quantize by; "" for an exact model. By default `target` stays what it
-        is where it was compiled from the same `export`; else the Learner decides, and is exact
+        is where it was converted from the same `export`; else the Learner decides, and is exact
         where it says nothing.
 
     Returns
@@ -125,7 +125,7 @@ def convert(
         raise ConversionError(f"cannot read {export}: {error.strerror}") from error
     with _lock(export) as waited:
         if waited and names is None and int8 is None and is_up_to_date(target, export):
-            _log.info("%s was compiled by another process meanwhile", target)
+            _log.info("%s was converted by another process meanwhile", target)
             return target
         archive = open_archive(export)
         with _naming(export):
@@ -151,26 +151,26 @@ def convert(
             "names_sha256": None if content is None else hashlib.sha256(content).hexdigest(),
         }
         with _naming(export), one_thread():
-            compiled = _compile(learner, archive, sources)
+            converted = _convert(learner, archive, sources)
         if int8:
-            compiled = quantize(compiled, Path(int8))
+            converted = quantize(converted, Path(int8))
         elif int8 is None and (settings := _kept_settings(target, digest, learner.notes)):
             try:
-                compiled = apply(compiled, settings)
+                converted = quantize_with(converted, settings)
             except ConversionError as error:
                 _log.warning("%s is no longer quantized: %s", target, error)
         try:
             if content is not None and names is not None:
                 write_file(names_path, content)
-            write_file(target, compiled)
+            write_file(target, converted)
         except OSError as error:
             raise ConversionError(f"cannot write {target}: {error.strerror}") from error
-    _log.info("wrote %s (%.1f MB)", target, len(compiled) / 1e6)
+    _log.info("wrote %s (%.1f MB)", target, len(converted) / 1e6)
     return target
 
 
 def _kept_settings(target: Path, digest: str, notes: Mapping[str, Any]) -> Any:
-    """Return how a target compiled from the same export.pkl is quantized, else what the notes say.
+    """Return how a target converted from the same export.pkl is quantized, else what the notes say.
 
     None for an exact model.
     """
@@ -192,13 +192,13 @@ def _naming(export: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock(export: Path) -> Iterator[bool]:
-    """Lock an export.pkl, so that one process at a time compiles it; yield whether one waited.
+    """Lock an export.pkl, so that one process at a time converts it; yield whether one waited.
 
     The lock is on export.pkl itself: no file is left behind, and it ends with the process.
     """
     try:
         import fcntl
-    except ImportError:  # Windows: two processes may compile at once; each replaces in one step
+    except ImportError:  # Windows: two processes may convert at once; each replaces in one step
         yield False
         return
     with export.open("rb") as file:
@@ -206,11 +206,11 @@ def _lock(export: Path) -> Iterator[bool]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _log.info("waiting for another process that compiles %s", export)
+            _log.info("waiting for another process that converts %s", export)
             waited = True
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:  # a file system without locks
-            _log.warning("compiling %s without a lock: %s", export, error.strerror)
+            _log.warning("converting %s without a lock: %s", export, error.strerror)
         yield waited
 
 
@@ -236,7 +236,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _compile(learner: ExportedLearner, archive: Archive, sources: Mapping[str, Any]) -> bytes:
+def _convert(learner: ExportedLearner, archive: Archive, sources: Mapping[str, Any]) -> bytes:
     """Return the ONNX model of a Learner, with metadata, after comparing it with torch."""
     notes = _check_notes(learner.notes)
 
@@ -247,20 +247,20 @@ def _compile(learner: ExportedLearner, archive: Archive, sources: Mapping[str, A
         network, transforms = _build(learner, archive)
     except UnsupportedLearnerError as error:
         try:  # it is of an older version
-            network, transforms = _build(learner, archive, anew=True)
+            network, transforms = _build(learner, archive, with_constructors=True)
         except ConversionError:
             raise error from None
     learner = dataclasses.replace(learner, transforms=transforms)
     resampling, sample, resized = _sample(transforms)
     graph = Graph(network, score, resized[:1]).eval()
     try:
-        compiled = _write(resampling, graph, sample)
+        converted = _write(resampling, graph, sample)
     except UnsupportedLearnerError as error:
         if graph.without_evidence:
             raise
         graph.without_evidence = str(error)
-        compiled = _write(resampling, graph, sample)
-    model = onnx.load_from_string(compiled)
+        converted = _write(resampling, graph, sample)
+    model = onnx.load_from_string(converted)
     metadata = _metadata(learner, notes, graph, sources)
     model.producer_name = "icon-classifier"
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata})
@@ -268,12 +268,12 @@ def _compile(learner: ExportedLearner, archive: Archive, sources: Mapping[str, A
         onnx.checker.check_model(model)
         ModelInfo.from_json(metadata)
     except (onnx.checker.ValidationError, ModelError) as error:
-        raise ConversionError(f"the compiled model is not valid: {error}") from error
+        raise ConversionError(f"the converted model is not valid: {error}") from error
     return bytes(model.SerializeToString())
 
 
 def _build(
-    learner: ExportedLearner, archive: Archive, *, anew: bool = False
+    learner: ExportedLearner, archive: Archive, *, with_constructors: bool = False
 ) -> tuple[Any, Transforms]:
     """Return the network of a Learner, checked, and its transforms for the size that it takes."""
     from icon_classifier.conversion.network import build_network
@@ -281,7 +281,7 @@ def _build(
     from icon_classifier.conversion.resampling import fit_size
 
     try:
-        network = build_network(learner.model, archive, anew=anew)
+        network = build_network(learner.model, archive, with_constructors=with_constructors)
     except UnsupportedLearnerError as error:
         raise UnsupportedLearnerError(f"{learner.network}: {error}") from error
     transforms = fit_size(learner.transforms, network, len(learner.labels))
@@ -362,9 +362,9 @@ def _write(resampling: Any, graph: "Graph", sample: Any) -> bytes:
     from icon_classifier.conversion.padding import with_fixed_padding
 
     whole = torch.nn.Sequential(resampling, with_fixed_padding(graph, resampling(sample[:1])))
-    compiled = to_onnx(whole.eval(), sample[:2], graph.output_names)
-    _compare(compiled, resampling, graph, sample)
-    return compiled
+    converted = to_onnx(whole.eval(), sample[:2], graph.output_names)
+    _compare(converted, resampling, graph, sample)
+    return converted
 
 
 def _metadata(
@@ -412,14 +412,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _compare(compiled: bytes, resampling: Any, graph: "Graph", sample: Any) -> None:
+def _compare(converted: bytes, resampling: Any, graph: "Graph", sample: Any) -> None:
     """Check that ONNX Runtime's outputs are torch's, for one photo and for several."""
     import torch
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(compiled, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(converted, options, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         resized = resampling(sample)
         # One at a time: several large photos would take the most memory of a training.

@@ -11,8 +11,8 @@ _AS_MADE = "call learn.export() on the Learner as fastai made it"
 
 
 def unsupported(reason: str) -> UnsupportedLearnerError:
-    """Return the error for a Learner that cannot be compiled, with the reason."""
-    return UnsupportedLearnerError(f"this Learner cannot be compiled: {reason}")
+    """Return the error for a Learner that cannot be converted, with the reason."""
+    return UnsupportedLearnerError(f"this Learner cannot be converted: {reason}")
 
 
 def get_attribute(value: Any, name: str) -> Any:

@@ -132,7 +132,7 @@ def _signed_bytes(row: str) -> list[int]:
 
 
 class Graph(nn.Module):
-    """The module that is compiled: normalised photos in, logits, score and evidence out.
+    """The module that is converted: normalised photos in, logits, score and evidence out.
 
     Parameters
     ----------

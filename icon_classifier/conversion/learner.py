@@ -174,7 +174,7 @@ def _read(learn: Object, archive: Archive) -> ExportedLearner:
         _unique(
             *_assumed_of_loss(loss),
             *(
-                f"The function {describe(function)} (get_x) is taken to return the path of a photo."
+                f"The function {describe(function)} (get_x) is assumed to return a photo's path."
                 for function in blocks.finding
                 if not _is_library(function)
             ),

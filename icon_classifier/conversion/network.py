@@ -1,9 +1,9 @@
 """Build the network of an exported Learner from its parsed pickle: layers and tensors only.
 
 Only subclasses of ``torch.nn.Module`` that torch, torchvision, timm or fastai define are
-instantiated, and only by setting the attributes of an empty instance. No constructor runs, but
-those of today's timm where a network of an older one is built anew. Any other value in a layer
-becomes a :class:`Placeholder`, which raises if the forward pass calls it.
+instantiated, and only by setting the attributes of an empty instance. No constructor runs but
+today's of timm, for a network of an older one. Any other value in a layer becomes a
+:class:`Placeholder`, which raises if the forward pass calls it.
 """
 
 import functools
@@ -174,7 +174,7 @@ def _not_a_layer(name: str) -> UnsupportedLearnerError:
     )
 
 
-def build_network(model: Object, archive: Archive, *, anew: bool = False) -> nn.Module:
+def build_network(model: Object, archive: Archive, *, with_constructors: bool = False) -> nn.Module:
     """Build a network in evaluation mode, on the CPU, in float32.
 
     Parameters
@@ -183,7 +183,7 @@ def build_network(model: Object, archive: Archive, *, anew: bool = False) -> nn.
         The network in the parsed pickle.
     archive : Archive
         Holds the data of its tensors.
-    anew : bool, optional
+    with_constructors : bool, optional
         Whether to build networks of timm by its constructors, instead of layer by layer.
 
     Raises
@@ -197,7 +197,7 @@ def build_network(model: Object, archive: Archive, *, anew: bool = False) -> nn.
         while model.cls in WRAPPERS:
             model = model.get("_modules", {}).get(WRAPPERS[model.cls]) or model.args[0]
         with archive.open_storages() as read:
-            network = _Builder(read, anew=anew).build(model)
+            network = _Builder(read, with_constructors=with_constructors).build(model)
         if isinstance(network, nn.Module):
             return network.float().eval().requires_grad_(False)
     except _DAMAGES as error:
@@ -214,9 +214,11 @@ _DAMAGES = (
 class _Builder:
     """Builds one network; one symbol gives one object, so that shared layers stay shared."""
 
-    def __init__(self, read: Callable[[str, int], bytes], *, anew: bool = False) -> None:
+    def __init__(
+        self, read: Callable[[str, int], bytes], *, with_constructors: bool = False
+    ) -> None:
         self.read = read
-        self.anew = anew
+        self.with_constructors = with_constructors
         self.built: dict[int, Any] = {}
         self.storages: dict[str, torch.Tensor] = {}
         self.left: dict[str, int] = {}
@@ -256,7 +258,11 @@ class _Builder:
         if built is None:
             call = symbol.call
             cls = _resolve(call) if isinstance(call, Global) else None
-            of_timm = self.anew and isinstance(call, Global) and call.module.startswith("timm.")
+            of_timm = (
+                self.with_constructors
+                and isinstance(call, Global)
+                and call.module.startswith("timm.")
+            )
             if of_timm and isinstance(cls, Placeholder) and symbol.get("_modules") is not None:
                 cls = nn.Module  # it only keeps its tensors, until the whole network is built
             if isinstance(cls, type) and issubclass(cls, nn.Module):
@@ -301,7 +307,7 @@ class _Builder:
             )
 
     def rebuild(self, network: nn.Module, module: str) -> nn.Module:
-        """Build a network of timm anew; only one, because trying all of a family takes seconds."""
+        """Build a network by timm's constructor; one only: trying all of a family takes seconds."""
         if self.rebuilt:
             raise UnsupportedLearnerError(
                 "the network holds several of an older timm; train one with today's and export it"

@@ -4,7 +4,8 @@ A pickle holds a layer's attributes and the name of its class, but not its code.
 moved since, it is found by its name; what its code expects and the file lacks is added so that the
 layer computes what it computed: an added layer is the identity, a number is the constructor's
 default. A layer with parameters or parts that today's class does not use is refused. A network of
-timm that cannot be completed so is built anew, and its weights are loaded as timm loads old ones.
+timm that cannot be completed so is built by its constructor, and its weights are loaded as timm
+loads old ones.
 
 A name counts only in the module of `PACKAGES` whose source defines it: modules also contain ``os``
 and the like, which they import, and a dotted name such as ``os.system`` is defined nowhere. The

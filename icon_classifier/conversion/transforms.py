@@ -73,8 +73,9 @@ class Transforms:
         How the input is resized on its way to the network, in order; usually empty.
     left_out : tuple of str
         The transforms that do nothing to a validation photo.
-    taken : tuple of str
-        Why some of these are taken to do nothing, where the file does not say; sentences.
+    assumed_training_only : tuple of str
+        Why some of these are assumed to act in training only, which the file does not say; in
+        sentences.
     is_sized : bool
         Whether a step of the pipeline resizes photos; otherwise its first step is assumed.
     """
@@ -85,19 +86,19 @@ class Transforms:
     std: tuple[float, ...]
     resamples: tuple[Resample, ...] = ()
     left_out: tuple[str, ...] = ()
-    taken: tuple[str, ...] = ()
+    assumed_training_only: tuple[str, ...] = ()
     is_sized: bool = True
 
     @property
     def assumed(self) -> tuple[str, ...]:
         """What the file does not say, in sentences."""
         if self.is_sized:
-            return self.taken
+            return self.assumed_training_only
         width, height = self.pipeline.steps[0].size
         return (
             f"No item transform resizes the photos; they are squished to {width} x {height}. "
             "If the network was trained on another size, add Resize(size) to item_tfms.",
-            *self.taken,
+            *self.assumed_training_only,
         )
 
     def squished(self, size: tuple[int, int]) -> "Transforms":
@@ -132,7 +133,7 @@ def read_transforms(
         message names it.
     """
     left_out: list[str] = []
-    taken: list[str] = []
+    assumed_training_only: list[str] = []
 
     def acting(stage: str, transforms: Sequence[Any]) -> list[_Step]:
         """Return the transforms that act on validation photos; list the others as left out."""
@@ -146,7 +147,7 @@ def read_transforms(
             step = _Step(stage, place, transform)
             for_training = _is_for_training(transform)
             if for_training is None:
-                taken.append(_taken_for_training(step))
+                assumed_training_only.append(_why_training_only(step))
             if for_training is not False:
                 left_out.append(f"{step} (training only)")
             elif _name(transform) != "noop":
@@ -193,7 +194,7 @@ def read_transforms(
         std=std,
         resamples=tuple(resamples),
         left_out=tuple(left_out),
-        taken=tuple(taken),
+        assumed_training_only=tuple(assumed_training_only),
         is_sized=is_sized,
     )
 
@@ -254,8 +255,8 @@ def _attributes(made: Object) -> dict[Any, Any]:
     return made.args[-1] if isinstance(made.args[-1], dict) else {}
 
 
-def _taken_for_training(step: _Step) -> str:
-    """Return in a sentence why a transform is taken to act in training only.
+def _why_training_only(step: _Step) -> str:
+    """Return in a sentence why a transform is assumed to act in training only.
 
     A prediction is not random, so what is random in all its parts does not take part in one. What
     acts in another way on validation photos keeps another part for them.
@@ -278,7 +279,7 @@ def _taken_for_training(step: _Step) -> str:
     else:
         raise step.cannot("may act on validation photos too")
     return (
-        f"The {step} is taken to act in training only, because {reason}; the file does not say. "
+        f"The {step} is assumed to act in training only, because {reason}; the file does not say. "
         "If it acts on validation photos too, the answers differ from learn.predict."
     )
 

@@ -18,7 +18,7 @@ from icon_classifier.dataset.sources.archive import Content, Wanted, read_folder
 from icon_classifier.dataset.store import GATHERED, PhotoStore, photos_and_labels, suffix_of
 from icon_classifier.dataset.tables import is_table
 from icon_classifier.errors import DatasetError
-from icon_classifier.images import SUFFIXES
+from icon_classifier.formats import SUFFIXES
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from icon_classifier.dataset.tables import SUBSET_NAMES, Subset, by_table
 from icon_classifier.errors import DatasetError
 from icon_classifier.files import NO_CLASS, TEMPORARY_SUFFIX, folder_name
-from icon_classifier.images import SUFFIXES
+from icon_classifier.formats import SUFFIXES
 
 Labels = dict[PurePosixPath, str]
 

@@ -1,1 +1,1 @@
-"""The compiled model, export.onnx: its metadata, the transforms of a photo, and predictions."""
+"""The converted model, export.onnx: its metadata, the transforms of a photo, and predictions."""

@@ -56,13 +56,13 @@ class ModelInfo:
     threshold : float or None
         The model is "not sure" of photos with a lower score.
     export_sha256 : str
-        SHA-256 of the export.pkl that it was compiled from.
+        SHA-256 of the export.pkl that it was converted from.
     date : str
-        When it was compiled, ISO 8601, UTC.
+        When it was converted, ISO 8601, UTC.
     recipe : str or None
         Name of the recipe that it was trained with.
     versions : mapping of str to str
-        Versions of the packages that it was compiled with.
+        Versions of the packages that it was converted with.
     figures : mapping
         Measurements on validation photos.
     raw : mapping
@@ -181,7 +181,7 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
 
 @functools.cache
 def compiler_sha256() -> str:
-    """Hash the code that a compiled model depends on: ``compact``, ``conversion`` and ``model``.
+    """Hash the code that a converted model depends on: ``compact``, ``conversion`` and ``model``.
 
     Returns
     -------

@@ -27,7 +27,7 @@ def parse_names(content: bytes) -> dict[str, str]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConversionError("expected names of classes in UTF-8; save the file so") from error
+        raise ConversionError("expected names of classes in UTF-8; save it as UTF-8") from error
     names: dict[str, str] = {}
     for line in text.splitlines():
         if not line.strip() or line.strip().startswith("#"):

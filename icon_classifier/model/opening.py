@@ -1,4 +1,4 @@
-"""Open the model of a project folder, once per process; compile it first if necessary."""
+"""Open the model of a project folder, once per process; convert it first if necessary."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ EXPORT = "export.pkl"
 """Name of the trained Learner, the only source of the model."""
 
 MODEL = "export.onnx"
-"""Name of the file compiled from it."""
+"""Name of the file converted from it."""
 
 MAX_THREADS = 4
-MAX_COMPILE_SECONDS = 300.0
+MAX_CONVERT_SECONDS = 300.0
 
 
 def open_model(
     folder: str | Path = ".", *, threads: int | None = None, keep_memory: bool = False
 ) -> Model:
-    """Open the model of a project folder; compile it first where that is necessary and possible.
+    """Open the model of a project folder; convert it first where that is necessary and possible.
 
     A process opens the same file once: a kernel forked from a parent that has opened the model
     uses the parent's.
@@ -42,7 +42,7 @@ def open_model(
     ----------
     folder : str or pathlib.Path, optional
         The folder of export.pkl and export.onnx. Without an export.pkl, export.onnx is used as it
-        is; so it is where only its compiler changed and torch is not installed.
+        is; so it is where only the code that converts changed and torch is not installed.
     threads : int, optional
         How many cores one photo may use. By default ``OMP_NUM_THREADS``, else the cores that this
         process may use, four at most.
@@ -52,9 +52,9 @@ def open_model(
     Raises
     ------
     ModelMissingError
-        If there is no export.onnx and none can be compiled.
+        If there is no export.onnx and none can be made.
     ModelStaleError
-        If export.onnx was compiled from another export.pkl and cannot be compiled again.
+        If export.onnx was converted from another export.pkl and cannot be converted again.
     ModelDamagedError
         If export.onnx cannot be read.
     """
@@ -65,17 +65,17 @@ def open_model(
     try:
         return _open(folder, _identity(folder), threads, keep_memory)
     except ModelError as error:
-        if not _can_compile(folder / EXPORT):
+        if not _can_convert(folder / EXPORT):
             raise type(error)(f"{error}; {_advice(folder)}") from error
-        _compile(folder, because=error)
+        _convert(folder, because=error)
     return _open(folder, _identity(folder), threads, keep_memory)
 
 
 def is_up_to_date(model: str | Path, export: str | Path) -> bool:
-    """Return whether an export.onnx need not be compiled, without opening it.
+    """Return whether export.onnx is current, without opening it.
 
-    It must, where it is missing or damaged, where it was compiled from another export.pkl, and
-    where the code that compiled it has changed and torch is installed.
+    It is not if it is missing or damaged, if export.pkl or the class names changed, or if the code
+    changed and torch is installed.
     """
     try:
         return not _why_stale(read_metadata(model), Path(export))
@@ -84,16 +84,16 @@ def is_up_to_date(model: str | Path, export: str | Path) -> bool:
 
 
 def _why_stale(metadata: Mapping[str, Any], export: Path) -> str:
-    """Return why a model must be compiled again; empty if it need not be."""
+    """Return why a model must be converted again; empty if it need not be."""
     if not export.is_file():
         return ""
     if metadata.get("export_sha256") != sha256_of(export):
-        return f"was compiled from another {export.name} than the one beside it"
+        return f"was converted from another {export.name} than the one beside it"
     names = names_file(export)
     if metadata.get("names_sha256") != (sha256_of(names) if names.is_file() else None):
-        return f"was compiled with other names of classes than those in {names.name}"
-    if metadata.get("compiler_sha256") != compiler_sha256() and _can_compile(export):
-        return "was compiled by another version of icon_classifier"
+        return f"was converted with other names of classes than those in {names.name}"
+    if metadata.get("compiler_sha256") != compiler_sha256() and _can_convert(export):
+        return "was converted by another version of icon_classifier"
     return ""
 
 
@@ -132,7 +132,7 @@ def _open(folder: Path, _: _Identity, threads: int, keep_memory: bool) -> Model:
     return model
 
 
-def _can_compile(export: Path) -> bool:
+def _can_convert(export: Path) -> bool:
     return export.is_file() and all(map(importlib.util.find_spec, ("fastai", "onnx", "torch")))
 
 
@@ -142,8 +142,8 @@ def _advice(folder: Path) -> str:
     return "install torch and fastai (requirements.txt), then run 'icon-classifier convert'"
 
 
-def _compile(folder: Path, because: ModelError) -> None:
-    """Compile in a process of its own, so that a serving process never imports torch."""
+def _convert(folder: Path, because: ModelError) -> None:
+    """Convert in a process of its own, so that a serving process never imports torch."""
     command = [sys.executable, "-m", "icon_classifier", "convert", str(folder / EXPORT)]
     # -m looks in the current folder first: this package must be found where it is not installed.
     root = Path(__file__).resolve().parents[2]
@@ -153,11 +153,11 @@ def _compile(folder: Path, because: ModelError) -> None:
             cwd=root,
             capture_output=True,
             text=True,
-            timeout=MAX_COMPILE_SECONDS,
+            timeout=MAX_CONVERT_SECONDS,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise type(because)(f"{because}; compiling it failed: {error}") from error
+        raise type(because)(f"{because}; converting it failed: {error}") from error
     if done.returncode:
         reason = done.stderr.strip().rpartition("icon-classifier: ")[2][-2000:]
-        raise type(because)(f"{because}; compiling it failed: {reason}") from because
+        raise type(because)(f"{because}; converting it failed: {reason}") from because

@@ -7,14 +7,20 @@ within milliseconds; all else is left to the decoder.
 
 from __future__ import annotations
 
-from icon_classifier.structure.blocks import check_bmp, check_gif, check_webp, without_texts
+from icon_classifier.structure.blocks import (
+    check_bmp,
+    check_gif,
+    check_png,
+    check_webp,
+    strip_texts,
+)
 from icon_classifier.structure.boxes import check_items
 from icon_classifier.structure.directories import TIFF_HEADER, check_tiff
 from icon_classifier.structure.jpeg import check_jpeg
 
 
-def check_structure(data: bytes) -> bytes:
-    """Refuse a file whose parts would cost its decoder far more than its pixels do.
+def checked_bytes(data: bytes) -> bytes:
+    """Return what to give to the decoder; refuse what would cost it far more than its pixels do.
 
     Parameters
     ----------
@@ -24,8 +30,8 @@ def check_structure(data: bytes) -> bytes:
     Returns
     -------
     bytes
-        What to give to the decoder: the file, or a PNG without its texts and color profile, whose
-        sizes Pillow limits to less than honest files have.
+        The file, or a PNG without its texts and color profile, whose sizes Pillow limits to less
+        than honest files have.
 
     Raises
     ------
@@ -45,5 +51,6 @@ def check_structure(data: bytes) -> bytes:
     elif data[4:8] == b"ftyp":
         check_items(data)
     elif data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return without_texts(data)
+        check_png(data)
+        return strip_texts(data)
     return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 from icon_classifier.errors import ImageTooLargeError
 from icon_classifier.structure.deflate import check_deflate
@@ -41,25 +42,36 @@ def check_webp(data: bytes) -> None:
         at = end + end % 2
 
 
-def without_texts(data: bytes) -> bytes:
-    """Return a PNG without texts and color profile: they unpack to any size, and none is used."""
+def check_png(data: bytes) -> None:
+    """Check what a PNG unpacks to, its number of chunks and its EXIF."""
     width, height, depth, color = (number_at(data, *place) for place in _PNG_HEADER)
     expect_unpacked(width * height, depth * _PNG_SAMPLES.get(color, 1))
-    kept, start, at, chunks, exif = [], 0, 8, 0, b""
-    while at + 8 <= len(data) and data[at + 4 : at + 8] != b"IEND":
-        chunks += 1
-        expect(MAX_CHUNKS, chunks, "chunks of a PNG")
-        end = at + 12 + number_at(data, at, 4)
-        name = data[at + 4 : at + 8]
+    exif = b""
+    for count, (name, start, end) in enumerate(_png_chunks(data), 1):
+        expect(MAX_CHUNKS, count, "chunks of a PNG")
         if name == b"eXIf":
-            exif = data[at + 8 : end]  # the last one is read
-        if name in _PNG_TEXTS:
-            kept.append(data[start:at])
-            start = end
-        at = end
+            exif = data[start + 8 : end]  # the last one is read
     check_exif(exif)
     check_deflate(data)
-    return b"".join([*kept, data[start:]]) if kept else data
+
+
+def strip_texts(data: bytes) -> bytes:
+    """Return a PNG without texts and color profile: they unpack to any size, and none is used."""
+    kept, at = [], 0
+    for name, start, end in _png_chunks(data):
+        if name in _PNG_TEXTS:
+            kept.append(data[at:start])
+            at = end
+    return b"".join([*kept, data[at:]]) if kept else data
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of each chunk before the last one."""
+    start = 8
+    while start + 8 <= len(data) and (name := data[start + 4 : start + 8]) != b"IEND":
+        end = start + 12 + number_at(data, start, 4)
+        yield name, start, end
+        start = end
 
 
 def check_gif(data: bytes) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from icon_classifier.errors import ImageError
-from icon_classifier.images import SUFFIXES, read_image
+from icon_classifier.formats import SUFFIXES
+from icon_classifier.images import read_image
 from icon_classifier.system.memory import MAX_DECODING, limited_growth
 from tests.support.hostile_pictures import files
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -183,14 +184,14 @@ def test_figure_must_be_within_its_limit(value: float, good: bool) -> None:
     assert deploy_check.within("size", value, 1.0, "MB") == good
 
 
-def test_build_fails_when_the_model_does_not_compile(
+def test_build_fails_when_the_model_does_not_convert(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepare, "ROOT", tmp_path)
-    prepare.compile_model("false")  # without an export.pkl there is nothing to compile
+    prepare.convert_model("false")  # without an export.pkl there is nothing to convert
     (tmp_path / "export.pkl").touch()
-    with pytest.raises(SetupError, match=r"export\.pkl could not be compiled"):
-        prepare.compile_model("false")
+    with pytest.raises(SetupError, match=r"export\.pkl could not be converted"):
+        prepare.convert_model("false")
 
 
 def test_learner_without_a_card_gets_one_that_says_so() -> None:
@@ -222,6 +223,30 @@ def test_equal_figures_and_those_of_other_classes_are_accepted() -> None:
 def test_only_changed_metadata_is_listed() -> None:
     old, new = metadata(temperature=1.0), metadata(temperature=1.5)
     assert list(release_model.changes(new, old)) == ["temperature: none -> 1.5"]
+
+
+def test_released_model_is_committed_and_taken_back_with_its_names(tmp_path: Path) -> None:
+    def run(command: str) -> None:
+        identity = "export GIT_{AUTHOR,COMMITTER}_{NAME,EMAIL}=a"
+        subprocess.run(["bash", "-ec", f"{identity}\n{command}"], cwd=tmp_path, check=True)
+
+    def write(content: str, *names: str) -> None:
+        for name in names:
+            (tmp_path / name).write_text(content)
+
+    def contents() -> dict[str, str]:
+        return {path.name: path.read_text() for path in tmp_path.glob("export.*")}
+
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    write("first", "export.pkl", "export.md", "export.onnx")
+    run(f"git init -q && {release_model.COMMIT}")
+    write("second", "export.pkl", "export.md", "export.onnx", "export.names.txt")
+    run(release_model.GO_BACK)
+    assert contents() == {"export.pkl": "first", "export.md": "first", "export.onnx": "second"}
+
+    run(f"git stash pop && {release_model.COMMIT} && git clone -q . export.copy")
+    committed = {path.name for path in (tmp_path / "export.copy").glob("export.*")}
+    assert committed == {"export.pkl", "export.md", "export.names.txt"}
 
 
 def test_missing_export_is_refused(tmp_path: Path) -> None:

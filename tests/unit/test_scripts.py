@@ -204,6 +204,11 @@ def test_other_pythons_of_the_machine_are_found_on_path_and_where_pyenv_keeps_th
     assert pythons.other_pythons() == expected
 
 
+@pytest.mark.parametrize("path", [*pythons.TESTS, *pythons.NEED_TORCH])
+def test_path_of_tests_for_other_pythons_exists(path: str) -> None:
+    assert (environment.ROOT / path).exists()
+
+
 def test_set_up_without_a_usable_python_says_what_to_install(tmp_path: Path) -> None:
     old = program(tmp_path / "old", "echo 3 9")
     with pytest.raises(SetupError, match=r"Python 3\.11 to 3\.14 is needed.*make app PYTHON="):
@@ -256,12 +261,12 @@ def test_older_python_is_taken_where_pip_has_no_torch_for_the_newest(
     assert created[3:] == [14, 13, 12, 11]  # serving needs none: the last one stays
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-def test_torch_is_installed_for_serving_only_where_there_is_something_to_compile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+@pytest.mark.parametrize("converted", [True, False])
+def test_torch_is_installed_for_serving_only_where_there_is_something_to_convert(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, converted: bool
 ) -> None:
     write_model(tmp_path)
-    if not compiled:
+    if not converted:
         (tmp_path / "export.pkl").write_bytes(b"another than the one of export.onnx")
     monkeypatch.setattr(prepare, "ROOT", tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(environment.ROOT))
@@ -272,7 +277,7 @@ def test_torch_is_installed_for_serving_only_where_there_is_something_to_compile
         return sys.executable
 
     monkeypatch.setattr(prepare, "install", install)
-    if compiled:
+    if converted:
         assert prepare.prepare(only_serving=True) == sys.executable
     else:
         with pytest.raises(SetupError, match=r"pip finds no torch\n.*needs export\.onnx.*PYTHON="):

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from icon_classifier.errors import ImageError
 from icon_classifier.images import read_image
-from icon_classifier.structure import check_structure, deflate
+from icon_classifier.structure import checked_bytes, deflate
 from tests.support.costly_pictures import (
     box,
     chunk,
@@ -34,7 +34,7 @@ def test_costly_files_are_refused_before_decoding() -> None:
     for name, file in costly_files():
         started = time.process_time()
         with contextlib.suppress(ImageError):
-            check_structure(file)
+            checked_bytes(file)
             accepted.append(name)
         if time.process_time() - started > MAX_SECONDS:
             slow.append(name)
@@ -114,7 +114,7 @@ def honest_files() -> dict[str, bytes]:
 def test_honest_files_are_read(honest_files: dict[str, bytes]) -> None:
     for name, file in honest_files.items():
         started = time.process_time()
-        check_structure(file)
+        checked_bytes(file)
         assert time.process_time() - started < 0.1, name
         assert read_image(file).mode == "RGB", name
 
@@ -140,7 +140,7 @@ def test_look_at_25_mb_takes_milliseconds() -> None:
     }
     for name, file in files.items():
         started = time.process_time()
-        check_structure(file)
+        checked_bytes(file)
         assert time.process_time() - started < 0.1, name
 
 
@@ -163,7 +163,7 @@ def test_png_with_texts_keeps_all_that_is_used() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     picture = gradient("P")
-    kept = check_structure(encode(picture, exif=exif, pnginfo=info))
+    kept = checked_bytes(encode(picture, exif=exif, pnginfo=info))
     with Image.open(io.BytesIO(kept)) as image:
         assert "Title" not in image.info
         assert image.info["transparency"] == picture.info["transparency"]
@@ -175,5 +175,5 @@ def test_every_beginning_of_a_file_is_checked_without_a_fault(kind: str) -> None
     """A file may end anywhere."""
     file = encode(gradient(), kind)
     for part in range(40):
-        check_structure(file[:part])
-        check_structure(file[: len(file) * part // 40])
+        checked_bytes(file[:part])
+        checked_bytes(file[: len(file) * part // 40])

@@ -39,7 +39,7 @@ def convert(*arguments: str | Path) -> str:
 @pytest.mark.slow
 def test_convert_prints_what_the_model_is(export: Path) -> None:
     output = convert(export)
-    assert output.startswith(f"Compiled {export} to {export.with_suffix('.onnx')} (")
+    assert output.startswith(f"Converted {export} to {export.with_suffix('.onnx')} (")
     assert "classes:            False, True\n" in output
     assert "Note: Visitors will read the classes as False, True." in output
     assert json.loads(convert(export, "--json"))["labels"] == ["False", "True"]

@@ -44,8 +44,8 @@ def test_report_has_errors_with_their_interval_and_the_wrong_photos(folder: Path
     assert "| red   | 2 of 3 |    2 of 2 |\n| green | 0 of 0 |    0 of 0 |\n" in output
     assert "- red taken for blue: 1\n" in output
     assert (
-        "left out, because it has no class of the model: 1 in "
-        f"{folder / 'test/odd/deep'}\n{folder / 'test/Blue/broken.jpg'}: This file is not"
+        f"left out: 1 photo in {folder / 'test/odd/deep'}, which is not a class of the model\n"
+        f"{folder / 'test/Blue/broken.jpg'}: This file is not"
     ) in output
     assert output.splitlines()[-1].startswith(str(folder / "test/red/deep/2.png: red was taken"))
 
@@ -87,7 +87,7 @@ def test_only_the_test_set_of_a_folder_is_judged(folder: Path) -> None:
     assert (
         "Only the test set is judged: the model may have been trained on the others (1 " in output
     )
-    assert "left out, because it has no class of the model: 1 in " in output
+    assert "left out: 1 photo in " in output
 
 
 def test_photos_that_may_have_been_trained_on_are_no_proof(folder: Path) -> None:

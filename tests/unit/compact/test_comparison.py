@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from icon_classifier.compact.comparison import compare, compare_answers
-from icon_classifier.compact.photos import find_photos
+from icon_classifier.compact.photos import readable_photos
 from icon_classifier.errors import ConversionError
 from icon_classifier.model.session import Prediction
 from tests.support.models import LABELS, model_bytes
@@ -20,7 +20,7 @@ def photos(tmp_path: Path) -> list[Path]:
     for folder, colour in (("red", "red"), ("blue", "lime"), ("sea", "blue")):
         (tmp_path / folder).mkdir()
         Image.new("RGB", (20, 20), colour).save(tmp_path / folder / "photo.png")
-    return find_photos(tmp_path)
+    return readable_photos(tmp_path)
 
 
 def test_model_compared_with_itself_changes_nothing(photos: list[Path]) -> None:
@@ -72,6 +72,6 @@ def test_photos_are_found_once_and_in_the_same_order(tmp_path: Path) -> None:
         Image.new("RGB", (20, 20), colour).save(tmp_path / name)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     (tmp_path / "notes.txt").write_text("no photo")
-    found = find_photos(tmp_path)
+    found = readable_photos(tmp_path)
     assert sorted(path.name for path in found) == ["a.png", "d.png"]
-    assert found == find_photos(tmp_path)
+    assert found == readable_photos(tmp_path)

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from icon_classifier.cli.main import app
-from icon_classifier.compact.int8 import _mean_error, _scales, apply, quantize
+from icon_classifier.compact.int8 import _mean_error, _scales, quantize, quantize_with
 from icon_classifier.conversion.convert import convert
 from icon_classifier.errors import ConversionError
 from icon_classifier.images import read_image_file
@@ -194,7 +194,7 @@ def test_metadata_tell_what_was_calibrated_and_judged(exact: Path, int8: bytes) 
 
 @pytest.mark.slow
 def test_the_same_ranges_give_the_same_file(exact: Path, int8: bytes) -> None:
-    assert apply(exact.read_bytes(), metadata(int8)["int8"]) == int8
+    assert quantize_with(exact.read_bytes(), metadata(int8)["int8"]) == int8
 
 
 @pytest.mark.slow
@@ -203,7 +203,7 @@ def test_settings_that_do_not_fit_are_refused(exact: Path, int8: bytes) -> None:
     ranges = dict(list(settings["ranges"].items())[1:])
     for changes in ({"ranges": ranges}, {"ranges": None}, {"temperature": "warm"}):
         with pytest.raises(ConversionError, match="cannot be quantized"):
-            apply(exact.read_bytes(), settings | changes)
+            quantize_with(exact.read_bytes(), settings | changes)
 
 
 @pytest.mark.slow

@@ -270,7 +270,7 @@ class TestFailures:
 
     def test_a_process_that_waited_keeps_the_model_of_the_other(self, export, caplog, monkeypatch):
         target = export.with_suffix(".onnx")
-        compiled = model_bytes(export_sha256=sha256_of(export))
+        converted = model_bytes(export_sha256=sha256_of(export))
         waiting = threading.Event()
         # All tests of the session share the handler: monkeypatch restores it.
         monkeypatch.setattr(
@@ -281,12 +281,12 @@ class TestFailures:
             thread = threading.Thread(target=convert, args=(export,))
             thread.start()
             assert waiting.wait(30)
-            target.write_bytes(compiled)
+            target.write_bytes(converted)
             fcntl.flock(other, fcntl.LOCK_UN)
         thread.join(30)
-        assert target.read_bytes() == compiled
+        assert target.read_bytes() == converted
 
-    def test_a_process_that_waited_compiles_if_the_other_did_not(self, export):
+    def test_a_process_that_waited_converts_if_the_other_did_not(self, export):
         with export.open("rb") as other:
             fcntl.flock(other, fcntl.LOCK_EX)
             thread = threading.Thread(target=convert, args=(export,))

@@ -162,7 +162,7 @@ def test_a_function_of_the_notebook_before_opening_is_named(fastai, photos, tmp_
     learner = read(learn, tmp_path)
     assert "function find of the notebook" in learner.left_out
     assert learner.assumed == (
-        "The function find of the notebook (get_x) is taken to return the path of a photo.",
+        "The function find of the notebook (get_x) is assumed to return a photo's path.",
     )
 
 

@@ -149,7 +149,7 @@ def older(name: str, **renamed: str) -> Any:
         ("pit_ti_224", {"norm1": "norm_a"}),
     ],
 )
-def test_a_network_of_older_classes_is_built_anew_with_its_weights(
+def test_a_network_of_older_classes_is_built_by_a_constructor_with_its_weights(
     name, renamed, tmp_path, monkeypatch
 ):
     network = older(name, **renamed)
@@ -163,7 +163,7 @@ def test_a_network_of_older_classes_is_built_anew_with_its_weights(
             each.__class__ = layer
     torch.save(network, tmp_path / "network.pkl")
     archive = open_archive(tmp_path / "network.pkl")
-    built = build_network(archive.root, archive, anew=True)
+    built = build_network(archive.root, archive, with_constructors=True)
     batch = torch.randn(1, 3, 224, 224)
     with torch.inference_mode():
         torch.testing.assert_close(built(batch), today(batch))
@@ -196,7 +196,7 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def test_a_file_has_one_network_that_is_built_anew(tmp_path, monkeypatch):
+def test_a_file_has_one_network_that_is_built_by_a_constructor(tmp_path, monkeypatch):
     built: list[nn.Module] = []
     monkeypatch.setattr(network, "rebuild", lambda old, _: built.append(old) or nn.Identity())
     monkeypatch.setattr(OldNetwork, "__module__", "timm.models.pit")
@@ -204,7 +204,7 @@ def test_a_file_has_one_network_that_is_built_anew(tmp_path, monkeypatch):
     torch.save(nn.Sequential(OldNetwork(), OldNetwork()), tmp_path / "network.pkl")
     archive = open_archive(tmp_path / "network.pkl")
     with pytest.raises(UnsupportedLearnerError, match="holds several of an older timm"):
-        build_network(archive.root, archive, anew=True)
+        build_network(archive.root, archive, with_constructors=True)
     assert len(built) == 1
 
 
@@ -217,14 +217,14 @@ def test_shapes_without_data_are_those_with_data():
     assert shapes == older_layers._shapes(timm.create_model("pit_ti_224").state_dict())
 
 
-def test_a_network_with_another_number_is_not_built_anew():
+def test_a_network_with_another_number_is_not_built_by_a_constructor():
     network = older("pit_ti_224")
     network.norm.eps = 0.1
     with pytest.raises(UnsupportedLearnerError, match="no pit of these weights"):
         rebuild(network, "timm.models.pit")
 
 
-def test_a_network_that_computes_something_else_today_is_not_built_anew():
+def test_a_network_that_computes_something_else_today_is_not_built_by_a_constructor():
     network = older("poolformer_s12")
     with pytest.raises(UnsupportedLearnerError, match="no metaformer of these weights"):
         rebuild(network, "timm.models.metaformer")

@@ -377,7 +377,7 @@ def test_a_class_stored_by_name_is_left_out_if_a_prediction_cannot_need_it(
         learner = read_learner(archive)
         assert "item transform StoredByName of tests (training only)" in learner.left_out
         (sentence,) = learner.transforms.assumed
-        assert re.search(f"taken to act in training only, because {reason}", sentence)
+        assert re.search(f"assumed to act in training only, because {reason}", sentence)
         return
     with pytest.raises(UnsupportedLearnerError) as refusal:
         read_learner(archive)

@@ -20,7 +20,7 @@ PACKAGE = Path(icon_classifier.__file__).parent
 
 @pytest.fixture
 def export(tmp_path: Path) -> Path:
-    """Write an export.pkl that cannot be compiled."""
+    """Write an export.pkl that cannot be converted."""
     path = tmp_path / "export.pkl"
     path.write_bytes(b"learner")
     return path
@@ -28,7 +28,7 @@ def export(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "_can_compile", lambda _: False)
+    monkeypatch.setattr(opening, "_can_convert", lambda _: False)
 
 
 def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
@@ -94,16 +94,16 @@ def test_a_process_opens_a_file_once(tmp_path: Path) -> None:
     assert open_model(tmp_path).labels == ("r", "g", "b")
 
 
-def test_an_export_that_cannot_be_compiled_raises_with_the_reason(export: Path) -> None:
+def test_an_export_that_cannot_be_converted_raises_with_the_reason(export: Path) -> None:
     with pytest.raises(
-        ModelMissingError, match=r"compiling it failed: .*expected an export of a fastai Learner"
+        ModelMissingError, match=r"converting it failed: .*expected an export of a fastai Learner"
     ):
         open_model(export.parent)
     assert not list(export.parent.glob("*.onnx"))
 
 
 @pytest.mark.slow
-def test_a_model_of_another_compiler_is_compiled_again(tiny_export: Path, tmp_path: Path) -> None:
+def test_a_model_of_another_compiler_is_converted_again(tiny_export: Path, tmp_path: Path) -> None:
     export = shutil.copy(tiny_export, tmp_path / "export.pkl")
     path = write_model(tmp_path, export_sha256=sha256_of(export), compiler_sha256="0" * 64)
     assert not is_up_to_date(path, export)
@@ -111,16 +111,16 @@ def test_a_model_of_another_compiler_is_compiled_again(tiny_export: Path, tmp_pa
     assert is_up_to_date(path, export)
 
 
-def test_a_model_that_stays_stale_is_compiled_once(
+def test_a_model_that_stays_stale_is_converted_once(
     export: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The compiler may be another copy of the package than the one that opens the model."""
-    compiled = []
+    """The converter may be another copy of the package than the one that opens the model."""
+    converted = []
     write_model(export.parent, export_sha256=sha256_of(export), compiler_sha256="0" * 64)
-    monkeypatch.setattr(opening, "_compile", lambda folder, because: compiled.append(folder))
+    monkeypatch.setattr(opening, "_convert", lambda folder, because: converted.append(folder))
     with pytest.raises(ModelStaleError, match="another version of icon_classifier"):
         open_model(export.parent)
-    assert compiled == [export.parent]
+    assert converted == [export.parent]
 
 
 def test_a_missing_or_damaged_model_is_not_up_to_date(export: Path) -> None:
