@@ -2,8 +2,8 @@
 
 The bytes of a photo to its answer beside ``Learner.predict``; the page beside Gradio's, with one
 visitor and with twenty; the API beside a plain Starlette app; many visitors and large photos under
-a memory limit; converting export.pkl, and ``make app`` in a new clone. The photos are for a model of
-8-bit integers, which is left out without them. Most parts are also benchmarks of their own, with
+a memory limit; converting export.pkl, and ``make app`` in a new clone. The photos are for a model
+of 8-bit integers, which is left out without them. Most parts are also benchmarks of their own, with
 more rivals and rounds.
 """
 
