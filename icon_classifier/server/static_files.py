@@ -296,7 +296,11 @@ class _FileDelivery(StaticFileHandler):
 
 
 async def _after_others(sent: asyncio.Future[None]) -> None:
-    await sent
+    try:
+        await sent
+    finally:
+        # An error whose traceback names it would be kept by it, and with both the open file.
+        del sent
     await asyncio.sleep(0)
 
 
