@@ -5,6 +5,7 @@ like the Learner, and its error is no larger than the present model's.
 """
 
 import argparse
+import shlex
 import shutil
 import subprocess
 import sys
@@ -117,7 +118,10 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
     if export.is_dir():
         export /= "export.pkl"
     if not export.is_file() or export.resolve() == (root / "export.pkl").resolve():
-        trained = [str(path.relative_to(root)) for path in sorted(root.glob("models/*/export.pkl"))]
+        trained = [
+            shlex.quote(str(path.relative_to(root)))
+            for path in sorted(root.glob("models/*/export.pkl"))
+        ]
         what = "that is the page's model" if export.is_file() else f"there is no file {export}"
         raise SetupError(
             f"{what}; make release-model EXPORT=path/to/export.pkl"

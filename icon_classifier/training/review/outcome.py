@@ -25,7 +25,7 @@ def worst_classes(figures: Figures) -> str:
     """Name the classes of the lowest recall, and how many of their photos are right."""
     ranked = sorted(figures.classes, key=lambda each: each.recall)[:_WORST]
     return "lowest recall: " + ", ".join(
-        f"{each.label} {round(each.recall * each.photos)} of {each.photos}" for each in ranked
+        f"{each.label}: {round(each.recall * each.photos)} of {each.photos}" for each in ranked
     )
 
 
@@ -54,5 +54,8 @@ def compare_before(figures: Figures, *folders: Path) -> str:
         word = "Better" if figures.error < before["error"] else "Worse"
         low, high = figures.interval
         chance = ", which may be chance" if low <= before["error"] <= high else ""
-        return f"{word} than {name}: {figures.error:.1%} wrong, not {before['error']:.1%}{chance}."
+        line = f"{word} than {name}: {figures.error:.1%} wrong, not {before['error']:.1%}{chance}."
+        if word == "Worse":
+            line += " make release-model refuses a worse model, unless it gets ARGS=--worse."
+        return line
     return "There is no model of these classes to compare with."

@@ -24,7 +24,7 @@ def test_headline_gives_the_mean_recall_of_classes_of_any_size() -> None:
 
 def test_classes_of_the_lowest_recall_come_first() -> None:
     assert worst_classes(figures(5)) == (
-        "lowest recall: red 5 of 10, green 10 of 10, blue 80 of 80"
+        "lowest recall: red: 5 of 10, green: 10 of 10, blue: 80 of 80"
     )
 
 
@@ -34,7 +34,8 @@ def test_classes_of_the_lowest_recall_come_first() -> None:
         (0.2, "Better than the previous model ({model}): 10.0% wrong, not 20.0%."),
         (0.11, "Better than the previous model ({model}): 10.0% wrong, not 11.0%, "
                "which may be chance."),
-        (0.01, "Worse than the previous model ({model}): 10.0% wrong, not 1.0%."),
+        (0.01, "Worse than the previous model ({model}): 10.0% wrong, not 1.0%. "
+               "make release-model refuses a worse model, unless it gets ARGS=--worse."),
         (0.1, "As good as the previous model ({model}): 10.0% wrong."),
     ],
 )  # fmt: skip
