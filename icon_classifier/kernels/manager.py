@@ -21,6 +21,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import zmq
 from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
@@ -53,6 +54,10 @@ from icon_classifier.system.slots import MAX_SECONDS
 
 MAX_STUCK = 60.0
 """Seconds without a kernel started, or a slot released, after which the server is unhealthy."""
+
+MAX_SOCKETS = 2**13
+"""ZeroMQ sockets of the server. Each websocket takes six: with ZeroMQ's own limit of 1,023, pages
+could not be opened any more when there are 170."""
 
 _TRIM_SECONDS = 90.0
 """How long after the last visit memory is returned to the system; Jupyter Server keeps the objects
@@ -169,6 +174,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         # Found also where this package runs from its folder, without being installed.
         value = f"{ForkedProvisioner.__module__}:{ForkedProvisioner.__name__}"
         entry = EntryPoint(PROVISIONER, value, KernelProvisionerFactory.GROUP_NAME)

@@ -40,8 +40,8 @@ MAX_CONNECTIONS = 4
 network."""
 
 MAX_OPENED = 30
-"""Websockets of one kernel in a minute. ZeroMQ has 1,023 sockets at most: each websocket takes six,
-and keeps them for a second after it is closed."""
+"""Websockets of one kernel in a minute: each takes six ZeroMQ sockets, and keeps them for a second
+after it is closed."""
 
 MAX_UNREAD = 2**20
 """Bytes that wait for a page on one connection; a page's answers have some 100 kB."""

@@ -1,7 +1,9 @@
 """The manager of all visitors' kernels, with real kernels; its pages are in tests/integration."""
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import tempfile
 import time
@@ -12,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import zmq
 from tornado.web import HTTPError
 
 from icon_classifier.errors import KernelError
@@ -19,7 +22,12 @@ from icon_classifier.kernels import manager, provisioner
 from icon_classifier.kernels.manager import ForkedKernelManager, VisitorKernelManager
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.kernels.provisioner import ForkedProvisioner
-from icon_classifier.system.memory import PER_ORDINARY_KERNEL, kernel_capacity, memory_limit
+from icon_classifier.system.memory import (
+    MAX_KERNELS,
+    PER_ORDINARY_KERNEL,
+    kernel_capacity,
+    memory_limit,
+)
 
 forking = pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
 
@@ -86,6 +94,20 @@ async def test_kernels_share_one_event_logger(
     async with managing(tmp_path) as visitors:
         first, second = (ForkedKernelManager(parent=visitors) for _ in range(2))
         assert first.event_logger is second.event_logger
+
+
+@forking
+async def test_sockets_suffice_for_as_many_pages_as_there_may_be(tmp_path: Path) -> None:
+    count = 6 * MAX_KERNELS
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], count + 500), before[1]))
+    try:
+        async with managing(tmp_path) as visitors:
+            with contextlib.ExitStack() as stack:
+                for _ in range(count):
+                    stack.enter_context(visitors.context.socket(zmq.DEALER))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_kernel_has_a_last_activity_from_the_start() -> None:
