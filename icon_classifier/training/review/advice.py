@@ -180,7 +180,8 @@ def advise_on_count(wrong: npt.NDArray[np.float64]) -> str:
         f"trained on half of them, the model gets {round(before * count)} of {count} wrong, on all "
         f"of them {round(now * count)}"
     )
-    uncertainty = _CERTAIN * gain.std() / count**0.5
+    # One photo more may have changed: no difference among a few photos proves nothing.
+    uncertainty = _CERTAIN * math.sqrt(count * gain.var() + 1) / count
     if gain.mean() > uncertainty and now > 0:
         # Errors fall by about the same factor each time that photos are doubled.
         twice = round(now * now / before * count)
@@ -280,7 +281,8 @@ def advise_on_quality(paths: Sequence[Path], wrong: npt.NDArray[np.bool_]) -> st
         f"{name} than the others: {_named(paths, each)}." for name, each in kinds if each.any()
     )
     theirs, others = wrong[poor], wrong[~poor]
-    if theirs.mean() > _MORE_OFTEN * others.mean():
+    # With one error less it must still be so: a single one is chance.
+    if theirs.sum() - 1 > _MORE_OFTEN * others.mean() * len(theirs):
         return (
             f"{found} Of these, the model gets {theirs.sum()} of {len(theirs)} wrong, of the "
             f"others {others.sum()} of {len(others)}: replace these."

@@ -60,12 +60,19 @@ def test_few_photos_are_no_proof_that_more_would_hardly_help() -> None:
     assert advise_on_count(wrong).startswith("There are too few photos to tell whether more ")
 
 
+def test_the_same_few_errors_are_no_proof_that_more_would_hardly_help() -> None:
+    wrong = np.zeros((4, 45))
+    wrong[:, :3] = 1
+
+    assert advise_on_count(wrong).startswith("There are too few photos to tell whether more ")
+
+
 def test_photos_are_counted_and_not_given_as_percentages() -> None:
-    wrong = np.array([[1, 1, 1], [1, 0.5, 0.5], [1, 0.5, 0], [1, 0, 0]])
+    wrong = np.tile([[1, 1, 1], [1, 0.5, 0.5], [1, 0.5, 0], [1, 0, 0]], 10)
 
     assert advise_on_count(wrong) == (
-        "More photos will help: trained on half of them, the model gets 2 of 3 wrong, on all of "
-        "them 1; with twice as many perhaps 0."
+        "More photos will help: trained on half of them, the model gets 20 of 30 wrong, on all "
+        "of them 10; with twice as many perhaps 5."
     )
 
 
@@ -159,7 +166,9 @@ def test_blurred_and_dark_photos_are_named(paths: list[Path]) -> None:
     wrong[0] = True
     assert "These are hardly wrong more often." in advise_on_quality(paths, wrong)
     wrong[0] = False
-    wrong[[3, 7]] = True
+    wrong[3] = True
+    assert "These are hardly wrong more often." in advise_on_quality(paths, wrong)  # by chance
+    wrong[7] = True
     sentence = advise_on_quality(paths, wrong)
     assert "Far more blurred than the others: " in sentence
     assert "3.png, 4.png" in sentence
