@@ -53,26 +53,28 @@ def with_parameters(notebook: Any, parameters: Mapping[str, object]) -> Any:
     return notebook
 
 
-def _print_headings(cell: Any, cell_index: int) -> None:  # the names that nbclient calls it with
-    if cell.cell_type == "markdown":
-        for heading in re.findall("^## (.*)", cell.source):
-            print(f"\n{heading}", flush=True)
-
-
 class _Client(NotebookClient):
-    """Prints what cells print, and the text of their tables, as it comes."""
+    """Prints what cells print, and the text of their tables, as it comes, below its heading."""
 
-    def output(self, *arguments: Any) -> Any:
-        output: Any = super().output(*arguments) or {}
-        if "text" in output:
-            print(output["text"], end="", flush=True)
-        elif "<table" in output.get("data", {}).get("text/html", ""):
-            print(output["data"]["text/plain"], flush=True)
+    _printed = 0  # the cell that printed last
+
+    def output(self, outs: Any, msg: Any, display_id: str | None, cell_index: int) -> Any:
+        output: Any = super().output(outs, msg, display_id, cell_index) or {}
+        text = output.get("text", "")
+        if "<table" in output.get("data", {}).get("text/html", ""):
+            text = f"{output['data']['text/plain']}\n"
+        if text:
+            between = self.nb.cells[self._printed : cell_index]
+            texts = "\n".join(each.source for each in between if each.cell_type == "markdown")
+            if headings := re.findall("^## (.*)", texts, re.MULTILINE):
+                print(f"\n{headings[-1]}")
+            self._printed = cell_index
+            print(text, end="", flush=True)
         return output or None
 
 
 def train(parameters: Mapping[str, object], report: Path) -> None:
-    """Run the notebook, print its headings and what its cells print, and write it to `report`.
+    """Run the notebook, print what its cells print, by heading, and write it to `report`.
 
     Raises
     ------
@@ -93,7 +95,6 @@ def train(parameters: Mapping[str, object], report: Path) -> None:
             timeout=None,
             config=Config({"KernelManager": sockets}),
             resources={"metadata": {"path": str(ROOT)}},
-            on_cell_start=_print_headings,
         )
         try:
             client.execute()

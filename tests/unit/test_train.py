@@ -73,25 +73,29 @@ def test_file_of_a_recipe_does_as_well_as_its_name() -> None:
 
 
 def notebook(folder: Path, *cells: str) -> Path:
-    """Write a notebook with a parameter, a heading and more cells."""
+    """Write a notebook with a parameter, a heading and more cells; a heading begins with ##."""
     v4 = nbformat.v4
     first = v4.new_code_cell("recipe = 'bears'", metadata={"tags": ["parameters"]})
-    rest = [v4.new_markdown_cell("## Gather\nText."), *map(v4.new_code_cell, cells)]
+    rest = [
+        v4.new_markdown_cell(cell) if cell.startswith("##") else v4.new_code_cell(cell)
+        for cell in ("## Gather\nText.", *cells)
+    ]
     path = folder / "train.ipynb"
     path.write_text(nbformat.writes(v4.new_notebook(cells=[first, *rest])))
     return path
 
 
 @pytest.mark.slow
-def test_headings_and_what_cells_print_are_shown_and_the_report_is_written(
+def test_what_cells_print_is_shown_below_its_heading_and_the_report_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train, "NOTEBOOK", notebook(tmp_path, "print(recipe)", "recipe"))
+    cells = ("print(recipe)", "recipe", "print('more')", "## Silent", "recipe", "## Last\nText.")
+    monkeypatch.setattr(train, "NOTEBOOK", notebook(tmp_path, *cells, "print(1)"))
 
     train.train({"recipe": "mine"}, tmp_path / "reports" / "train.ipynb")
 
     shown = capfd.readouterr()
-    assert (shown.out, shown.err) == ("\nGather\nmine\n", "")
+    assert (shown.out, shown.err) == ("\nGather\nmine\nmore\n\nLast\n1\n", "")
     assert "'mine'" in (tmp_path / "reports" / "train.ipynb").read_text()
 
 
