@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from icon_classifier.cli.smoke import example_photo
-from icon_classifier.cli.summary import summary
+from icon_classifier.cli.summary import notes, summary
 from icon_classifier.conversion.convert import convert
 from icon_classifier.errors import IconClassifierError
 from icon_classifier.model.names import names_file
@@ -109,7 +109,7 @@ def check_parity(export: Path) -> None:
 
 
 def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str]:
-    """Check `export`, put it, its card and export.onnx into `root`, and return what changed.
+    """Check `export`, put it, its card and export.onnx into `root`; return what changed, and notes.
 
     `export` may be the folder of an export.pkl. Names of classes come with it; those of the present
     model go. `worse` accepts a model whose figures are worse. :exc:`SetupError` or another error of
@@ -152,7 +152,7 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
                 part.replace(root / name)
             elif name == names:
                 (root / names).unlink(missing_ok=True)
-    return list(changes(new, old))
+    return [*changes(new, old), *(f"Note: {note}" for note in notes(new))]
 
 
 def main(argv: list[str] | None = None) -> int:

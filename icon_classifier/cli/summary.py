@@ -89,11 +89,12 @@ def notes(metadata: Mapping[str, Any], card: str = "") -> Iterator[str]:
     vocab = metadata.get("vocab") or labels
     unnamed = [label for label, name in zip(vocab, labels, strict=False) if label == name][:3]
     if unnamed and all(label.isdecimal() or label.lower() in _NUMBERED for label in vocab):
-        lines = [f"{label}=…" for label in unnamed]
-        how = f"icon-classifier convert --names '{','.join(lines)}'"
-        if labels != vocab:  # --names would replace the names that are there
-            how = f"add {' and '.join(lines)} to export.names.txt, a line each, and convert again"
-        yield f"Visitors will read the classes as {', '.join(unnamed)}. To name them: {how}"
+        lines = " and ".join(f"{label} = …" for label in unnamed)
+        yield (
+            f"Visitors will read the classes as {', '.join(unnamed)}. To name them, write "
+            f"{lines} into export.names.txt beside export.pkl, a line each; the next make app or "
+            "icon-classifier convert reads it."
+        )
     if "\nTrained " in card and f"\nTrained {metadata.get('trained')}." not in card:
         yield "The model card export.md is that of another model; replace or delete it."
 

@@ -32,8 +32,8 @@ def test_history_shows_single_figures_and_no_tables() -> None:
 @pytest.mark.parametrize(
     ("labels", "told"),
     [
-        (["False", "True"], "False=…,True=…"),
-        (["0", "1", "2", "3"], "0=…,1=…,2=…"),
+        (["False", "True"], "write False = … and True = … into export.names.txt"),
+        (["0", "1", "2", "3"], "write 0 = … and 1 = … and 2 = … into export.names.txt"),
         (["7", "seven"], None),
         (["cat", "dog"], None),
     ],
@@ -48,7 +48,7 @@ def test_owner_is_told_of_names_where_labels_are_no_words(
 def test_owner_is_told_of_the_classes_that_names_leave_out() -> None:
     (note,) = notes(metadata(vocab=["False", "True"], labels=["dog", "True"]))
     assert "the classes as True." in note
-    assert "add True=… to export.names.txt" in note
+    assert "write True = … into export.names.txt" in note
     assert list(notes(metadata(vocab=["False", "True"], labels=["dog", "cat"]))) == []
 
 
