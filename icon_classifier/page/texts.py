@@ -155,17 +155,21 @@ def plain(label: str) -> str:
     return label.replace("_", " ")
 
 
+_NAMED = 6
+"""How many classes are named where there are more."""
+
+
 def either(labels: Sequence[str]) -> str:
     """Join labels: ``black, grizzly or teddy``.
 
     Parameters
     ----------
     labels : sequence of str
-        At least one; underscores become spaces. Those after the sixth are only counted.
+        At least one; underscores become spaces. Those after the first six are only counted.
     """
     names = [plain(label) for label in labels]
-    if len(names) > 6:
-        return f"{', '.join(names[:6])} or one of {len(names) - 6} more"
+    if len(names) > _NAMED:
+        return f"{', '.join(names[:_NAMED])} or one of {len(names) - _NAMED} more"
     return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
 
