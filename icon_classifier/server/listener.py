@@ -189,6 +189,16 @@ class PageServer(HTTPServer):
         _set_idle(request_conn, True)
         return super().start_request(server_conn, request_conn)
 
+    def on_close(self, server_conn: Any) -> None:
+        """Forget a connection; called by tornado.
+
+        The stream keeps the error that ended it, whose traceback names the frames that were
+        sending. These name the stream and the file: a cycle that may last for minutes.
+        """
+        super().on_close(server_conn)
+        if (error := server_conn.stream.error) is not None:
+            error.__traceback__ = None
+
 
 class LongAddress(Matcher):
     """Matches requests whose address is too long; to be asked first, of every request."""

@@ -292,6 +292,7 @@ class _FileDelivery(StaticFileHandler):
             ]
             self.set_header("Vary", "Accept-Encoding")
         if self._encoding is not None:
+            self.set_header("Vary", "Accept-Encoding")  # on Jupyter's server, too
             self.set_header("Content-Encoding", self._encoding)
 
 

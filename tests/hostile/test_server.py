@@ -686,31 +686,6 @@ async def test_files_and_error_pages_that_nobody_reads_have_a_limit(
             line.close()
 
 
-async def test_file_is_closed_with_the_connection_of_a_client_that_does_not_read(
-    server: Server, visit: Visit
-) -> None:
-    page = (await AsyncHTTPClient().fetch(server.url, raise_error=False)).body.decode()
-    [script] = re.findall(r'src="([^"]+page-[^"]+\.js)"', page)
-    process, address = psutil.Process(server.process.pid), urlsplit(server.url)
-
-    def is_open() -> bool:
-        return any(file.path.endswith(Path(script).name) for file in process.open_files())
-
-    with socket.socket() as line:
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        line.connect((address.hostname, address.port))
-        port = line.getsockname()[1]
-        line.sendall(40 * f"GET {script} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        async with asyncio.timeout(60):
-            while not is_open():
-                await asyncio.sleep(0.05)
-    async with asyncio.timeout(60):
-        while any(each.raddr and each.raddr.port == port for each in process.net_connections()):
-            await asyncio.sleep(0.05)
-    await is_well(visit)
-    assert not is_open()
-
-
 def test_message_of_many_lists_stops_nobody(server: Server, visit: Visit) -> None:
     parts = [b'{"msg_id":"a","msg_type":"x","session":"s"}', b"{}", b"{}"]
     wide = serialize_msg_to_ws_v1([*parts, b'{"a":[' + b"[]," * 340_000 + b"[]]}"], "shell")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import gzip
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.httpserver import HTTPServer
@@ -19,6 +23,7 @@ from voila.app import Voila
 
 from icon_classifier.page.texts import PAGE_TEXTS
 from icon_classifier.server import static_files
+from icon_classifier.server.listener import PageServer
 from tests.support.models import LABELS, model_bytes
 from tests.support.servers import ROOT
 
@@ -181,6 +186,24 @@ async def test_script_is_sent_compressed_and_cached_for_good(
     assert response.body == (SCRIPT.parent / (SCRIPT.name + suffix)).read_bytes()
 
 
+async def test_compressed_script_varies_by_encoding_on_jupyters_server_too() -> None:
+    rules = [("/(.*)", static_files._FileDelivery, {"path": SCRIPT.parent})]
+    server, (plain, port) = HTTPServer(Application(rules)), bind_unused_port()
+    server.add_sockets([plain])
+    request = HTTPRequest(
+        f"http://localhost:{port}/{SCRIPT.name}",
+        headers={"Accept-Encoding": "br"},
+        decompress_response=False,
+    )
+    response = await AsyncHTTPClient().fetch(request)
+    assert (response.headers["Content-Encoding"], response.headers["Vary"]) == (
+        "br",
+        "Accept-Encoding",
+    )
+    server.stop()
+    await server.close_all_connections()
+
+
 async def test_voilas_own_scripts_are_compressed_and_cached_by_version(make: Make) -> None:
     app = make(template="lab")
     static_files.install(app)
@@ -197,6 +220,43 @@ async def test_voilas_own_scripts_are_compressed_and_cached_by_version(make: Mak
         assert len(response.body) < 0.5 * len(gzip.decompress(response.body))
     assert plain.headers["Cache-Control"] == "public, no-cache"
     assert versioned.headers["Cache-Control"].endswith("immutable")
+
+
+@pytest.fixture
+def _no_garbage_collection() -> Iterator[None]:
+    """Memory in cycles stays, which otherwise lasts for minutes in a quiet server."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_garbage_collection")
+@pytest.mark.parametrize("seconds", [0, 0.2], ids=["sending", "waiting until it can send"])
+async def test_file_is_closed_with_the_connection_of_a_client_that_does_not_read(
+    tmp_path: Path, seconds: float
+) -> None:
+    file = tmp_path / "large.bin"
+    file.write_bytes(bytes(2**23))  # more than the buffers of both ends hold
+
+    def is_open() -> bool:
+        return any(each.path == str(file) for each in psutil.Process().open_files())
+
+    server = PageServer(Application([("/(.*)", static_files._FileDelivery, {"path": tmp_path})]))
+    plain, port = bind_unused_port()
+    server.add_sockets([plain])
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        line.connect(("127.0.0.1", port))
+        line.sendall(2 * b"GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(60):
+            while not is_open():
+                await asyncio.sleep(0)
+            await asyncio.sleep(seconds)
+    async with asyncio.timeout(60):
+        while is_open():
+            await asyncio.sleep(0.01)
+    server.stop()
+    await server.close_all_connections()
 
 
 async def test_scripts_that_the_slim_page_does_not_use_are_not_compressed_on_demand(
