@@ -899,6 +899,45 @@ def test_further_photo_that_is_deleted_there_goes_with_the_next_run(
     assert len(photos_and_labels(photos)[0]) == len(photos_and_labels(drawn)[0])
 
 
+def test_further_photo_that_was_moved_or_rewritten_goes_when_it_is_deleted_there(
+    tmp_path: Path,
+) -> None:
+    root, further = tmp_path / "shapes", tmp_path / "feedback" / "circle"
+    further.mkdir(parents=True)
+    for number, name in enumerate(("rewritten.webp", "relabelled.webp", "deleted.png")):
+        Image.new("RGB", (20, 20), (90 * number, 200, 7)).save(further / name)
+
+    def left() -> list[str]:
+        return sorted(
+            f"{path.parent.parent.name}/{path.parent.name}/{original_name(path)}"
+            for path in root.glob("*/*/*-*")
+        )
+
+    photos = gather(load_recipe("shapes"), root, further=further.parent)
+    clean(photos, with_fastai=False, progress=False)
+    moves = []
+    for path in photos.glob("*/*-*"):
+        for name, folder in (("relabelled", "photos/square"), ("deleted", "quarantine/circle")):
+            if name in path.name:
+                source = path.relative_to(root).as_posix()
+                moves.append(Move(source, f"{folder}/{path.name}", name))
+    apply_moves(root, moves, "cleaner")
+    before = left()
+    assert before == [
+        "originals/circle/relabelled.webp",
+        "originals/circle/rewritten.webp",
+        "photos/circle/rewritten.jpg",
+        "photos/square/relabelled.jpg",
+        "quarantine/circle/deleted.png",
+    ]
+    gather(load_recipe("shapes"), root, further=further.parent)
+    assert left() == before
+    for path in further.iterdir():
+        path.unlink()
+    gather(load_recipe("shapes"), root, further=further.parent)
+    assert left() == []
+
+
 def test_further_photos_join_a_folder_and_keep_no_class_alive(tmp_path: Path) -> None:
     own, further, root = tmp_path / "own", tmp_path / "feedback", tmp_path / "data"
     for number, name in enumerate(("cat/1", "dog/2", "cow/3", "test/dog/4")):
