@@ -56,20 +56,23 @@ def with_parameters(notebook: Any, parameters: Mapping[str, object]) -> Any:
 class _Client(NotebookClient):
     """Prints what cells print, and the text of their tables, as it comes, below its heading."""
 
-    _printed = 0  # the cell that printed last
+    _heading = ""
+
+    def show_heading(self, cell: Any, cell_index: int) -> None:
+        """Print the last heading where a cell starts that can print, which may take minutes."""
+        if cell.cell_type == "markdown":
+            headings = re.findall("^## (.*)", cell.source, re.MULTILINE)
+            self._heading = headings[-1] if headings else self._heading
+        elif self._heading and re.search(r"\b(print|display)\(", cell.source):
+            print(f"\n{self._heading}", flush=True)
+            self._heading = ""
 
     def output(self, outs: Any, msg: Any, display_id: str | None, cell_index: int) -> Any:
         output: Any = super().output(outs, msg, display_id, cell_index) or {}
         text = output.get("text", "")
         if "<table" in output.get("data", {}).get("text/html", ""):
             text = f"{output['data']['text/plain']}\n"
-        if text:
-            between = self.nb.cells[self._printed : cell_index]
-            texts = "\n".join(each.source for each in between if each.cell_type == "markdown")
-            if headings := re.findall("^## (.*)", texts, re.MULTILINE):
-                print(f"\n{headings[-1]}")
-            self._printed = cell_index
-            print(text, end="", flush=True)
+        print(text, end="", flush=True)
         return output or None
 
 
@@ -96,6 +99,7 @@ def train(parameters: Mapping[str, object], report: Path) -> None:
             config=Config({"KernelManager": sockets}),
             resources={"metadata": {"path": str(ROOT)}},
         )
+        client.on_cell_start = client.show_heading
         try:
             client.execute()
         except CellExecutionError as error:

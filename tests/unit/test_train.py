@@ -100,6 +100,18 @@ def test_what_cells_print_is_shown_below_its_heading_and_the_report_is_written(
 
 
 @pytest.mark.slow
+def test_heading_is_shown_before_its_cell_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "NOTEBOOK", notebook(tmp_path, "1 / 0; print()"))
+
+    with pytest.raises(SetupError, match="ZeroDivisionError"):
+        train.train({}, tmp_path / "report.ipynb")
+
+    assert capfd.readouterr().out == "\nGather\n"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "reason", "reported"),
     [
