@@ -41,16 +41,34 @@ def check(recipe: str, data: str) -> Recipe:
 
 
 def with_parameters(notebook: Any, parameters: Mapping[str, object]) -> Any:
-    """Add a cell that sets parameters behind the one that declares them."""
+    """Add a cell that sets parameters behind the one that declares them.
+
+    What is a text there stays one; another parameter may be given as the text of its value.
+    """
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
     at = next(index for index, each in enumerate(tags) if "parameters" in each)
-    known = re.findall(r"^(\w+) =", notebook.cells[at].source, re.MULTILINE)
-    for name in parameters:
+    known = dict(re.findall(r"^(\w+) = (.)", notebook.cells[at].source, re.MULTILINE))
+    lines = []
+    for name, value in parameters.items():
         if name not in known:
-            raise SettingsError(f"there is no parameter {name!r}{suggestion(name, known)}")
-    lines = [f"{name} = {value!r}" for name, value in parameters.items()]
+            raise SettingsError(f"there is no parameter {name!r}{suggestion(name, list(known))}")
+        if isinstance(value, str) and known[name] not in "\"'":
+            lines.append(f"{name} = {_value(name, value)!r}")
+        else:
+            lines.append(f"{name} = {value!r}")
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell("\n".join(lines)))
     return notebook
+
+
+def _value(name: str, text: str) -> object:
+    """Return the value of a parameter that is no text."""
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        value = text
+    if value is None or isinstance(value, int | float):
+        return value
+    raise SettingsError(f"{name}: expected True, False, None or a number, got {text!r}")
 
 
 class _Client(NotebookClient):
@@ -138,24 +156,16 @@ def main(argv: list[str] | None = None) -> int:
         help="another parameter of the notebook",
     )
     arguments = parser.parse_args(argv)
-    parameters = {name: _value(text) for name, text in arguments.parameters}
     try:
         plan = check(arguments.recipe, arguments.data)
         report = ROOT / "reports" / f"train-{plan.name}.ipynb"
-        train({"recipe": arguments.recipe, "data": arguments.data, **parameters}, report)
+        named = {"recipe": arguments.recipe, "data": arguments.data}
+        train(named | dict(arguments.parameters), report)
     except (SetupError, IconClassifierError) as error:
         print(f"\nNot trained: {error}", file=sys.stderr)
         return 1
     print(f"\nThe notebook with all figures: {report.relative_to(ROOT)}")
     return 0
-
-
-def _value(text: str) -> object:
-    """Return what a text means in Python, or itself."""
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
 
 
 if __name__ == "__main__":

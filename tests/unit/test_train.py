@@ -41,6 +41,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--recipe", "bear"], "there is no recipe 'bear'; did you mean 'bears'?"),
         (["--recipe", "{tmp}/photos"], "for photos of your own: make train DATA={tmp}/photos"),
         (["--recipe", "shapes", "-p", "epoch", "1"], "did you mean 'epochs'?"),
+        (
+            ["--recipe", "shapes", "-p", "int8", "false"],
+            "int8: expected True, False, None or a number, got 'false'",
+        ),
     ],
 )
 def test_mistake_is_one_sentence_and_leaves_nothing_behind(
@@ -70,6 +74,22 @@ def test_folder_may_be_in_the_home_folder(
 
 def test_file_of_a_recipe_does_as_well_as_its_name() -> None:
     assert train.check("recipes/shapes.toml", "") == train.check("shapes", "")
+
+
+def test_text_of_a_parameter_stays_one_where_the_notebook_declares_a_text() -> None:
+    cells = nbformat.read(train.NOTEBOOK, nbformat.NO_CONVERT)
+    given = {"further": "2024", "epochs": "5", "compare": "True", "lessons": "None", "int8": True}
+    with_them = train.with_parameters(cells, given).cells
+    (cell,) = [each for each in with_them if each.source.startswith("further = '2024'")]
+    values: dict[str, object] = {}
+    exec(cell.source, values)
+    assert {name: values[name] for name in given} == {
+        "further": "2024",
+        "epochs": 5,
+        "compare": True,
+        "lessons": None,
+        "int8": True,
+    }
 
 
 def notebook(folder: Path, *cells: str) -> Path:
