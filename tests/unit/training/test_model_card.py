@@ -57,6 +57,7 @@ def test_card_of_a_model_without_a_score_says_so(card: Card) -> None:
 def test_text_of_the_recipe_is_escaped(card: Card) -> None:
     text = replace(card, use="A <script> of | [mine](x)\n# not a title").to_markdown()
     assert r"A \<script\> of \| \[mine\](x) \# not a title" in text
+    assert r"3 of \<b\>x\_y." in replace(card, data="3 photos: 3 of <b>x_y.").to_markdown()
 
 
 def test_card_is_the_only_file_written(card: Card, tmp_path: Path) -> None:
