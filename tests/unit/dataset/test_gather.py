@@ -850,6 +850,16 @@ def test_shapes_that_were_moved_away_are_not_drawn_again(tmp_path: Path) -> None
     assert len(photos_and_labels(photos)[0]) == 119
 
 
+def test_photos_of_a_class_that_left_the_recipe_are_refused(tmp_path: Path) -> None:
+    shapes = load_recipe("shapes")
+    triangles = gather(shapes, tmp_path) / "triangle"
+    two = replace(shapes, classes=shapes.classes[:2])
+    with pytest.raises(DatasetError, match=r"got photos of triangle too: rename their folders"):
+        gather(two, tmp_path)
+    shutil.rmtree(triangles)
+    assert set(photos_and_labels(gather(two, tmp_path))[1]) == {"circle", "square"}
+
+
 def picture(path: Path, number: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(coloured(number))
