@@ -85,7 +85,7 @@ def gather(
         How many photos to download in parallel. With 0 they are downloaded one by one, and the
         first problem is raised instead of recorded.
     timeouts : Timeouts
-        How long to wait for each photo.
+        How long to wait for each photo. An archive is asked for more often.
     progress : bool
         Show progress bars on stderr.
 
@@ -266,7 +266,7 @@ def _fetch_archive(recipe: Recipe, root: Path, timeouts: Timeouts, progress: boo
         root / "archive" / _archive_name(archive),
         sha256=archive.sha256,
         max_bytes=archive.max_bytes,
-        timeouts=timeouts,
+        timeouts=replace(timeouts, tries=5),
         progress=progress,
     )
     if not is_archive(file):

@@ -492,10 +492,11 @@ def test_data_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         gather(Recipe("own", "Own", "folder"), tmp_path / "file" / "work", data=tmp_path / "given")
 
 
-def test_address_of_an_archive_that_returned_a_web_page_is_asked_again(
+def test_address_of_an_archive_that_failed_or_returned_a_web_page_is_asked_again(
     server: PhotoServer, tmp_path: Path
 ) -> None:
-    server.routes["/pets.tgz"] = in_turn(body(b" <html>busy</html>"), body(archive_of_pets()))
+    page, archive = body(b" <html>busy</html>"), body(archive_of_pets())
+    server.routes["/pets.tgz"] = in_turn(*[status(503)] * 4, page, archive)
     recipe = replace(PETS, source="archive", archive=ArchiveSource(server.url("/pets.tgz")))
 
     with pytest.raises(DownloadError, match="expected a zip or tar archive, got a web page"):
