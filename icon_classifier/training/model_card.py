@@ -47,8 +47,6 @@ class Card:
         How photos were held out for evaluation.
     figures : Figures
         What was measured on them.
-    score : str or None
-        Name of the score for "not sure"; None if the model never says so.
     training : mapping of str to str
         What else is needed to train it again: recipe, seed, epochs.
     versions : mapping of str to str
@@ -65,7 +63,6 @@ class Card:
     fingerprint: str
     split: str
     figures: Figures
-    score: str | None
     training: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     date: str = ""
@@ -153,12 +150,12 @@ def _lines(card: Card) -> Iterator[str]:
         "calibration error)."
     )
     yield ""
-    if figures.accepted is None or card.score is None:
+    if figures.accepted is None:
         yield 'It never says "not sure": every photo gets one of its labels.'
     else:
         yield (
-            f'It says "not sure" of a photo that is unlike those it was trained on (score '
-            f'"{card.score}"); {_percent(figures.accepted)} of these photos are answered.'
+            'It says "not sure" of a photo that is unlike those it was trained on; '
+            f"{_percent(figures.accepted)} of these photos are answered."
         )
     yield ""
     yield "## Limits"

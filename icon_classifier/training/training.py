@@ -280,7 +280,6 @@ def export_probe(
         "cross-validation, near-duplicates together); the head in the file was then fitted on all "
         "of them.",
         figures=figures,
-        score="knn",
         training=settings,
         versions=notes["versions"],
         date=probe.learn.icon_classifier["date"],
