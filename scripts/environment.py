@@ -254,7 +254,8 @@ class Environment:
     def create(self, pins: list[str]) -> None:
         """Create the environment with the newest Python for which pip has these pins of torch.
 
-        It is deleted first if the last installation was interrupted.
+        One of another version than the Python that was asked for is replaced. It is deleted first
+        if the last installation was interrupted.
 
         A pip that was killed can leave half a package which it later takes for a whole one. Only
         a fresh start is safe, and pip's cache makes that quick.
@@ -262,7 +263,8 @@ class Environment:
         if self.unfinished.exists():
             print("The last set-up was interrupted; starting .venv from scratch.", flush=True)
             shutil.rmtree(self.folder)
-        test = f"import pip, sys; sys.exit(sys.version_info[1] not in {MINORS})"
+        wanted = {minor_of(self.base)} & set(MINORS) if self.base else set(MINORS)
+        test = f"import pip, sys; sys.exit(sys.version_info[1] not in {wanted})"
         if (
             self.python.exists()
             and not subprocess.run(

@@ -20,9 +20,8 @@ from icon_classifier.conversion.convert import convert
 from icon_classifier.errors import IconClassifierError
 from icon_classifier.model.names import names_file
 from icon_classifier.model.session import Model
+from icon_classifier.training.model_card import CARD, plain
 from scripts.environment import ROOT, SetupError
-
-CARD = "export.md"
 
 COMMIT = "git add 'export.*' && git commit -m 'Release a new model'"
 """Names of classes, too; git leaves out export.onnx, which it ignores."""
@@ -83,7 +82,7 @@ def bare_card(about: dict[str, Any]) -> str:
         f"- {name}: {value}" for name, value in figures.items() if isinstance(value, int | float)
     ]
     return f"""\
-# Model card: {", ".join(about["labels"])}
+# Model card: {plain(", ".join(about["labels"]))}
 
 This model was released without a card: its training data and intended use are unknown.
 
@@ -93,7 +92,7 @@ This model was released without a card: its training data and intended use are u
 
 ## Training
 
-- recipe: {about.get("recipe") or "unknown"}
+- recipe: {plain(about.get("recipe") or "unknown")}
 """
 
 
@@ -152,7 +151,9 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
                 part.replace(root / name)
             elif name == names:
                 (root / names).unlink(missing_ok=True)
-    return [*changes(new, old), *(f"Note: {note}" for note in notes(new))]
+    card = root / CARD
+    text = card.read_text("utf-8", "replace") if card.is_file() else ""
+    return [*changes(new, old), *(f"Note: {note}" for note in notes(new, text))]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -41,35 +41,56 @@ def check(recipe: str, data: str) -> Recipe:
 
 
 def with_parameters(notebook: Any, parameters: Mapping[str, object]) -> Any:
-    """Add a cell that sets parameters behind the one that declares them."""
+    """Add a cell that sets parameters behind the one that declares them.
+
+    What is a text there stays one; another parameter may be given as the text of its value.
+    """
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
     at = next(index for index, each in enumerate(tags) if "parameters" in each)
-    known = re.findall(r"^(\w+) =", notebook.cells[at].source, re.MULTILINE)
-    for name in parameters:
+    known = dict(re.findall(r"^(\w+) = (.)", notebook.cells[at].source, re.MULTILINE))
+    lines = []
+    for name, value in parameters.items():
         if name not in known:
-            raise SettingsError(f"there is no parameter {name!r}{suggestion(name, known)}")
-    lines = [f"{name} = {value!r}" for name, value in parameters.items()]
+            raise SettingsError(f"there is no parameter {name!r}{suggestion(name, list(known))}")
+        if isinstance(value, str) and known[name] not in "\"'":
+            lines.append(f"{name} = {_value(name, value)!r}")
+        else:
+            lines.append(f"{name} = {value!r}")
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell("\n".join(lines)))
     return notebook
+
+
+def _value(name: str, text: str) -> object:
+    """Return the value of a parameter that is no text."""
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        value = text
+    if value is None or isinstance(value, int | float):
+        return value
+    raise SettingsError(f"{name}: expected True, False, None or a number, got {text!r}")
 
 
 class _Client(NotebookClient):
     """Prints what cells print, and the text of their tables, as it comes, below its heading."""
 
-    _printed = 0  # the cell that printed last
+    _heading = ""
+
+    def show_heading(self, cell: Any, cell_index: int) -> None:
+        """Print the last heading where a cell starts that can print, which may take minutes."""
+        if cell.cell_type == "markdown":
+            headings = re.findall("^## (.*)", cell.source, re.MULTILINE)
+            self._heading = headings[-1] if headings else self._heading
+        elif self._heading and re.search(r"\b(print|display)\(", cell.source):
+            print(f"\n{self._heading}", flush=True)
+            self._heading = ""
 
     def output(self, outs: Any, msg: Any, display_id: str | None, cell_index: int) -> Any:
         output: Any = super().output(outs, msg, display_id, cell_index) or {}
         text = output.get("text", "")
         if "<table" in output.get("data", {}).get("text/html", ""):
             text = f"{output['data']['text/plain']}\n"
-        if text:
-            between = self.nb.cells[self._printed : cell_index]
-            texts = "\n".join(each.source for each in between if each.cell_type == "markdown")
-            if headings := re.findall("^## (.*)", texts, re.MULTILINE):
-                print(f"\n{headings[-1]}")
-            self._printed = cell_index
-            print(text, end="", flush=True)
+        print(text, end="", flush=True)
         return output or None
 
 
@@ -96,6 +117,7 @@ def train(parameters: Mapping[str, object], report: Path) -> None:
             config=Config({"KernelManager": sockets}),
             resources={"metadata": {"path": str(ROOT)}},
         )
+        client.on_cell_start = client.show_heading
         try:
             client.execute()
         except CellExecutionError as error:
@@ -134,24 +156,16 @@ def main(argv: list[str] | None = None) -> int:
         help="another parameter of the notebook",
     )
     arguments = parser.parse_args(argv)
-    parameters = {name: _value(text) for name, text in arguments.parameters}
     try:
         plan = check(arguments.recipe, arguments.data)
         report = ROOT / "reports" / f"train-{plan.name}.ipynb"
-        train({"recipe": arguments.recipe, "data": arguments.data, **parameters}, report)
+        named = {"recipe": arguments.recipe, "data": arguments.data}
+        train(named | dict(arguments.parameters), report)
     except (SetupError, IconClassifierError) as error:
         print(f"\nNot trained: {error}", file=sys.stderr)
         return 1
     print(f"\nThe notebook with all figures: {report.relative_to(ROOT)}")
     return 0
-
-
-def _value(text: str) -> object:
-    """Return what a text means in Python, or itself."""
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
 
 
 if __name__ == "__main__":

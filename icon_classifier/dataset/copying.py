@@ -15,7 +15,13 @@ from icon_classifier.dataset.json_lines import read_lines, write_lines
 from icon_classifier.dataset.layout import Layout, find_layout
 from icon_classifier.dataset.recipes import Recipe
 from icon_classifier.dataset.sources.archive import Content, Wanted, read_folder
-from icon_classifier.dataset.store import GATHERED, PhotoStore, photos_and_labels, suffix_of
+from icon_classifier.dataset.store import (
+    GATHERED,
+    PhotoStore,
+    photo_id,
+    photos_and_labels,
+    suffix_of,
+)
 from icon_classifier.dataset.tables import is_table
 from icon_classifier.errors import DatasetError
 from icon_classifier.formats import SUFFIXES
@@ -79,11 +85,11 @@ def add_further(
 ) -> None:
     """Make the data folder hold the photos of a further folder too, and none that left it."""
     record = root / "further.jsonl"
-    earlier = {(line["label"], line["photo"]) for line in read_lines(record) if "photo" in line}
+    earlier = _labels_and_ids(read_lines(record))
     if further is None and not earlier:
         return
     there = photos_and_labels(store.photos)[0]
-    own = {(path.parent.name, path.name) for path in there} - earlier
+    own = {(path.parent.name, photo_id(path.name)) for path in there} - earlier
     lines = []
     if further is not None:
         read = partial(read_folder, Path(further).expanduser(), skip=root)
@@ -97,13 +103,15 @@ def add_further(
         places = {path: place for path, place in layout.places.items() if path not in left_out}
         lines = _copy_photos(read, replace(layout, places=places, left_out=left_out), store)
         for line in lines:
-            if (line.get("label"), line.get("photo")) in own:
+            if _labels_and_ids([line]) & own:
                 line["left_out"] = f"a copy of {line.pop('photo')}"
-    added = {(line["label"], line["photo"]) for line in lines if "photo" in line}
-    for label, name in earlier - added:
-        store.remove(label, name)
+    for label, identity in earlier - _labels_and_ids(lines):
+        store.remove(label, identity)
     write_lines(record, lines)
-    _log.info("%d further photos", len(added))
+
+
+def _labels_and_ids(lines: Iterable[dict[str, Any]]) -> set[tuple[str, str]]:
+    return {(line["label"], photo_id(line["photo"])) for line in lines if "photo" in line}
 
 
 def _copy_photos(read: Reader, layout: Layout, store: PhotoStore) -> list[dict[str, Any]]:
@@ -133,10 +141,8 @@ def _changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> dict[st
         places.append({})
         for line in lines:
             if "photo" in line:
-                # Without the user's name of the file, which may have changed.
-                identity = line["photo"].partition("-")[0].partition(".")[0]
                 subset = line.get("subset", "train")  # records of earlier versions have none
-                places[-1].setdefault(identity, set()).add((line["label"], subset))
+                places[-1].setdefault(photo_id(line["photo"]), set()).add((line["label"], subset))
     old, new = places
     if not old:
         return {}

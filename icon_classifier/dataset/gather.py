@@ -85,7 +85,7 @@ def gather(
         How many photos to download in parallel. With 0 they are downloaded one by one, and the
         first problem is raised instead of recorded.
     timeouts : Timeouts
-        How long to wait for each photo.
+        How long to wait for each photo. An archive is asked for more often.
     progress : bool
         Show progress bars on stderr.
 
@@ -98,7 +98,7 @@ def gather(
     ------
     DatasetError
         If photos are missing, there are fewer than two classes, or the data folder holds photos
-        of another source.
+        of another source, or of a class that the recipe does not have any more.
     DownloadError
         If they cannot be searched for or downloaded.
     """
@@ -118,6 +118,12 @@ def gather(
             read = _fetch_archive(recipe, root, timeouts, progress)
             return add_files(read, list_files(read, recipe), recipe, root, further)
         store, problems = PhotoStore(root), Counter[str]()
+        if others := set(photos_and_labels(store.photos)[1]) - set(recipe.labels):
+            raise DatasetError(
+                f"expected photos of the recipe's classes in {store.photos}, got photos of "
+                f"{', '.join(sorted(others))} too: rename their folders to a class of the recipe, "
+                "or remove them"
+            )
         if kind == "shapes":
             _add_shapes(recipe, store)
         else:
@@ -260,7 +266,7 @@ def _fetch_archive(recipe: Recipe, root: Path, timeouts: Timeouts, progress: boo
         root / "archive" / _archive_name(archive),
         sha256=archive.sha256,
         max_bytes=archive.max_bytes,
-        timeouts=timeouts,
+        timeouts=replace(timeouts, tries=5),
         progress=progress,
     )
     if not is_archive(file):

@@ -1,4 +1,4 @@
-"""Move photos without losing one: no name is used twice, and a journal allows to undo the moves.
+"""Move photos without losing one: no name is used twice, and a journal lets them be undone.
 
 A data folder has one journal, ``moves.jsonl``. The lines are written before the photos are moved,
 so that an interrupted run leaves too many lines, never a photo that is not recorded.

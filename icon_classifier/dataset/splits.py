@@ -80,7 +80,8 @@ def split(
     }
     order = list(members.values())
     random.Random(seed).shuffle(order)  # noqa: S311 - a split, not a secret
-    chosen = {i for group in order if set(group) <= set(valid) for i in group}
+    own = set(valid)
+    chosen = {i for group in order if own.issuperset(group) for i in group}
     owned = {labels[i] for i in chosen} & {labels[i] for i in set(range(len(labels))) - chosen}
     kept = {i for i in chosen if labels[i] in owned}
     order = [group for group in order if not {labels[i] for i in group} & owned]

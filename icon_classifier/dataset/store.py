@@ -120,10 +120,23 @@ class PhotoStore:
         write_file(folder / name, data)
         return name
 
-    def remove(self, label: str, name: str) -> None:
-        """Remove a photo to train on, unless it was added since this store was opened."""
-        if (self.photos.name, label, name[:_ID_LENGTH]) not in self._added:
-            (self.photos / label / name).unlink(missing_ok=True)
+    def remove(self, label: str, identity: str) -> None:
+        """Remove a photo to train on, also if it was moved or rewritten, unless this run added it.
+
+        Parameters
+        ----------
+        label : str
+            The label that it was added with.
+        identity : str
+            What :func:`photo_id` returns for its name.
+        """
+        key = (self.photos.name, label, identity)
+        moved = self._moved.get(key, key)
+        if moved not in self._added:
+            for tree in (self.photos.name, "originals", _QUARANTINE):
+                for folder in {label, moved[1]}:
+                    for path in (self._root / tree / folder).glob(f"{identity}*"):
+                        path.unlink()
 
     def remove_others(self) -> None:
         """Remove photos that were not added since this store was opened, moved ones too."""
@@ -139,7 +152,12 @@ class PhotoStore:
 
 def _key(path: Path | PurePosixPath) -> _Key:
     """Return the folder, the label and the hash of a stored photo."""
-    return path.parent.parent.name, path.parent.name, path.name[:_ID_LENGTH]
+    return path.parent.parent.name, path.parent.name, photo_id(path.name)
+
+
+def photo_id(name: str) -> str:
+    """Return the part of a stored photo's name which no move and no rewriting changes."""
+    return name[:_ID_LENGTH]
 
 
 def original_name(path: Path) -> str:
@@ -159,8 +177,8 @@ def valid_indices(paths: Sequence[Path]) -> list[int]:
     if not paths:
         return []
     lines = read_lines(paths[0].parents[2] / GATHERED)
-    valid = {line["photo"][:_ID_LENGTH] for line in lines if line.get("subset") == "valid"}
-    return [index for index, path in enumerate(paths) if path.name[:_ID_LENGTH] in valid]
+    valid = {photo_id(line["photo"]) for line in lines if line.get("subset") == "valid"}
+    return [index for index, path in enumerate(paths) if photo_id(path.name) in valid]
 
 
 def suffix_of(data: bytes) -> str | None:

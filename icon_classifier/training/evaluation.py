@@ -24,6 +24,9 @@ from icon_classifier.model.session import softmax
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
+_BINS = 15
+"""Of equal width between the probabilities 0 and 1."""
+
 _TEMPERATURES = (0.05, 20.0)
 """Range in which a temperature is looked for."""
 
@@ -198,7 +201,13 @@ def mean_recall(predicted: npt.ArrayLike, targets: npt.ArrayLike) -> float:
 
 
 def wilson_interval(errors: int, count: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a share (Wilson 1927), valid for no errors too."""
+    """Return the 95 % confidence interval of a share (Wilson 1927), valid for no errors too.
+
+    Raises
+    ------
+    TrainingError
+        If there is no photo, or the errors are not 0 to `count`.
+    """
     if not 0 <= errors <= count or count == 0:
         raise TrainingError(f"expected 0 to {count} errors of at least one photo, got {errors}")
     interval = binomtest(errors, count).proportion_ci(0.95, method="wilson")
@@ -206,7 +215,7 @@ def wilson_interval(errors: int, count: int) -> tuple[float, float]:
 
 
 def acceptance_threshold(scores: npt.ArrayLike, accept: float = 0.98) -> float:
-    """Return the score below which a photo is "not sure": at least `accept` of these have it.
+    """Return the score below which a photo is "not sure"; at least the share `accept` reaches it.
 
     Parameters
     ----------
@@ -214,6 +223,11 @@ def acceptance_threshold(scores: npt.ArrayLike, accept: float = 0.98) -> float:
         Of photos of the right kind, shape (N,); higher is more familiar.
     accept : float, optional
         Share of them to accept.
+
+    Raises
+    ------
+    TrainingError
+        If there is no score, or one that is not finite.
     """
     scores = np.asarray(scores, np.float64)
     if not (scores.size and np.isfinite(scores).all()):
@@ -240,6 +254,11 @@ def fit_temperature(logits: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     -------
     float
         Above 0; 1 leaves the probabilities as they are.
+
+    Raises
+    ------
+    TrainingError
+        If the arrays do not match, hold no photo or a value that is not finite.
     """
     logits, targets = _checked(logits, targets)
     count, classes = logits.shape
@@ -257,9 +276,7 @@ def fit_temperature(logits: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     return math.exp(found.x)
 
 
-def reliability(
-    probabilities: npt.ArrayLike, targets: npt.ArrayLike, bins: int = 15
-) -> tuple[Bin, ...]:
+def reliability(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Bin, ...]:
     """Compare the probabilities that the model gives with how often it is right.
 
     Parameters
@@ -268,34 +285,36 @@ def reliability(
         Shape (N, C).
     targets : array_like
         Integers, shape (N,).
-    bins : int, optional
-        How many bins of equal width between 0 and 1.
 
     Returns
     -------
     tuple of Bin
-        Only those that hold photos, from low to high.
+        Those of equal width between 0 and 1 that hold photos, from low to high.
+
+    Raises
+    ------
+    TrainingError
+        If the arrays do not match, hold no photo or a value that is not finite.
     """
     probabilities, targets = _checked(probabilities, targets)
     top = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == targets
-    index = np.minimum((top * bins).astype(int), bins - 1)
+    index = np.minimum((top * _BINS).astype(int), _BINS - 1)
     found = []
     for i in np.unique(index):
         chosen = index == i
         mean, accuracy = float(top[chosen].mean()), float(correct[chosen].mean())
-        found.append(Bin(i / bins, (i + 1) / bins, int(chosen.sum()), mean, accuracy))
+        found.append(Bin(i / _BINS, (i + 1) / _BINS, int(chosen.sum()), mean, accuracy))
     return tuple(found)
 
 
-def calibration_error(
-    probabilities: npt.ArrayLike, targets: npt.ArrayLike, bins: int = 15
-) -> float:
+def calibration_error(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     """Return by how much probabilities are off on average: expected calibration error, 0 to 1.
 
     Naeini et al. 2015, over the probability of the predicted label, in bins of equal width.
+    Raises what :func:`reliability` does.
     """
-    found = reliability(probabilities, targets, bins)
+    found = reliability(probabilities, targets)
     photos = sum(b.photos for b in found)
     return sum(b.photos * abs(b.probability - b.accuracy) for b in found) / photos
 

@@ -47,8 +47,6 @@ class Card:
         How photos were held out for evaluation.
     figures : Figures
         What was measured on them.
-    score : str or None
-        Name of the score for "not sure"; None if the model never says so.
     training : mapping of str to str
         What else is needed to train it again: recipe, seed, epochs.
     versions : mapping of str to str
@@ -65,7 +63,6 @@ class Card:
     fingerprint: str
     split: str
     figures: Figures
-    score: str | None
     training: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     date: str = ""
@@ -106,7 +103,7 @@ def add_evaluation(text: str, name: str, folder: Path) -> Path:
     """
     path = folder / CARD
     card = path.read_text("utf-8") if path.exists() else "# Model card\n"
-    heading = f"## Measured on {_plain(name)}"
+    heading = f"## Measured on {plain(name)}"
     sections = re.split(r"(?m)^(?=## )", card)
     kept = [section for section in sections if section.splitlines()[:1] != [heading]]
     return write_file(path, "".join(kept).rstrip("\n") + f"\n\n{heading}\n\n{text.strip()}\n")
@@ -115,15 +112,15 @@ def add_evaluation(text: str, name: str, folder: Path) -> Path:
 def _lines(card: Card) -> Iterator[str]:
     figures = card.figures
     low, high = figures.interval
-    yield f"# Model card: {_plain(card.title)}"
+    yield f"# Model card: {plain(card.title)}"
     yield ""
     yield f"Trained {card.date}." if card.date else ""
     yield ""
     yield "## What it is for"
     yield ""
-    yield _plain(card.use)
+    yield plain(card.use)
     yield ""
-    yield f"It knows {len(card.labels)} classes: {', '.join(map(_plain, card.labels))}."
+    yield f"It knows {len(card.labels)} classes: {', '.join(map(plain, card.labels))}."
     yield ""
     yield "## What it is not for"
     yield ""
@@ -141,24 +138,24 @@ def _lines(card: Card) -> Iterator[str]:
     yield "| class | recall | precision |"
     yield "| --- | --- | --- |"
     for label, *cells in class_rows(figures):
-        yield f"| {_plain(label)} | {' | '.join(cells)} |"
+        yield f"| {plain(label)} | {' | '.join(cells)} |"
     yield ""
-    yield f"| true \\ predicted | {' | '.join(map(_plain, card.labels))} |"
+    yield f"| true \\ predicted | {' | '.join(map(plain, card.labels))} |"
     yield "| --- " * (len(card.labels) + 1) + "|"
     for label, row in zip(card.labels, figures.confusion, strict=True):
-        yield f"| {_plain(label)} | {' | '.join(map(str, row))} |"
+        yield f"| {plain(label)} | {' | '.join(map(str, row))} |"
     yield ""
     yield (
         f"Its probabilities are off by {_percent(figures.calibration_after)} on average (expected "
         "calibration error)."
     )
     yield ""
-    if figures.accepted is None or card.score is None:
+    if figures.accepted is None:
         yield 'It never says "not sure": every photo gets one of its labels.'
     else:
         yield (
-            f'It says "not sure" of a photo that is unlike those it was trained on (score '
-            f'"{card.score}"); {_percent(figures.accepted)} of these photos are answered.'
+            'It says "not sure" of a photo that is unlike those it was trained on; '
+            f"{_percent(figures.accepted)} of these photos are answered."
         )
     yield ""
     yield "## Limits"
@@ -171,15 +168,15 @@ def _lines(card: Card) -> Iterator[str]:
     yield ""
     yield "## Data"
     yield ""
-    yield f"{card.data} Fingerprint: `{card.fingerprint}`."
+    yield f"{plain(card.data)} Fingerprint: `{card.fingerprint}`."
     yield ""
     if card.credits:
-        yield from (f"- {_plain(line)}" for line in card.credits)
+        yield from (f"- {plain(line)}" for line in card.credits)
         yield ""
     yield "## Training"
     yield ""
-    yield f"- network: {_plain(card.architecture)}"
-    yield from (f"- {name}: {_plain(str(value))}" for name, value in card.training.items())
+    yield f"- network: {plain(card.architecture)}"
+    yield from (f"- {name}: {plain(str(value))}" for name, value in card.training.items())
     versions = ", ".join(f"{name} {version}" for name, version in card.versions.items())
     yield f"- versions: {versions}"
 
@@ -196,7 +193,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Escape a text that a user typed, so that it is not read as Markdown or HTML."""
     for sign in "\\`*_[]<>|#":
         text = text.replace(sign, f"\\{sign}")

@@ -70,8 +70,8 @@ GRID = (
 """What `choose` tries, from the strongest regularisation to the weakest."""
 
 UNBALANCED = 3
-"""How many times the photos of the rarest class the most common one has at least, where `choose`
-tries balanced heads too."""
+"""`choose` tries balanced heads too where the most common class has at least this many times the
+photos of the rarest."""
 
 
 @dataclass(frozen=True)

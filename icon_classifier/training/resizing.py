@@ -22,7 +22,10 @@ SIZES = (224, 320, 448)
 METHODS: tuple[Method, ...] = ("crop", "squish")
 
 MAX_PHOTOS = 500
-"""How many photos are tried at most, one of each class in turn."""
+"""How many photos are tried at most, one of each class in turn and no near-duplicates."""
+
+_PER_CLASS = 5
+"""How many of each class are tried however many classes there are: one for each fold."""
 
 _GRID = (Strength(True, 0.1), Strength(False, 0.1))
 """The order of sizes hardly depends on how heads are fitted."""
@@ -93,7 +96,8 @@ def choose_resizing(
     methods = METHODS if training.resize is None else (training.resize,)
     if len(sizes) == len(methods) == 1:
         return sizes[0], methods[0]
-    index = in_turn(targets, training.seed)[:MAX_PHOTOS]
+    first = np.unique(groups, return_index=True)[1]
+    index = first[in_turn(targets[first], training.seed)[: max(MAX_PHOTOS, _PER_CLASS * classes)]]
     some, their_groups = targets[index], [groups[i] for i in index]
 
     counts = np.bincount(some, minlength=classes)

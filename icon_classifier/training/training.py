@@ -6,6 +6,7 @@ each photo once with the frozen network, and fits a linear head that starts at t
 classifier; on a few hundred photos it makes fewer errors, and takes seconds.
 """
 
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -237,7 +238,7 @@ def export_probe(
     Raises
     ------
     ConversionError
-        With 8-bit integers too many labels change.
+        With 8-bit integers too many labels change. Nothing is written then.
     """
     photos, training, figures = probe.photos, probe.training, probe.figures
     data, strength = describe_photos(photos.paths, photos.labels), probe.choice.strength
@@ -261,11 +262,12 @@ def export_probe(
         "network": {"architecture": probe.pretrained.name, "weights": probe.pretrained.source},
         "training": settings,
     }
-    written = save_export(probe.learn, notes, path)
     folder = photos.paths[0].parents[1]
     if int8:
-        notes["int8"] = read_metadata(convert(written, int8=folder))["int8"]
-        written = save_export(probe.learn, notes, path)
+        with tempfile.TemporaryDirectory() as trial:
+            plain = save_export(probe.learn, notes, Path(trial) / "export.pkl")
+            notes["int8"] = read_metadata(convert(plain, int8=folder))["int8"]
+    written = save_export(probe.learn, notes, path)
     counts = ", ".join(f"{count} of {label}" for label, count in data["classes"].items())
     card = Card(
         title=recipe.title,
@@ -278,7 +280,6 @@ def export_probe(
         "cross-validation, near-duplicates together); the head in the file was then fitted on all "
         "of them.",
         figures=figures,
-        score="knn",
         training=settings,
         versions=notes["versions"],
         date=probe.learn.icon_classifier["date"],

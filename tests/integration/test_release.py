@@ -9,7 +9,7 @@ import pytest
 from icon_classifier.model.session import Model
 from icon_classifier.training.export import save_export
 from scripts.environment import ROOT, SetupError
-from scripts.release_model import changes, check_figures, release
+from scripts.release_model import bare_card, changes, check_figures, release
 from tests.support import learners
 from tests.support.learners import LABELS
 from tests.support.models import metadata, model_bytes
@@ -57,6 +57,20 @@ def test_worse_model_is_refused_unless_it_is_accepted(page: Path, export: Path) 
     assert "recipe: colours -> drawn" in changed
     assert "classes: " not in "\n".join(changed)
     assert [line for line in changed if line.startswith("photo: resize to 8 x 8")]
+
+
+def test_card_of_another_model_is_noted(
+    page: Path, export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.release_model.check_parity", lambda export: None)  # takes seconds
+    export.with_name("export.md").write_text("# Model card\n\nTrained 2026-01-01.\n")
+    noted = [line for line in release(export, page, worse=True) if line.startswith("Note: ")]
+    assert any("The model card export.md is that of another model" in line for line in noted)
+
+
+def test_card_of_a_model_without_one_escapes_its_labels() -> None:
+    card = bare_card(metadata(labels=["a_b", "<b>c"]))
+    assert card.startswith("# Model card: a\\_b, \\<b\\>c\n")
 
 
 def test_error_of_other_classes_is_not_compared() -> None:

@@ -1,10 +1,11 @@
-"""train.ipynb run as `make train` runs it, on drawn shapes: from pictures to a prediction."""
+"""train.ipynb run as `make train` runs it, on a folder of shapes: from pictures to a prediction."""
 
 import contextlib
 import io
 import json
 import os
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from icon_classifier.conversion.convert import convert
+from icon_classifier.dataset.gather import gather
+from icon_classifier.dataset.recipes import load_recipe
 from icon_classifier.images import read_image_file
 from icon_classifier.model.session import Model
 from scripts.environment import ROOT
@@ -21,8 +24,13 @@ from scripts.train import train
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The executed notebook; its model lies beside it."""
+    """The executed notebook; its model lies beside it, and a folder of photos in data/."""
     folder = tmp_path_factory.mktemp("train")
+    shutil.copytree(gather(load_recipe("shapes"), folder / "drawn"), folder / "data" / "shapes")
+    for drawn in sorted((folder / "data" / "shapes").glob("*/*"))[::20]:
+        test = folder / "data" / "shapes" / "test" / drawn.parent.name / drawn.name
+        test.parent.mkdir(parents=True, exist_ok=True)
+        drawn.rename(test)
     for name in ("circle", "hexagon"):  # what visitors gave; there is no such class as the second
         (folder / "feedback" / name).mkdir(parents=True)
         picture = Image.new("RGB", (64, 64), "white")
@@ -30,7 +38,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture.save(folder / "feedback" / name / "given.jpg")
     parameters = {
         "recipe": "shapes",
-        "folder": str(folder / "shapes"),
+        "data": str(folder / "data" / "shapes"),
+        "folder": str(folder / "data" / "shapes"),  # as where it is data/shapes of the project
         "further": str(folder / "feedback"),
         "target": str(folder),
         "epochs": 1,
@@ -72,10 +81,23 @@ def test_report_says_what_it_takes_how_good_it_is_and_what_to_do_next(report: Pa
 def test_terminal_shows_each_step_what_was_gathered_and_the_outcome(report: Path) -> None:
     lines = report.with_name("shown.txt").read_text().splitlines()
     assert {"What to train", "Gather and look", "Train the model", "Export"} <= set(lines)
-    assert any(line.endswith(" photos; their classes are from the recipe") for line in lines)
-    assert lines[-4].startswith("The model, ")
-    assert lines[-3].startswith("To make it the page's model: make release-model ")
+    assert any(line.endswith(" photos; their classes are from the folders") for line in lines)
+    assert lines[-2].startswith("The model, ")
+    assert lines[-1].startswith("To make it the page's model: make release-model ")
     assert not [line for line in lines if "Figure" in line or "Output()" in line]
+
+
+def test_folder_of_the_user_is_written_to_in_gathered_alone(report: Path) -> None:
+    own = report.parent / "data" / "shapes"
+    assert {path.name for path in own.iterdir()} == {
+        *("circle", "square", "triangle", "test"),
+        "gathered",
+    }
+    assert (own / "gathered" / "features").is_dir()
+
+
+def test_photos_of_a_test_folder_are_judged(report: Path) -> None:
+    assert re.search("^Test set: ", printed(report), re.MULTILINE)
 
 
 def test_every_plot_of_the_report_is_a_figure_of_its_own(report: Path) -> None:
@@ -85,7 +107,7 @@ def test_every_plot_of_the_report_is_a_figure_of_its_own(report: Path) -> None:
 
 
 def test_photos_of_visitors_are_trained_on(report: Path) -> None:
-    photos = sorted((report.parent / "shapes" / "photos").glob("*/*given*"))
+    photos = sorted((report.parent / "data" / "shapes" / "gathered" / "photos").glob("*/*given*"))
     assert [path.parent.name for path in photos] == ["circle"]
     assert "further files of no class were left out, in: hexagon (1)" in printed(report)
 
@@ -103,7 +125,7 @@ def test_report_shows_the_cleaner_and_the_page(report: Path) -> None:
 def test_export_converts_and_predicts(report: Path) -> None:
     model = Model.load(convert(report.with_name("export.pkl")))
     assert model.labels == ("circle", "square", "triangle")
-    photos = sorted((report.parent / "shapes" / "photos").glob("*/*"))
+    photos = sorted((report.parent / "data" / "shapes" / "gathered" / "photos").glob("*/*"))
     answers = [model.predict(read_image_file(path)).label == path.parent.name for path in photos]
     assert sum(answers) > 0.8 * len(answers)
     card = report.with_name("export.md").read_text()

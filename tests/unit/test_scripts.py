@@ -261,6 +261,25 @@ def test_older_python_is_taken_where_pip_has_no_torch_for_the_newest(
     assert created[3:] == [14, 13, 12, 11]  # serving needs none: the last one stays
 
 
+@pytest.mark.parametrize(
+    ("asked", "made"), [("3 12", [12]), ("3 13", []), (None, [])], ids=["other", "same", "none"]
+)
+def test_environment_is_made_again_with_a_python_of_another_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, made: list[int]
+) -> None:
+    """The environment is of Python 3.13: what it runs exits with 0 where that is among those."""
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    program(tmp_path / ".venv" / "bin" / "python", 'case "$2" in *13*) exit 0;; *) exit 1;; esac')
+    monkeypatch.delenv("PYTHON", raising=False)
+    base = program(tmp_path / "base", f"echo {asked}") if asked else None
+    created: list[int] = []
+    monkeypatch.setattr(
+        Environment, "_create_with", lambda self, python, minor: created.append(minor)
+    )
+    Environment(tmp_path / ".venv", base).create([])
+    assert created == made
+
+
 @pytest.mark.parametrize("converted", [True, False])
 def test_torch_is_installed_for_serving_only_where_there_is_something_to_convert(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, converted: bool

@@ -41,6 +41,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--recipe", "bear"], "there is no recipe 'bear'; did you mean 'bears'?"),
         (["--recipe", "{tmp}/photos"], "for photos of your own: make train DATA={tmp}/photos"),
         (["--recipe", "shapes", "-p", "epoch", "1"], "did you mean 'epochs'?"),
+        (
+            ["--recipe", "shapes", "-p", "int8", "false"],
+            "int8: expected True, False, None or a number, got 'false'",
+        ),
     ],
 )
 def test_mistake_is_one_sentence_and_leaves_nothing_behind(
@@ -72,6 +76,22 @@ def test_file_of_a_recipe_does_as_well_as_its_name() -> None:
     assert train.check("recipes/shapes.toml", "") == train.check("shapes", "")
 
 
+def test_text_of_a_parameter_stays_one_where_the_notebook_declares_a_text() -> None:
+    cells = nbformat.read(train.NOTEBOOK, nbformat.NO_CONVERT)
+    given = {"further": "2024", "epochs": "5", "compare": "True", "lessons": "None", "int8": True}
+    with_them = train.with_parameters(cells, given).cells
+    (cell,) = [each for each in with_them if each.source.startswith("further = '2024'")]
+    values: dict[str, object] = {}
+    exec(cell.source, values)
+    assert {name: values[name] for name in given} == {
+        "further": "2024",
+        "epochs": 5,
+        "compare": True,
+        "lessons": None,
+        "int8": True,
+    }
+
+
 def notebook(folder: Path, *cells: str) -> Path:
     """Write a notebook with a parameter, a heading and more cells; a heading begins with ##."""
     v4 = nbformat.v4
@@ -97,6 +117,18 @@ def test_what_cells_print_is_shown_below_its_heading_and_the_report_is_written(
     shown = capfd.readouterr()
     assert (shown.out, shown.err) == ("\nGather\nmine\nmore\n\nLast\n1\n", "")
     assert "'mine'" in (tmp_path / "reports" / "train.ipynb").read_text()
+
+
+@pytest.mark.slow
+def test_heading_is_shown_before_its_cell_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "NOTEBOOK", notebook(tmp_path, "1 / 0; print()"))
+
+    with pytest.raises(SetupError, match="ZeroDivisionError"):
+        train.train({}, tmp_path / "report.ipynb")
+
+    assert capfd.readouterr().out == "\nGather\n"
 
 
 @pytest.mark.slow

@@ -258,7 +258,7 @@ def _is_latin(text: str) -> bool:
 
 
 def _is_in(encoding: str) -> Callable[[str], bool]:
-    """Return whether a character is an ideograph or kana that an encoding has in two bytes."""
+    """Return a function that says if a character is an ideograph or kana of two bytes there."""
 
     def is_in(character: str) -> bool:
         if not "\u3040" <= character <= "\u9fff":
@@ -276,7 +276,7 @@ _EAST_ASIAN = {
     "gb18030": _is_in("gb2312"),
     "cp950": lambda each: _is_in("big5")(each) and each.encode("big5") < b"\xc7",
 }
-"""Encodings of names on Windows in Japan and China, and whether a character is common in each."""
+"""Encodings of names on Windows in Japan, China and Taiwan: whether a character is common there."""
 
 
 def _open_decompressed(file: Path) -> IO[bytes]:

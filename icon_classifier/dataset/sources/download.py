@@ -293,7 +293,7 @@ def fetch_file(
     *,
     sha256: str | None = None,
     max_bytes: int = 2 * 2**30,
-    timeouts: Timeouts = Timeouts(tries=5),
+    timeouts: Timeouts,
     progress: bool = True,
 ) -> Path:
     """Download a large file; an interrupted download continues where it stopped.

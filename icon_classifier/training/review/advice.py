@@ -281,12 +281,16 @@ def advise_on_quality(paths: Sequence[Path], wrong: npt.NDArray[np.bool_]) -> st
         f"{name} than the others: {_named(paths, each)}." for name, each in kinds if each.any()
     )
     theirs, others = wrong[poor], wrong[~poor]
+    counts = (
+        f"{found} Of these, the model gets {theirs.sum()} of {len(theirs)} wrong, of the others "
+        f"{others.sum()} of {len(others)}"
+    )
+    usual = _MORE_OFTEN * others.mean() * len(theirs)
     # With one error less it must still be so: a single one is chance.
-    if theirs.sum() - 1 > _MORE_OFTEN * others.mean() * len(theirs):
-        return (
-            f"{found} Of these, the model gets {theirs.sum()} of {len(theirs)} wrong, of the "
-            f"others {others.sum()} of {len(others)}: replace these."
-        )
+    if theirs.sum() - 1 > usual:
+        return f"{counts}: replace these."
+    if theirs.sum() > usual:
+        return f"{counts}, which may be chance."
     return f"{found} {'These are hardly wrong more often' if wrong.any() else 'None is wrong'}."
 
 

@@ -38,7 +38,7 @@ def describe_cost(
     photos : int
         How many photos there are.
     compare, lessons : bool
-        Whether the plain recipe and the four mistakes are trained as well.
+        Whether the whole network is fine-tuned, and the four lessons are trained, as well.
     """
     if torch.cuda.is_available():
         return f"GPU: {torch.cuda.get_device_name()}. Everything takes a few minutes at most."
@@ -51,9 +51,9 @@ def describe_cost(
     if compare:
         epochs = training.frozen_epochs + training.epochs
         steps = _FINDER_PHOTOS + (1 - training.valid_share) * photos * epochs
-        parts.append(f"{_rounded(step * _BACKWARD * steps)} for the plain recipe")
+        parts.append(f"{_rounded(step * _BACKWARD * steps)} for fine-tuning")
     if lessons:
-        parts.append(f"{_rounded(step * _MISTAKES * _BACKWARD)} for the mistakes")
+        parts.append(f"{_rounded(step * _MISTAKES * _BACKWARD)} for the lessons")
     return f"No GPU, {cores} cores: {', '.join(parts)}, and half a minute for the rest."
 
 

@@ -56,6 +56,6 @@ def compare_before(figures: Figures, *folders: Path) -> str:
         chance = ", which may be chance" if low <= before["error"] <= high else ""
         line = f"{word} than {name}: {figures.error:.1%} wrong, not {before['error']:.1%}{chance}."
         if word == "Worse":
-            line += " make release-model refuses a worse model, unless it gets ARGS=--worse."
+            line += " make release-model refuses one worse than the page's without ARGS=--worse."
         return line
     return "There is no model of these classes to compare with."

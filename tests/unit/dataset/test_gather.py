@@ -492,10 +492,11 @@ def test_data_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         gather(Recipe("own", "Own", "folder"), tmp_path / "file" / "work", data=tmp_path / "given")
 
 
-def test_address_of_an_archive_that_returned_a_web_page_is_asked_again(
+def test_address_of_an_archive_that_failed_or_returned_a_web_page_is_asked_again(
     server: PhotoServer, tmp_path: Path
 ) -> None:
-    server.routes["/pets.tgz"] = in_turn(body(b" <html>busy</html>"), body(archive_of_pets()))
+    page, archive = body(b" <html>busy</html>"), body(archive_of_pets())
+    server.routes["/pets.tgz"] = in_turn(*[status(503)] * 4, page, archive)
     recipe = replace(PETS, source="archive", archive=ArchiveSource(server.url("/pets.tgz")))
 
     with pytest.raises(DownloadError, match="expected a zip or tar archive, got a web page"):
@@ -850,6 +851,16 @@ def test_shapes_that_were_moved_away_are_not_drawn_again(tmp_path: Path) -> None
     assert len(photos_and_labels(photos)[0]) == 119
 
 
+def test_photos_of_a_class_that_left_the_recipe_are_refused(tmp_path: Path) -> None:
+    shapes = load_recipe("shapes")
+    triangles = gather(shapes, tmp_path) / "triangle"
+    two = replace(shapes, classes=shapes.classes[:2])
+    with pytest.raises(DatasetError, match=r"got photos of triangle too: rename their folders"):
+        gather(two, tmp_path)
+    shutil.rmtree(triangles)
+    assert set(photos_and_labels(gather(two, tmp_path))[1]) == {"circle", "square"}
+
+
 def picture(path: Path, number: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(coloured(number))
@@ -897,6 +908,45 @@ def test_further_photo_that_is_deleted_there_goes_with_the_next_run(
     assert given_by_visitors(root) == []
     drawn = gather(load_recipe("shapes"), tmp_path / "drawn")
     assert len(photos_and_labels(photos)[0]) == len(photos_and_labels(drawn)[0])
+
+
+def test_further_photo_that_was_moved_or_rewritten_goes_when_it_is_deleted_there(
+    tmp_path: Path,
+) -> None:
+    root, further = tmp_path / "shapes", tmp_path / "feedback" / "circle"
+    further.mkdir(parents=True)
+    for number, name in enumerate(("rewritten.webp", "relabelled.webp", "deleted.png")):
+        Image.new("RGB", (20, 20), (90 * number, 200, 7)).save(further / name)
+
+    def left() -> list[str]:
+        return sorted(
+            f"{path.parent.parent.name}/{path.parent.name}/{original_name(path)}"
+            for path in root.glob("*/*/*-*")
+        )
+
+    photos = gather(load_recipe("shapes"), root, further=further.parent)
+    clean(photos, with_fastai=False, progress=False)
+    moves = []
+    for path in photos.glob("*/*-*"):
+        for name, folder in (("relabelled", "photos/square"), ("deleted", "quarantine/circle")):
+            if name in path.name:
+                source = path.relative_to(root).as_posix()
+                moves.append(Move(source, f"{folder}/{path.name}", name))
+    apply_moves(root, moves, "cleaner")
+    before = left()
+    assert before == [
+        "originals/circle/relabelled.webp",
+        "originals/circle/rewritten.webp",
+        "photos/circle/rewritten.jpg",
+        "photos/square/relabelled.jpg",
+        "quarantine/circle/deleted.png",
+    ]
+    gather(load_recipe("shapes"), root, further=further.parent)
+    assert left() == before
+    for path in further.iterdir():
+        path.unlink()
+    gather(load_recipe("shapes"), root, further=further.parent)
+    assert left() == []
 
 
 def test_further_photos_join_a_folder_and_keep_no_class_alive(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ def card() -> Card:
         fingerprint="ab" * 32,
         split="Five splits.",
         figures=figures,
-        score="energy",
         training={"seed": 42},
         versions={"fastai": "2.8.12"},
         date="2026-11-21",
@@ -41,7 +40,7 @@ def test_card_holds_figures_warning_and_training(card: Card) -> None:
         "| grizzly | 1 of 1 | 1 of 2 |",
         "| black | 1 | 1 | 0 |",
         "expected calibration error",
-        '(score "energy"); 75.0 % of these photos are answered',
+        "trained on; 75.0 % of these photos are answered",
         "mean recall of the classes is 83.3 %",
         "ab" * 32,
         "- seed: 42",
@@ -50,13 +49,15 @@ def test_card_holds_figures_warning_and_training(card: Card) -> None:
         assert words in text
 
 
-def test_card_of_a_model_without_a_score_says_so(card: Card) -> None:
-    assert 'never says "not sure"' in replace(card, score=None).to_markdown()
+def test_card_of_a_model_that_is_always_sure_says_so(card: Card) -> None:
+    figures = replace(card.figures, accepted=None)
+    assert 'never says "not sure"' in replace(card, figures=figures).to_markdown()
 
 
 def test_text_of_the_recipe_is_escaped(card: Card) -> None:
     text = replace(card, use="A <script> of | [mine](x)\n# not a title").to_markdown()
     assert r"A \<script\> of \| \[mine\](x) \# not a title" in text
+    assert r"3 of \<b\>x\_y." in replace(card, data="3 photos: 3 of <b>x_y.").to_markdown()
 
 
 def test_card_is_the_only_file_written(card: Card, tmp_path: Path) -> None:

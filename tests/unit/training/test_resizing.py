@@ -105,3 +105,25 @@ def test_many_photos_are_tried_in_part() -> None:
     same = {(size, method): 0.1 for size in (224, 320, 448) for method in ("crop", "squish")}
     _, asked = choose(same, count=3 * MAX_PHOTOS)
     assert {count for *_, count in asked} == {MAX_PHOTOS}
+
+
+@pytest.mark.parametrize(
+    ("classes", "photos", "alike"),
+    [(251, 5, 1), (30, 40, 20)],
+    ids=["many classes", "two films of each class"],
+)
+def test_photos_that_are_tried_hold_two_that_differ_of_each_class(
+    classes: int, photos: int, alike: int
+) -> None:
+    targets = np.repeat(np.arange(classes), photos)
+    groups = [index // alike for index in range(len(targets))]
+    counts = []
+
+    def extract(index: np.ndarray, size: int, method: str) -> np.ndarray:
+        counts.append(np.bincount(targets[index], minlength=classes))
+        assert len({groups[each] for each in index}) == len(index)
+        return np.eye(classes, 8, dtype=np.float32)[targets[index]]
+
+    choose_resizing(extract, targets, groups, classes, None, OPEN)
+
+    assert all(2 <= each.min() == each.max() for each in counts)

@@ -27,4 +27,4 @@ def test_cost_names_the_machine_and_what_takes_longer() -> None:
         "and half a minute for the rest.",
         little,
     )
-    assert re.search(rf"{duration} for the plain recipe, {duration} for the mistakes", everything)
+    assert re.search(rf"{duration} for fine-tuning, {duration} for the lessons", everything)

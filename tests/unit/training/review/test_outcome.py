@@ -35,7 +35,7 @@ def test_classes_of_the_lowest_recall_come_first() -> None:
         (0.11, "Better than the previous model ({model}): 10.0% wrong, not 11.0%, "
                "which may be chance."),
         (0.01, "Worse than the previous model ({model}): 10.0% wrong, not 1.0%. "
-               "make release-model refuses a worse model, unless it gets ARGS=--worse."),
+               "make release-model refuses one worse than the page's without ARGS=--worse."),
         (0.1, "As good as the previous model ({model}): 10.0% wrong."),
     ],
 )  # fmt: skip
