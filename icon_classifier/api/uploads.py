@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -99,8 +100,12 @@ async def read_upload(
 
 
 async def _read_form(request: Request, settings: ApiSettings) -> Upload:
+    _, options = parse_options_header(request.headers["content-type"])
+    boundary = options.get(b"boundary", b"").decode("latin-1")
     parser = _PhotoParser(
-        request.headers,
+        # Without a charset, which browsers never send: Python would keep each name that is none,
+        # and some codecs fail or decode to something other than text.
+        Headers({"content-type": f'multipart/form-data; boundary="{boundary}"'}),
         request.stream(),
         settings.max_bytes,
         max_files=settings.max_files,
