@@ -160,7 +160,7 @@ function camera(model, texts, take, say) {
   const element = h('div', { className: 'ic-camera' }, video, h('div', { className: 'ic-ways' }, shoot, close));
   element.hidden = true;
   let stream;
-  let opener;
+  let opener; // the button, from its click until the camera is closed
 
   function stop() {
     if (!stream) return;
@@ -168,6 +168,7 @@ function camera(model, texts, take, say) {
     stream = video.srcObject = null;
     element.hidden = true;
     opener.focus();
+    opener = undefined;
     if (live) model.send({ kind: 'closed' });
   }
   async function follow() {
@@ -177,6 +178,7 @@ function camera(model, texts, take, say) {
     else requestAnimationFrame(follow); // the camera has just begun
   }
   async function open(button) {
+    if (opener) return; // the browser still asks, or the camera is open
     opener = button;
     say('');
     try {
@@ -184,6 +186,7 @@ function camera(model, texts, take, say) {
         video: { facingMode: 'environment', width: { ideal: 1280 } },
       });
     } catch (error) {
+      opener = undefined;
       say(error.name === 'NotAllowedError' ? texts.camera_denied : texts.camera_missing);
       return;
     }

@@ -277,6 +277,29 @@ def test_laptop_camera_takes_a_photo(visit: Callable[..., Page]) -> None:
     expect(button(page, "Camera")).to_be_focused()
 
 
+def test_camera_is_off_once_closed_however_often_its_button_was_clicked(
+    visit: Callable[..., Page],
+) -> None:
+    page = visit(permissions=["camera"])
+    page.evaluate(
+        """() => {
+          const media = navigator.mediaDevices;
+          const open = media.getUserMedia.bind(media);
+          window.asked = [];
+          media.getUserMedia = (wanted) => asked[asked.push(open(wanted)) - 1];
+        }"""
+    )
+    button(page, "Camera").evaluate("button => { button.click(); button.click(); }")
+    expect(page.locator("video")).to_be_visible()
+    button(page, "Camera").click()
+    button(page, "Close the camera").click()
+    states = page.evaluate(
+        """async () => (await Promise.all(asked)).map(
+          (stream) => stream.getTracks()[0].readyState)"""
+    )
+    assert set(states) == {"ended"}
+
+
 def test_phone_camera_takes_a_photo(visit: Callable[..., Page], grizzly: Path) -> None:
     page = visit(**PHONE)
     with page.expect_file_chooser() as chooser:
