@@ -127,7 +127,8 @@ function sender(model, work, texts) {
         for (const [index, file] of files.entries()) {
           const text = count > 1 ? fill(texts.counting, { index: index + 1, count }) : '';
           work.show(text || texts.preparing, index, count);
-          const content = await prepare(file, model).catch(() => null);
+          // What cannot be read, such as a folder, is sent as what is no picture.
+          const content = await prepare(file, model).catch(() => new ArrayBuffer(1));
           await last;
           work.show(text || texts.looking, index, count);
           last = answered();

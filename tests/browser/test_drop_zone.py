@@ -359,6 +359,12 @@ def test_too_large_file_is_refused_before_it_is_sent(
     expect(line(page)).to_have_text("This file is larger than 25 MB; please choose a smaller one.")
 
 
+def test_folder_is_no_picture(visit: Callable[..., Page], tmp_path: Path) -> None:
+    page = visit()
+    drop(page, tmp_path)
+    expect(line(page)).to_contain_text("not a picture")
+
+
 def test_several_photos_fill_a_table(
     visit: Callable[..., Page], grizzly: Path, cat: Path, tmp_path: Path, artefacts: Path
 ) -> None:
