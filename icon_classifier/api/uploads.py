@@ -21,6 +21,7 @@ from icon_classifier.errors import (
     UnsupportedImageError,
     UploadError,
     UploadTooLargeError,
+    megabytes,
 )
 
 _MAX_FIELDS = 8
@@ -194,7 +195,7 @@ class _LimitedBody:
                 await self._drain(message)
                 raise UploadTooLargeError(
                     f"expected at most {max_body} bytes, got more",
-                    words=f"This upload is larger than {max_body // 2**20} MB; "
+                    words=f"This upload is larger than {megabytes(max_body)}; "
                     "please send fewer or smaller photos.",
                 )
             self._reserve(size)
