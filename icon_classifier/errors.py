@@ -278,7 +278,7 @@ class SlowUploadError(UploadError):
 class ApiKeyError(RequestError):
     """The request carries no API key, or a wrong one."""
 
-    words = "This needs an API key; please send yours in the header X-API-Key."
+    words = "This needs an API key, and got none or a wrong one; programs send it as X-API-Key."
 
 
 class BusyError(RequestError):
