@@ -367,7 +367,8 @@ def api(
         from icon_classifier.api.serve import serve
     except ModuleNotFoundError as error:
         raise _missing_extra(error, "api") from error
-    serve(app_from_environment(model), host=host, port=port, root_path=root_path)
+    folder = None if model is None else _model_folder(model)
+    serve(app_from_environment(folder), host=host, port=port, root_path=root_path)
 
 
 @app.command(cls=_Command)

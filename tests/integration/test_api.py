@@ -88,7 +88,7 @@ def drip(connection: socket.socket) -> bytes:
 def test_command_serves_the_api_and_reports_a_used_port(tmp_path: Path) -> None:
     write_model(tmp_path)
     port = free_port()
-    command = ["-m", "icon_classifier", "api", f"--port={port}", f"--model={tmp_path}"]
+    command = ["-m", "icon_classifier", "api", f"--port={port}", f"--model={tmp_path}/export.onnx"]
     with running(command, port=port, ready="healthz") as server:
         answer = httpx.post(server.url + "classify", content=PHOTO, timeout=60).json()
         assert {entry["label"] for entry in answer["predictions"]} == {"red", "green", "blue"}
