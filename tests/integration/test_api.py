@@ -48,7 +48,7 @@ def serving_process(folder: Path, changes: str) -> Iterator[Server]:
 def serving(model: Model, **options) -> Iterator[tuple[str, int]]:
     """Run the API in a thread until the block ends and yield its address."""
     app = create_app(model, ApiSettings(**{"rate": 0, **options}))
-    server = api_server.create_server(app, port=0)
+    server = api_server.create_server(app)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
