@@ -376,6 +376,7 @@ def test_every_link_keeps_the_prefix_and_scheme_of_a_proxy(model):
         assert str(redirect.url) == "https://site.example/icons/labels"
         assert redirect.json() == {"labels": LABELS}
         assert is_problem(client.get("/icons/nothing"), 404)
+        assert "; /icons/docs shows how" in client.get("/icons/classify").json()["detail"]
         refused = client.post("/icons/classify", content=b"only text")
         assert refused.json()["type"] == "/icons/docs#unsupported-image"
 
