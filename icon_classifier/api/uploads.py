@@ -70,6 +70,8 @@ async def read_upload(
     ------
     UploadError
         If there is no photo, or the body is too large or too slow.
+    EmptyImageError
+        If the body is empty.
     UnsupportedImageError
         If it is JSON.
     BusyError
