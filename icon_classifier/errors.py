@@ -121,15 +121,24 @@ STALLED = "No photo was finished for a minute; please restart this server."
 FILE_NOT_OPENED = "This file cannot be opened; please check it."
 
 
+def megabytes(limit: int) -> str:
+    """Format a number of bytes: ``25 MB``, ``1.5 MB``, ``0.95 MB``."""
+    return f"{_rounded(limit / 2**20)} MB"
+
+
 def too_many_bytes(limit: int) -> str:
     """Return the words for a file of more than `limit` bytes."""
-    return f"This file is larger than {limit // 2**20} MB; please choose a smaller one."
+    return f"This file is larger than {megabytes(limit)}; please choose a smaller one."
 
 
 def too_many_pixels(limit: int) -> str:
     """Return the words for a picture of more than `limit` pixels."""
-    limit //= 1_000_000
-    return f"This picture has more than {limit} megapixels; please choose a smaller one."
+    megapixels = _rounded(limit / 1e6)
+    return f"This picture has more than {megapixels} megapixels; please choose a smaller one."
+
+
+def _rounded(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 class ImageTooSmallError(ImageError):
@@ -269,7 +278,7 @@ class SlowUploadError(UploadError):
 class ApiKeyError(RequestError):
     """The request carries no API key, or a wrong one."""
 
-    words = "This needs an API key; please send yours in the header X-API-Key."
+    words = "This needs an API key, and got none or a wrong one; programs send it as X-API-Key."
 
 
 class BusyError(RequestError):

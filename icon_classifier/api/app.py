@@ -135,7 +135,7 @@ class _Api:
         self._rate_limiter = RateLimiter(settings.rate)
         # A share is at least what one request may need.
         memory, queue, downloads = settings.max_memory, settings.queue, settings.fetch_parallel
-        self._memory = Budget(memory, max(settings.max_body, memory // 4), "bytes")
+        self._memory = Budget(memory, max(settings.max_request, memory // 4), "bytes")
         self._queue = Budget(queue, max(settings.max_files, queue // 4), "places in the queue")
         self._downloads = Budget(downloads, max(1, downloads // 4), "downloads")
         self._document = openapi_document(model.labels, settings)

@@ -335,6 +335,7 @@ class Fetcher:
 
 _FETCH_ERRORS = (
     UnicodeError,  # a host name of which idna makes nothing
+    ssl.SSLError,  # after the handshake; httpcore translates those of the handshake alone
     httpx.HTTPError,
     httpx.InvalidURL,
     httpx.StreamError,

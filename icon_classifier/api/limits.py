@@ -69,7 +69,7 @@ class RateLimiter:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def charge(self, client: str, cost: int = 1) -> None:
-        """Remove tokens from a client's bucket.
+        """Remove tokens from a client's bucket, at most as many as it can hold.
 
         Raises
         ------
@@ -86,10 +86,9 @@ class RateLimiter:
         if len(self._buckets) > MAX_CLIENTS:
             self._buckets.popitem(last=False)
         if not enough:
-            missing = min(cost, self._capacity) - tokens
             raise RateLimitError(
                 f"expected at most {self._capacity:.0f} photos a minute from {client}, got more",
-                retry_after=max(1, math.ceil(missing * 60 / self._capacity)),
+                retry_after=max(1, math.ceil((cost - tokens) * 60 / self._capacity)),
             )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from icon_classifier import __version__
 from icon_classifier.api.settings import ApiSettings
+from icon_classifier.errors import megabytes
 
 
 def openapi_document(labels: Sequence[str], settings: ApiSettings) -> dict[str, Any]:
@@ -20,7 +21,6 @@ def openapi_document(labels: Sequence[str], settings: ApiSettings) -> dict[str, 
         The limits, which the descriptions name.
     """
     secured: dict[str, Any] = {"security": [{"key": []}, {"bearer": []}]} if settings.keys else {}
-    megabytes = settings.max_bytes // 2**20
     photo = {"type": "string", "contentMediaType": "application/octet-stream"}
     return {
         "openapi": "3.1.0",
@@ -55,9 +55,9 @@ def openapi_document(labels: Sequence[str], settings: ApiSettings) -> dict[str, 
                 "post": {
                     "operationId": "classify",
                     "summary": "Classify one photo or several.",
-                    "description": f"Up to {settings.max_files} photos of up to {megabytes} MB "
-                    "each. One photo returns an Answer; several return Answers, with a Problem in "
-                    "place of each photo that cannot be used.",
+                    "description": f"Up to {settings.max_files} photos of up to "
+                    f"{megabytes(settings.max_bytes)} each. One photo returns an Answer; several "
+                    "return Answers, with a Problem in place of each photo that cannot be used.",
                     "requestBody": {
                         "required": True,
                         "content": {

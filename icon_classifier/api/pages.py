@@ -14,6 +14,7 @@ from html import escape
 from typing import Any
 
 from icon_classifier.api.problems import client_errors, slug, status_code, title
+from icon_classifier.errors import megabytes
 from icon_classifier.model.session import Prediction
 
 _STYLE = """
@@ -59,7 +60,7 @@ def upload_page(
 <p>It is classified as one of: {escape(", ".join(labels))}.</p>
 {"".join(_result(name, result) for name, result in results)}
 <form method="post" action="./" enctype="multipart/form-data">
-<label>Photos (up to {max_bytes // 2**20} MB each)
+<label>Photos (up to {megabytes(max_bytes)} each)
 <input type="file" name="photo" accept="image/*" multiple required></label>
 {key}
 <button>Classify</button>

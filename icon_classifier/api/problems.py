@@ -118,10 +118,11 @@ async def _on_error(request: Request, error: Exception) -> Response:
     return error_response(cast(IconClassifierError, error), request)
 
 
-async def _on_http_error(_: Request, error: Exception) -> Response:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     error = cast(HTTPException, error)
     methods = (error.headers or {}).get("Allow", "").replace(", ", " or ")
-    detail = f"Please send this request with {methods}; /docs shows how." if methods else ""
+    docs = f"{root_path(request)}/docs"
+    detail = f"Please send this request with {methods}; {docs} shows how." if methods else ""
     return _http_problem(error.status_code, error.headers, detail)
 
 

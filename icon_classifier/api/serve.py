@@ -145,26 +145,18 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def create_server(
-    app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867, root_path: str = ""
-) -> uvicorn.Server:
-    """Create a server that does not listen yet.
+def create_server(app: ASGIApp, *, root_path: str = "") -> uvicorn.Server:
+    """Create a server; its method ``run`` is given the sockets to listen on.
 
     Parameters
     ----------
     app : ASGI application
         See :func:`icon_classifier.api.app.create_app`.
-    host : str
-        The address to listen on.
-    port : int
-        The port to listen on; 0 takes a free one.
     root_path : str
         The prefix under which a proxy serves the app, and which it removes from addresses.
     """
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         root_path=root_path,
         http=_Protocol,
         ws="none",
@@ -184,14 +176,25 @@ def create_server(
 
 
 def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8867, root_path: str = "") -> None:
-    """Serve until a signal stops the process; the parameters are those of :func:`create_server`.
+    """Serve until a signal stops the process.
+
+    Parameters
+    ----------
+    app : ASGI application
+        See :func:`icon_classifier.api.app.create_app`.
+    host : str
+        The address to listen on.
+    port : int
+        The port to listen on; 0 takes a free one.
+    root_path : str
+        The prefix under which a proxy serves the app, and which it removes from addresses.
 
     Raises
     ------
     SettingsError
         If the port is in use or the address does not belong to this machine.
     """
-    server = create_server(app, host=host, port=port, root_path=root_path)
+    server = create_server(app, root_path=root_path)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

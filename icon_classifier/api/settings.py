@@ -54,7 +54,7 @@ class ApiSettings:
     keys : tuple of str
         Accepted API keys; empty: no key is needed.
     rate : int
-        Maximum number of photos a minute for each client; 0: no limit.
+        Maximum number of photos a minute for each client, at least ``max_files``; 0: no limit.
     proxies : int
         Number of trusted proxies in front, each of which appends to X-Forwarded-For; 0: the header
         is ignored.
@@ -93,12 +93,20 @@ class ApiSettings:
             raise SettingsError(
                 f"expected queue of at least max_files={self.max_files}, got {self.queue}"
             )
-        largest = max(self.max_bytes, self.max_body)  # fetched or sent
-        if largest > self.max_memory:
+        if 0 < self.rate < self.max_files:
             raise SettingsError(
-                f"expected max_memory of at least {largest}, the size of the largest request, "
-                f"got {self.max_memory}"
+                f"expected rate of 0 or at least max_files={self.max_files}, got {self.rate}"
             )
+        if self.max_request > self.max_memory:
+            raise SettingsError(
+                f"expected max_memory of at least {self.max_request}, the size of the largest "
+                f"request, got {self.max_memory}"
+            )
+
+    @property
+    def max_request(self) -> int:
+        """Size of the largest request in bytes: of a body that is sent, or a photo fetched."""
+        return max(self.max_body, self.max_bytes)
 
     @property
     def limits(self) -> Limits:

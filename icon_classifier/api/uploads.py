@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -20,6 +21,7 @@ from icon_classifier.errors import (
     UnsupportedImageError,
     UploadError,
     UploadTooLargeError,
+    megabytes,
 )
 
 _MAX_FIELDS = 8
@@ -68,6 +70,8 @@ async def read_upload(
     ------
     UploadError
         If there is no photo, or the body is too large or too slow.
+    EmptyImageError
+        If the body is empty.
     UnsupportedImageError
         If it is JSON.
     BusyError
@@ -99,8 +103,12 @@ async def read_upload(
 
 
 async def _read_form(request: Request, settings: ApiSettings) -> Upload:
+    _, options = parse_options_header(request.headers["content-type"])
+    boundary = options.get(b"boundary", b"").decode("latin-1")
     parser = _PhotoParser(
-        request.headers,
+        # Without a charset, which browsers never send: Python would keep each name that is none,
+        # and some codecs fail or decode to something other than text.
+        Headers({"content-type": f'multipart/form-data; boundary="{boundary}"'}),
         request.stream(),
         settings.max_bytes,
         max_files=settings.max_files,
@@ -189,7 +197,7 @@ class _LimitedBody:
                 await self._drain(message)
                 raise UploadTooLargeError(
                     f"expected at most {max_body} bytes, got more",
-                    words=f"This upload is larger than {max_body // 2**20} MB; "
+                    words=f"This upload is larger than {megabytes(max_body)}; "
                     "please send fewer or smaller photos.",
                 )
             self._reserve(size)

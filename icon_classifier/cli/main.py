@@ -276,7 +276,9 @@ def convert(
     card = export.with_suffix(".md")
     for note in notes(metadata, card.read_text("utf-8", "replace") if card.is_file() else ""):
         print(f"Note: {note}")
-    if target.name != MODEL:
+    if target.name != MODEL and export.name == EXPORT:
+        print(f"Note: The page opens {MODEL}; to write it, leave out {target}.")
+    elif target.name != MODEL:
         also = ""
         if names_file(export).exists():
             also = f" and {names_file(export)} to {names_file(Path(EXPORT))}"
@@ -365,7 +367,8 @@ def api(
         from icon_classifier.api.serve import serve
     except ModuleNotFoundError as error:
         raise _missing_extra(error, "api") from error
-    serve(app_from_environment(model), host=host, port=port, root_path=root_path)
+    folder = None if model is None else _model_folder(model)
+    serve(app_from_environment(folder), host=host, port=port, root_path=root_path)
 
 
 @app.command(cls=_Command)

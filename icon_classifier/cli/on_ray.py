@@ -19,7 +19,7 @@ import ray
 from PIL import Image
 
 from icon_classifier.cli.predict import Record, error_record, find_photos, prediction_record
-from icon_classifier.errors import FILE_NOT_OPENED, ImageError
+from icon_classifier.errors import FILE_NOT_OPENED, ImageError, SettingsError
 from icon_classifier.formats import SUFFIXES
 from icon_classifier.images import Limits, read_image, read_image_file
 from icon_classifier.model.session import Model
@@ -28,6 +28,13 @@ _CHUNK_SIZE = 2048
 """Photos that are sent to the cluster at a time, which limits the memory of the driver."""
 
 _BATCH_SIZE = 8
+
+_ADDRESS_ERRORS = (
+    ImportError,  # no s3fs, gcsfs, …
+    OSError,
+    TypeError,  # an address that lacks a part
+    ValueError,  # of an unknown kind
+)
 
 
 def find_photos_anywhere(
@@ -41,6 +48,11 @@ def find_photos_anywhere(
         Paths, patterns, or addresses such as ``s3://bucket/folder``.
     passed_over : Counter, optional
         Counts the other files in folders by what they are.
+
+    Raises
+    ------
+    SettingsError
+        If an address is of no kind that is installed here, or does not answer.
     """
     passed_over = Counter() if passed_over is None else passed_over
     for argument in arguments:
@@ -48,8 +60,12 @@ def find_photos_anywhere(
             # Absolute: the workers have other working directories.
             yield from map(os.path.abspath, find_photos([argument], passed_over))
             continue
-        system, path = fsspec.core.url_to_fs(argument)
-        if not system.isdir(path):
+        try:
+            system, path = fsspec.core.url_to_fs(argument)
+            is_folder = system.isdir(path)
+        except _ADDRESS_ERRORS as error:
+            raise SettingsError(f"cannot look for photos at {argument}: {error}") from error
+        if not is_folder:
             yield argument
             continue
         for folder, _, files in system.walk(path):
@@ -137,6 +153,6 @@ def _read(path: str) -> Image.Image:
     try:
         with fsspec.open(path, "rb") as file:
             data = file.read(limits.max_bytes + 1)
-    except (OSError, ValueError, ImportError) as error:  # ImportError: no s3fs, gcsfs, …
+    except _ADDRESS_ERRORS as error:
         raise ImageError(f"cannot read {path}: {error}", words=FILE_NOT_OPENED) from error
     return read_image(data, limits)

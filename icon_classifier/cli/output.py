@@ -9,6 +9,7 @@ import contextlib
 import csv
 import hashlib
 import io
+import itertools
 import json
 import os
 import sys
@@ -163,23 +164,30 @@ def _resume(path: Path, form: str, top: int) -> tuple[PathSet, bool]:
     """Read the results of an earlier run and cut off an unfinished last line."""
     if not path.exists():
         return PathSet(), False
-    with path.open("rb+") as raw:
-        raw.truncate(_end_of_last_line(raw))
+    begin = (f"{_csv_header(top)}\n" if form == "csv" else '{"path": ').encode()
+    with path.open("rb") as raw:
+        end = _end_of_last_line(raw)
+        raw.seek(0)
+        if end == 0 and not begin.startswith(raw.read(len(begin))):
+            raise _not_results(form, 1, path)
     failed = False
 
     def paths() -> Iterator[str]:
         nonlocal failed
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            for number, line in enumerate(file, 1):
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            finished = itertools.takewhile(lambda line: line.endswith("\n"), file)
+            for number, line in enumerate(finished, 1):
                 record = _parse(line, form, top, number, path)
                 if record is not None:
                     failed |= bool(record.get("error"))
                     yield record["path"]
 
-    return PathSet(paths()), failed
+    done = PathSet(paths())
+    os.truncate(path, end)  # only now: a file of something else is left as it is
+    return done, failed
 
 
-def _end_of_last_line(raw: io.BufferedRandom) -> int:
+def _end_of_last_line(raw: io.BufferedReader) -> int:
     """Find the offset after the last line break, searching backwards."""
     end = raw.seek(0, os.SEEK_END)
     block = 64 * 2**10
@@ -206,9 +214,13 @@ def _parse(line: str, form: str, top: int, number: int, path: Path) -> Record | 
             [cells] = csv.reader([line])
             if number > 1 and len(cells) == 2 * top + 3:
                 return {"path": cells[0], "error": cells[-1]}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, csv.Error):
         pass
-    raise SettingsError(
+    raise _not_results(form, number, path)
+
+
+def _not_results(form: str, number: int, path: Path) -> SettingsError:
+    return SettingsError(
         f"expected a {form} result in line {number} of {path}, got something else; "
         "choose another file or the options that it was started with"
     )

@@ -104,6 +104,8 @@ class Classifier:
         ------
         ModelError
             If the model could not be opened.
+        ImageTooLargeError
+            If there is not enough memory.
         """
         prediction = self.predict(image, explain=True)
         for listener in self._listeners:

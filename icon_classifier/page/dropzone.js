@@ -127,7 +127,8 @@ function sender(model, work, texts) {
         for (const [index, file] of files.entries()) {
           const text = count > 1 ? fill(texts.counting, { index: index + 1, count }) : '';
           work.show(text || texts.preparing, index, count);
-          const content = await prepare(file, model).catch(() => null);
+          // What cannot be read, such as a folder, is sent as what is no picture.
+          const content = await prepare(file, model).catch(() => new ArrayBuffer(1));
           await last;
           work.show(text || texts.looking, index, count);
           last = answered();
@@ -160,7 +161,7 @@ function camera(model, texts, take, say) {
   const element = h('div', { className: 'ic-camera' }, video, h('div', { className: 'ic-ways' }, shoot, close));
   element.hidden = true;
   let stream;
-  let opener;
+  let opener; // the button, from its click until the camera is closed
 
   function stop() {
     if (!stream) return;
@@ -168,6 +169,7 @@ function camera(model, texts, take, say) {
     stream = video.srcObject = null;
     element.hidden = true;
     opener.focus();
+    opener = undefined;
     if (live) model.send({ kind: 'closed' });
   }
   async function follow() {
@@ -177,6 +179,7 @@ function camera(model, texts, take, say) {
     else requestAnimationFrame(follow); // the camera has just begun
   }
   async function open(button) {
+    if (opener) return; // the browser still asks, or the camera is open
     opener = button;
     say('');
     try {
@@ -184,6 +187,7 @@ function camera(model, texts, take, say) {
         video: { facingMode: 'environment', width: { ideal: 1280 } },
       });
     } catch (error) {
+      opener = undefined;
       say(error.name === 'NotAllowedError' ? texts.camera_denied : texts.camera_missing);
       return;
     }

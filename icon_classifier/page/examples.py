@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def find_examples(labels: Iterable[str], folder: str | Path = ".") -> tuple[Exam
     """
     paths = example_files(labels, folder)
     examples = (_example(path.resolve(), path.stat().st_mtime_ns) for path in paths)
-    return tuple(example for example in examples if example is not None)[:MAX_EXAMPLES]
+    return tuple(itertools.islice(filter(None, examples), MAX_EXAMPLES))
 
 
 def example_files(labels: Iterable[str], folder: str | Path = ".") -> list[Path]:

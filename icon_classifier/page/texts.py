@@ -156,7 +156,7 @@ def plain(label: str) -> str:
 
 
 _NAMED = 6
-"""How many classes are named where there are more."""
+"""How many classes are named where others are only counted."""
 
 
 def either(labels: Sequence[str]) -> str:
@@ -165,10 +165,11 @@ def either(labels: Sequence[str]) -> str:
     Parameters
     ----------
     labels : sequence of str
-        At least one; underscores become spaces. Those after the first six are only counted.
+        At least one; underscores become spaces. Where there are more than seven, those after the
+        first six are only counted.
     """
     names = [plain(label) for label in labels]
-    if len(names) > _NAMED:
+    if len(names) > _NAMED + 1:
         return f"{', '.join(names[:_NAMED])} or one of {len(names) - _NAMED} more"
     return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
@@ -190,7 +191,13 @@ def description(labels: Sequence[str], privacy: str) -> str:
 
 
 def privacy(*, asks: bool) -> str:
-    """Return what becomes of a photo, where the page asks whether its answer is right or not."""
+    """Return the sentence on what becomes of a photo.
+
+    Parameters
+    ----------
+    asks : bool
+        Whether the page asks if its answer is right.
+    """
     if asks:
         return "Your photo is stored only if you say whether its answer is right."
     return "Your photo is not stored."

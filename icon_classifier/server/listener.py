@@ -12,7 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
+from tornado.httputil import (
+    HTTPMessageDelegate,
+    HTTPServerRequest,
+    ParseBodyConfig,
+    ParseMultipartConfig,
+    set_parse_body_config,
+)
 from tornado.ioloop import IOLoop
 from tornado.routing import Matcher
 
@@ -179,6 +185,9 @@ class PageServer(HTTPServer):
         """Initialize; tornado's base class calls it with the constructor's arguments."""
         super().initialize(*args, **kwargs)
         self._proxies = proxies
+        # No page sends a form. A part may name a codec, and Python keeps each name that is none.
+        forms = ParseMultipartConfig(enabled=False)
+        set_parse_body_config(ParseBodyConfig(multipart=forms))
 
     def add_sockets(self, sockets: list[socket.socket]) -> None:  # type: ignore[override]
         """Listen on sockets."""

@@ -277,6 +277,29 @@ def test_laptop_camera_takes_a_photo(visit: Callable[..., Page]) -> None:
     expect(button(page, "Camera")).to_be_focused()
 
 
+def test_camera_is_off_once_closed_however_often_its_button_was_clicked(
+    visit: Callable[..., Page],
+) -> None:
+    page = visit(permissions=["camera"])
+    page.evaluate(
+        """() => {
+          const media = navigator.mediaDevices;
+          const open = media.getUserMedia.bind(media);
+          window.asked = [];
+          media.getUserMedia = (wanted) => asked[asked.push(open(wanted)) - 1];
+        }"""
+    )
+    button(page, "Camera").evaluate("button => { button.click(); button.click(); }")
+    expect(page.locator("video")).to_be_visible()
+    button(page, "Camera").click()
+    button(page, "Close the camera").click()
+    states = page.evaluate(
+        """async () => (await Promise.all(asked)).map(
+          (stream) => stream.getTracks()[0].readyState)"""
+    )
+    assert set(states) == {"ended"}
+
+
 def test_phone_camera_takes_a_photo(visit: Callable[..., Page], grizzly: Path) -> None:
     page = visit(**PHONE)
     with page.expect_file_chooser() as chooser:
@@ -334,6 +357,12 @@ def test_too_large_file_is_refused_before_it_is_sent(
     page = visit()
     choose(page, file)
     expect(line(page)).to_have_text("This file is larger than 25 MB; please choose a smaller one.")
+
+
+def test_folder_is_no_picture(visit: Callable[..., Page], tmp_path: Path) -> None:
+    page = visit()
+    drop(page, tmp_path)
+    expect(line(page)).to_contain_text("not a picture")
 
 
 def test_several_photos_fill_a_table(

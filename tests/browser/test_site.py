@@ -234,6 +234,8 @@ def test_several_photos_fill_a_table(
     drop(page, *photos("lime.png"))
     expect(line(page)).to_have_text(re.compile("Prediction: green"))
     expect(page.locator(".ic-table")).to_have_count(0)
+    drop(page, tmp_path)  # a folder
+    expect(line(page)).to_contain_text("not a picture")
 
 
 def test_photo_is_pasted(

@@ -48,7 +48,7 @@ def serving_process(folder: Path, changes: str) -> Iterator[Server]:
 def serving(model: Model, **options) -> Iterator[tuple[str, int]]:
     """Run the API in a thread until the block ends and yield its address."""
     app = create_app(model, ApiSettings(**{"rate": 0, **options}))
-    server = api_server.create_server(app, port=0)
+    server = api_server.create_server(app)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
@@ -88,7 +88,7 @@ def drip(connection: socket.socket) -> bytes:
 def test_command_serves_the_api_and_reports_a_used_port(tmp_path: Path) -> None:
     write_model(tmp_path)
     port = free_port()
-    command = ["-m", "icon_classifier", "api", f"--port={port}", f"--model={tmp_path}"]
+    command = ["-m", "icon_classifier", "api", f"--port={port}", f"--model={tmp_path}/export.onnx"]
     with running(command, port=port, ready="healthz") as server:
         answer = httpx.post(server.url + "classify", content=PHOTO, timeout=60).json()
         assert {entry["label"] for entry in answer["predictions"]} == {"red", "green", "blue"}

@@ -22,6 +22,7 @@ from icon_classifier.api import on_ray as api_on_ray
 from icon_classifier.api.settings import PREFIX, ApiSettings
 from icon_classifier.cli.on_ray import classify_on_ray, find_photos_anywhere
 from icon_classifier.cli.predict import classify_files
+from icon_classifier.errors import SettingsError
 from icon_classifier.images import read_image
 from icon_classifier.model.session import Model
 from tests.support.models import write_model
@@ -161,6 +162,12 @@ def test_fsspec_addresses_are_found_and_classified(cluster: str, folder: Path) -
     [record] = classify_on_ray(folder / "export.onnx", paths[-1:], top=1)
     assert record["path"] == paths[-1]
     assert len(record["ranking"]) == 1
+
+
+@pytest.mark.parametrize("address", ["nowhere://photos", "github://photos"])
+def test_fsspec_address_that_cannot_be_opened_is_refused(address: str) -> None:
+    with pytest.raises(SettingsError, match=f"cannot look for photos at {address}: "):
+        list(find_photos_anywhere([address]))
 
 
 def test_command_shows_progress_on_a_terminal(cluster: str, folder: Path, tmp_path: Path) -> None:

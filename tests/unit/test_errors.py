@@ -3,7 +3,14 @@ import re
 import pytest
 
 from icon_classifier import errors
-from icon_classifier.errors import MAX_MESSAGE, ConversionError, IconClassifierError, ImageError
+from icon_classifier.errors import (
+    MAX_MESSAGE,
+    ConversionError,
+    IconClassifierError,
+    ImageError,
+    too_many_bytes,
+    too_many_pixels,
+)
 
 KINDS = [
     kind
@@ -21,6 +28,15 @@ def test_words_of_each_error_are_one_plain_sentence(kind: type[IconClassifierErr
     words = kind("a reason with /a/path").words
     assert re.fullmatch(r"[A-Z](?:[^.!?/\n]|\.(?=\w))*\.", words), words
     assert len(words) <= 110
+
+
+@pytest.mark.parametrize(
+    ("limit", "shown"),
+    [(25_000_000, "25"), (1_500_000, "1.5"), (1_000_000, "1"), (950_000, "0.95")],
+)
+def test_limit_below_one_megabyte_or_megapixel_is_not_said_to_be_0(limit: int, shown: str) -> None:
+    assert f" {shown} megapixels;" in too_many_pixels(limit)
+    assert f" {shown} MB;" in too_many_bytes(limit * 2**20 // 1_000_000)
 
 
 def test_words_of_one_error() -> None:

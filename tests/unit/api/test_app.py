@@ -222,11 +222,13 @@ class Gate:
 
 
 @contextlib.contextmanager
-def waiting_photos(model, *clients, **options):
+def waiting_photos(model, *clients, fetcher=None, **options):
     """Connect a client to an app in which a photo of each of these addresses waits."""
     gate = Gate()
     settings = ApiSettings(**{"rate": 0, "proxies": 1, "max_files": 1, **options})
-    app = api.create_app(model, settings, fetcher=Fetcher(), make_classifier=lambda: gate)
+    app = api.create_app(
+        model, settings, fetcher=fetcher or Fetcher(), make_classifier=lambda: gate
+    )
     with TestClient(app) as client, ThreadPoolExecutor() as threads:
         for number, address in enumerate(clients, 1):
             threads.submit(post_from, client, address)
@@ -283,6 +285,18 @@ def test_one_client_cannot_take_all_memory(model):
         assert gate.received == 2
         gate.opened.set()
         assert is_problem(post_from(client, "2.2.2.2"), 422)
+
+
+def test_one_client_cannot_take_the_memory_that_a_download_may_need(model):
+    class LargeFetcher:
+        async def fetch(self, url, reserve):
+            reserve(3 * size)
+            raise FetchError("the memory was there")
+
+    size = len(PHOTO)
+    limits = {"max_bytes": 3 * size, "max_body": size, "max_memory": 4 * size}
+    with waiting_photos(model, "1.1.1.1", fetcher=LargeFetcher(), **limits) as (client, _):
+        assert is_problem(client.get("/classify-url?url=http://a/"), 422)
 
 
 def test_photo_that_takes_too_long_is_answered_and_leaves_the_queue(model):
@@ -362,6 +376,7 @@ def test_every_link_keeps_the_prefix_and_scheme_of_a_proxy(model):
         assert str(redirect.url) == "https://site.example/icons/labels"
         assert redirect.json() == {"labels": LABELS}
         assert is_problem(client.get("/icons/nothing"), 404)
+        assert "; /icons/docs shows how" in client.get("/icons/classify").json()["detail"]
         refused = client.post("/icons/classify", content=b"only text")
         assert refused.json()["type"] == "/icons/docs#unsupported-image"
 
@@ -439,7 +454,7 @@ class TestRate:
     """Tests of the limit for each client."""
 
     def test_rate_limit_refuses_the_third_request(self, connect):
-        client = connect(rate=2)
+        client = connect(rate=2, max_files=2)
         assert [client.post("/classify", content=PHOTO).status_code for _ in range(2)] == [200, 200]
         response = client.post("/classify", content=PHOTO)
         assert is_problem(response, 429)
@@ -448,13 +463,14 @@ class TestRate:
         assert client.post("/", files={"photo": PHOTO}).headers["retry-after"]
 
     def test_rate_limit_counts_each_photo_of_a_form(self, connect):
-        client = connect(rate=3)
-        files = [("photo", ("a.jpg", PHOTO))] * 4
+        client = connect(rate=3, max_files=3)
+        files = [("photo", ("a.jpg", PHOTO))] * 3
+        assert client.post("/classify", files=files).status_code == 200
         assert is_problem(client.post("/classify", files=files), 429)
 
     def test_rate_limit_uses_the_forwarded_address_only_behind_a_proxy(self, connect):
         for proxies, expected in ((0, 429), (1, 200)):
-            client = connect(rate=1, proxies=proxies)
+            client = connect(rate=1, max_files=1, proxies=proxies)
             answers = [
                 client.post(
                     "/classify", content=PHOTO, headers={"X-Forwarded-For": f"1.2.3.{host}"}

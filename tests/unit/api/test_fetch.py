@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import sys
@@ -141,12 +142,18 @@ async def test_request_carries_no_credentials_and_uses_no_proxy(web, monkeypatch
     assert names == {"host", "accept", "accept-encoding", "user-agent", "connection"}
 
 
-async def test_tls_checks_the_certificate_of_the_name():
+def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Create the context of a server that is pictures.example, and one that trusts it."""
     authority = trustme.CA()
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("pictures.example").configure_cert(served)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
+    return served, trusting
+
+
+async def test_tls_checks_the_certificate_of_the_name():
+    served, trusting = tls_contexts()
     async with listening(served) as server:
         internet = Internet({PUBLIC: server})
         assert (
@@ -157,6 +164,19 @@ async def test_tls_checks_the_certificate_of_the_name():
         other = make_fetcher(internet, {"other.example": [[PUBLIC]]}, context=trusting)
         with pytest.raises(FetchError, match="certificate"):
             await other.fetch("https://other.example/")
+
+
+async def test_host_that_breaks_tls_after_the_handshake_is_an_error():
+    async def send_without_tls(writer: asyncio.StreamWriter) -> None:
+        os.write(writer.get_extra_info("socket").fileno(), b"HTTP/1.1 200 OK\r\n\r\nphoto")
+
+    served, trusting = tls_contexts()
+    async with listening(served) as server:
+        server.response = send_without_tls
+        with pytest.raises(FetchError, match="SSL"):
+            await make_fetcher(Internet({PUBLIC: server}), context=trusting).fetch(
+                "https://pictures.example/"
+            )
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ def test_values_are_parsed_by_type():
     settings = ApiSettings.from_environ(
         {
             PREFIX + "MODEL": "some/folder",
-            PREFIX + "RATE": "12",
+            PREFIX + "RATE": "60",
             PREFIX + "FETCH_SECONDS": "2.5",
             PREFIX + "KEYS": "one, two,,",
         }
     )
     assert settings.model == Path("some/folder")
-    assert settings.rate == 12
+    assert settings.rate == 60
     assert settings.fetch_seconds == 2.5
     assert settings.keys == ("one", "two")
 
@@ -47,6 +47,7 @@ def test_all_requests_may_be_as_large_as_one():
         ("QUEUE", "-1"),
         ("QUEUE", "0"),
         ("QUEUE", "8"),  # smaller than one request may be
+        ("RATE", "15"),  # likewise
         ("MAX_MEMORY", "52428799"),  # likewise
         ("MAX_BYTES", "268435457"),  # a photo that is fetched
         ("FETCH_SECONDS", "-0.1"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 
 import pytest
@@ -7,7 +8,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from icon_classifier.api.settings import ApiSettings
-from icon_classifier.api.uploads import Upload, read_upload
+from icon_classifier.api.uploads import Photo, Upload, read_upload
 from icon_classifier.errors import UploadError
 from tests.support.processes import allocating_less_than
 
@@ -60,3 +61,21 @@ async def test_photos_take_no_more_memory_than_their_bytes(
 async def test_photo_that_is_cut_off_is_refused() -> None:
     with pytest.raises(UploadError):
         await read(iter([HEAD, b"photo"]), FORM)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("é.jpg".encode(), "é.jpg"), ("é.jpg".encode("latin-1"), "é.jpg")]
+)
+@pytest.mark.parametrize("charset", ["iso-8859-1", "undefined", "punycode", "utf-16", "no codec"])
+async def test_charset_of_a_form_is_ignored(charset: str, name: bytes, shown: str) -> None:
+    """Python would keep a name that it does not know, and some codecs fail, or decode to bytes."""
+    looked_up: list[str] = []
+    search = looked_up.append
+    codecs.register(search)
+    try:
+        body = [HEAD.replace(b'"b"', b'"%s"' % name), b"photo\r\n--x--\r\n"]
+        upload = await read(iter(body), f'{FORM}; charset="{charset}"')
+    finally:
+        codecs.unregister(search)
+    assert upload.photos == (Photo(shown, b"photo"),)
+    assert not looked_up

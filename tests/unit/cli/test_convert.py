@@ -114,3 +114,10 @@ def test_int8_prints_what_changes_and_lasts_until_the_export_changes(
     output = convert(export)
     assert "8-bit integers" not in output
     assert "is exact now; --int8 PHOTOS quantizes it again.\n" in output
+
+
+def test_another_target_is_said_not_to_be_the_page_s_model(export: Path) -> None:
+    target = export.with_name("model.onnx")
+    output = convert(export, target, "--names", NAMES)
+    assert f"The page opens export.onnx; to write it, leave out {target}." in output
+    assert "rename" not in output

@@ -73,13 +73,11 @@ def test_file_of_a_model_does_as_well_as_its_folder(folder: Path) -> None:
         ("photos/deep/red.PNG", "expected a folder with export.pkl or export.onnx, got the file "),
     ],
 )
-@pytest.mark.parametrize("command", ["predict", "evaluate"])
+@pytest.mark.parametrize("command", ["predict photos", "evaluate photos", "api"])
 def test_folder_without_a_model_is_refused(
     folder: Path, model: str, reason: str, command: str
 ) -> None:
-    result = CliRunner().invoke(
-        app, [command, str(folder / "photos"), "--model", str(folder / model)]
-    )
+    result = CliRunner().invoke(app, [*command.split(), "--model", str(folder / model)])
     assert isinstance(result.exception, SettingsError)
     assert re.match(reason, str(result.exception))
 

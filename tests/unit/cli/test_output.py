@@ -116,17 +116,18 @@ class TestResume:
             self.write(path, form, ALL)
             assert path.read_bytes() == whole
 
+    @pytest.mark.parametrize("end", ["", "\n", "\nan unfinished line"])
     @pytest.mark.parametrize(
-        "content", ["something else\n", '{"a": 1}\n', "[1]\n", "path,label\n", "\n"]
+        "content", ["something else", '{"a": 1}', "[1]", "path,name", "a\rb", "x" * 200_000]
     )
     def test_file_of_something_else_is_refused_and_unchanged(
-        self, tmp_path: Path, form: str, content: str
+        self, tmp_path: Path, form: str, content: str, end: str
     ) -> None:
         path = tmp_path / "file"
-        path.write_text(content)
+        path.write_bytes((content + end).encode())
         with pytest.raises(SettingsError, match="result in line 1"):
             self.write(path, form, ALL)
-        assert path.read_text() == content
+        assert path.read_bytes() == (content + end).encode()
 
     def test_file_that_cannot_be_written_is_refused(self, tmp_path: Path, form: str) -> None:
         with pytest.raises(SettingsError, match="cannot write"):

@@ -45,12 +45,17 @@ def test_examples_of_the_maintainer_are_found(
     assert "broken.jpg" in caplog.text
 
 
-def test_examples_are_at_most_twelve(tmp_path: Path) -> None:
+def test_examples_are_at_most_twelve_and_no_other_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / FOLDER
     folder.mkdir()
     for index in range(MAX_EXAMPLES + 3):
         (folder / f"{index:02}.png").write_bytes(encode(gradient()))
-    assert len(find_examples(["grizzly"], tmp_path)) == MAX_EXAMPLES
+    (folder / "other.png").write_bytes(b"no picture")
+    with caplog.at_level(logging.WARNING):
+        assert len(find_examples(["grizzly"], tmp_path)) == MAX_EXAMPLES
+    assert not caplog.records
 
 
 def test_examples_without_fastbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

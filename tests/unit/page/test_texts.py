@@ -16,6 +16,8 @@ def prediction(*, known: bool) -> Prediction:
         (["black", "teddy"], "black or teddy"),
         (["black", "grizzly", "teddy"], "black, grizzly or teddy"),
         (["Old_English_sheepdog", "beagle"], "Old English sheepdog or beagle"),
+        (list("abcdefg"), "a, b, c, d, e, f or g"),
+        (list("abcdefgh"), "a, b, c, d, e, f or one of 2 more"),
         (list("abcdefghi"), "a, b, c, d, e, f or one of 3 more"),
     ],
 )

@@ -1,6 +1,7 @@
 """A real server on loopback, in this process."""
 
 import asyncio
+import codecs
 import socket
 import subprocess
 import sys
@@ -71,6 +72,29 @@ async def test_address_of_more_than_two_kilobytes_is_refused(server: Any) -> Non
     assert await ask(port, "/" + "x" * 2047) == b"HTTP/1.1 200 OK"
     assert (await ask(port, "/" + "x" * 2048)).startswith(b"HTTP/1.1 414 ")
     assert (await ask(port, "/?" + '"' * 60_000)).startswith(b"HTTP/1.1 414 ")
+
+
+async def test_codec_that_a_form_names_is_not_looked_up(server: Any) -> None:
+    """Python would keep a name that it does not know."""
+    form = (
+        b"--x\r\nContent-Disposition: form-data; name=a; filename*=no-codec''b\r\n\r\n\r\n--x--\r\n"
+    )
+    looked_up: list[str] = []
+    search = looked_up.append
+    codecs.register(search)
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server())
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(form), form)
+        )
+        answer = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+    finally:
+        codecs.unregister(search)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert not looked_up
 
 
 @pytest.mark.parametrize(("proxies", "limit"), [(0, 50), (1, 500)])

@@ -97,7 +97,7 @@ export type ToWorker =
 
 export type FromWorker =
   | { kind: 'progress'; loaded: number; total: number }
-  | { kind: 'ready'; milliseconds: number }
+  | { kind: 'ready' }
   | { kind: 'failed'; reason: FailureReason }
   | Answer
   | { kind: 'problem'; id: number; reason: ProblemReason };

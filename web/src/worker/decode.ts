@@ -46,7 +46,9 @@ async function decodeFile(
 ): Promise<ImageBitmap> {
   if (file.size === 0) throw new Problem('empty');
   if (file.size > limits.max_bytes) throw new Problem('too_many_bytes');
-  const start = String.fromCharCode(...new Uint8Array(await file.slice(0, 16).arrayBuffer()));
+  // What cannot be read, such as a folder, is no picture.
+  const head = await file.slice(0, 16).arrayBuffer().catch(() => new ArrayBuffer(0));
+  const start = String.fromCharCode(...new Uint8Array(head));
   const isHeif = HEIF.test(start);
   if (!isHeif && !PICTURE.test(start) && !TIFF.test(start)) throw new Problem('unsupported');
   try {

@@ -79,7 +79,6 @@ class Session {
   }
 
   private async open(): Promise<Network> {
-    const start = performance.now();
     if (!(await readsPixels())) throw new Failure('wasm');
     const { model: info, files } = this.config;
     const loaded = { runtime: 0, model: 0 };
@@ -93,7 +92,7 @@ class Session {
     const network = await Network.open(await unpacked(runtime), model, info);
     // The first pass takes longer: now, unless a photo waits.
     if (!this.waiting) await network.warmUp();
-    send({ kind: 'ready', milliseconds: performance.now() - start });
+    send({ kind: 'ready' });
     return network;
   }
 
