@@ -17,7 +17,8 @@ from icon_classifier.cli.smoke import example_photo, smoke, visiting
 from icon_classifier.errors import DeploymentError
 from icon_classifier.page.texts import WORKING
 from icon_classifier.server.visitor import Visit
-from tests.support.servers import ROOT, Server, free_port, voila
+from tests.support.models import write_model
+from tests.support.servers import ROOT, Server, free_port, project_copy, voila
 
 METRICS = free_port()
 
@@ -50,7 +51,7 @@ def other_site(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.usefixtures("project_model")
 def test_smoke_test_predicts_grizzly_and_shuts_the_kernel_down(page: Server) -> None:
-    report = smoke(page.url)
+    report = smoke(page.url, label="grizzly")
     assert report.label == "grizzly"
     assert 0.5 < report.probability <= 1
     assert 0 < report.answer_seconds < 60
@@ -117,6 +118,14 @@ async def test_kernel_is_shut_down_after_an_error(page: Server) -> None:
 def test_smoke_test_fails_on_another_label(page: Server) -> None:
     with pytest.raises(DeploymentError, match="expected 'cat', got 'grizzly'"):
         smoke(page.url, label="cat")
+
+
+def test_smoke_test_of_other_classes_expects_no_label_unless_one_is_given(tmp_path: Path) -> None:
+    write_model(project_copy(tmp_path), unsure={"score": "energy", "threshold": 1000.0})
+    with voila(tmp_path) as page:
+        assert smoke(page.url).label.startswith("not sure, closest: ")
+        with pytest.raises(DeploymentError, match="expected 'red', got 'not sure, closest: "):
+            smoke(page.url, label="red")
 
 
 @pytest.mark.usefixtures("project_model")
