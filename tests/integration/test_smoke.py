@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import re
+import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -149,6 +150,13 @@ def test_smoke_test_fails_on_a_missing_page(other_site: str) -> None:
 def test_smoke_test_fails_on_an_unreachable_server() -> None:
     with pytest.raises(DeploymentError, match="cannot be reached"):
         smoke(f"http://127.0.0.1:{free_port()}/")
+
+
+async def test_visit_of_a_server_that_gives_no_answer_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with pytest.raises(DeploymentError, match=f"{address} gave no answer: Timeout"):
+            await Visit.open(address, seconds=0.2)
 
 
 def test_smoke_test_fails_on_an_address_without_a_scheme() -> None:
