@@ -168,11 +168,21 @@ def test_head_of_the_health_check_is_200(colour_server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_page_under_a_prefix_opens_with_and_without_its_slash(tmp_path: Path) -> None:
+def test_page_behind_a_proxy_under_a_prefix_opens_and_is_previewed(tmp_path: Path) -> None:
     write_model(project_copy(tmp_path))
-    photo = tmp_path / "photo.png"
+    photo = tmp_path / "examples" / "photo.png"
+    photo.parent.mkdir()
     photo.write_bytes(encode(Image.new("RGB", (40, 30), "red")))
-    with voila(tmp_path, "--Voila.base_url=/icons") as server:
+    options = ("--Voila.base_url=/icons", "--PageKernelManager.trusted_proxies=1")
+    with voila(tmp_path, *options) as server:
+        headers = {
+            "Host": "site.example",
+            "User-Agent": "facebookexternalhit/1.1",
+            "X-Forwarded-Proto": "https",
+        }
+        request = urllib.request.Request(f"{server.url}icons/", headers=headers)
+        with urllib.request.urlopen(request, timeout=60) as shown:
+            assert b'"og:image" content="https://site.example/icons/example.jpg"' in shown.read()
         for address in ("icons", "icons/"):
             with urllib.request.urlopen(server.url + address, timeout=60) as page:
                 assert page.url == server.url + "icons/"
