@@ -140,6 +140,7 @@ async def test_default_port_in_the_host_is_the_same_host(
     [
         ({"Origin": "https://site.example"}, "the page is at https://site.example, but the proxy"),
         ({"Origin": "http://localhost:1"}, "the page is at http://localhost:1, but the proxy"),
+        ({"Origin": "http://["}, "the page is at http://[, but the proxy"),
         ({"Upgrade": "", "Connection": "close"}, "does not pass WebSockets on (Upgrade)"),
     ],
 )
@@ -154,6 +155,12 @@ def test_what_a_proxy_withholds_is_said_in_the_log_and_to_the_page(
     assert status(kernel) == 421
     assert reason in colour_server.text
     assert "docs/deploying.md" in colour_server.text
+
+
+def test_request_of_a_page_without_a_proper_address_is_refused(colour_server: Server) -> None:
+    shutdown = f"{colour_server.url}voila/api/shutdown/00000000-0000-0000-0000-000000000000"
+    assert status(shutdown, {"Origin": "http://["}, method="POST") == 403
+    assert status(shutdown, {"Origin": colour_server.url.rstrip("/")}, method="POST") == 404
 
 
 def test_request_that_is_no_page_marks_no_kernel(colour_server: Server) -> None:
