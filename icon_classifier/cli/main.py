@@ -379,15 +379,16 @@ def smoke(
         typer.Option(metavar="FILE", help="A photo to upload; fastbook's grizzly by default."),
     ] = None,
     label: Annotated[
-        str, typer.Option(metavar="LABEL", help="The label that the page must return.")
-    ] = "grizzly",
+        str | None,
+        typer.Option(metavar="LABEL", help="The label that the page must return; any by default."),
+    ] = None,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="Time for the whole test.")
     ] = 60,
 ) -> None:
     """Check a served page with a photo.
 
-    Opens it, uploads the photo and compares the label; the exit code is 1 if that fails.
+    Opens it, uploads the photo and reads the answer; the exit code is 1 if that fails.
     """
     from icon_classifier.cli.smoke import smoke as visit
 

@@ -34,7 +34,7 @@ class PromptClient(AsyncKernelClient):
         Raises
         ------
         RuntimeError
-            If the kernel dies or does not answer in time, as in the class above.
+            If the kernel dies or does not answer in time, as the base class does.
         """
         deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
         while True:

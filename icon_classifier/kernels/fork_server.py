@@ -97,7 +97,7 @@ class ForkServer:
         """End the parent, and by their lifeline the kernels that are left."""
         self._stopped.set()
         self._disconnect()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None:
             self._thread.join(timeout=2 * self._end_timeout)
             self._thread = None
         if self._lifeline is not None:

@@ -63,6 +63,8 @@ _TRIM_SECONDS = 90.0
 """How long after the last visit memory is returned to the system; Jupyter Server keeps the objects
 of a connection for a minute."""
 
+_NO_FAILURES = (math.inf, -math.inf)
+
 _MAX_FOLDER = 50
 """In bytes: the path of a socket may have 107, and the name of a kernel's has 51 and more."""
 
@@ -185,7 +187,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         self._reservations: set[_Reservation] = set()
         self._pages: dict[str, _Page] = {}
         self._last_visit = float("-inf")
-        self._failures: list[float] = []
+        self._failures = _NO_FAILURES  # the first and the last, less than a minute between any two
         self._checks = [
             PeriodicCallback(self._shut_down_overdue, 1000),
             PeriodicCallback(self._shut_down_disconnected, 1000),
@@ -212,10 +214,15 @@ class VisitorKernelManager(AsyncMappingKernelManager):
 
     @property
     def is_healthy(self) -> bool:
-        """False if, for a minute, no kernel could be started or no slot was released."""
+        """False if, for a minute, no kernel could be started or no slot was released.
+
+        A minute after the last attempt it is true again: a host that sends no more visitors to an
+        unhealthy server would never find out that it has recovered.
+        """
         watch = self.fork_server and self.fork_server.slot_watch
-        failing = self._failures[-1] - self._failures[0] if self._failures else 0.0
-        return failing < MAX_STUCK and not (watch and watch.seconds_since_release > MAX_STUCK)
+        first, last = self._failures
+        failing = last - first >= MAX_STUCK and time.monotonic() - last < MAX_STUCK
+        return not failing and not (watch and watch.seconds_since_release > MAX_STUCK)
 
     @property
     def visitors(self) -> int:
@@ -276,11 +283,12 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         except Exception as error:
             # Jupyter would count it as starting for ever.
             self._pending_kernels.pop(kernel_id, None)
-            self._failures = [*self._failures[:1], time.monotonic()]
+            now, (first, last) = time.monotonic(), self._failures
+            self._failures = (first if now - last < MAX_STUCK else now, now)
             if isinstance(error, KernelError):
                 raise HTTPError(503, error.words) from error
             raise
-        self._failures = []
+        self._failures = _NO_FAILURES
         if reservation is not None:
             reservation.kernel_id = kernel_id
             self._pages[kernel_id] = _Page(reservation.client)

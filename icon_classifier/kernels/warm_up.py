@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import json
 import logging
 import os
 import secrets
@@ -70,6 +69,7 @@ def run_notebook(notebook: Path, visit: str | None = None) -> dict[int, CodeType
         visitor = os.fork()
         if visitor == 0:
             _visit_and_exit(connection_file, notebook, visit)
+        visitor_end = os.pidfd_open(visitor)
         app = ForkedKernelApp.instance()
         app.prepare()
         shell: Any = app.shell
@@ -77,9 +77,12 @@ def run_notebook(notebook: Path, visit: str | None = None) -> dict[int, CodeType
         app.connect(connection_file)
         loop = asyncio.get_event_loop_policy().get_event_loop()
         loop.call_later(MAX_SECONDS, loop.stop)
+        loop.add_reader(visitor_end, loop.stop)
         try:
             app.start()
         finally:
+            loop.remove_reader(visitor_end)
+            os.close(visitor_end)
             os.kill(visitor, signal.SIGKILL)
             os.waitpid(visitor, 0)
             ipywidgets.Widget.close_all()
@@ -131,16 +134,17 @@ def _visit_and_exit(connection_file: str, notebook: Path, visit: str | None) -> 
 
 async def _visit(connection_file: str, notebook: Path, visit: str | None) -> None:
     # Imported here, in the process that ends, so that the parent does not carry them.
+    import nbformat
     from jupyter_client.asynchronous.client import AsyncKernelClient
 
     client = AsyncKernelClient(connection_file=connection_file)
     client.load_connection_file()
     client.start_channels()
     await client.wait_for_ready(timeout=MAX_SECONDS)
-    for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
-        if cell["cell_type"] == "code":
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "code":
             await client.execute_interactive(
-                "".join(cell["source"]),
+                cell.source,
                 store_history=False,
                 timeout=MAX_SECONDS,
                 output_hook=lambda _: None,

@@ -130,7 +130,7 @@ class PageKernelManager(VisitorKernelManager):
 
     def __init__(self, **kwargs: Any) -> None:
         try:
-            # Now: no kernel's parent is left if a variable is refused.
+            # Read before the kernels' parent is started: none is left if a variable is refused.
             self.trusted_proxies, self.feedback_max_bytes, self.site_url  # noqa: B018
             super().__init__(**kwargs)
         except TraitError as error:

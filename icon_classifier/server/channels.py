@@ -245,7 +245,7 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             self._deadline = None
         self._dequeue()
 
-    def write_message(self, message: bytes | dict[str, Any], binary: bool = False) -> Any:
+    def write_message(self, message: bytes, binary: bool = False) -> Any:
         """Send the page a message of its kernel, as long as the page reads.
 
         What comes for a websocket that is just closing is dropped. Jupyter Server packs it in its
@@ -253,23 +253,22 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
         """
         if self.ws_connection is None or self.selected_subprotocol != PROTOCOL:
             return None
-        if isinstance(message, bytes):
-            kind, parent, content = parse_kernel_message(message)
-            before = self._backlog.size
-            match content.get("execution_state"):
-                case "idle":
-                    self._backlog.done(str(parent.get("msg_id", "")))
-                case "dead":
-                    self._backlog = Backlog()
-            if handled := before - self._backlog.size:
-                self._hold(-handled)
-                self._changed.notify_all()
-            redacted = redact_traceback(message, kind, content)
-            if redacted is not message and kind != "execute_input":
-                self.log.warning("Kept from the page: %s", content.get("ename", "a traceback"))
-            if redacted is None:
-                return None
-            message = redacted
+        kind, parent, content = parse_kernel_message(message)
+        before = self._backlog.size
+        match content.get("execution_state"):
+            case "idle":
+                self._backlog.done(str(parent.get("msg_id", "")))
+            case "dead":
+                self._backlog = Backlog()
+        if handled := before - self._backlog.size:
+            self._hold(-handled)
+            self._changed.notify_all()
+        redacted = redact_traceback(message, kind, content)
+        if redacted is not message and kind != "execute_input":
+            self.log.warning("Kept from the page: %s", content.get("ename", "a traceback"))
+        if redacted is None:
+            return None
+        message = redacted
         try:
             # Past Voilà's own method, which would parse the header once more.
             sent = super(VoilaKernelWebsocketHandler, self).write_message(message, binary)
@@ -296,7 +295,10 @@ class ChannelsHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             raise ConnectionResetError(errno.ECONNRESET, "cut off")
 
     def _hold(self, size: int) -> None:
-        """Count bytes that wait from now on, or no more; cut off who makes most wait."""
+        """Add to the bytes that wait; negative: they wait no longer.
+
+        Over the limit, the page for which most is waiting is cut off.
+        """
         if self._is_closed:
             size = -self._held
         self._held += size

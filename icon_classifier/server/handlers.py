@@ -15,7 +15,7 @@ from icon_classifier.kernels.manager import VisitorKernelManager
 from icon_classifier.page import texts
 from icon_classifier.server import preview
 from icon_classifier.server.static_files import NotebookHandler
-from icon_classifier.system.clients import client_address
+from icon_classifier.system.clients import client_address, client_protocol
 
 RETRY_SECONDS = 10
 """After this long a page that was refused tries again."""
@@ -93,7 +93,12 @@ class PageHandler(NotebookHandler):
         page = preview.describe(self.contents_manager.root_dir, self.notebook_path or path)
         if not (page.title and self.current_user and is_link_preview(self.request.headers)):
             raise HTTPError(403)
-        address = f"{self.request.protocol}://{self.request.host}{self.base_url}"
+        protocol = client_protocol(
+            self.request.protocol,
+            self.request.headers.get_list("X-Forwarded-Proto"),
+            self.kernel_manager.trusted_proxies,
+        )
+        address = f"{protocol}://{self.request.host}{self.base_url}"
         self.finish(preview.page(page.head(address)))
 
     def head(self, path: str | None = None) -> None:

@@ -262,7 +262,7 @@ def _checked_offsets(message: bytes) -> list[int]:
     count = int.from_bytes(message[:8], "little")
     head = 8 * (count + 1)
     # Before anything is read: a forged count may be any number of 64 bits.
-    if not 6 <= count <= MAX_PARTS or head > len(message):
+    if not 5 <= count - 1 <= MAX_PARTS or head > len(message):
         return []
     offsets = _offsets(message)
     sound = offsets[0] == head and offsets[-1] == len(message) and offsets == sorted(offsets)

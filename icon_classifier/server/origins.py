@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
 from weakref import WeakSet
 
 from jupyter_client.manager import KernelManager
@@ -22,7 +21,10 @@ class SameOrigin(JupyterHandler):
 
     def check_origin(self, *origin: str) -> bool:
         """Return whether a request comes from a page of this host; called by Jupyter's handlers."""
-        return is_same_host(self.request) or super().check_origin(*origin)
+        try:
+            return is_same_host(self.request) or super().check_origin(*origin)
+        except ValueError:  # no address, such as http://[
+            return False
 
 
 class KernelStateHandler(KernelHandler):
@@ -38,7 +40,7 @@ class KernelStateHandler(KernelHandler):
 
 def is_same_host(request: HTTPServerRequest) -> bool:
     """Return whether the page that makes a request is of the host that the request names."""
-    origin = urlsplit(request.headers.get("Origin", "").lower()).netloc
+    origin = request.headers.get("Origin", "").lower().partition("://")[2]
     host = request.headers.get("Host", "").lower()
     return bool(origin) and _without_default_port(origin) == _without_default_port(host)
 

@@ -5,6 +5,7 @@ It is served without a kernel.
 
 from __future__ import annotations
 
+import contextlib
 import html
 import os
 import re
@@ -18,7 +19,7 @@ from tornado.web import HTTPError, RequestHandler
 from icon_classifier.errors import ImageError, ModelError
 from icon_classifier.model.info import read_labels, read_metadata
 from icon_classifier.page import feedback, texts
-from icon_classifier.page.examples import example_files, find_examples
+from icon_classifier.page.examples import example_files
 from icon_classifier.page.title import page_title
 
 IMAGE = "example.jpg"
@@ -139,10 +140,12 @@ def _example(folder: Path) -> bytes | None:
     model = folder / "export.onnx"
     try:
         _, labels = _title_and_labels(model, model.stat().st_mtime_ns)
-        examples = find_examples(labels, folder)
-        return _jpeg(examples[0].path, examples[0].path.stat().st_mtime_ns) if examples else None
-    except (OSError, ModelError, ImageError):
-        return None
+        for path in example_files(labels, folder):
+            with contextlib.suppress(ImageError):
+                return _jpeg(path, path.stat().st_mtime_ns)
+    except (OSError, ModelError):
+        pass
+    return None
 
 
 @lru_cache(maxsize=1)

@@ -200,9 +200,9 @@ class Visit(Page):
         Raises
         ------
         DeploymentError
-            If there is no page, or it has no kernel.
+            If no page comes in that time, or it has no kernel.
         TimeoutError
-            If it takes longer.
+            If its widgets take longer.
         """
         if urlsplit(url).scheme not in ("http", "https"):
             raise DeploymentError(f"expected an address with http:// or https://, got {url!r}")
@@ -339,7 +339,9 @@ async def _fetch(request: HTTPRequest) -> HTTPResponse:
     try:
         return await AsyncHTTPClient().fetch(request)
     except HTTPClientError as error:
-        raise DeploymentError(f"{request.url} answered {error.code}: {error.message}") from error
+        # Tornado's own 599 means that nothing came in time, or the connection was closed.
+        did = "gave no answer" if error.code == 599 else f"answered {error.code}"
+        raise DeploymentError(f"{request.url} {did}: {error.message}") from error
     except OSError as error:
         raise DeploymentError(f"{request.url} cannot be reached: {error}") from error
 

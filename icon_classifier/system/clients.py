@@ -1,4 +1,4 @@
-"""Name the client of a request, for limits that count by client."""
+"""Name the client of a request, for limits that count by client, and the protocol it speaks."""
 
 from __future__ import annotations
 
@@ -35,6 +35,22 @@ def client_address(peer: str, forwarded: Sequence[str], proxies: int) -> str:
     entries = [entry for value in forwarded for entry in value.split(",")]
     entry = entries[-proxies] if 0 < proxies <= len(entries) else peer
     return _network(entry) or _network(peer) or peer
+
+
+def client_protocol(protocol: str, forwarded: Sequence[str], proxies: int) -> str:
+    """Find the protocol of the address that the client asked for, ``http`` or ``https``.
+
+    Parameters
+    ----------
+    protocol : str
+        That of the connection.
+    forwarded : sequence of str
+        The values of the X-Forwarded-Proto headers, in order; the first is the client's.
+    proxies : int
+        Number of trusted proxies in front; without any the header is ignored.
+    """
+    first = ",".join(forwarded).partition(",")[0].strip().lower()
+    return first if proxies and first in ("http", "https") else protocol
 
 
 @functools.cache  # once: any stranger can send the header

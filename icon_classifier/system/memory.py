@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -61,21 +62,35 @@ def memory_limit(root: Path = Path("/")) -> int:
         Bytes.
     """
     limits = [_ram(root)]
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:  # version 2
-            for base in ("sys/fs/cgroup", "sys/fs/cgroup/unified"):
-                limits += _limits(root / base, path, "memory.max")
-        elif "memory" in controllers.split(","):
-            limits += _limits(root / "sys/fs/cgroup/memory", path, "memory.limit_in_bytes")
+    for group in _groups(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            text = _read(group / name).strip()
+            if text.isdigit():  # version 2 says "max" for none
+                limits.append(int(text))
     return min(limits)
 
 
-def usable_cores() -> int:
-    """Count the cores that this process may use: fewer than the machine has in many a container."""
+def usable_cores(root: Path = Path("/")) -> int:
+    """Count the cores that this process may use: fewer than the machine has in many a container.
+
+    Those that it may run on, and no more than the CPU time that its control group and the groups
+    above it may take, version 2 and version 1; part of a core counts as one.
+
+    Parameters
+    ----------
+    root : pathlib.Path, optional
+        Folder that holds ``proc`` and ``sys``.
+    """
     if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    for group in _groups(root, "cpu"):
+        version_1 = (_read(group / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+        match (_read(group / "cpu.max") or " ".join(version_1)).split():
+            case [quota, period] if quota.isdigit():  # "max" or -1 for none
+                cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(1, cores)
 
 
 def kernel_capacity(limit: int, per_kernel: int = PER_KERNEL) -> int:
@@ -232,22 +247,26 @@ def avoid_huge_pages() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 
-def _limits(base: Path, path: str, name: str) -> list[int]:
-    """Read the limits of a group and of those above it.
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """Find the folders of this process's control group and of those above it, of both versions.
 
     In a container the path may be the host's and lead nowhere: the group itself is then mounted
     at the base.
     """
-    group = base / path.lstrip("/")
-    found = []
-    while group.is_relative_to(base):
-        text = _read(group / name).strip()
-        if text.isdigit():  # version 2 says "max" for none
-            found.append(int(text))
-        if group == base:
-            break
-        group = group.parent
-    return found
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        folders = []
+        if not controllers:  # version 2
+            folders = ["", "unified"]
+        elif controller in controllers.split(","):
+            folders = [controller]
+        for folder in folders:
+            base = root / "sys/fs/cgroup" / folder
+            group = base / path.lstrip("/")
+            while group != base and group.is_relative_to(base):
+                yield group
+                group = group.parent
+            yield base
 
 
 def _ram(root: Path) -> int:

@@ -333,6 +333,31 @@ def test_slow_upload_shows_a_progress_bar(
     assert PAGE_TEXTS["sending"] in texts()
 
 
+def test_upload_goes_on_when_the_phone_wakes(
+    slim: Server, new_page: NewPage, tmp_path: Path
+) -> None:
+    page = new_page()
+    connections: list[str] = []
+    page.on("websocket", lambda socket: connections.append(socket.url))
+    page.clock.install()
+    page.goto(slim.url)
+    live(page)
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 1000}
+    session.send("Network.emulateNetworkConditions", limits)
+    file = tmp_path / "file.bin"
+    file.write_bytes(bytes(range(100)) + bytes(1_000_000))
+    upload(page, file, "Upload (0)")
+    expect(page.locator("#sending")).to_be_visible()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.clock.fast_forward(60_000)
+    session.send("Network.emulateNetworkConditions", limits | {"uploadThroughput": -1})
+    button(page, "Answer").click()
+    expect(page.get_by_text("1000100 bytes, 4950")).to_be_visible()
+    assert len(connections) == 1
+
+
 def test_dead_connection_is_noticed_when_the_phone_wakes(slim: Server, new_page: NewPage) -> None:
     page = new_page()
     connections: list[str] = []

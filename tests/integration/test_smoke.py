@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import re
+import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from icon_classifier.cli.smoke import example_photo, smoke, visiting
 from icon_classifier.errors import DeploymentError
 from icon_classifier.page.texts import WORKING
 from icon_classifier.server.visitor import Visit
-from tests.support.servers import ROOT, Server, free_port, voila
+from tests.support.models import write_model
+from tests.support.servers import ROOT, Server, free_port, project_copy, voila
 
 METRICS = free_port()
 
@@ -50,7 +52,7 @@ def other_site(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.usefixtures("project_model")
 def test_smoke_test_predicts_grizzly_and_shuts_the_kernel_down(page: Server) -> None:
-    report = smoke(page.url)
+    report = smoke(page.url, label="grizzly")
     assert report.label == "grizzly"
     assert 0.5 < report.probability <= 1
     assert 0 < report.answer_seconds < 60
@@ -119,6 +121,14 @@ def test_smoke_test_fails_on_another_label(page: Server) -> None:
         smoke(page.url, label="cat")
 
 
+def test_smoke_test_of_other_classes_expects_no_label_unless_one_is_given(tmp_path: Path) -> None:
+    write_model(project_copy(tmp_path), unsure={"score": "energy", "threshold": 1000.0})
+    with voila(tmp_path) as page:
+        assert smoke(page.url).label.startswith("not sure, closest: ")
+        with pytest.raises(DeploymentError, match="expected 'red', got 'not sure, closest: "):
+            smoke(page.url, label="red")
+
+
 @pytest.mark.usefixtures("project_model")
 def test_smoke_test_fails_on_a_photo_that_cannot_be_read(page: Server, tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
@@ -140,6 +150,13 @@ def test_smoke_test_fails_on_a_missing_page(other_site: str) -> None:
 def test_smoke_test_fails_on_an_unreachable_server() -> None:
     with pytest.raises(DeploymentError, match="cannot be reached"):
         smoke(f"http://127.0.0.1:{free_port()}/")
+
+
+async def test_visit_of_a_server_that_gives_no_answer_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with pytest.raises(DeploymentError, match=f"{address} gave no answer: Timeout"):
+            await Visit.open(address, seconds=0.2)
 
 
 def test_smoke_test_fails_on_an_address_without_a_scheme() -> None:

@@ -140,6 +140,7 @@ async def test_default_port_in_the_host_is_the_same_host(
     [
         ({"Origin": "https://site.example"}, "the page is at https://site.example, but the proxy"),
         ({"Origin": "http://localhost:1"}, "the page is at http://localhost:1, but the proxy"),
+        ({"Origin": "http://["}, "the page is at http://[, but the proxy"),
         ({"Upgrade": "", "Connection": "close"}, "does not pass WebSockets on (Upgrade)"),
     ],
 )
@@ -156,6 +157,12 @@ def test_what_a_proxy_withholds_is_said_in_the_log_and_to_the_page(
     assert "docs/deploying.md" in colour_server.text
 
 
+def test_request_of_a_page_without_a_proper_address_is_refused(colour_server: Server) -> None:
+    shutdown = f"{colour_server.url}voila/api/shutdown/00000000-0000-0000-0000-000000000000"
+    assert status(shutdown, {"Origin": "http://["}, method="POST") == 403
+    assert status(shutdown, {"Origin": colour_server.url.rstrip("/")}, method="POST") == 404
+
+
 def test_request_that_is_no_page_marks_no_kernel(colour_server: Server) -> None:
     kernel = kernel_of_a_visitor(colour_server)
     plain = {"Sec-WebSocket-Protocol": PROTOCOL}
@@ -168,11 +175,21 @@ def test_head_of_the_health_check_is_200(colour_server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_page_under_a_prefix_opens_with_and_without_its_slash(tmp_path: Path) -> None:
+def test_page_behind_a_proxy_under_a_prefix_opens_and_is_previewed(tmp_path: Path) -> None:
     write_model(project_copy(tmp_path))
-    photo = tmp_path / "photo.png"
+    photo = tmp_path / "examples" / "photo.png"
+    photo.parent.mkdir()
     photo.write_bytes(encode(Image.new("RGB", (40, 30), "red")))
-    with voila(tmp_path, "--Voila.base_url=/icons") as server:
+    options = ("--Voila.base_url=/icons", "--PageKernelManager.trusted_proxies=1")
+    with voila(tmp_path, *options) as server:
+        headers = {
+            "Host": "site.example",
+            "User-Agent": "facebookexternalhit/1.1",
+            "X-Forwarded-Proto": "https",
+        }
+        request = urllib.request.Request(f"{server.url}icons/", headers=headers)
+        with urllib.request.urlopen(request, timeout=60) as shown:
+            assert b'"og:image" content="https://site.example/icons/example.jpg"' in shown.read()
         for address in ("icons", "icons/"):
             with urllib.request.urlopen(server.url + address, timeout=60) as page:
                 assert page.url == server.url + "icons/"

@@ -69,6 +69,15 @@ def test_bytecode_without_source_and_empty_folders_are_removed(tmp_path: Path) -
     ]
 
 
+def test_image_is_built_without_what_git_ignores() -> None:
+    """Photos above all: a layer of the image would keep them."""
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for pattern in (ROOT / ".gitignore").read_text().splitlines():
+        if pattern and not pattern.startswith("#"):
+            anywhere = "" if pattern.startswith("/") else "**/"
+            assert anywhere + pattern.strip("/") in ignored
+
+
 def test_procfile_serves_only_the_notebook_on_every_address() -> None:
     command = deploy_check.procfile_command(ROOT)
     assert re.match(r"voila icon_classifier\.ipynb --port=\$PORT ", command)

@@ -27,6 +27,8 @@ const DELAYS = [0.2, 0.5, 1, 2, 4, 8];
 const WATCH_MS = 200;
 // Seconds after which a connection without an answer is taken to be lost.
 const PROBE_SECONDS = 5;
+// The same while a file is being sent, behind which the question waits.
+const PROBE_SENDING_SECONDS = 120;
 // The code with which a server closes a connection on which a message was too large for it.
 const TOO_LARGE = 1009;
 // The status of a kernel whose WebSockets a proxy withholds (server/origins.py).
@@ -152,9 +154,10 @@ export class Kernel {
     if (this.state === 'lost') return this.connect();
     if (this.state !== 'live') return;
     const probed = this.connection;
+    const seconds = this.socket?.bufferedAmount ? PROBE_SENDING_SECONDS : PROBE_SECONDS;
     const timer = setTimeout(() => {
       if (this.connection === probed) this.lose();
-    }, PROBE_SECONDS * 1000);
+    }, seconds * 1000);
     this.send('kernel_info_request', {}, { channel: 'control', listener: () => clearTimeout(timer) });
   }
 

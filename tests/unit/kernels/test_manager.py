@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -219,23 +220,39 @@ async def test_start_that_fails_takes_no_capacity_and_is_unhealthy(
         assert await asyncio.to_thread(visitors.fork_server.wait_until_ready, 60)
         assert visitors.fork_server.pid is not None
         monkeypatch.setattr(visitors.fork_server, "_fork_timeout", 0.1)
-        os.kill(visitors.fork_server.pid, signal.SIGSTOP)
-        for _ in range(3):
+        monkeypatch.setattr(visitors.fork_server, "slot_watch", None)  # it is unhealthy, too
+        skipped = 0.0
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + skipped)
+        monkeypatch.setattr(manager, "time", clock)
+
+        async def is_healthy_after_failure() -> bool:
             with pytest.raises(HTTPError) as error:
                 await open_page(visitors, "")
             assert error.value.status_code == 503
             assert error.value.log_message == KernelError.words
+            return visitors.is_healthy
+
+        os.kill(visitors.fork_server.pid, signal.SIGSTOP)
+        assert await is_healthy_after_failure()
+        skipped += 3600
+        assert await is_healthy_after_failure()  # two failures an hour apart
+        skipped += 40
+        assert await is_healthy_after_failure()
+        skipped += 40
+        assert not await is_healthy_after_failure()
         assert visitors.visitors == 0
-        monkeypatch.setattr(visitors.fork_server, "slot_watch", None)  # it is unhealthy, too
-        assert visitors.is_healthy
-        monkeypatch.setattr(manager, "MAX_STUCK", 0.05)
-        assert not visitors.is_healthy
+        skipped += 60
+        assert visitors.is_healthy  # nobody has come for a minute
+        assert await is_healthy_after_failure()
+        skipped += 40
+        assert await is_healthy_after_failure()
+        skipped += 40
+        assert not await is_healthy_after_failure()
         os.kill(visitors.fork_server.pid, signal.SIGCONT)
         monkeypatch.setattr(visitors.fork_server, "_fork_timeout", 30.0)
         kernel_id = await open_page(visitors, "")
-        monkeypatch.setattr(manager, "MAX_STUCK", 60.0)
         assert visitors.is_healthy
-        # The parent has answered the first three requests too, but nobody used those kernels.
+        # The parent has answered the earlier requests too, but nobody used those kernels.
         used = visitors.get_kernel(str(kernel_id)).provisioner.pid
         parent = psutil.Process(visitors.fork_server.pid)
         async with asyncio.timeout(10):

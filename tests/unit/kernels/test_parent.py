@@ -4,6 +4,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from icon_classifier.kernels import warm_up
 from icon_classifier.kernels.fork_server import ForkServer
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.kernels.protocol import WarmUp
@@ -33,3 +34,34 @@ def test_notebook_is_run_ahead_unless_it_leaves_threads(
         finally:
             server.stop()
     assert not caplog.records  # it had one thread
+
+
+def serve_until_ready(folder: Path, notebook: Path) -> bool:
+    """Start a parent that runs a notebook ahead; return whether it is ready before that is late."""
+    server = ForkServer(folder, WarmUp(notebook=str(notebook)))
+    server.start()
+    try:
+        return server.wait_until_ready(warm_up.MAX_SECONDS / 2)
+    finally:
+        server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
+def test_notebook_of_an_older_format_is_run_ahead(tmp_path: Path) -> None:
+    cell = nbformat.v3.new_code_cell("open('ran', 'w').close()")
+    older = nbformat.v3.new_notebook(worksheets=[nbformat.v3.new_worksheet(cells=[cell])])
+    notebook = tmp_path / "older.ipynb"
+    notebook.write_text(nbformat.v3.writes_json(older))
+    assert serve_until_ready(tmp_path, notebook)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_fork(), reason="kernels are forked on Linux only")
+def test_parent_does_not_wait_for_the_visit_of_a_notebook_that_cannot_be_read(
+    tmp_path: Path,
+) -> None:
+    notebook = tmp_path / "torn.ipynb"
+    notebook.write_text('{"cells": [')
+    assert serve_until_ready(tmp_path, notebook)

@@ -61,9 +61,9 @@ def test_forged_head_is_refused(forged: bytes) -> None:
 
 
 def test_message_of_more_than_64_parts_is_refused() -> None:
-    parse_page_message(message(*[b"x"] * 58))
+    parse_page_message(message(*[b"x"] * 59))
     with pytest.raises(RequestError, match="head"):
-        parse_page_message(message(*[b"x"] * 59))
+        parse_page_message(message(*[b"x"] * 60))
 
 
 def pack(*parts: object, channel: str = "shell") -> bytes:

@@ -14,7 +14,8 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 
-from icon_classifier.images import read_image
+from icon_classifier import images
+from icon_classifier.images import read_image, read_image_file
 from icon_classifier.server import preview
 from tests.support.models import model_bytes
 from tests.support.pictures import encode
@@ -123,6 +124,25 @@ async def test_example_is_served_as_it_is_now(tmp_path: Path) -> None:
         image = read_image(response.body)
         assert image.size == (640, 427)
         assert image.getpixel((0, 0)) == pytest.approx(colour, abs=2)
+
+
+async def test_example_that_cannot_be_read_is_left_out_and_only_one_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "export.onnx").write_bytes(model_bytes())
+    (tmp_path / "examples").mkdir()
+    red = encode(Image.new("RGB", (30, 20), (255, 0, 0)))
+    for name, content in {"1.png": b"no picture", "2.png": red, "3.png": red}.items():
+        (tmp_path / "examples" / name).write_bytes(content)
+    read: list[str] = []
+
+    def note_and_read(path: Path) -> Image.Image:
+        read.append(path.name)
+        return read_image_file(path)
+
+    monkeypatch.setattr(images, "read_image_file", note_and_read)
+    assert (await fetch_example(tmp_path)).code == 200
+    assert read == ["1.png", "2.png"]
 
 
 @pytest.mark.parametrize("model", [None, b"something else", model_bytes()])

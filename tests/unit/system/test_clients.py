@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icon_classifier.system import clients
-from icon_classifier.system.clients import client_address
+from icon_classifier.system.clients import client_address, client_protocol
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,24 @@ def test_client_address_trusts_only_the_given_number_of_proxies(
     forwarded: list[str], proxies: int, client: str
 ) -> None:
     assert client_address("9.9.9.9", forwarded, proxies) == client
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "proxies", "protocol"),
+    [
+        ([], 1, "http"),
+        (["https"], 1, "https"),
+        (["https"], 0, "http"),  # any client can send that header
+        (["HTTPS, http"], 2, "https"),
+        (["https", "http"], 2, "https"),
+        (["javascript"], 1, "http"),
+        ([""], 1, "http"),
+    ],
+)
+def test_client_protocol_is_that_of_the_first_proxy(
+    forwarded: list[str], proxies: int, protocol: str
+) -> None:
+    assert client_protocol("http", forwarded, proxies) == protocol
 
 
 def test_header_of_a_proxy_that_nobody_told_of_is_logged_once(

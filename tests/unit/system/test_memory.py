@@ -121,11 +121,53 @@ def test_what_was_freed_is_kept_for_the_next() -> None:
 
 
 def test_usable_cores_counts_all_where_there_is_no_affinity(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr("os.sched_getaffinity", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 3)
-    assert usable_cores() == 3
+    assert usable_cores(tmp_path) == 3
+
+
+V1 = "sys/fs/cgroup/cpu"
+V2 = "sys/fs/cgroup"
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "cores"),
+    [
+        ("0::/", {f"{V2}/cpu.max": "max 100000"}, 8),
+        ("0::/", {f"{V2}/cpu.max": "200000 100000"}, 2),
+        ("0::/", {f"{V2}/cpu.max": "50000 100000"}, 1),
+        ("0::/", {f"{V2}/cpu.max": "1600000 100000"}, 8),
+        (
+            "0::/pods/web",
+            {f"{V2}/pods/web/cpu.max": "max 1000", f"{V2}/pods/cpu.max": "2500 1000"},
+            3,
+        ),
+        ("0::/host/only", {f"{V2}/cpu.max": "400000 100000"}, 4),
+        (
+            "3:cpu,cpuacct:/web",
+            {f"{V1}/cpu.cfs_quota_us": "-1", f"{V1}/cpu.cfs_period_us": "100000"},
+            8,
+        ),
+        (
+            "3:cpu,cpuacct:/",
+            {f"{V1}/cpu.cfs_quota_us": "150000\n", f"{V1}/cpu.cfs_period_us": "100000\n"},
+            2,
+        ),
+        (
+            "3:cpuset:/",
+            {f"{V1}/cpu.cfs_quota_us": "100000", f"{V1}/cpu.cfs_period_us": "100000"},
+            8,
+        ),
+    ],
+)
+def test_usable_cores_are_no_more_than_the_control_groups_allow(
+    group: str, files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    root = machine(tmp_path, **{"proc/self/cgroup": f"{group}\n"}, **files)
+    assert usable_cores(root) == cores
 
 
 READ_LARGE_PHOTO = """
