@@ -213,7 +213,9 @@ def install(voila: Voila, kernels: PageKernelManager) -> None:
         limits = REQUEST_LIMITS
         if not kernels.trusted_proxies:
             limits = limits | {"idle_connection_timeout": HEAD_SECONDS}
-        server = PageServer(voila.app, proxies=kernels.trusted_proxies, **limits)
+        # The pages of Voilà's own templates send a form when they are left.
+        forms = voila.voila_configuration.template != static_files.SLIM
+        server = PageServer(voila.app, proxies=kernels.trusted_proxies, forms=forms, **limits)
         server.listen(port, address, backlog=MAX_PENDING)
         return server
 

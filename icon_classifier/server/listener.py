@@ -181,13 +181,13 @@ class Listener(socket.socket):
 class PageServer(HTTPServer):
     """Tornado's server behind such sockets."""
 
-    def initialize(self, *args: Any, proxies: int = 0, **kwargs: Any) -> None:
+    def initialize(self, *args: Any, proxies: int = 0, forms: bool = False, **kwargs: Any) -> None:
         """Initialize; tornado's base class calls it with the constructor's arguments."""
         super().initialize(*args, **kwargs)
         self._proxies = proxies
-        # No page sends a form. A part may name a codec, and Python keeps each name that is none.
-        forms = ParseMultipartConfig(enabled=False)
-        set_parse_body_config(ParseBodyConfig(multipart=forms))
+        # Part of a form may name a codec, and Python keeps each name that is none.
+        multipart = ParseMultipartConfig(enabled=forms)
+        set_parse_body_config(ParseBodyConfig(multipart=multipart))
 
     def add_sockets(self, sockets: list[socket.socket]) -> None:  # type: ignore[override]
         """Listen on sockets."""

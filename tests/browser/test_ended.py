@@ -79,7 +79,7 @@ def test_page_that_is_full_or_has_ended_offers_the_static_site(
 def test_refused_page_loads_by_itself_when_there_is_capacity(
     unwatched_page: NewPage, tmp_path: Path
 ) -> None:
-    write_page(tmp_path, CELL, template="slim", max_visitors=1)
+    write_page(tmp_path, CELL, template="slim", max_visitors=1, leave_timeout=600)
     with voila(tmp_path, notebook=PAGE) as server:
         first, second = unwatched_page(server.url), unwatched_page()
         expect(first.get_by_role("button", name="Hold")).to_be_visible()

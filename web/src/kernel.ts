@@ -164,7 +164,7 @@ export class Kernel {
   /** Ask the server to shut the kernel down, because the visitor leaves the page. */
   shutDown(): void {
     if (this.state === 'ended') return;
-    const form = new FormData();
+    const form = new URLSearchParams(); // not FormData, which the server does not parse
     const xsrf = /(?:^|; )_xsrf=([^;]*)/.exec(document.cookie);
     if (xsrf) form.set('_xsrf', xsrf[1]);
     navigator.sendBeacon(`${this.baseUrl}voila/api/shutdown/${this.id}`, form);
