@@ -194,8 +194,9 @@ def build_network(model: Object, archive: Archive, *, with_constructors: bool = 
         Data of a tensor is missing or damaged.
     """
     try:
-        while model.cls in WRAPPERS:
-            model = model.get("_modules", {}).get(WRAPPERS[model.cls]) or model.args[0]
+        for _ in WRAPPERS:  # no more: a crafted one holds itself
+            if model.cls in WRAPPERS:
+                model = model.get("_modules", {}).get(WRAPPERS[model.cls]) or model.args[0]
         with archive.open_storages() as read:
             network = _Builder(read, with_constructors=with_constructors).build(model)
         if isinstance(network, nn.Module):

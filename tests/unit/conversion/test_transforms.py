@@ -17,9 +17,11 @@ from PIL import Image
 
 from icon_classifier.conversion.archive import open_archive
 from icon_classifier.conversion.convert import convert
+from icon_classifier.conversion.fields import get_attribute, get_items
 from icon_classifier.conversion.learner import read_learner
 from icon_classifier.conversion.resampling import Resampling
 from icon_classifier.conversion.transforms import Resample, Transforms
+from icon_classifier.conversion.unpickler import Global, Object
 from icon_classifier.errors import UnsupportedLearnerError
 from icon_classifier.images import read_image_file
 from icon_classifier.model.pipeline import CropPad, Pipeline, Resize
@@ -388,6 +390,18 @@ def test_a_class_stored_by_name_is_left_out_if_a_prediction_cannot_need_it(
     learn.export(tmp_path / "export.pkl", pickle_module=pickle)
     reread = read_learner(open_archive(tmp_path / "export.pkl"))
     assert reread.transforms.assumed == ()
+
+
+@pytest.mark.timeout(20)
+def test_a_class_that_inherits_from_itself_is_refused(tiny_export):
+    call = Object(Global("cloudpickle.cloudpickle", "_make_skeleton_class"), (None, "A", []))
+    call.args[2].append(call)
+    archive = open_archive(tiny_export)
+    loader = get_items(get_attribute(get_attribute(archive.root, "dls"), "loaders"))[1]
+    steps = get_items(get_attribute(get_attribute(loader, "after_item"), "fs"))
+    steps.append(Object(call, (), {}))
+    with pytest.raises(UnsupportedLearnerError, match="A of the notebook may act on validation"):
+        read_learner(archive)
 
 
 @pytest.mark.parametrize("stage", ["after_item", "before_batch", "after_batch"])
