@@ -123,6 +123,8 @@ def convert(
         ) from error
     except OSError as error:
         raise ConversionError(f"cannot read {export}: {error.strerror}") from error
+    if target.resolve() == export.resolve():
+        raise ConversionError(f"expected another file to write than {export}; rename it export.pkl")
     with _lock(export) as waited:
         if waited and names is None and int8 is None and is_up_to_date(target, export):
             _log.info("%s was converted by another process meanwhile", target)

@@ -252,6 +252,13 @@ class TestFailures:
         with pytest.raises(ConversionError, match="Bad CRC-32"):
             convert(export)
 
+    def test_a_learner_named_like_its_target_is_kept(self, export):
+        learner = export.rename(export.with_suffix(".onnx"))
+        content = learner.read_bytes()
+        with pytest.raises(ConversionError, match=r"another file .* rename it export\.pkl"):
+            convert(learner)
+        assert learner.read_bytes() == content
+
     def test_a_target_that_cannot_be_written_is_reported(self, export, tmp_path):
         with pytest.raises(ConversionError, match="cannot write"):
             convert(export, tmp_path / "missing" / "export.onnx")
