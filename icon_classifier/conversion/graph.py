@@ -23,7 +23,11 @@ OPSET = 17
 SCORES = ("energy", "knn", "mahalanobis", "max_logit", "max_probability")
 """Names of the scores; two of them are computed from features, the others from logits."""
 
-_FORWARD_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError)
+FORWARD_ERRORS = (
+    *(RuntimeError, TypeError, ValueError),
+    *(AttributeError, LookupError, AssertionError),
+)
+"""What layers raise on an input of another shape, size or type than they take."""
 
 
 class Score(nn.Module):
@@ -164,7 +168,7 @@ class Graph(nn.Module):
         try:
             with torch.no_grad():
                 self._cells(self._maps(sample))
-        except _FORWARD_ERRORS as error:
+        except FORWARD_ERRORS as error:
             self.without_evidence = f"the head does not work on single cells: {error}"
 
     @property
@@ -270,7 +274,7 @@ def to_onnx(module: nn.Module, sample: torch.Tensor, output_names: Sequence[str]
                 opset_version=OPSET,
                 dynamo=False,
             )
-    except (*_FORWARD_ERRORS, torch.onnx.errors.OnnxExporterError) as error:
+    except (*FORWARD_ERRORS, torch.onnx.errors.OnnxExporterError) as error:
         # torch advises another opset, which nobody can choose here.
         reason = str(error).strip().partition("\n")[0].partition(" Support for this operator")[0]
         raise UnsupportedLearnerError(

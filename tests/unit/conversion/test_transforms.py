@@ -253,6 +253,23 @@ def test_without_a_resize_photos_are_squished_to_what_the_network_takes(
     assert model.predict(read_image_file(pictures[0])).label in model.labels
 
 
+@pytest.mark.parametrize(
+    ("sides", "advice"), [([], r"add Resize\(size\)"), ([64], "train it again with today's")]
+)
+def test_a_network_of_another_size_is_refused_with_what_to_do(
+    fastai, photos, tmp_path, sides, advice
+):
+    import timm
+
+    learn = make_learner(fastai, photos, [fastai.Resize(side) for side in sides], [])
+    learn.model[0] = timm.create_model(
+        "vit_tiny_patch16_224", img_size=40, patch_size=8, depth=1, num_classes=3
+    )
+    learn.model[1] = fastai.nn.Identity()
+    with pytest.raises(UnsupportedLearnerError, match=rf"{advice}.*Input height .* match model"):
+        convert(learners.export(learn, tmp_path))
+
+
 def test_the_digits_of_the_book_are_read_as_by_fastai(fastai, tmp_path):
     """Chapter 13: grey digits of 28 pixels, no transforms, strided convolutions, a Learner."""
     random = np.random.default_rng(0)
