@@ -202,7 +202,7 @@ def build_network(model: Object, archive: Archive, *, with_constructors: bool = 
         if isinstance(network, nn.Module):
             return network.float().eval().requires_grad_(False)
     except _DAMAGES as error:
-        raise ConversionError(f"{archive.path}: the network is damaged ({error})") from error
+        raise ConversionError(f"the network is damaged ({error})") from error
     raise _not_a_layer(model.cls)
 
 
