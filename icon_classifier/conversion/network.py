@@ -103,7 +103,7 @@ class TimmBody(nn.Module):
     model: Any
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the features of photos, (N, 3, H, W) -> (N, K, h, w), or (N, K) if pooled."""
+        """Compute the features of photos, (N, K, H, W) -> (N, F, h, w), or (N, F) if pooled."""
         result: torch.Tensor = self.model.forward_features(x) if self.needs_pool else self.model(x)
         return result
 
