@@ -65,7 +65,10 @@ def quantize(exact: bytes, folder: Path) -> bytes:
     """
     reader = Model(exact)
     if "int8" in reader.info.raw:
-        raise ConversionError("expected an exact model to quantize, got one of 8-bit integers")
+        raise ConversionError(
+            "expected an exact model to quantize, got one of 8-bit integers; leave --int8 out, or "
+            "run icon-classifier convert --int8 '' first"
+        )
     photos = readable_photos(folder)
     if len(photos) < MIN_PHOTOS:
         raise ConversionError(
