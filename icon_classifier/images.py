@@ -79,7 +79,8 @@ _BYTES_A_VALUE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}
 """Memory of a pixel in Pillow by mode; all other modes take four bytes."""
 
 _JPEG_PIECE = 4 / 3
-"""Memory of a strip or tile that is a JPEG by its size: one may keep all coefficients."""
+"""Memory of a strip or tile that is a JPEG, as a multiple of its decoded size: one may keep all
+coefficients."""
 
 _NO_MEMORY = ("memory", "c++ exception")
 """What decoders in C and C++ say where Python would raise a MemoryError."""
@@ -323,9 +324,11 @@ def _most_pixels(image: Image.Image, limits: Limits) -> int:
         cost = _heif_bytes(image)
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         # Beside the pixels of Pillow, the smaller copy and the rows in conversion.
+        value = _BYTES_A_VALUE.get(image.mode, 4)
         copy = 3 if image.mode == "F" else 1.2
-        pixels = image.width * image.height
-        cost = _BYTES_A_VALUE.get(image.mode, 4) + copy + _piece_bytes(image) / pixels
+        if read_orientation(image) in _TURNS:  # by Pillow, in a copy of the same size
+            copy = max(copy, value)
+        cost = value + copy + _piece_bytes(image) / (image.width * image.height)
     return min(limits.max_pixels, int(_MEMORY / cost)) if cost else limits.max_pixels
 
 
@@ -346,7 +349,9 @@ def _needs_halving_in_rows(image: Image.Image) -> bool:
 
 def _piece_bytes(image: TiffImagePlugin.TiffImageFile) -> int:
     """Return the size of a strip or tile of a TIFF that has to be read as a whole."""
-    tags, (width, height) = image.tag_v2, image.size
+    tags = image.tag_v2
+    # Not image.size, which is that of the turned picture.
+    width, height = tags[TiffImagePlugin.IMAGEWIDTH], tags[TiffImagePlugin.IMAGELENGTH]
     compression = tags.get(TiffImagePlugin.COMPRESSION, 1)
     if TiffImagePlugin.TILEOFFSETS in tags:
         width, height = tags[TiffImagePlugin.TILEWIDTH], tags[TiffImagePlugin.TILELENGTH]

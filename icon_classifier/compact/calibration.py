@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnxruntime
 from scipy.optimize import minimize_scalar
 
 from icon_classifier.compact.body import find_body, open_session
@@ -76,8 +77,8 @@ def fit(exact: bytes, int8: bytes, paths: Sequence[Path]) -> dict[str, Any]:
     """
     reader = Model(exact)
     info = reader.info
-    logits, scores = _run(exact, arrays(reader, paths))
-    new_logits, new_scores = _run(int8, arrays(reader, paths))
+    sessions = [open_session(model) for model in (exact, int8)]
+    (logits, scores), (new_logits, new_scores) = _run(sessions, arrays(reader, paths))
     wanted = softmax(logits.astype(np.float64) / info.temperature)
 
     def loss(log_factor: float) -> float:
@@ -88,17 +89,21 @@ def fit(exact: bytes, int8: bytes, paths: Sequence[Path]) -> dict[str, Any]:
     factor = math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
     fitted: dict[str, Any] = {"temperature": info.temperature * factor, "threshold": info.threshold}
     if info.threshold is not None:
-        _, turned = _run(exact, arrays(reader, paths, upside_down=True))
-        _, new_turned = _run(int8, arrays(reader, paths, upside_down=True))
+        upside_down = arrays(reader, paths, upside_down=True)
+        (_, turned), (_, new_turned) = _run(sessions, upside_down)
         scores, new_scores = np.append(scores, turned), np.append(new_scores, new_turned)
         near = np.argsort(np.abs(scores - info.threshold))[: len(paths) // 2]
         fitted["threshold"] = info.threshold + float(np.median((new_scores - scores)[near]))
     return fitted
 
 
-def _run(model: bytes, photos: Iterator[_Floats]) -> tuple[_Floats, _Floats]:
-    """Return the logits, shape (N, C), and the scores, shape (N,)."""
-    session = open_session(model)
-    outputs = [session.run(["logits", "score"], {"image": photo}) for photo in photos]
-    logits, scores = zip(*outputs, strict=True)
-    return np.concatenate(logits), np.concatenate(scores)
+def _run(
+    sessions: Sequence[onnxruntime.InferenceSession], photos: Iterator[_Floats]
+) -> list[tuple[_Floats, _Floats]]:
+    """Return of each model the logits, shape (N, C), and the scores, shape (N,)."""
+    outputs = [
+        [session.run(["logits", "score"], {"image": photo}) for session in sessions]
+        for photo in photos
+    ]
+    answers = (zip(*of_model, strict=True) for of_model in zip(*outputs, strict=True))
+    return [(np.concatenate(logits), np.concatenate(scores)) for logits, scores in answers]

@@ -7,7 +7,8 @@ than a photo.
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,10 @@ def quantize(exact: bytes, folder: Path) -> bytes:
     """
     reader = Model(exact)
     if "int8" in reader.info.raw:
-        raise ConversionError("expected an exact model to quantize, got one of 8-bit integers")
+        raise ConversionError(
+            "expected an exact model to quantize, got one of 8-bit integers; leave --int8 out, or "
+            "run icon-classifier convert --int8 '' first"
+        )
     photos = readable_photos(folder)
     if len(photos) < MIN_PHOTOS:
         raise ConversionError(
@@ -80,14 +84,17 @@ def quantize(exact: bytes, folder: Path) -> bytes:
         "ranges": ranges,
         "means": {name: _encode(values) for name, values in means.items()},
     }
-    settings |= fit(exact, quantize_with(exact, settings), photos[:count])
+    with _refusing():
+        model = _quantized(exact, settings)
+        settings |= fit(exact, _labelled(model, exact, settings), photos[:count])
+        quantized = _labelled(model, exact, settings)
     try:
-        comparison = compare(exact, quantize_with(exact, settings), photos[count:])
+        comparison = compare(exact, quantized, photos[count:])
     except ConversionError as error:
         raise ConversionError(
             f"{error}. Do without 8-bit integers, or give more photos of every class"
         ) from error
-    return quantize_with(exact, settings | {"judged": asdict(comparison)})
+    return _labelled(model, exact, settings | {"judged": asdict(comparison)})
 
 
 def quantize_with(exact: bytes, settings: Mapping[str, Any]) -> bytes:
@@ -98,23 +105,38 @@ def quantize_with(exact: bytes, settings: Mapping[str, Any]) -> bytes:
     ConversionError
         The entry is invalid, or belongs to another model.
     """
-    try:
-        means = {name: _decode(text) for name, text in settings["means"].items()}
-        model = _quantize_body(fold(exact), settings["ranges"], means)
-        metadata = json.loads(_metadata(exact))
-        metadata["temperature"] = float(settings["temperature"])
-        if metadata["unsure"]:
-            metadata["unsure"]["threshold"] = float(settings["threshold"])
-        text = json.dumps(metadata | {"int8": settings}, ensure_ascii=False, allow_nan=False)
-        onnx.helper.set_model_props(model, {METADATA_KEY: text})
-        quantized = bytes(model.SerializeToString())
+    with _refusing():
+        quantized = _labelled(_quantized(exact, settings), exact, settings)
         Model(quantized)
-    except Exception as error:  # ONNX Runtime and its tools raise errors of any class
+    return quantized
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Translate whatever ONNX Runtime and its tools raise: errors of any class."""
+    try:
+        yield
+    except Exception as error:
         raise ConversionError(
             f"the model cannot be quantized ({type(error).__name__}: {error!s:.200}); "
-            "convert without --int8"
+            "do without 8-bit integers"
         ) from error
-    return quantized
+
+
+def _quantized(exact: bytes, settings: Mapping[str, Any]) -> onnx.ModelProto:
+    means = {name: _decode(text) for name, text in settings["means"].items()}
+    return _quantize_body(fold(exact), settings["ranges"], means)
+
+
+def _labelled(model: onnx.ModelProto, exact: bytes, settings: Mapping[str, Any]) -> bytes:
+    """Return a quantized model with the metadata of the exact one and the entry ``int8``."""
+    metadata = json.loads(_metadata(exact))
+    metadata["temperature"] = float(settings["temperature"])
+    if metadata["unsure"]:
+        metadata["unsure"]["threshold"] = float(settings["threshold"])
+    text = json.dumps(metadata | {"int8": settings}, ensure_ascii=False, allow_nan=False)
+    onnx.helper.set_model_props(model, {METADATA_KEY: text})
+    return bytes(model.SerializeToString())
 
 
 def _encode(values: _Floats) -> str:

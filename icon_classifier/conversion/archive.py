@@ -92,14 +92,14 @@ class Archive:
             archive = zipfile.ZipFile(self.path)
             left = MAX_COMPRESSION * self.path.stat().st_size
         except _READ_ERRORS as error:
-            raise _damaged(self.path, error) from error
+            raise _damaged(error) from error
 
         def read(key: str, size: int) -> bytes:
             nonlocal left
             left -= size
             if left < 0:
                 raise ConversionError(
-                    f"{self.path}: expected at most {MAX_COMPRESSION} times the bytes of the file "
+                    f"expected at most {MAX_COMPRESSION} times the bytes of the file "
                     "in its tensors, got more; save the Learner again with learn.export()"
                 )
             try:
@@ -107,9 +107,9 @@ class Archive:
                 if entry.file_size == size:
                     return archive.read(entry)
             except _READ_ERRORS as error:
-                raise _damaged(self.path, error) from error
+                raise _damaged(error) from error
             raise ConversionError(
-                f"{self.path}: expected {size} bytes in data/{key}, got {entry.file_size}; "
+                f"expected {size} bytes in data/{key}, got {entry.file_size}; "
                 "copy or download it again"
             )
 
@@ -120,7 +120,7 @@ class Archive:
         data = self.storages.get(key, b"")
         if len(data) != size:
             raise ConversionError(
-                f"{self.path}: expected {size} bytes in the storage {key}, got {len(data)}; "
+                f"expected {size} bytes in the storage {key}, got {len(data)}; "
                 "copy or download it again"
             )
         return data
@@ -144,14 +144,16 @@ def open_archive(path: Path) -> Archive:
     except FileNotFoundError as error:
         raise ConversionError(f"cannot read {path}: {error.strerror}") from error
     except _READ_ERRORS as error:
-        raise _damaged(path, error) from error
+        raise ConversionError(f"{path}: {_damaged(error)}") from error
     except ConversionError as error:
         raise type(error)(f"{path}: {error}") from error
     return archive
 
 
-def _damaged(path: Path, error: Exception) -> ConversionError:
-    return ConversionError(f"{path} is damaged or incomplete; copy or download it again ({error})")
+def _damaged(error: Exception) -> ConversionError:
+    return ConversionError(
+        f"the file is damaged or incomplete; copy or download it again ({error})"
+    )
 
 
 def _open_zip(path: Path) -> Archive:

@@ -123,6 +123,8 @@ def convert(
         ) from error
     except OSError as error:
         raise ConversionError(f"cannot read {export}: {error.strerror}") from error
+    if target.resolve() == export.resolve():
+        raise ConversionError(f"expected another file to write than {export}; rename it export.pkl")
     with _lock(export) as waited:
         if waited and names is None and int8 is None and is_up_to_date(target, export):
             _log.info("%s was converted by another process meanwhile", target)
@@ -286,7 +288,8 @@ def _build(
         raise UnsupportedLearnerError(f"{learner.network}: {error}") from error
     transforms = fit_size(learner.transforms, network, len(learner.labels))
     _, _, resized = _sample(transforms)
-    _check_logits(network, resized, len(learner.labels))
+    has_size = transforms.is_sized or bool(transforms.resamples)
+    _check_logits(network, resized, len(learner.labels), has_size=has_size)
     check_layers_used(network, resized[:1])
     return network, transforms
 
@@ -325,18 +328,27 @@ def _sample_photos(transforms: Transforms) -> Any:
     return torch.tensor((pixels - mean) / std, dtype=torch.float32)
 
 
-def _check_logits(network: Any, sample: Any, classes: int) -> None:
-    """Check that a network returns one finite logit for each class."""
+def _check_logits(network: Any, sample: Any, classes: int, *, has_size: bool) -> None:
+    """Check that a network returns one finite logit for each class.
+
+    `has_size` is whether the Learner says which size it takes.
+    """
     import torch
+
+    from icon_classifier.conversion.graph import FORWARD_ERRORS
 
     try:
         with torch.inference_mode():
             logits = network(sample)
-    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
-        raise UnsupportedLearnerError(
-            "the network cannot be run; if older versions of timm or torchvision made it, train it "
-            f"again with today's and export ({error})"
-        ) from error
+    except FORWARD_ERRORS as error:
+        advice = (
+            "if older versions of timm or torchvision made it, train it again with today's and "
+            "export"
+            if has_size
+            else "no item transform says which size it takes: add Resize(size) to item_tfms, and "
+            "train and export again"
+        )
+        raise UnsupportedLearnerError(f"the network cannot be run; {advice} ({error})") from error
     if not isinstance(logits, torch.Tensor):
         raise UnsupportedLearnerError(
             f"expected a network that returns logits, got {type(logits).__name__}; let it return "
@@ -447,10 +459,12 @@ def _rounding_errors(graph: "Graph", resized: Any, outputs: Sequence[Any]) -> li
     """Return by how much torch's own outputs are off at most, compared with float64."""
     import torch
 
+    from icon_classifier.conversion.graph import FORWARD_ERRORS
+
     try:
         with torch.inference_mode():
             exact = copy.deepcopy(graph).double()(resized.double())
-    except (RuntimeError, TypeError, ValueError):  # a layer that is for float32 only
+    except FORWARD_ERRORS:  # a layer that is for float32 only
         return [0.0] * len(outputs)
     return [
         float(np.abs(output - better.numpy()).max())

@@ -23,7 +23,11 @@ OPSET = 17
 SCORES = ("energy", "knn", "mahalanobis", "max_logit", "max_probability")
 """Names of the scores; two of them are computed from features, the others from logits."""
 
-_FORWARD_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError)
+FORWARD_ERRORS = (
+    *(RuntimeError, TypeError, ValueError),
+    *(AttributeError, LookupError, AssertionError),
+)
+"""What layers raise on an input of another shape, size or type than they take."""
 
 
 class Score(nn.Module):
@@ -141,7 +145,7 @@ class Graph(nn.Module):
     score : Score
         How familiar a photo is.
     sample : torch.Tensor
-        float32, shape (N, 3, H, W); used to find out whether the network has evidence.
+        float32, shape (N, K, H, W); used to find out whether the network has evidence.
 
     Attributes
     ----------
@@ -164,7 +168,7 @@ class Graph(nn.Module):
         try:
             with torch.no_grad():
                 self._cells(self._maps(sample))
-        except _FORWARD_ERRORS as error:
+        except FORWARD_ERRORS as error:
             self.without_evidence = f"the head does not work on single cells: {error}"
 
     @property
@@ -178,7 +182,7 @@ class Graph(nn.Module):
         Parameters
         ----------
         image : torch.Tensor
-            float32, shape (N, 3, H, W), normalised.
+            float32, shape (N, K, H, W), normalised.
 
         Returns
         -------
@@ -215,18 +219,18 @@ class Graph(nn.Module):
         return 0
 
     def _maps(self, image: torch.Tensor) -> torch.Tensor:
-        """Run the body, (N, 3, H, W) -> (N, K, h, w)."""
+        """Run the body, (N, K, H, W) -> (N, F, h, w)."""
         if not self.split:
             raise ValueError("the network is not a body and a head")
         maps: torch.Tensor = self.network[0](image)  # type: ignore[index]
         return maps
 
     def _cells(self, maps: torch.Tensor) -> torch.Tensor:
-        """Run the head on each cell of a map, (N, K, h, w) -> (N, C, h, w)."""
+        """Run the head on each cell of a map, (N, F, h, w) -> (N, C, h, w)."""
         if maps.dim() != 4:
             raise ValueError(f"expected maps of 4 dimensions, got {maps.dim()}")
         _, channels, height, width = (int(side) for side in maps.shape)
-        cells = maps.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)  # -> (N h w, K, 1, 1)
+        cells = maps.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)  # -> (N h w, F, 1, 1)
         logits: torch.Tensor = self._head(cells)  # -> (N h w, C)
         return logits.reshape(-1, height, width, logits.shape[1]).permute(0, 3, 1, 2)
 
@@ -242,7 +246,7 @@ def to_onnx(module: nn.Module, sample: torch.Tensor, output_names: Sequence[str]
     module : torch.nn.Module
         In evaluation mode.
     sample : torch.Tensor
-        float32, shape (N, 3, H, W).
+        float32, shape (N, K, H, W).
     output_names : sequence of str
         One for each tensor that the module returns, all of shape (N, ...).
 
@@ -270,7 +274,7 @@ def to_onnx(module: nn.Module, sample: torch.Tensor, output_names: Sequence[str]
                 opset_version=OPSET,
                 dynamo=False,
             )
-    except (*_FORWARD_ERRORS, torch.onnx.errors.OnnxExporterError) as error:
+    except (*FORWARD_ERRORS, torch.onnx.errors.OnnxExporterError) as error:
         # torch advises another opset, which nobody can choose here.
         reason = str(error).strip().partition("\n")[0].partition(" Support for this operator")[0]
         raise UnsupportedLearnerError(

@@ -103,7 +103,7 @@ class TimmBody(nn.Module):
     model: Any
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the features of photos, (N, 3, H, W) -> (N, K, h, w), or (N, K) if pooled."""
+        """Compute the features of photos, (N, K, H, W) -> (N, F, h, w), or (N, F) if pooled."""
         result: torch.Tensor = self.model.forward_features(x) if self.needs_pool else self.model(x)
         return result
 
@@ -194,14 +194,15 @@ def build_network(model: Object, archive: Archive, *, with_constructors: bool = 
         Data of a tensor is missing or damaged.
     """
     try:
-        while model.cls in WRAPPERS:
-            model = model.get("_modules", {}).get(WRAPPERS[model.cls]) or model.args[0]
+        for _ in WRAPPERS:  # no more: a crafted one holds itself
+            if model.cls in WRAPPERS:
+                model = model.get("_modules", {}).get(WRAPPERS[model.cls]) or model.args[0]
         with archive.open_storages() as read:
             network = _Builder(read, with_constructors=with_constructors).build(model)
         if isinstance(network, nn.Module):
             return network.float().eval().requires_grad_(False)
     except _DAMAGES as error:
-        raise ConversionError(f"{archive.path}: the network is damaged ({error})") from error
+        raise ConversionError(f"the network is damaged ({error})") from error
     raise _not_a_layer(model.cls)
 
 

@@ -61,7 +61,7 @@ def check_start(path: Path) -> bool:
         raise _refusal(f"a file of safetensors: numbers without labels and transforms; {_EXPORT}")
     if (
         start[:1] == b"\x08"
-        and start[1] < 32
+        and start[1:2] < b" "
         and start[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x3a")
     ):
         raise _refusal(

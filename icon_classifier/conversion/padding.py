@@ -24,7 +24,7 @@ def with_fixed_padding(network: nn.Module, sample: torch.Tensor) -> nn.Module:
     network : torch.nn.Module
         In evaluation mode; not changed.
     sample : torch.Tensor
-        float32, shape (N, 3, H, W).
+        float32, shape (N, K, H, W).
 
     Returns
     -------

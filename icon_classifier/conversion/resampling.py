@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from icon_classifier.conversion.graph import FORWARD_ERRORS
 from icon_classifier.conversion.transforms import OTHER_SIDES, Resample, Transforms
 
 
@@ -72,7 +73,7 @@ def fit_size(transforms: Transforms, network: nn.Module, classes: int) -> Transf
             with torch.inference_mode():
                 if network(sample).shape == (1, classes):
                     return transforms.squished((width, height))
-        except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError):
+        except FORWARD_ERRORS:
             continue
     return transforms
 

@@ -237,8 +237,11 @@ def _is_for_training(transform: Object) -> bool | None:
         return False
     missing = object()
     split_idx = transform.get("split_idx", missing)
-    call = transform.call
+    call, seen = transform.call, set[int]()
     while split_idx is missing and isinstance(call, Object) and len(call.args) > 2:
+        if id(call) in seen:
+            return None  # a crafted class, which inherits from itself
+        seen.add(id(call))
         # A class of the notebook, stored by value; what it inherits is not stored again.
         split_idx = call.get("split_idx", _attributes(call).get("split_idx", missing))
         call = next(iter(call.args[2]), None)

@@ -62,9 +62,21 @@ def read_names(path: Path) -> bytes | None:
 
 
 def format_names(names: Mapping[str, str]) -> bytes:
-    """Return the content of a file of names."""
+    """Return the content of a file of names.
+
+    Raises
+    ------
+    ConversionError
+        A class is one that such a file cannot name.
+    """
     lines = "".join(f"{label} = {name}\n" for label, name in names.items())
-    return f"# What the page calls each class of the model.\n{lines}".encode()
+    content = f"# What the page calls each class of the model.\n{lines}".encode()
+    if lost := names.keys() - parse_names(content).keys():
+        raise ConversionError(
+            f"cannot name the class {min(lost)!r:.80}: expected one that does not begin with # "
+            "or a space, and has no = in it"
+        )
+    return content
 
 
 def rename(labels: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:

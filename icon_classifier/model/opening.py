@@ -160,4 +160,6 @@ def _convert(folder: Path, because: ModelError) -> None:
         raise type(because)(f"{because}; converting it failed: {error}") from error
     if done.returncode:
         reason = done.stderr.strip().rpartition("icon-classifier: ")[2][-2000:]
+        # One that the kernel kills for want of memory says nothing.
+        reason = reason or f"it ended with code {done.returncode} (-9: mostly too little memory)"
         raise type(because)(f"{because}; converting it failed: {reason}") from because

@@ -31,8 +31,8 @@ MAX_METADATA = 2**26
 """Bytes of metadata in an AVIF or HEIC; those that describe several pictures are kept for each."""
 
 MAX_CODED = 12 * 2**20
-"""Bytes of coded data for one picture in an AVIF or HEIC, those of its tiles together: a phone's
-have up to 8 MB. Each takes up to 75 ns, and several tiles may have the same bytes."""
+"""Bytes of coded data for one picture in an AVIF or HEIC, or for all tiles together: a phone's have
+up to 8 MB. Each takes up to 75 ns, and several tiles may have the same bytes."""
 
 MAX_CODED_PIXELS = 200_000_000
 """Pixels of all frames in an AVIF: those of the picture, its transparency, its layers. A frame has
@@ -106,7 +106,7 @@ def check_items(data: bytes) -> None:
     extents = _read_extents(data, *tables.get(b"iloc", (0, 0)))
     pixels = _read_areas(data, *tables.get(b"ipma", (0, 0)), areas)
     for coded in (*extents.values(), *samples):
-        _expect_coded(coded)
+        _expect_coded(sum(length for _, length in coded))
     copied += _check_references(data, *tables.get(b"iref", (0, 0)), extents, pixels)
     if planes and max(areas) * (7.5 + planes) + 2 * copied > MAX_MEMORY:
         raise ImageTooLargeError(f"expected less memory for {max(areas)} pixels of an AVIF")
@@ -171,34 +171,35 @@ def _check_references(
 ) -> int:
     """Add up the pixels of all tiles; return the bytes of all metadata."""
     wide = 4 if number_at(data, at, 1) else 2
-    tiles, metadata = 0, 0
-    described: Extents = []
-    coded: Extents = []
+    lengths = {item: sum(length for _, length in parts) for item, parts in extents.items()}
+    tiles = coded = metadata = 0
+    described: dict[int, Extents] = {}
     at += 4
     while at + 8 < end:
         size, name, place = number_at(data, at, 4), data[at + 4 : at + 8], at + 8
         source, count = number_at(data, place, wide), number_at(data, place + wide, 2)
         first = place + wide + 2
+        stop = first + count * wide
+        if stop != at + size:  # a decoder may go by either
+            raise DamagedImageError(f"expected a reference of {stop - at} bytes, got {size}")
         if name == b"dimg":
-            targets = range(first, min(first + count * wide, end), wide)
-            for target in targets:
+            for target in range(first, min(stop, end), wide):
                 item = number_at(data, target, wide)
                 tiles += pixels.get(item, 0)
-                coded += extents.get(item, [])
+                coded += lengths.get(item, 0)
             expect(MAX_TILE_PIXELS, tiles, "pixels of tiles")
             _expect_coded(coded)
         elif name == b"cdsc":
-            parts = extents.get(source, [])
-            metadata += max(1, count) * sum(length for _, length in parts)
+            metadata += max(1, count) * lengths.get(source, 0)
             expect(MAX_METADATA, metadata, "bytes of metadata")
-            described += parts
-        at += max(size, 8)
-    check_exif(b"".join(data[offset : offset + length] for offset, length in described))
+            described[source] = extents.get(source, [])
+        at = stop
+    parts = itertools.chain.from_iterable(described.values())
+    check_exif(b"".join(data[offset : offset + length] for offset, length in parts))
     return metadata
 
 
-def _expect_coded(extents: Extents) -> None:
-    size = sum(length for _, length in extents)
+def _expect_coded(size: int) -> None:
     if size > MAX_CODED:
         raise ImageTooLargeError(f"expected at most {MAX_CODED} bytes of coded data, got {size}")
 

@@ -354,6 +354,11 @@ def _items(kind: str) -> Iterator[File]:
         ),
     )
     plain = items(kind, [part], properties, b"", data)
+    longer = struct.pack(">I4sHH", 12, b"dimg", 2, 65_535) * 15_000
+    yield (
+        f"{kind} of 15,000 references longer than their boxes",
+        items(kind, [part], properties, longer, data),
+    )
     yield f"{kind} of two tables of extents", plain + box(b"iloc", bytes(4), 0)
     nothing = struct.pack(">BBH", 0, 0, 1) + struct.pack(">HHH", 1, 0, 65_535)
     yield (

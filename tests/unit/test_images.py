@@ -267,10 +267,12 @@ def test_pixels_are_limited_by_the_memory_of_the_decoder() -> None:
     # The sides of a lossless WebP, less one, are two numbers of 14 bits.
     webp = bytearray(encode(small, "WEBP", lossless=True))
     struct.pack_into("<I", webp, webp.index(b"VP8L") + 9, 3849 | 3849 << 14)
+    colour = [(258, 3, [8] * 3), (277, 3, [3]), (262, 3, [2])]
     for data, most in (
         (jpeg, 36),
         (webp, 14),
         (tiff([(256, 4, [6700]), (257, 4, [6700]), (258, 3, [32]), (339, 3, [3])]), 41),
+        (tiff([*colour, (256, 4, [6100]), (257, 4, [6100]), (274, 3, [6])]), 36),
     ):
         with pytest.raises(ImageTooLargeError, match=f"at most {most}...... pixels"):
             read_image(data)
@@ -283,6 +285,9 @@ def test_pixels_of_a_tiff_are_limited_by_the_memory_of_its_pieces() -> None:
         read_image(tiff(tags))
     with pytest.raises(DamagedImageError):  # no pixels in it, but few enough
         read_image(tiff([*tags, (278, 4, [64])]))
+    turned = [*tags, (256, 4, [60_000]), (257, 4, [500]), (278, 4, [500]), (274, 3, [6])]
+    with pytest.raises(ImageTooLargeError):  # a strip that is as wide as the picture before
+        read_image(tiff(turned))
     tile = [(322, 4, [40_000]), (323, 4, [40_000]), (324, 4, [8]), (325, 4, [4096])]
     for compression in (1, 8):
         with pytest.raises(ImageTooLargeError):

@@ -20,6 +20,7 @@ from tests.support.costly_pictures import (
     costly_files,
     grid_file,
     items,
+    refers,
     run_length_bmp,
     segment,
     tiff,
@@ -40,6 +41,20 @@ def test_costly_files_are_refused_before_decoding() -> None:
             slow.append(name)
     assert not accepted
     assert not slow
+
+
+@pytest.mark.parametrize(
+    "references",
+    [refers(b"dimg", 2, [1] * 100) + refers(b"dimg", 2, [9]) * 20, refers(b"cdsc", 1, [2]) * 400],
+    ids=["tiles", "metadata"],
+)
+def test_references_to_an_item_of_60000_extents_are_added_up_fast(references: bytes) -> None:
+    data, needed = coded("HEIF", 64)
+    extents = struct.pack(">BBHHHH", 0x10, 0, 1, 1, 0, 60_000) + bytes(60_000)  # of no bytes
+    file = items("HEIF", [(b"hvc1", [], [1])], needed, references, data, locations=extents)
+    started = time.process_time()
+    checked_bytes(file)
+    assert time.process_time() - started < MAX_SECONDS
 
 
 def photo(mode: str = "RGB", size: tuple[int, int] = (320, 240)) -> Image.Image:

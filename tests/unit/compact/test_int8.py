@@ -261,6 +261,11 @@ def test_learner_with_ranges_needs_no_photos(trained: Path, int8: bytes, tmp_pat
         assert metadata(convert(export).read_bytes()).get("int8") == expected
 
 
+def test_quantized_model_is_refused_with_what_to_do(int8: bytes, new_photos: Path) -> None:
+    with pytest.raises(ConversionError, match=r"leave --int8 out, or run .* convert --int8 ''"):
+        quantize(int8, new_photos)
+
+
 def test_too_few_photos_are_refused(tmp_path: Path) -> None:
     folder = draw(tmp_path / "photos", 7)
     shutil.copytree(folder / "red", folder / "copies")

@@ -249,8 +249,16 @@ class TestFailures:
         data = bytearray(export.read_bytes())
         data[len(data) // 2] ^= 0xFF
         export.write_bytes(data)
-        with pytest.raises(ConversionError, match="Bad CRC-32"):
+        with pytest.raises(ConversionError, match="Bad CRC-32") as refusal:
             convert(export)
+        assert str(refusal.value).count(str(export)) == 1
+
+    def test_a_learner_named_like_its_target_is_kept(self, export):
+        learner = export.rename(export.with_suffix(".onnx"))
+        content = learner.read_bytes()
+        with pytest.raises(ConversionError, match=r"another file .* rename it export\.pkl"):
+            convert(learner)
+        assert learner.read_bytes() == content
 
     def test_a_target_that_cannot_be_written_is_reported(self, export, tmp_path):
         with pytest.raises(ConversionError, match="cannot write"):

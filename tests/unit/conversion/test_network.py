@@ -232,6 +232,14 @@ def test_a_wrapped_network_is_unwrapped(tmp_path, wrap):
     assert [type(layer) for layer in built] == [nn.ReLU]
 
 
+@pytest.mark.timeout(20)
+def test_a_wrapper_that_holds_itself_is_refused(tiny_export):
+    wrapper = Object(Global("torch.nn.parallel.data_parallel", "DataParallel"), (), {})
+    wrapper.state["_modules"] = {"module": wrapper}
+    with pytest.raises(UnsupportedLearnerError, match="DataParallel"):
+        build_network(wrapper, open_archive(tiny_export))
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 @pytest.mark.parametrize("norm", [nn.utils.spectral_norm, nn.utils.weight_norm])
 def test_a_weight_that_a_norm_computes_is_computed(tmp_path, norm):

@@ -97,6 +97,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
         r"weights alone \(a state_dict\), without labels",
     ),
     "checkpoint": (lambda: saved({"epoch": 3, "state_dict": STATE}), "a checkpoint of weights"),
+    "one byte": (lambda: b"\x08", "a file of no known kind"),
     "Lightning": (
         lambda: saved({"pytorch-lightning_version": "2.4.0", "state_dict": STATE}),
         "a checkpoint of Lightning",

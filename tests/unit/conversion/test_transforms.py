@@ -17,9 +17,11 @@ from PIL import Image
 
 from icon_classifier.conversion.archive import open_archive
 from icon_classifier.conversion.convert import convert
+from icon_classifier.conversion.fields import get_attribute, get_items
 from icon_classifier.conversion.learner import read_learner
 from icon_classifier.conversion.resampling import Resampling
 from icon_classifier.conversion.transforms import Resample, Transforms
+from icon_classifier.conversion.unpickler import Global, Object
 from icon_classifier.errors import UnsupportedLearnerError
 from icon_classifier.images import read_image_file
 from icon_classifier.model.pipeline import CropPad, Pipeline, Resize
@@ -251,6 +253,23 @@ def test_without_a_resize_photos_are_squished_to_what_the_network_takes(
     assert model.predict(read_image_file(pictures[0])).label in model.labels
 
 
+@pytest.mark.parametrize(
+    ("sides", "advice"), [([], r"add Resize\(size\)"), ([64], "train it again with today's")]
+)
+def test_a_network_of_another_size_is_refused_with_what_to_do(
+    fastai, photos, tmp_path, sides, advice
+):
+    import timm
+
+    learn = make_learner(fastai, photos, [fastai.Resize(side) for side in sides], [])
+    learn.model[0] = timm.create_model(
+        "vit_tiny_patch16_224", img_size=40, patch_size=8, depth=1, num_classes=3
+    )
+    learn.model[1] = fastai.nn.Identity()
+    with pytest.raises(UnsupportedLearnerError, match=rf"{advice}.*Input height .* match model"):
+        convert(learners.export(learn, tmp_path))
+
+
 def test_the_digits_of_the_book_are_read_as_by_fastai(fastai, tmp_path):
     """Chapter 13: grey digits of 28 pixels, no transforms, strided convolutions, a Learner."""
     random = np.random.default_rng(0)
@@ -388,6 +407,18 @@ def test_a_class_stored_by_name_is_left_out_if_a_prediction_cannot_need_it(
     learn.export(tmp_path / "export.pkl", pickle_module=pickle)
     reread = read_learner(open_archive(tmp_path / "export.pkl"))
     assert reread.transforms.assumed == ()
+
+
+@pytest.mark.timeout(20)
+def test_a_class_that_inherits_from_itself_is_refused(tiny_export):
+    call = Object(Global("cloudpickle.cloudpickle", "_make_skeleton_class"), (None, "A", []))
+    call.args[2].append(call)
+    archive = open_archive(tiny_export)
+    loader = get_items(get_attribute(get_attribute(archive.root, "dls"), "loaders"))[1]
+    steps = get_items(get_attribute(get_attribute(loader, "after_item"), "fs"))
+    steps.append(Object(call, (), {}))
+    with pytest.raises(UnsupportedLearnerError, match="A of the notebook may act on validation"):
+        read_learner(archive)
 
 
 @pytest.mark.parametrize("stage", ["after_item", "before_batch", "after_batch"])

@@ -33,6 +33,12 @@ def test_written_names_are_read_again(tmp_path: Path) -> None:
     assert parse_names(read_names(path) or b"") == {"False": "dog"}
 
 
+@pytest.mark.parametrize("label", ["#1", "a=b", " a"])
+def test_a_class_that_a_file_cannot_name_is_refused(label: str) -> None:
+    with pytest.raises(ConversionError, match=f"cannot name the class '{label}'"):
+        format_names({"b": "bee", label: "dog"})
+
+
 def test_names_in_another_encoding_are_refused() -> None:
     with pytest.raises(ConversionError, match="UTF-8"):
         parse_names("a=caf\xe9".encode("latin1"))

@@ -102,6 +102,17 @@ def test_an_export_that_cannot_be_converted_raises_with_the_reason(export: Path)
     assert not list(export.parent.glob("*.onnx"))
 
 
+def test_a_conversion_that_is_killed_raises_with_the_reason(
+    export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(killed))
+    with pytest.raises(ModelMissingError, match=r"failed: it ended with code -9 .* memory"):
+        open_model(export.parent)
+
+
 @pytest.mark.slow
 def test_a_model_of_another_compiler_is_converted_again(tiny_export: Path, tmp_path: Path) -> None:
     export = shutil.copy(tiny_export, tmp_path / "export.pkl")
