@@ -232,7 +232,6 @@ def test_a_wrapped_network_is_unwrapped(tmp_path, wrap):
     assert [type(layer) for layer in built] == [nn.ReLU]
 
 
-@pytest.mark.timeout(20)
 def test_a_wrapper_that_holds_itself_is_refused(tiny_export):
     wrapper = Object(Global("torch.nn.parallel.data_parallel", "DataParallel"), (), {})
     wrapper.state["_modules"] = {"module": wrapper}

@@ -409,7 +409,6 @@ def test_a_class_stored_by_name_is_left_out_if_a_prediction_cannot_need_it(
     assert reread.transforms.assumed == ()
 
 
-@pytest.mark.timeout(20)
 def test_a_class_that_inherits_from_itself_is_refused(tiny_export):
     call = Object(Global("cloudpickle.cloudpickle", "_make_skeleton_class"), (None, "A", []))
     call.args[2].append(call)
