@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     except (SetupError, IconClassifierError) as error:
         print(f"\nNot trained: {error}", file=sys.stderr)
         return 1
-    print(f"\nThe notebook with all figures: {report.relative_to(ROOT)}")
+    print(f"\nAll figures are in {report.relative_to(ROOT)}; to read it: make notebook")
     return 0
 
 

@@ -28,8 +28,8 @@ TEST_ALONE = (
     "Only the test set is judged: the model may have been trained on the others ({} photos)."
 )
 MAYBE_TRAINED = (
-    "Photos that the model was trained on make it look better than it is: evaluate it on other "
-    "photos."
+    "If the model was trained on some of these photos, it looks better here than it is: evaluate "
+    "it on photos that it has never seen."
 )
 
 _MIN_PROBABILITY = 1e-6

@@ -22,8 +22,8 @@ def page_title(labels: Sequence[str], recipe: str | None, folder: str | Path = "
     labels : sequence of str
         The classes of the model.
     recipe : str or None
-        Name of the recipe that it was trained with. A model of other classes may have come from
-        other photos by that name: its title is made of the labels.
+        Name of the recipe that it was trained with. Where that names other classes, the model came
+        from other photos: its title is made of the labels.
     folder : str or pathlib.Path, optional
         The project folder.
     """
@@ -34,6 +34,11 @@ def page_title(labels: Sequence[str], recipe: str | None, folder: str | Path = "
     match table:
         case {"title": str(title), "classes": [*classes]} if title.strip():
             names = [entry.get("name") for entry in classes if isinstance(entry, dict)]
-            if sorted(map(str, names)) == sorted(labels):
-                return f"{title}?" if " or " in title else title
-    return texts.question(labels)
+            fits = sorted(map(str, names)) == sorted(labels)
+        case {"title": str(title), **others} if title.strip():  # the folders name the classes
+            fits = "classes" not in others
+        case _:
+            title, fits = "", False
+    if not fits:
+        return texts.question(labels)
+    return f"{title}?" if " or " in title else title

@@ -45,8 +45,9 @@ class Doubt:
         return self.answer != self.label
 
     def __str__(self) -> str:
-        sign = "is taken for" if self.wrong else "is hardly"
-        return f"{self.label} {sign} {self.answer}, {self.probability:.0%}"
+        if self.wrong:
+            return f"{self.label} is taken for {self.answer}, {self.probability:.0%}"
+        return f"{self.label}, only {self.own:.0%} sure"
 
 
 def find_doubts(

@@ -42,8 +42,20 @@ def test_title_of_a_recipe_for_other_classes_is_not_used(tmp_path: Path) -> None
     assert page_title(["oak", "elm"], "bears", tmp_path) == "Oak or elm?"
 
 
+def test_title_of_a_recipe_whose_folders_name_the_classes(tmp_path: Path) -> None:
+    write_recipe(tmp_path, 'title = "Is it a bear?"\nsource = "folder"\n')
+    assert page_title(BEARS, "bears", tmp_path) == "Is it a bear?"
+
+
 @pytest.mark.parametrize(
-    "text", ["title =", 'title = "Bears"', "title = 5\nclasses = [5]", 'title = " "\nclasses = []']
+    "text",
+    [
+        "title =",
+        'title = ""',
+        'title = "Bears"\nclasses = 5',
+        "title = 5\nclasses = [5]",
+        'title = " "\nclasses = []',
+    ],
 )
 def test_malformed_recipe_is_not_used(tmp_path: Path, text: str) -> None:
     write_recipe(tmp_path, text)

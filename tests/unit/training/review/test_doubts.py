@@ -18,7 +18,7 @@ def test_improbable_label_comes_first_and_sure_answers_are_left_out() -> None:
     assert [doubt.wrong for doubt in found] == [True, True, False]
     assert [doubt.answer for doubt in found] == ["cat", "dog", "cat"]
     assert str(found[0]) == "dog is taken for cat, 99%"
-    assert str(found[2]) == "cat is hardly cat, 62%"
+    assert str(found[2]) == "cat, only 62% sure"
 
 
 def test_temperature_decides_what_is_doubtful() -> None:
