@@ -77,7 +77,15 @@ def run_notebook(notebook: Path, visit: str | None = None) -> dict[int, CodeType
         app.connect(connection_file)
         loop = asyncio.get_event_loop_policy().get_event_loop()
         loop.call_later(MAX_SECONDS, loop.stop)
-        loop.add_reader(visitor_end, loop.stop)
+
+        def stop_if_failed() -> None:
+            # Otherwise the shutdown that it asked for comes by itself, after the kernel's reply.
+            loop.remove_reader(visitor_end)
+            ended = os.waitid(os.P_PIDFD, visitor_end, os.WEXITED | os.WNOWAIT)
+            if ended is None or ended.si_status:
+                loop.stop()
+
+        loop.add_reader(visitor_end, stop_if_failed)
         try:
             app.start()
         finally:
