@@ -79,10 +79,11 @@ def run_notebook(notebook: Path, visit: str | None = None) -> dict[int, CodeType
         loop.call_later(MAX_SECONDS, loop.stop)
 
         def stop_if_failed() -> None:
-            # Otherwise the shutdown that it asked for comes by itself, after the kernel's reply.
+            # Otherwise ipykernel is shutting down, as it was asked to. Its control thread ends its
+            # child processes first, this one too, and must not lose its sockets meanwhile.
             loop.remove_reader(visitor_end)
             ended = os.waitid(os.P_PIDFD, visitor_end, os.WEXITED | os.WNOWAIT)
-            if ended is None or ended.si_status:
+            if ended is not None and ended.si_code == os.CLD_EXITED and ended.si_status:
                 loop.stop()
 
         loop.add_reader(visitor_end, stop_if_failed)
