@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from icon_classifier.cli.smoke import example_photo
 from icon_classifier.model.opening import open_model
@@ -13,6 +14,10 @@ from icon_classifier.model.session import Model
 from icon_classifier.page.examples import fastbook_photo
 from tests.support.models import write_model
 from tests.support.servers import ROOT, Server, project_copy, voila
+
+# An example may take longer than Hypothesis's 0.2 s where the machine is busy.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
