@@ -242,10 +242,13 @@ function listen(zone, take, say, texts, signal) {
   const on = (target, type, act) => target.addEventListener(type, act, { signal });
   const target = document.querySelector('.jp-LabShell') ? zone : document;
   const light = (isOn) => zone.classList.toggle('ic-over', isOn);
-  on(target, 'dragover', (event) => {
-    event.preventDefault(); // or the browser would leave the page and open the file
-    light(isFile(event));
-  });
+  // Where the page has just scrolled under the pointer, a drop follows the first of the two at once.
+  for (const type of ['dragenter', 'dragover']) {
+    on(target, type, (event) => {
+      event.preventDefault(); // or the browser would leave the page and open the file
+      light(isFile(event));
+    });
+  }
   on(target, 'dragleave', (event) => event.relatedTarget || light(false));
   on(target, 'drop', (event) => {
     event.preventDefault();

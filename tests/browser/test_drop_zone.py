@@ -6,7 +6,7 @@ import base64
 import csv
 import importlib.resources
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +69,14 @@ def drop(page: Page, *files: Path) -> None:
           return [box.x + box.width / 2, box.y + 5];
         }"""
     )
+    drag(page, *((kind, x, y) for kind in ("dragEnter", "dragOver", "drop")), files=files)
+
+
+def drag(page: Page, *events: tuple[str, float, float], files: Sequence[Path]) -> None:
+    """Move files over the page: each event is its kind and the place, in CSS pixels."""
     session = page.context.new_cdp_session(page)
-    for kind in ("dragEnter", "dragOver", "drop"):
-        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+    data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+    for kind, x, y in events:
         session.send("Input.dispatchDragEvent", {"type": kind, "data": data, "x": x, "y": y})
     session.detach()
 
@@ -97,6 +102,25 @@ def troubles(page: Page) -> list[str]:
 def fits(page: Page) -> bool:
     """Whether nothing scrolls sideways."""
     return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+
+def test_drop_onto_what_the_pointer_has_just_entered_is_answered(
+    visit: Callable[..., Page], grizzly: Path
+) -> None:
+    """As it happens while the page scrolls under the pointer."""
+    page = visit()
+    places = [
+        page.locator(name).evaluate(
+            """element => {
+              const box = element.getBoundingClientRect();
+              return [box.x + box.width / 2, box.y + box.height / 2];
+            }"""
+        )
+        for name in ("h1", ".ic-privacy")
+    ]
+    first, last = places
+    drag(page, ("dragEnter", *first), ("dragOver", *first), ("drop", *last), files=[grizzly])
+    expect(line(page)).to_have_text(GRIZZLY)
 
 
 @pytest.mark.parametrize("look", LOOKS)
