@@ -93,6 +93,15 @@ class _Client(NotebookClient):
         print(text, end="", flush=True)
         return output or None
 
+    def set_widgets_metadata(self) -> None:
+        """Kill the kernel now that the last cell has run, instead of asking it to end.
+
+        Asked to, ipykernel 7 closes its sockets now and then while its control thread still writes
+        to them, and prints a traceback below the results.
+        """
+        super().set_widgets_metadata()
+        self.shutdown_kernel = "immediate"
+
 
 def train(parameters: Mapping[str, object], report: Path) -> None:
     """Run the notebook, print what its cells print, by heading, and write it to `report`.

@@ -148,7 +148,7 @@ async def _visit(connection_file: str, notebook: Path, visit: str | None) -> Non
 
     client = AsyncKernelClient(connection_file=connection_file)
     client.load_connection_file()
-    client.start_channels()
+    client.start_channels(hb=False)  # no thread: nobody asks whether the kernel lives
     await client.wait_for_ready(timeout=MAX_SECONDS)
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type == "code":

@@ -138,6 +138,8 @@ def running(
         jupyter = {f"JUPYTER_{name}_DIR": home for name in ("CONFIG", "DATA", "RUNTIME")}
         paths = os.pathsep.join(map(str, (path, ROOT)))
         environment = os.environ | jupyter | {"IPYTHONDIR": home, "PYTHONPATH": paths}
+        # If C code ends one of its processes, the log tells in which line of Python.
+        environment["PYTHONFAULTHANDLER"] = "1"
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [python, *command], cwd=cwd, env=environment, stdout=file, stderr=file
