@@ -130,11 +130,19 @@ class ForkedKernelApp(IPKernelApp):
         heart = ZMQStream(self.heartbeat_socket, self.control_thread.io_loop)
         heart.on_recv(heart.send_multipart)
 
-    def close(self) -> None:
-        """Close the sockets; called at the end of the process."""
+    def end_control_thread(self) -> None:
+        """Let the control thread finish, which still publishes that a shutdown has been handled.
+
+        First of all at the end: where it meets a closed socket, zmq aborts the process. ipykernel's
+        own functions for the end, which atexit calls, close some sockets before.
+        """
         if self.control_thread is not None and self.control_thread.is_alive():
             self.control_thread.stop()
             self.control_thread.join()
+
+    def close(self) -> None:
+        """Close the sockets; called at the end of the process."""
+        self.end_control_thread()
         if self.heartbeat_socket is not None:
             self.heartbeat_socket.close()
         super().close()
@@ -208,7 +216,10 @@ def run_kernel(app: ForkedKernelApp, request: KernelRequest, descriptors: Descri
     app.connect(request.connection_file)
     memory.limit_process()  # the threads have their stacks
     app.control_thread.io_loop.add_callback(_watch, app, request, descriptors.lifeline)
-    app.start()
+    try:
+        app.start()
+    finally:
+        app.end_control_thread()
 
 
 def _watch(app: ForkedKernelApp, request: KernelRequest, lifeline: int) -> None:

@@ -17,6 +17,9 @@ MAX_LINES = 10
 MAX_LENGTH = 500
 """Characters of a line."""
 
+_EMPTY = "Got events for closed stream %s"
+"""What pyzmq logs where a page is left while its kernel still speaks: nothing that is amiss."""
+
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _FORMATTER = logging.Formatter()
 
@@ -30,6 +33,8 @@ class LogFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Clean a line; False if it is left out."""
+        if record.msg == _EMPTY:
+            return False
         kind, now = (record.pathname, record.lineno), time.monotonic()
         since, count = self._kinds.get(kind, (now, 0))
         left_out = 0

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import textwrap
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -190,6 +191,32 @@ async def test_exit_status_of_a_signal_is_known(
     await kernel.signal_kernel(number)
     assert await ended(kernel) == -number
     assert not await kernel.is_alive()
+
+
+async def test_kernel_that_is_asked_to_end_publishes_all_before(
+    kernel: ForkedKernelManager,
+) -> None:
+    code = """
+        import collections, threading, time
+        class Slow(collections.deque):
+            def append(self, event):
+                if threading.current_thread().name == "Control":
+                    time.sleep(0.3)  # the main thread has ended by then
+                super().append(event)
+        publisher = get_ipython().kernel.iopub_thread
+        publisher._events = Slow(publisher._events)"""
+    assert (await run(kernel, textwrap.dedent(code)))["status"] == "ok"
+    client: AsyncKernelClient = kernel.client()
+    client.start_channels(hb=False)
+    await client.wait_for_ready(timeout=60)
+    request = client.shutdown()
+    states = []
+    while "idle" not in states:
+        message = await client.get_iopub_msg(timeout=20)
+        if message["parent_header"]["msg_id"] == request:
+            states.append(message["content"].get("execution_state"))
+    assert await ended(kernel) == 0
+    client.stop_channels()
 
 
 async def test_exit_status_is_known(kernel: ForkedKernelManager) -> None:

@@ -1,7 +1,10 @@
+import asyncio
 import logging
 import uuid
 
 import pytest
+import zmq
+from zmq.eventloop.zmqstream import ZMQStream
 
 from icon_classifier.system import logs
 
@@ -41,3 +44,25 @@ def test_long_line_is_cut_off() -> None:
     record = line("%s", "x" * 60_000)
     assert logs.LogFilter().filter(record)
     assert len(record.getMessage()) < 600
+
+
+async def test_page_that_is_left_while_its_kernel_speaks_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    closed = asyncio.Event()
+    with zmq.Context() as context, context.socket(zmq.PAIR) as kernel:
+        kernel.bind("inproc://kernel")
+        page = ZMQStream(context.socket(zmq.PAIR))
+        page.connect("inproc://kernel")
+
+        def leave(_: object) -> None:
+            page.io_loop.add_callback(page.close)
+            page.io_loop.add_callback(page.io_loop.add_callback, closed.set)
+
+        page.on_recv(leave)
+        kernel.send(b"first")
+        kernel.send(b"second")
+        await closed.wait()
+    [record] = caplog.records
+    assert record.name == "tornado.general"
+    assert not logs.LogFilter().filter(record)
