@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
-import logging
 import os
 import random
 import shutil
@@ -70,11 +69,6 @@ class PageKernel(IPythonKernel):
         self._idle_timer = self.io_loop.call_later(_IDLE_SECONDS, memory.trim_heap)
 
 
-def _is_worth_logging(record: logging.LogRecord) -> bool:
-    """Whether a line is not about the interrupt that begins the end of every kernel."""
-    return record.msg != "KeyboardInterrupt caught in kernel."
-
-
 class ForkedKernelApp(IPKernelApp):
     """ipykernel's application, with :meth:`initialize` cut in two."""
 
@@ -84,7 +78,6 @@ class ForkedKernelApp(IPKernelApp):
     def prepare(self) -> None:
         """Do what can be done before the fork: no thread is started, no socket opened."""
         super(IPKernelApp, self).initialize(list(ARGUMENTS))
-        self.log.addFilter(_is_worth_logging)
         self.init_pdb()
         self.init_blackhole()
         self.kernel = PageKernel.instance(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import functools
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -78,6 +79,10 @@ class ForkedProvisioner(LocalProvisioner):
 
     async def send_signal(self, signum: int) -> None:
         """Signal the kernel's group, unless it has ended: its number may be another's by now."""
+        # jupyter_client interrupts a kernel before it ends it. The kernel may just be keeping a
+        # photo whose visitor has said what it shows.
+        if signum == signal.SIGINT and getattr(self.parent, "shutting_down", False):
+            return
         if self.process is not None and self.process.poll() is None:
             await super().send_signal(signum)
 

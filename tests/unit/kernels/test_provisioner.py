@@ -77,26 +77,34 @@ async def start(owner: Owner, name: str, **options: Any) -> ForkedKernelManager:
     return manager
 
 
-async def run(
-    manager: ForkedKernelManager, code: str, printed: asyncio.Event | None = None
-) -> dict[str, Any]:
-    """Run code; return the reply, and what it printed as ``text``."""
+@contextlib.asynccontextmanager
+async def connected(manager: ForkedKernelManager) -> AsyncIterator[AsyncKernelClient]:
+    """Connect a client to a kernel that is ready."""
     client: AsyncKernelClient = manager.client()
     client.start_channels()
     try:
         await client.wait_for_ready(timeout=60)
-        texts: list[str] = []
-
-        def hear(message: dict[str, Any]) -> None:
-            if message["msg_type"] == "stream":
-                texts.append(message["content"]["text"])
-                if printed is not None:
-                    printed.set()
-
-        reply = await client.execute_interactive(code, timeout=60, output_hook=hear)
-        return {**reply["content"], "text": "".join(texts).strip()}
+        yield client
     finally:
         client.stop_channels()
+
+
+async def run(
+    manager: ForkedKernelManager, code: str, printed: asyncio.Event | None = None
+) -> dict[str, Any]:
+    """Run code; return the reply, and what it printed as ``text``."""
+    texts: list[str] = []
+
+    def hear(message: dict[str, Any]) -> None:
+        if message["msg_type"] == "stream":
+            texts.append(message["content"]["text"])
+            if printed is not None:
+                printed.set()
+
+    code = textwrap.dedent(code)
+    async with connected(manager) as client:
+        reply = await client.execute_interactive(code, timeout=60, output_hook=hear)
+    return {**reply["content"], "text": "".join(texts).strip()}
 
 
 async def ended(manager: ForkedKernelManager) -> int:
@@ -118,7 +126,7 @@ async def test_forked_kernel_is_like_an_ordinary_one(kernel: ForkedKernelManager
         print(os.getpgid(0) == os.getpid(), sys.modules["__main__"].__dict__ is globals(),
               "" in sys.path, gc.isenabled(), tempfile.gettempdir() == os.environ["TMPDIR"],
               "debugpy" in sys.modules, "get_ipython" in globals())"""
-    reply = await run(kernel, "\n".join(line.strip() for line in code.splitlines()))
+    reply = await run(kernel, code)
     assert reply["text"] == "True True True True True False True"
 
 
@@ -163,6 +171,24 @@ async def test_interrupt_stops_the_cell(kernel: ForkedKernelManager) -> None:
     assert (await run(kernel, "print('well')"))["text"] == "well"
 
 
+async def test_kernel_that_is_shut_down_finishes_its_cell(
+    kernel: ForkedKernelManager, tmp_path: Path
+) -> None:
+    file = tmp_path / "kept.txt"
+    code = f"""
+        import pathlib, time
+        print("started", flush=True)
+        time.sleep(0.5)
+        pathlib.Path({str(file)!r}).write_text("all")"""
+    async with connected(kernel) as client:
+        client.execute(textwrap.dedent(code))
+        while (await client.get_iopub_msg(timeout=20))["msg_type"] != "stream":
+            pass
+        kernel.shutdown_wait_time = 60  # seconds; on a busy machine all takes longer
+        await kernel.shutdown_kernel()
+    assert file.read_text() == "all"
+
+
 async def test_restart_forks_another_kernel(kernel: ForkedKernelManager) -> None:
     await run(kernel, "left = 1")
     before = kernel.provisioner.pid
@@ -205,18 +231,15 @@ async def test_kernel_that_is_asked_to_end_publishes_all_before(
                 super().append(event)
         publisher = get_ipython().kernel.iopub_thread
         publisher._events = Slow(publisher._events)"""
-    assert (await run(kernel, textwrap.dedent(code)))["status"] == "ok"
-    client: AsyncKernelClient = kernel.client()
-    client.start_channels(hb=False)
-    await client.wait_for_ready(timeout=60)
-    request = client.shutdown()
-    states = []
-    while "idle" not in states:
-        message = await client.get_iopub_msg(timeout=20)
-        if message["parent_header"]["msg_id"] == request:
-            states.append(message["content"].get("execution_state"))
-    assert await ended(kernel) == 0
-    client.stop_channels()
+    assert (await run(kernel, code))["status"] == "ok"
+    async with connected(kernel) as client:
+        request = client.shutdown()
+        states = []
+        while "idle" not in states:
+            message = await client.get_iopub_msg(timeout=20)
+            if message["parent_header"]["msg_id"] == request:
+                states.append(message["content"].get("execution_state"))
+        assert await ended(kernel) == 0
 
 
 async def test_exit_status_is_known(kernel: ForkedKernelManager) -> None:
