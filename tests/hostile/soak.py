@@ -29,8 +29,8 @@ from tests.support.servers import ROOT, Server, project_copy, voila
 
 AT_ONCE = 4
 GROWTH = 1.1
-WARM_UP = 240
-"""Visitors until the server's memory stays where it is; it grows by a sixth before."""
+WARM_UP_SECONDS = 150.0
+"""Until the server's memory stays where it is: it is as large as the visits of a minute make it."""
 SETTLE_SECONDS = 75.0
 """Jupyter Server keeps what belongs to a page's websocket for a minute more, in a timer for kernels
 that do not answer; only then is it freed."""
@@ -97,15 +97,16 @@ async def soak(
             wrong += 1
             print(f"visitor {came}: {error!r}", file=sys.stderr)
 
-    for _ in range(WARM_UP // AT_ONCE):
-        await asyncio.gather(*(visitor() for _ in range(AT_ONCE)))
-    await until_empty(server)
-    before = measure(server, temporary)
-    end = time.monotonic() + 60 * minutes
-    while time.monotonic() < end:
-        await asyncio.gather(*(visitor() for _ in range(AT_ONCE)))
-    await until_empty(server)
-    return came, wrong, before, measure(server, temporary)
+    async def visits(seconds: float) -> Figures:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            await asyncio.gather(*(visitor() for _ in range(AT_ONCE)))
+        await until_empty(server)
+        return measure(server, temporary)
+
+    before = await visits(WARM_UP_SECONDS)
+    after = await visits(60 * minutes)
+    return came, wrong, before, after
 
 
 def main() -> int:
