@@ -30,9 +30,9 @@ STOCK = (
 LOST = ("ERR_INTERNET_DISCONNECTED", "ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET")
 """What a browser logs by itself where a test took it offline or ended its server."""
 
-IMPATIENT = "widget model not found"
+IMPATIENT = ("widget model not found", "/labextensions/@jupyter-widgets/")
 """What JupyterLab's own widget manager logs where a model takes it more than two seconds, as on a
-busy machine. A test awaits what it expects to see."""
+busy machine, and a part of its address. A test awaits what it expects to see."""
 
 TIMEOUT_MS = 90_000
 """How long to wait for what is expected, in milliseconds; a loaded machine is slow."""
@@ -80,7 +80,10 @@ def watching(browser: Browser, *, errors: bool = False) -> Iterator[Callable[...
     def watch(page: Page) -> None:
         def on_console(message: Any) -> None:
             url = message.location.get("url", "")
-            fine = any(reason in message.text for reason in (*LOST, IMPATIENT))
+            text, address = IMPATIENT
+            fine = any(reason in message.text for reason in LOST) or (
+                text in message.text and address in url
+            )
             if message.type == "error" and not url.startswith(STOCK) and not fine:
                 problems.append(f"console: {message.text} ({url})")
 
