@@ -249,24 +249,25 @@ class Environment:
         self.base = base or os.environ.get("PYTHON")
         self.python = folder / "bin" / "python"
         self.record = folder / "installed.json"
-        self.unfinished = folder / "unfinished"  # exists while a step runs
+        self.unfinished = folder / "unfinished"  # exists while it is created, and during a step
 
     def create(self, pins: list[str]) -> None:
         """Create the environment with the newest Python for which pip has these pins of torch.
 
-        One of another version than the Python that was asked for is replaced. It is deleted first
-        if the last installation was interrupted.
+        One of another version than the Python that was asked for is replaced, and so is one whose
+        installation was interrupted.
 
         A pip that was killed can leave half a package which it later takes for a whole one. Only
         a fresh start is safe, and pip's cache makes that quick.
         """
-        if self.unfinished.exists():
+        interrupted = self.unfinished.exists()
+        if interrupted:
             print("The last set-up was interrupted; starting .venv from scratch.", flush=True)
-            shutil.rmtree(self.folder)
         wanted = {minor_of(self.base)} & set(MINORS) if self.base else set(MINORS)
         test = f"import pip, sys; sys.exit(sys.version_info[1] not in {wanted})"
         if (
-            self.python.exists()
+            not interrupted
+            and self.python.exists()
             and not subprocess.run(
                 [self.python, "-c", test], check=False, capture_output=True
             ).returncode
@@ -301,8 +302,17 @@ class Environment:
                 f"On Debian: sudo apt install python3.{minor}-venv. Then try again."
             )
         print(f"Creating {self.folder.name} with Python 3.{minor}.", flush=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.unfinished.touch()
+        # Not by venv's --clear: interrupted, that leaves a Python which installs outside of it.
+        for old in self.folder.iterdir():
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
+            elif old != self.unfinished:
+                old.unlink()
         failure = f"Could not create {self.folder} (the reason is above)."
-        run(python, "-m", "venv", "--clear", self.folder, failure=failure)
+        run(python, "-m", "venv", self.folder, failure=failure)
+        self.unfinished.unlink()
 
     def done(self) -> dict[str, str]:
         """Return the state of each step that succeeded."""

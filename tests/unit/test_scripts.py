@@ -305,6 +305,26 @@ def test_torch_is_installed_for_serving_only_where_there_is_something_to_convert
         prepare.prepare()
 
 
+@pytest.mark.parametrize("stopped", ["rmtree", "run"])
+def test_creation_that_is_interrupted_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: str
+) -> None:
+    """Its Python would install into the one that it was made with."""
+
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    owner = environment.shutil if stopped == "rmtree" else environment
+    monkeypatch.setattr(owner, stopped, interrupt)
+    made = Environment(tmp_path / "venv", sys.executable)
+    made.folder.mkdir()
+    (made.folder / "pyvenv.cfg").touch()
+    (made.folder / "lib").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        made._create_with(sys.executable, sys.version_info[1])
+    assert made.unfinished.exists()
+
+
 @pytest.mark.slow
 def test_interrupted_environment_is_created_from_scratch(tmp_path: Path) -> None:
     made = Environment(tmp_path / "venv")
