@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import asyncio
+import copy
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -17,6 +20,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbconvert import HTMLExporter
 from traitlets.config import Config
 
 from icon_classifier import errors
@@ -27,6 +31,7 @@ from icon_classifier.files import write_file
 from scripts.environment import ROOT, SetupError
 
 NOTEBOOK = ROOT / "train.ipynb"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def check(recipe: str, data: str) -> Recipe:
@@ -93,18 +98,30 @@ class _Client(NotebookClient):
         print(text, end="", flush=True)
         return output or None
 
-    def set_widgets_metadata(self) -> None:
-        """Kill the kernel now that the last cell has run, instead of asking it to end.
+    async def async_start_new_kernel(self, **kwargs: Any) -> None:
+        """Start the kernel, and let Ctrl-C raise KeyboardInterrupt as it does elsewhere.
 
-        Asked to, ipykernel 7 closes its sockets now and then while its control thread still writes
-        to them, and prints a traceback below the results.
+        Told to stop, nbclient closes the kernel's sockets while it still waits for their messages.
         """
-        super().set_widgets_metadata()
-        self.shutdown_kernel = "immediate"
+        await super().async_start_new_kernel(**kwargs)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().remove_signal_handler(number)
 
 
-def train(parameters: Mapping[str, object], report: Path) -> None:
-    """Run the notebook, print what its cells print, by heading, and write it to `report`.
+def train(parameters: Mapping[str, object], report: Path) -> Any:
+    """Run the notebook, print what its cells print, by heading, and write a page of it.
+
+    Parameters
+    ----------
+    parameters : mapping
+        Replace those that the notebook declares.
+    report : Path
+        The HTML file to write: texts and outputs, without the code.
+
+    Returns
+    -------
+    nbformat.NotebookNode
+        The executed notebook.
 
     Raises
     ------
@@ -123,6 +140,9 @@ def train(parameters: Mapping[str, object], report: Path) -> None:
             notebook,
             kernel_name="python3",
             timeout=None,
+            # Asked to end, ipykernel 7 closes its sockets now and then while its control thread
+            # still writes to them, and prints a traceback below the results.
+            shutdown_kernel="immediate",
             config=Config({"KernelManager": sockets}),
             resources={"metadata": {"path": str(ROOT)}},
         )
@@ -135,19 +155,28 @@ def train(parameters: Mapping[str, object], report: Path) -> None:
                 raise SetupError(error.evalue) from error
             _write(notebook, report)
             raise SetupError(
-                f"{error.ename}: {error.evalue}\nThe cell that failed is in {report}."
+                f"{error.ename}: {error.evalue}\nWhere it happened is in {report}."
             ) from error
-        except (DeadKernelError, AssertionError) as error:  # the second: nbclient after Ctrl-C
+        except DeadKernelError as error:
             raise SetupError(
                 "the kernel of the notebook ended: it was stopped, or the memory of this machine "
                 "does not suffice"
             ) from error
     _write(notebook, report)
+    return notebook
 
 
 def _write(notebook: Any, report: Path) -> None:
     report.parent.mkdir(parents=True, exist_ok=True)
-    write_file(report, nbformat.writes(notebook))
+    shown = copy.deepcopy(notebook)
+    # Widgets would be dead there, and shown by scripts of another host.
+    shown.metadata.pop("widgets", None)
+    for cell in shown.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [each for each in cell.outputs if WIDGET not in each.get("data", {})]
+    exporter = HTMLExporter(exclude_input=True, exclude_output_prompt=True)
+    page, _ = exporter.from_notebook_node(shown)
+    write_file(report, page)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -167,13 +196,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         plan = check(arguments.recipe, arguments.data)
-        report = ROOT / "reports" / f"train-{plan.name}.ipynb"
+        report = ROOT / "reports" / f"train-{plan.name}.html"
         named = {"recipe": arguments.recipe, "data": arguments.data}
         train(named | dict(arguments.parameters), report)
     except (SetupError, IconClassifierError) as error:
         print(f"\nNot trained: {error}", file=sys.stderr)
         return 1
-    print(f"\nAll figures are in {report.relative_to(ROOT)}; to read it: make notebook")
+    print(f"\nTo see all figures and plots, open {report} in a browser.")
     return 0
 
 

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from PIL import Image, ImageDraw
 
@@ -50,7 +51,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
         # One thread: on a busy machine several wait for each other at every layer.
         patch.setenv("OMP_NUM_THREADS", "1")
-        train(parameters, folder / "report.ipynb")
+        executed = train(parameters, folder / "report.html")
+    (folder / "report.ipynb").write_text(nbformat.writes(executed))
     (folder / "shown.txt").write_text(shown.getvalue())
     return folder / "report.ipynb"
 
@@ -104,6 +106,7 @@ def test_every_plot_of_the_report_is_a_figure_of_its_own(report: Path) -> None:
     pictures = [output for output in outputs(report) if "image/png" in output.get("data", {})]
     # A batch, loss curves, confusion, reliability, doubtful photos and the learning curve.
     assert len(pictures) == 6
+    assert report.with_suffix(".html").read_text().count('src="data:image/png') == 6
 
 
 def test_photos_of_visitors_are_trained_on(report: Path) -> None:
@@ -139,6 +142,6 @@ def test_first_cell_installs_on_a_cloud_notebook_what_training_needs() -> None:
     (line,) = re.findall("%pip install -q (.*)", first)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     train = {re.split("[=<>]", name)[0] for name in project["optional-dependencies"]["train"]}
-    there = {"matplotlib", "nbclient", "nbformat", "scipy", "torch", "torchvision"}
+    there = {"matplotlib", "nbclient", "nbconvert", "nbformat", "scipy", "torch", "torchvision"}
     page = {"anywidget", "ipywidgets", "onnxruntime", "pillow-heif", "rich"}
     assert {re.split("[=<>]", name.strip('"'))[0] for name in line.split()} == train - there | page

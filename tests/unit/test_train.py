@@ -1,5 +1,8 @@
 """`make train`: what is said and written when it succeeds, and when it cannot."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -7,7 +10,7 @@ import pytest
 from PIL import Image
 
 from scripts import train
-from scripts.environment import SetupError
+from scripts.environment import ROOT, SetupError
 from tests.support.pictures import encode
 
 
@@ -110,15 +113,42 @@ def test_what_cells_print_is_shown_below_its_heading_and_the_report_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cells = ("print(recipe)", "recipe", "print('more')", "## Silent", "recipe", "## Last\nText.")
+    widget = "from ipywidgets import HTML\nHTML('dead')"
     # What a kernel prints while it ends is nobody's business.
     last = "import atexit, os\natexit.register(os.write, 2, b'late')\nprint(1)"
-    monkeypatch.setattr(train, "NOTEBOOK", notebook(tmp_path, *cells, last))
+    monkeypatch.setattr(train, "NOTEBOOK", notebook(tmp_path, *cells, widget, last))
 
-    train.train({"recipe": "mine"}, tmp_path / "reports" / "train.ipynb")
+    train.train({"recipe": "mine"}, tmp_path / "reports" / "train.html")
 
     shown = capfd.readouterr()
     assert (shown.out, shown.err) == ("\nGather\nmine\nmore\n\nLast\n1\n", "")
-    assert "'mine'" in (tmp_path / "reports" / "train.ipynb").read_text()
+    page = (tmp_path / "reports" / "train.html").read_text()
+    assert '<h2 id="Gather">' in page
+    assert "<pre>'mine'" in page.replace("&#39;", "'")
+    assert "print(" not in page
+    assert "dead" not in page
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_it_without_a_traceback(tmp_path: Path) -> None:
+    path = notebook(tmp_path, "import time\nprint('begun')\ntime.sleep(100)")
+    code = (
+        "import sys; from pathlib import Path; from scripts import train\n"
+        "train.NOTEBOOK = Path(sys.argv[1])\n"
+        "train.train({}, Path(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, path, tmp_path / "report.html"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert [process.stdout.readline() for _ in range(3)] == ["\n", "Gather\n", "begun\n"]
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate()
+
+    assert (out, errors) == ("", "\nStopped. The same command starts again.\n")
+    assert process.returncode == -signal.SIGINT
+    assert not (tmp_path / "report.html").exists()
 
 
 @pytest.mark.slow
@@ -128,7 +158,7 @@ def test_heading_is_shown_before_its_cell_prints(
     monkeypatch.setattr(train, "NOTEBOOK", notebook(tmp_path, "1 / 0; print()"))
 
     with pytest.raises(SetupError, match="ZeroDivisionError"):
-        train.train({}, tmp_path / "report.ipynb")
+        train.train({}, tmp_path / "report.html")
 
     assert capfd.readouterr().out == "\nGather\n"
 
@@ -142,7 +172,7 @@ def test_heading_is_shown_before_its_cell_prints(
             "",
             False,
         ),
-        ("raise KeyError('no cat')", "KeyError: .*\nThe cell that failed is in .*ipynb", True),
+        ("raise KeyError('no cat')", "KeyError: .*\nWhere it happened is in .*html", True),
     ],
 )
 def test_cell_that_fails_is_named_unless_the_error_says_what_to_do(
@@ -151,9 +181,9 @@ def test_cell_that_fails_is_named_unless_the_error_says_what_to_do(
     monkeypatch.setattr(train, "NOTEBOOK", notebook(tmp_path, cell))
 
     with pytest.raises(SetupError, match=reason or "^no cat$"):
-        train.train({}, tmp_path / "report.ipynb")
+        train.train({}, tmp_path / "report.html")
 
-    assert (tmp_path / "report.ipynb").exists() == reported
+    assert (tmp_path / "report.html").exists() == reported
 
 
 @pytest.mark.slow
@@ -161,4 +191,4 @@ def test_kernel_that_ends_is_reported(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(train, "NOTEBOOK", notebook(tmp_path, "import os; os._exit(1)"))
 
     with pytest.raises(SetupError, match="the kernel of the notebook ended"):
-        train.train({}, tmp_path / "report.ipynb")
+        train.train({}, tmp_path / "report.html")
