@@ -42,7 +42,8 @@ def find_photos(arguments: Iterable[str], passed_over: Counter[str] | None = Non
     Yields
     ------
     str
-        Paths. One that does not exist is yielded, too, and becomes a record with an error.
+        Paths. One that does not exist, and a folder that cannot be opened, are yielded, too, and
+        become records with an error.
     """
     passed_over = Counter() if passed_over is None else passed_over
     for argument in arguments:
@@ -63,11 +64,9 @@ def find_photos(arguments: Iterable[str], passed_over: Counter[str] | None = Non
 
 
 def _walk(root: str, passed_over: Counter[str]) -> Iterator[str]:
-    def count(error: OSError) -> None:
-        passed_over["folder that cannot be opened"] += 1
-
+    errors: list[OSError] = []
     seen = set()
-    for folder, subfolders, files in os.walk(root, onerror=count, followlinks=True):
+    for folder, subfolders, files in os.walk(root, onerror=errors.append, followlinks=True):
         status = os.stat(folder)  # noqa: PTH116
         if (status.st_dev, status.st_ino) in seen:  # a link leads back
             subfolders.clear()
@@ -82,6 +81,7 @@ def _walk(root: str, passed_over: Counter[str]) -> Iterator[str]:
                 yield path
             else:
                 passed_over[os.path.splitext(name)[1].lower() or "without a suffix"] += 1  # noqa: PTH122
+    yield from (error.filename for error in errors)
 
 
 def passed_over_line(passed_over: Counter[str]) -> str:
@@ -122,7 +122,7 @@ def classify_files(
         try:
             return prediction_record(path, model.predict(read_image_file(path)), top)
         except ImageError as error:
-            if not os.path.exists(path):  # noqa: PTH110
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
                 return {"path": path, "error": NO_SUCH_FILE}
             return error_record(path, error)
 

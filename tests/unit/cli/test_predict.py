@@ -83,6 +83,25 @@ def test_predict_says_what_was_passed_over(folder: Path) -> None:
     )
 
 
+def test_file_and_folder_that_cannot_be_opened_are_lines_with_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(folder)
+    monkeypatch.chdir(folder / "b")
+    for _ in range(17):  # names of 4,096 bytes cannot be opened, not even by root
+        os.mkdir("d" * 250)  # noqa: PTH102
+        os.chdir("d" * 250)
+
+    result = run(folder / "b", folder / f"{'x' * 300}.jpg", folder / "no.jpg", "--model", folder)
+
+    assert result.exit_code == 1
+    *photos, deep, long, missing = result.stdout.splitlines()
+    assert len(photos) == 3
+    assert deep.endswith("d\tThis file cannot be opened; please check it.")
+    assert long.endswith(".jpg\tThis file cannot be opened; please check it.")
+    assert missing.endswith("no.jpg\tThere is no such file; please check its name.")
+
+
 @pytest.mark.parametrize("files", [[], ["notes.txt", "train.csv"]])
 def test_folder_without_photos_is_an_error(tmp_path: Path, files: list[str]) -> None:
     (tmp_path / "empty").mkdir()
