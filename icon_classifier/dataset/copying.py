@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from icon_classifier.dataset.json_lines import read_lines, write_lines
-from icon_classifier.dataset.layout import Layout, find_layout
+from icon_classifier.dataset.layout import Layout, find_layout, why_no_photo
 from icon_classifier.dataset.recipes import Recipe
-from icon_classifier.dataset.sources.archive import Content, Wanted, read_folder
+from icon_classifier.dataset.sources.archive import EMPTY_FOLDER, Content, Wanted, read_folder
 from icon_classifier.dataset.store import (
     GATHERED,
     PhotoStore,
@@ -39,7 +39,7 @@ def list_files(read: Reader, recipe: Recipe) -> Layout:
     unread = {}
     for path, content in read(is_table):
         if isinstance(content, str):
-            unread[path] = content
+            unread[path] = why_no_photo(path) or content
         else:
             files.append(path)
         if isinstance(content, bytes):
@@ -93,7 +93,7 @@ def add_further(
     lines = []
     if further is not None:
         read = partial(read_folder, Path(further).expanduser(), skip=root)
-        files = [path for path, _ in read(lambda _: False)]
+        files = [path for path, content in read(lambda _: False) if content != EMPTY_FOLDER]
         layout = find_layout(files, classes={label: label for label in labels})
         outside = Counter(path.parts[0] if path.parts[1:] else "" for path in layout.left_out)
         if outside:

@@ -225,7 +225,8 @@ def _check_origin(root: Path, recipe: Recipe, kind: str, place: str) -> None:
         expected = ", ".join(each for each in origin.values() if each)
         raise DatasetError(
             f"{root}: expected an empty folder or photos of ({expected}), got photos of ({found}). "
-            "Choose another data folder, or remove this one to start over"
+            "Remove it to start over: it holds copies, not your own photos. Or give your folder "
+            "or recipe another name"
         )
 
 

@@ -32,6 +32,9 @@ _TOO_LARGE = f"larger than {_MAX_BYTES // 2**20} MB"
 _SAMPLE = 10_000
 """Letters by which the encoding of names is guessed."""
 
+EMPTY_FOLDER = "a folder without files"
+"""In place of the content of a folder that holds nothing."""
+
 _UTF8 = 0x800
 """The flag of a name in UTF-8 (APPNOTE 4.4.4)."""
 
@@ -84,6 +87,7 @@ def read_folder(
         Relative, its letters composed.
     content : bytes, str or None
         What the file holds; why it, or a whole folder, cannot be read; None where it is not wanted.
+        :data:`EMPTY_FOLDER` where the path is that of a folder which holds nothing.
 
     Raises
     ------
@@ -104,10 +108,13 @@ def read_folder(
             folders.clear()
             continue
         passed.add(place.resolve())
+        relative = place.relative_to(folder).as_posix()
+        within = PurePosixPath(unicodedata.normalize("NFC", relative))
+        if not (folders or files):
+            yield within, EMPTY_FOLDER
         folders.sort()
         for file in sorted(files):
-            relative = (place / file).relative_to(folder).as_posix()
-            path = PurePosixPath(unicodedata.normalize("NFC", relative))
+            path = within / unicodedata.normalize("NFC", file)
             yield path, _read_file(place / file) if wanted(path) else None
     for error in errors:
         place = Path(error.filename)

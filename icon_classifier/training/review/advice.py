@@ -189,8 +189,8 @@ def advise_on_count(wrong: npt.NDArray[np.float64]) -> str:
     if now == 0:
         high = wilson_interval(0, count)[1]
         return (
-            f"None of {count} photos is wrong: more would only tell more exactly (up to "
-            f"{high:.1%} of new ones may be wrong)."
+            f"None of {count} photos is wrong, but up to {high:.1%} of new ones may be; only more "
+            "photos can tell."
         )
     if gain.mean() + uncertainty > _SMALL * now:
         return f"There are too few photos to tell whether more would help: {counts}."

@@ -397,11 +397,14 @@ def test_table_may_be_given_in_place_of_its_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([], "got none$"),
-        (["cat/1.png", "cat/2.png"], "got only 'cat'$"),
+        ([], r"got none; left out: a folder without files \(1\)$"),
+        (
+            ["cat/1.png", "cat/2.png"],
+            r"got only 'cat'; left out: a folder without files \(1\)$",
+        ),
         (
             ["1.png", "2.png"],
-            r"got none; left out: .* \(2\); without a class: \(no folder\) \(2\)$",
+            r"got none; left out: .* \(2\), .* \(1\); without a class: \(no folder\) \(2\)$",
         ),
         (["cats.zip", "dogs.zip"], r"left out: .*archive within: unpack it first \(2\)"),
         (["test/1.png", "train/2.png"], r"without a class: test \(1\), train \(1\)$"),
@@ -566,16 +569,20 @@ def test_files_that_are_no_photos_or_too_large_are_left_out_with_a_reason(tmp_pa
     (given / "cat" / "a.mov").write_bytes(b"a film")
     (given / "cat" / "notes.json").write_text("{}")
     (given / "dog" / "inner.zip").write_bytes(b"PK")
+    (given / "fox").mkdir()
+    (given / ".git" / "refs").mkdir(parents=True)
 
     _, labels = photos_and_labels(gather(PETS, tmp_path / "work", data=given))
 
     assert labels == ["cat", "dog"]
     assert left_out(tmp_path / "work") == {
+        ".git/refs": "hidden",
         "cat/a.mov": "not a photo (.mov)",
         "cat/copy of a.png": "a copy of cat/a.png",
         "cat/notes.json": "not a photo (.json)",
         "dog/film.mp4": "larger than 25 MB",
         "dog/inner.zip": "an archive within: unpack it first",
+        "fox": "a folder without files",
     }
 
 
@@ -822,7 +829,7 @@ def test_two_sources_are_not_mixed(tmp_path: Path) -> None:
     photos = gather(PETS, tmp_path / "work", data=tmp_path / "one")
     before = tree(photos)
 
-    with pytest.raises(DatasetError, match=r"expected .*two.* got photos of .*one.*Choose another"):
+    with pytest.raises(DatasetError, match=r"expected .*two.* got photos of .*one.*another name"):
         gather(PETS, tmp_path / "work", data=tmp_path / "two")
 
     assert tree(photos) == before

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from icon_classifier.dataset.sources.archive import (
+    EMPTY_FOLDER,
     ArchiveLimits,
     Content,
     is_archive,
@@ -180,6 +181,7 @@ def test_folder_is_read_with_the_folders_that_links_lead_to(tmp_path: Path) -> N
     (given / "cat" / "again").symlink_to(given)
     (given / "cat" / "gone.jpg").symlink_to(tmp_path / "nowhere")
     os.mkfifo(given / "cat" / "pipe")
+    (given / "fox").mkdir()
 
     found = read_folder(given, lambda _: True, skip=given / "gathered")
 
@@ -188,6 +190,7 @@ def test_folder_is_read_with_the_folders_that_links_lead_to(tmp_path: Path) -> N
         "cat/gone.jpg": "not a file",
         "cat/pipe": "not a file",
         "dog/2.jpg": b"1",
+        "fox": EMPTY_FOLDER,
     }
 
 

@@ -47,8 +47,7 @@ def test_more_photos_hardly_help_where_none_can_tell_the_classes_apart() -> None
 
 def test_no_error_of_a_few_photos_is_not_taken_for_proof() -> None:
     assert advise_on_count(np.zeros((4, 50))) == (
-        "None of 50 photos is wrong: more would only tell more exactly "
-        "(up to 7.1% of new ones may be wrong)."
+        "None of 50 photos is wrong, but up to 7.1% of new ones may be; only more photos can tell."
     )
 
 
