@@ -114,6 +114,7 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
     model go. `worse` accepts a model whose figures are worse. :exc:`SetupError` or another error of
     this package if a check fails; then nothing has changed.
     """
+    named = export != Path()  # without EXPORT, make passes an empty name
     if export.is_dir():
         export /= "export.pkl"
     if not export.is_file() or export.resolve() == (root / "export.pkl").resolve():
@@ -122,6 +123,7 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
             for path in sorted(root.glob("models/*/export.pkl"))
         ]
         what = "that is the page's model" if export.is_file() else f"there is no file {export}"
+        what = what if named else "expected the file of a trained model, got none"
         raise SetupError(
             f"{what}; make release-model EXPORT=path/to/export.pkl"
             + (f"; there are: {', '.join(trained)}" if trained else "")
@@ -132,7 +134,7 @@ def release(export: Path, root: Path = ROOT, *, worse: bool = False) -> list[str
         shutil.copyfile(export, candidate)
         if names_file(export).is_file():
             shutil.copyfile(names_file(export), names_file(candidate))
-        converted = convert(candidate)
+        converted = convert(export, candidate.with_suffix(".onnx"))
         new = dict(Model.load(converted).info.raw)
         present = root / "export.onnx"
         old = dict(Model.load(present).info.raw) if present.exists() else {}
@@ -163,8 +165,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--worse", action="store_true", help="accept worse figures")
     arguments = parser.parse_args(argv)
     try:
-        changed = release(arguments.export, worse=arguments.worse)
-    except (SetupError, IconClassifierError) as error:
+        changed = release(arguments.export.expanduser(), worse=arguments.worse)
+    except (SetupError, IconClassifierError, OSError) as error:
         print(f"\nNot released: {error}", file=sys.stderr)
         return 1
     print("\n".join(changed) or "The metadata is the same as before.")

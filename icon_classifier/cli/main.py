@@ -320,6 +320,7 @@ def site(
 
     if exact and (int8 or compare):
         raise SettingsError("expected --exact alone, got it with --int8 or --compare")
+    out = out.expanduser()  # make passes it on as it was typed
     check_target(out)
     open_model(model)  # converts export.pkl where that is necessary
     data = read_model_file(model / MODEL)

@@ -234,6 +234,34 @@ def test_only_changed_metadata_is_listed() -> None:
     assert list(release_model.changes(new, old)) == ["temperature: none -> 1.5"]
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "expected the file of a trained model, got none; make release-model EXPORT="),
+        ("{tmp}/none.pkl", "there is no file {tmp}/none.pkl; make release-model EXPORT="),
+        ("~/none.pkl", "there is no file {tmp}/none.pkl; make release-model EXPORT="),
+        ("{tmp}/" + 300 * "x", "File name too long"),
+        ("{tmp}/photo.jpg", "{tmp}/photo.jpg"),
+    ],
+)
+def test_what_is_no_model_is_not_released(
+    name: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+
+    assert release_model.main([name.format(tmp=tmp_path)]) == 1
+
+    error = capsys.readouterr().err
+    assert error.startswith("\nNot released: ")
+    assert reason.format(tmp=tmp_path) in error
+    assert ".release-" not in error
+
+
 def test_released_model_is_committed_and_taken_back_with_its_names(tmp_path: Path) -> None:
     def run(command: str) -> None:
         identity = "export GIT_{AUTHOR,COMMITTER}_{NAME,EMAIL}=a"

@@ -47,6 +47,14 @@ def test_site_is_written_and_says_how_to_look_at_it(folder: Path) -> None:
     assert "Red, green or blue?" in (out / "index.html").read_text()
 
 
+def test_home_in_the_folders_name_is_not_taken_for_a_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    site("~/out", "--exact", "--model", folder)
+    assert (folder / "out" / "index.html").is_file()
+
+
 def test_exact_publishes_the_model_as_it_is(folder: Path) -> None:
     site(folder / "out", "--exact", "--model", folder)
     assert published(folder / "out") == (folder / "export.onnx").read_bytes()
