@@ -34,7 +34,9 @@ it receives, 2,000 in 64 kB. Browsers send none before they have an answer."""
 
 _MAX_CONNECTIONS = 512
 _BACKLOG = 128
-"""Connections that are accepted at a time, before those above the maximum are closed."""
+"""Connections that are accepted in one turn of the event loop. Those above the maximum are closed
+three turns later, so that up to 512 + 3 * 128 are open: fewer than the 1,024 files that Linux
+allows a process."""
 
 MAX_SHUTDOWN_SECONDS = 10
 """How long the process may run after a signal to stop, whatever it is doing."""
