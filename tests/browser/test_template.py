@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
@@ -151,6 +152,23 @@ def test_unknown_widget_is_named(slim: Server, new_page: NewPage) -> None:
         "This page cannot show the widget “IntSlider” of @jupyter-widgets/controls."
     )
     expect(note).to_be_visible()
+
+
+def test_widget_that_is_opened_while_the_notebook_runs_has_its_parts(
+    tmp_path: Path, new_page: NewPage
+) -> None:
+    """Its layout is opened before the page connects, and comes with the HTML's end alone."""
+    cells = (
+        "import time\nfrom ipywidgets import Button, Layout\nlayout = Layout()",
+        "time.sleep(3)",  # the page connects meanwhile
+        "button = Button(description='Late', layout=layout)\ntime.sleep(3)",
+        "button",
+    )
+    v4 = nbformat.v4
+    nbformat.write(v4.new_notebook(cells=[*map(v4.new_code_cell, cells)]), tmp_path / NOTEBOOK)
+    shutil.copy(ROOT / "voila.json", tmp_path)
+    with voila(tmp_path, "--VisitorKernelManager.warm_up=False", notebook=NOTEBOOK) as server:
+        expect(button(new_page(server.url), "Late")).to_be_visible()
 
 
 def test_first_visit_stays_within_its_budget(shipped: Server, new_page: NewPage) -> None:

@@ -52,7 +52,8 @@ async function start(): Promise<void> {
   const kernel = new Kernel(baseUrl, kernelId, maxMessage);
   const manager = new WidgetManager(kernel);
 
-  const restored = complete().then(async () => {
+  const loaded = complete();
+  const restored = loaded.then(async () => {
     const state = json(document.getElementById('widget-state'));
     if (state) await manager.restore(state);
     else await manager.refresh();
@@ -60,8 +61,10 @@ async function start(): Promise<void> {
   const drawn = restored.then(() => drawOutputs(manager));
 
   kernel.onMessage = async (message) => {
-    // The first messages need the state in the HTML. If the HTML has none, the kernel's own
+    // The first messages need the state in the HTML: a widget that is opened after the page has
+    // connected may have parts that were opened before. If the HTML has none, the kernel's own
     // messages bring it.
+    await loaded;
     if (document.getElementById('widget-state')) await restored;
     await manager.handle(message);
   };
