@@ -14,7 +14,7 @@ import pytest
 
 from icon_classifier.model.session import Model
 from scripts import deploy_check, serve
-from tests.support.servers import NOTEBOOK, ROOT, free_port, running
+from tests.support.servers import ROOT, free_port, running
 
 MODULES = {
     "voila": "voila",
@@ -52,37 +52,16 @@ def commands() -> list[str]:
     return sorted({f"{match[1]}python -m {MODULES[match[2]]}{match[3]}" for match in found})
 
 
-def combined(commands: list[str]) -> list[str]:
-    """Return as few commands as try every option and every variable, with and without a notebook.
-
-    Commands with the same arguments become one with the variables of all; one that another one only
-    adds options to is left out.
-    """
-    variables: dict[str, set[str]] = {}
-    for command in commands:
-        before, _, arguments = command.partition("python -m ")
-        variables.setdefault(arguments, set()).update(before.split())
-    parts = {each: {*names, *each.split()} for each, names in variables.items()}
-    longest = [
-        each
-        for each, these in parts.items()
-        if not any(these < more and NOTEBOOK not in more - these for more in parts.values())
-    ]
-    return [" ".join([*sorted(variables[each]), "python -m", each]) for each in longest]
-
-
 def test_commands_of_the_hosts_and_the_documents_are_found() -> None:
     found = commands()
     modules = {command.partition("python -m ")[2].split()[0] for command in found}
     assert modules == {"voila", "jupyter_server", "icon_classifier", "uvicorn"}
     assert len(found) >= 12
     assert [command for command in found if command.startswith("FEEDBACK_FOLDER=")]
-    parts = {part for command in found for part in command.split()}
-    assert parts == {part for command in combined(found) for part in command.split()}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", combined(commands()))
+@pytest.mark.parametrize("command", commands())
 def test_server_starts_without_a_warning(
     command: str, project_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
