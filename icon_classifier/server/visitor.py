@@ -225,7 +225,10 @@ class Visit(Page):
                 max_message_size=_MAX_MESSAGE,
             )
         except (WebSocketError, HTTPClientError, OSError) as error:
-            raise DeploymentError(f"the websocket of {url} failed: {error}") from error
+            raise DeploymentError(
+                f"the websocket of {url} failed: {error}. The server's log may say why; behind a "
+                "proxy, see docs/deploying.md"
+            ) from error
         leaving = HTTPRequest(shutdown, method="POST", body=b"", headers=headers)
         visit = cls(url, kernel[1], html, connection, leaving)
         await asyncio.wait_for(visit.load_widgets(), seconds)

@@ -6,12 +6,15 @@ import contextlib
 import socket
 import socketserver
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from icon_classifier.cli.smoke import smoke
+from icon_classifier.errors import DeploymentError
 from icon_classifier.kernels.process import can_fork
 from icon_classifier.page.texts import OWN_BROWSER, PAGE_TEXTS
 from tests.support.servers import PAGE, Server, free_port, voila, write_page
@@ -151,3 +154,7 @@ def test_page_says_that_a_proxy_withholds_its_connection(
     expect(page.get_by_text(PAGE_TEXTS["ended_proxy"])).to_be_visible()
     expect(page.get_by_text(PAGE_TEXTS["lost"])).to_be_hidden()
     assert "Refused a page's WebSocket: the p" in colour_server.text
+    with ThreadPoolExecutor() as pool:  # Playwright's event loop runs in this thread
+        failure = pool.submit(smoke, f"http://localhost:{proxy_port}/").exception()
+    assert isinstance(failure, DeploymentError)
+    assert "behind a proxy, see docs/deploying.md" in str(failure)
